@@ -1,0 +1,1 @@
+//! Question-answer examples for post-training: readers, the built-in sciences set, leak-free splits, domain mixing

@@ -1,0 +1,1 @@
+//! Low-rank adapters: configuration, adapted linear layers, a bank of adapters on one base, PEFT files

@@ -1,0 +1,1 @@
+//! Decoder transformers on libtorch: weights, tokenizer and chat template

@@ -1,0 +1,1 @@
+//! The generation engine: batched sampling from one base with many adapters

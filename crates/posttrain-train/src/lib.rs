@@ -1,0 +1,1 @@
+//! Trainer primitives, the reinforcement-learning loop, checkpoints, metrics and evaluation

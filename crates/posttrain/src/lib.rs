@@ -1,0 +1,1 @@
+//! Post-training libraries for language models: one dependency that re-exports them all
