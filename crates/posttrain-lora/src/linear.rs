@@ -1,0 +1,219 @@
+//! A frozen linear layer with adapters beside it.
+
+use crate::adapter::shape_error;
+use crate::rows::Segment;
+use crate::{Adapter, AdapterView, LoraError, RowAdapters, merged_weight};
+use tch::Tensor;
+
+/// A frozen linear layer, or several that share their input fused into one product, with adapters beside the weights.
+///
+/// `y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ`. Fused parts (query, key and value; gate and up) are stacked in `W` along the output;
+/// each part is a module of its own to an adapter, as in the files that PEFT writes.
+#[derive(Debug)]
+pub struct AdaptedLinear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    parts: Vec<Part>,
+    unmerged: Option<Tensor>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    index: usize,
+    out_features: i64,
+}
+
+impl AdaptedLinear {
+    /// A layer from its frozen `weight: [out, in]`, `bias: [out]`, and its parts as (index in the model's list of
+    /// modules, features out).
+    ///
+    /// # Errors
+    /// [`LoraError::Shape`] if weight, bias and parts disagree.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, parts: Vec<(usize, i64)>) -> Result<Self, LoraError> {
+        let out: i64 = parts.iter().map(|p| p.1).sum();
+        if weight.dim() != 2 || weight.size()[0] != out {
+            return Err(shape_error("weight", format!("[{out}, in]"), weight.size()));
+        }
+        if let Some(bias) = bias.as_ref().filter(|b| b.size() != [out]) {
+            return Err(shape_error("bias", format!("[{out}]"), bias.size()));
+        }
+        let parts = parts.into_iter().map(|(index, out_features)| Part { index, out_features }).collect();
+        Ok(Self { weight, bias, parts, unmerged: None })
+    }
+
+    /// The layer's output for `x: [N, in]`, rows routed by `adapters`: `[N, out]`, in `x`'s kind. Gradients flow to `x`
+    /// and to the adapters, never to the weight.
+    ///
+    /// # Errors
+    /// [`LoraError::Shape`] if `x` does not fit, or the runs of `adapters` do not add up to `N`.
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, LoraError> {
+        let size = x.size();
+        if size.len() != 2 || size[1] != self.weight.size()[1] {
+            return Err(shape_error("x", format!("[N, {}]", self.weight.size()[1]), size));
+        }
+        let Some(segments) = adapters.resolve(size[0]) else {
+            return Err(shape_error("adapters", "runs that add up to N rows".into(), size));
+        };
+        let base = x.f_linear(&self.weight, self.bias.as_ref())?;
+        match segments.as_slice() {
+            [only] => self.adapted(base, x, only),
+            many => self.adapted_by_runs(base, x, many),
+        }
+    }
+
+    /// Folds an adapter into the weight, `W + s·B·A` (added in f32, then rounded to `W`'s kind). In bf16 the rounding
+    /// loses small updates, so this is for export and inference, not for sampling in training.
+    ///
+    /// # Errors
+    /// [`LoraError::Shape`] if it is already merged or does not fit.
+    pub fn merge(&mut self, adapter: &Adapter) -> Result<(), LoraError> {
+        if self.unmerged.is_some() {
+            return Err(shape_error("adapter", "a layer that is not merged yet".into(), self.weight.size()));
+        }
+        let mut rows = Vec::with_capacity(self.parts.len());
+        let mut start = 0;
+        for part in &self.parts {
+            let weight = self.weight.f_narrow(0, start, part.out_features)?;
+            rows.push(adapter.pair(part.index).map_or(Ok(weight.shallow_clone()), |p| merged_weight(&weight, p))?);
+            start += part.out_features;
+        }
+        let merged = Tensor::f_cat(&rows, 0)?;
+        self.unmerged = Some(std::mem::replace(&mut self.weight, merged));
+        Ok(())
+    }
+
+    /// Takes a merged adapter out again, exactly: the original weight was kept. Without one, nothing happens.
+    pub fn unmerge(&mut self) {
+        if let Some(weight) = self.unmerged.take() {
+            self.weight = weight;
+        }
+    }
+
+    fn adapted(&self, base: Tensor, x: &Tensor, run: &Segment) -> Result<Tensor, LoraError> {
+        match run.adapter {
+            Some(view) if self.parts.iter().any(|p| view.layer(p.index).is_some()) => {
+                Ok(base.f_add(&self.update(x, view)?)?)
+            }
+            _ => Ok(base),
+        }
+    }
+
+    fn adapted_by_runs(&self, base: Tensor, x: &Tensor, runs: &[Segment]) -> Result<Tensor, LoraError> {
+        let mut outputs = Vec::with_capacity(runs.len());
+        let mut start = 0;
+        for run in runs {
+            let rows = base.f_narrow(0, start, run.rows)?;
+            outputs.push(self.adapted(rows, &x.f_narrow(0, start, run.rows)?, run)?);
+            start += run.rows;
+        }
+        Ok(Tensor::f_cat(&outputs, 0)?)
+    }
+
+    /// `s·(x·Aᵀ)·Bᵀ` for every part, side by side; zero where a part is not adapted.
+    fn update(&self, x: &Tensor, view: &AdapterView) -> Result<Tensor, LoraError> {
+        let mut outputs = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            outputs.push(match view.layer(part.index) {
+                Some(layer) => {
+                    let low = view.dropped(x, part.index)?.f_linear(&layer.a, None::<&Tensor>)?;
+                    low.f_linear(&layer.b, None::<&Tensor>)?
+                }
+                None => Tensor::f_zeros([x.size()[0], part.out_features], (x.kind(), x.device()))?,
+            });
+        }
+        Ok(if outputs.len() == 1 { outputs.remove(0) } else { Tensor::f_cat(&outputs, 1)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LoraConfig, LoraPair, ModuleSpec};
+    use proptest::prelude::*;
+    use tch::{Device, Kind};
+
+    fn random(shape: [i64; 2], seed: u64) -> Tensor {
+        let module = ModuleSpec::new(format!("random.{shape:?}"), shape[1], shape[0]);
+        let config = LoraConfig { rank: shape[0], ..LoraConfig::default() };
+        let adapter = Adapter::init(&config, &[module], seed, Device::Cpu).unwrap();
+        adapter.pair(0).unwrap().a.detach() * (shape[1] as f64).sqrt()
+    }
+
+    fn adapter(seed: u64, rank: i64) -> Adapter {
+        let modules = [ModuleSpec::new("q", 5, 4), ModuleSpec::new("k", 5, 2)];
+        let config = LoraConfig { rank, alpha: 3.0, ..LoraConfig::default() };
+        let pair = |out, salt| {
+            Some(LoraPair { a: random([rank, 5], seed + salt), b: random([out, rank], seed + salt + 1), scale: config.scale() })
+        };
+        let pairs = vec![pair(4, 0), pair(2, 7)];
+        Adapter::from_pairs(config.clone(), &modules, pairs).unwrap()
+    }
+
+    fn close(x: &Tensor, y: &Tensor) -> bool {
+        (x - y).abs().max().double_value(&[]) < 1e-5
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn merged_equals_beside_and_unmerge_restores(seed in 0u64..1000, rank in 1i64..5, rows in 1i64..6) {
+            let mut layer = AdaptedLinear::new(random([6, 5], seed + 99), None, vec![(0, 4), (1, 2)]).unwrap();
+            let (x, adapter) = (random([rows, 5], seed + 5), adapter(seed, rank));
+            let view = adapter.view(Kind::Float).unwrap();
+            let beside = layer.forward(&x, &RowAdapters::all(Some(&view))).unwrap();
+            let base = layer.forward(&x, &RowAdapters::none()).unwrap();
+            layer.merge(&adapter).unwrap();
+            prop_assert!(layer.merge(&adapter).is_err());
+            let merged = layer.forward(&x, &RowAdapters::none()).unwrap();
+            prop_assert!(close(&beside, &merged) && !close(&beside, &base));
+            layer.unmerge();
+            prop_assert_eq!(layer.forward(&x, &RowAdapters::none()).unwrap(), base);
+        }
+
+        #[test]
+        fn a_mixed_batch_equals_each_adapter_alone(seed in 0u64..1000) {
+            let layer = AdaptedLinear::new(random([6, 5], seed), None, vec![(0, 4), (1, 2)]).unwrap();
+            let x = random([6, 5], seed + 5);
+            let (one, two) = (adapter(seed, 2), adapter(seed + 50, 3));
+            let (one, two) = (one.snapshot(Kind::Float).unwrap(), two.snapshot(Kind::Float).unwrap());
+            let runs = [(2, Some(&one)), (1, None), (3, Some(&two))];
+            let runs = runs.map(|(rows, adapter)| Segment { rows, adapter });
+            let mixed = layer.forward(&x, &RowAdapters::segments(runs.to_vec())).unwrap();
+            let mut start = 0;
+            for run in runs {
+                let alone = layer.forward(&x.narrow(0, start, run.rows), &RowAdapters::all(run.adapter)).unwrap();
+                prop_assert!(close(&alone, &mixed.narrow(0, start, run.rows)));
+                start += run.rows;
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_reach_the_adapter_and_not_the_base() {
+        let weight = random([6, 5], 1);
+        let layer = AdaptedLinear::new(weight.shallow_clone(), None, vec![(0, 4), (1, 2)]).unwrap();
+        let adapter = adapter(3, 2);
+        let view = adapter.view(Kind::Float).unwrap();
+        layer.forward(&random([3, 5], 2), &RowAdapters::all(Some(&view))).unwrap().sum(Kind::Float).backward();
+        adapter.check_gradients().unwrap();
+        assert!(!weight.grad().defined());
+    }
+
+    #[test]
+    fn a_snapshot_does_not_follow_training() {
+        let adapter = adapter(3, 2);
+        let snapshot = adapter.snapshot(Kind::Float).unwrap();
+        let before = snapshot.layer(0).unwrap().a.copy();
+        let _ = tch::no_grad(|| adapter.pair(0).unwrap().a.shallow_clone().fill_(9.0));
+        assert_eq!(snapshot.layer(0).unwrap().a, before);
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors() {
+        assert!(AdaptedLinear::new(random([6, 5], 0), None, vec![(0, 5)]).is_err());
+        let layer = AdaptedLinear::new(random([6, 5], 0), None, vec![(0, 6)]).unwrap();
+        assert!(layer.forward(&random([2, 4], 0), &RowAdapters::none()).is_err());
+        let runs = vec![Segment { rows: 3, adapter: None }];
+        assert!(layer.forward(&random([2, 5], 0), &RowAdapters::segments(runs)).is_err());
+    }
+}

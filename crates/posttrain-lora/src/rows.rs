@@ -1,0 +1,54 @@
+//! Which adapter each row of a batch goes through.
+
+use crate::AdapterView;
+
+/// A run of consecutive rows that share an adapter.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// Rows in the run.
+    pub rows: i64,
+    /// Their adapter; `None` is the base alone.
+    pub adapter: Option<&'a AdapterView>,
+}
+
+/// The adapters of a batch's rows, as runs in row order.
+///
+/// One base serves a batch of several adapters: the base's product is computed once for all rows, the thin products a
+/// run at a time.
+#[derive(Debug, Clone)]
+pub struct RowAdapters<'a> {
+    runs: Runs<'a>,
+}
+
+#[derive(Debug, Clone)]
+enum Runs<'a> {
+    One(Option<&'a AdapterView>),
+    Many(Vec<Segment<'a>>),
+}
+
+impl<'a> RowAdapters<'a> {
+    /// The base alone, for any number of rows.
+    pub fn none() -> Self {
+        Self { runs: Runs::One(None) }
+    }
+
+    /// One adapter (or none) for any number of rows.
+    pub fn all(adapter: Option<&'a AdapterView>) -> Self {
+        Self { runs: Runs::One(adapter) }
+    }
+
+    /// Runs of rows with an adapter each; their rows must add up to the batch's.
+    pub fn segments(segments: Vec<Segment<'a>>) -> Self {
+        Self { runs: Runs::Many(segments) }
+    }
+
+    /// The runs for a batch of `rows` rows, or `None` if they do not add up to it.
+    pub(crate) fn resolve(&self, rows: i64) -> Option<Vec<Segment<'a>>> {
+        match &self.runs {
+            Runs::One(adapter) => Some(vec![Segment { rows, adapter: *adapter }]),
+            Runs::Many(segments) => {
+                (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone())
+            }
+        }
+    }
+}

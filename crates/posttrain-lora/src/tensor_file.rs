@@ -1,0 +1,187 @@
+//! Safetensors files to libtorch's tensors and back.
+
+use crate::LoraError;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// The metadata that transformers and PEFT expect on a file written for torch.
+const FORMAT: (&str, &str) = ("format", "pt");
+
+/// A memory-mapped safetensors file, its header read and checked, its tensors read one by one.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    map: memmap2::Mmap,
+    header: Metadata,
+    data_start: usize,
+}
+
+impl TensorFile {
+    /// Maps a file and checks its header against its length.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`] or [`LoraError::Safetensors`] names the file.
+    pub fn open(path: &Path) -> Result<Self, LoraError> {
+        let map = map_file(path)?;
+        let header_error = |source| LoraError::Safetensors { path: path.into(), source };
+        // `deserialize` also checks that the data is as long as the header says.
+        SafeTensors::deserialize(&map).map_err(header_error)?;
+        let (length, header) = SafeTensors::read_metadata(&map).map_err(header_error)?;
+        Ok(Self { path: path.into(), map, header, data_start: length + 8 })
+    }
+
+    /// The tensors' names, in the order of their data.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// A tensor's shape, or `None` if there is none of that name.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.header.info(name).map(|info| info.shape.iter().map(|&d| d as i64).collect())
+    }
+
+    /// Copies a tensor out, in the kind that it is stored in, to the CPU.
+    ///
+    /// # Errors
+    /// [`LoraError::MissingTensor`], or [`LoraError::Tensor`] for a kind that libtorch does not have.
+    pub fn read(&self, name: &str) -> Result<Tensor, LoraError> {
+        let missing = || LoraError::MissingTensor { path: self.path.clone(), name: name.into() };
+        let info = self.header.info(name).ok_or_else(missing)?;
+        let kind = kind_of(info.dtype).ok_or_else(|| kind_error(&self.path, name, format!("{:?}", info.dtype)))?;
+        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
+        let (start, end) = info.data_offsets;
+        if start == end {
+            return Ok(Tensor::f_zeros(shape, (kind, tch::Device::Cpu))?);
+        }
+        Ok(Tensor::f_from_data_size(&self.map[self.data_start + start..self.data_start + end], &shape, kind)?)
+    }
+}
+
+/// Reads every tensor of a safetensors file, in the kind that it is stored in, on the CPU.
+///
+/// # Errors
+/// Those of [`TensorFile::open`] and [`TensorFile::read`].
+pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, LoraError> {
+    let file = TensorFile::open(path)?;
+    file.names().into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect()
+}
+
+/// Writes tensors to a safetensors file: beside it first, then renamed into place, so that a reader sees either the old
+/// file or the whole new one.
+///
+/// # Errors
+/// [`LoraError::Io`] names the file; [`LoraError::Tensor`] a tensor of a kind that the format does not have.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), LoraError> {
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        stored.push((name.as_str(), Stored::of(path, name, tensor)?));
+    }
+    let metadata = HashMap::from([(FORMAT.0.to_string(), FORMAT.1.to_string())]);
+    let mut views = Vec::with_capacity(stored.len());
+    for (name, stored) in &stored {
+        let view = TensorView::new(stored.dtype, stored.shape.clone(), &stored.bytes);
+        views.push((*name, view.map_err(|source| LoraError::Safetensors { path: path.into(), source })?));
+    }
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|source| LoraError::Safetensors { path: path.into(), source })?;
+    write_beside(path, &bytes)
+}
+
+/// Writes a file beside its place, flushes it to the disk and renames it.
+pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> Result<(), LoraError> {
+    let io = |source| LoraError::Io { path: path.into(), source };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io)?;
+    std::io::Write::write_all(&mut file, bytes).map_err(io)?;
+    file.as_file().sync_all().map_err(io)?;
+    file.persist(path).map_err(|e| io(e.error))?;
+    Ok(())
+}
+
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn of(path: &Path, name: &str, tensor: &Tensor) -> Result<Self, LoraError> {
+        let dtype = dtype_of(tensor.f_kind()?).ok_or_else(|| kind_error(path, name, format!("{:?}", tensor.kind())))?;
+        let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        Ok(Self { dtype, shape: tensor.size().iter().map(|&d| d as usize).collect(), bytes })
+    }
+}
+
+#[allow(unsafe_code)]
+fn map_file(path: &Path) -> Result<memmap2::Mmap, LoraError> {
+    let io = |source| LoraError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: the map is read only and copied from before it is dropped. Another process that truncates the file
+    // meanwhile would be a fault; files are replaced by renaming, which leaves the mapped one as it is.
+    unsafe { memmap2::Mmap::map(&file) }.map_err(io)
+}
+
+fn kind_error(path: &Path, name: &str, got: String) -> LoraError {
+    let expected = "one of f64, f32, f16, bf16, i64, i32, i16, i8, u8, bool".into();
+    LoraError::Tensor { path: path.into(), name: name.into(), expected, got }
+}
+
+const KINDS: [(Dtype, Kind); 10] = [
+    (Dtype::F64, Kind::Double),
+    (Dtype::F32, Kind::Float),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I8, Kind::Int8),
+    (Dtype::U8, Kind::Uint8),
+    (Dtype::BOOL, Kind::Bool),
+];
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    KINDS.iter().find(|(d, _)| *d == dtype).map(|&(_, kind)| kind)
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    KINDS.iter().find(|(_, k)| *k == kind).map(|&(dtype, _)| dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_in_kind_and_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let values = Tensor::from_slice(&[1.5f32, -2.0, 3.25, 0.0]).view([2, 2]);
+        let written: Vec<_> = [Kind::Float, Kind::BFloat16, Kind::Double, Kind::Int64]
+            .iter()
+            .map(|&kind| (format!("{kind:?}"), values.to_kind(kind)))
+            .chain([("empty".to_string(), Tensor::zeros([0, 3], (Kind::Float, tch::Device::Cpu)))])
+            .collect();
+        write_tensors(&path, &written).unwrap();
+        let read = read_tensors(&path).unwrap();
+        assert_eq!(read.len(), written.len());
+        for (name, tensor) in &written {
+            assert_eq!((&read[name], read[name].kind()), (tensor, tensor.kind()));
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_and_a_missing_one_are_errors_that_name_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        assert!(read_tensors(&path).unwrap_err().to_string().contains("t.safetensors"));
+        write_tensors(&path, &[("x".into(), Tensor::from_slice(&[1.0f32; 64]))]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
+        assert!(read_tensors(&path).unwrap_err().to_string().contains("not a readable safetensors"));
+    }
+}

@@ -1,0 +1,159 @@
+//! Where keys and values come from: the seam between the decoder and what trains or samples with it.
+
+use crate::packing::{Packing, Span};
+use crate::{Decoder, ModelError};
+use tch::{Device, Kind, Tensor};
+
+/// Attention over whatever keys and values the caller keeps.
+///
+/// The decoder calls it once a layer, with queries and keys already turned to their positions.
+pub trait Attend {
+    /// The attended values `[N, heads, d]` for `q: [N, heads, d]`, `k: [N, kv_heads, d]`, `v: [N, kv_heads, d]` of layer
+    /// `layer`, scaled by `1/√d`.
+    ///
+    /// # Errors
+    /// Whatever the implementation's memory or device does.
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError>;
+}
+
+/// Attention within a [`Packing`]: prompts causal in themselves, each completion over its prompt and itself.
+///
+/// A group's prompt is computed once, forward and backward; gradients of all completions meet in its keys and values.
+/// With [`PackedAttention::keeping`] the keys and values of every layer stay, for a cache to be filled from.
+#[derive(Debug)]
+pub struct PackedAttention {
+    groups: Vec<Group>,
+    kept: Option<Vec<(Tensor, Tensor)>>,
+}
+
+/// One sequence of the packing, as index tensors.
+#[derive(Debug)]
+struct Group {
+    prompt: (i64, i64),
+    completions: Option<Completions>,
+}
+
+#[derive(Debug)]
+struct Completions {
+    /// `[G·C]`: the packed row of every place in the padded block; a place without a token repeats the first row.
+    padded_rows: Tensor,
+    /// `[tokens]`: the places of the padded block that hold tokens, in packed order.
+    places: Tensor,
+    /// `[C, P + C]` in the compute kind: 0 where a place may look, −∞ where it may not.
+    mask: Tensor,
+    count: i64,
+    longest: i64,
+}
+
+impl PackedAttention {
+    /// Attention for one forward pass over `packing`.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`] when memory fails.
+    pub fn new(packing: &Packing, model: &Decoder) -> Result<Self, ModelError> {
+        let longest = packing.positions().iter().max().map_or(0, |p| p + 1);
+        let context = model.config().max_position_embeddings;
+        if longest > context {
+            let expected = format!("texts of at most {context} tokens (the model's context)");
+            return Err(ModelError::Argument { argument: "packing", expected, got: format!("{longest} tokens") });
+        }
+        let group = |span| Group::new(span, model.kind(), model.device());
+        Ok(Self { groups: packing.spans().iter().map(group).collect::<Result<_, _>>()?, kept: None })
+    }
+
+    /// The same, keeping keys and values.
+    pub fn keeping(mut self) -> Self {
+        self.kept = Some(Vec::new());
+        self
+    }
+
+    /// Keys and values of every layer so far, `[N, kv_heads, d]` each, if they were kept.
+    pub fn into_kept(self) -> Vec<(Tensor, Tensor)> {
+        self.kept.unwrap_or_default()
+    }
+}
+
+impl Attend for PackedAttention {
+    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
+        if let Some(kept) = &mut self.kept {
+            kept.push((k.shallow_clone(), v.shallow_clone()));
+        }
+        let mut outputs = Vec::with_capacity(2 * self.groups.len());
+        for group in &self.groups {
+            let (start, length) = group.prompt;
+            let rows = |t: &Tensor| t.f_narrow(0, start, length);
+            let (prompt_k, prompt_v) = (rows(k)?, rows(v)?);
+            outputs.push(causal(&rows(q)?, &prompt_k, &prompt_v)?);
+            if let Some(completions) = &group.completions {
+                outputs.push(completions.attend(q, (k, &prompt_k), (v, &prompt_v))?);
+            }
+        }
+        Ok(Tensor::f_cat(&outputs, 0)?)
+    }
+}
+
+impl Group {
+    fn new(span: &Span, kind: Kind, device: Device) -> Result<Self, ModelError> {
+        let prompt = (span.prompt.start as i64, span.prompt.len() as i64);
+        let completions = Completions::new(span, kind, device)?;
+        Ok(Self { prompt, completions })
+    }
+}
+
+impl Completions {
+    fn new(span: &Span, kind: Kind, device: Device) -> Result<Option<Self>, ModelError> {
+        let longest = span.completions.iter().map(|c| c.len()).max().unwrap_or(0);
+        if longest == 0 {
+            return Ok(None);
+        }
+        let filler = span.completions.iter().find(|c| !c.is_empty()).map_or(0, |c| c.start);
+        let (mut padded_rows, mut places) = (Vec::new(), Vec::new());
+        for (index, rows) in span.completions.iter().enumerate() {
+            places.extend((0..rows.len()).map(|i| (index * longest + i) as i64));
+            padded_rows.extend((0..longest).map(|i| if i < rows.len() { rows.start + i } else { filler } as i64));
+        }
+        let prompt = span.prompt.len() as i64;
+        Ok(Some(Self {
+            padded_rows: Tensor::f_from_slice(&padded_rows)?.f_to_device(device)?,
+            places: Tensor::f_from_slice(&places)?.f_to_device(device)?,
+            mask: after_prompt_mask(prompt, longest as i64, kind, device)?,
+            count: span.completions.len() as i64,
+            longest: longest as i64,
+        }))
+    }
+
+    fn attend(&self, q: &Tensor, k: (&Tensor, &Tensor), v: (&Tensor, &Tensor)) -> Result<Tensor, ModelError> {
+        let q_block = self.block(q)?;
+        let (keys, values) = (self.with_prompt(k.0, k.1)?, self.with_prompt(v.0, v.1)?);
+        let out = Tensor::f_scaled_dot_product_attention(&q_block, &keys, &values, Some(&self.mask), 0.0, false, None, true)?;
+        let (heads, width) = (q.size()[1], q.size()[2]);
+        let flat = out.f_transpose(1, 2)?.f_reshape([self.count * self.longest, heads, width])?;
+        Ok(flat.f_index_select(0, &self.places)?)
+    }
+
+    /// `[N, heads, d]` to the padded block `[G, heads, C, d]`.
+    fn block(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let rows = x.f_index_select(0, &self.padded_rows)?;
+        Ok(rows.f_view([self.count, self.longest, x.size()[1], x.size()[2]])?.f_transpose(1, 2)?)
+    }
+
+    /// The prompt's rows before each completion's own: `[G, heads, P + C, d]`.
+    fn with_prompt(&self, x: &Tensor, prompt: &Tensor) -> Result<Tensor, ModelError> {
+        let shared = prompt.f_transpose(0, 1)?.f_unsqueeze(0)?.f_expand([self.count, -1, -1, -1], false)?;
+        Ok(Tensor::f_cat(&[shared, self.block(x)?], 2)?)
+    }
+}
+
+/// Causal attention of one text: `[T, heads, d]` each.
+fn causal(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
+    let batch = |t: &Tensor| t.f_transpose(0, 1)?.f_unsqueeze(0);
+    let mask = None::<&Tensor>;
+    let out = Tensor::f_scaled_dot_product_attention(&batch(q)?, &batch(k)?, &batch(v)?, mask, 0.0, true, None, true)?;
+    Ok(out.f_squeeze_dim(0)?.f_transpose(0, 1)?)
+}
+
+/// A completion's token sees the whole prompt and the completion up to itself.
+fn after_prompt_mask(prompt: i64, longest: i64, kind: Kind, device: Device) -> Result<Tensor, ModelError> {
+    let blocked = Tensor::f_full([longest, prompt + longest], f64::NEG_INFINITY, (kind, device))?;
+    Ok(blocked.f_triu(prompt + 1)?)
+}

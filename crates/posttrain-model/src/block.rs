@@ -1,0 +1,133 @@
+//! One block of a decoder: attention and feed-forward, each behind a norm.
+
+use crate::rope::Rotation;
+use crate::weights::Weights;
+use crate::{Attend, ModelConfig, ModelError};
+use posttrain_lora::{AdaptedLinear, ModuleSpec, RowAdapters};
+use tch::Tensor;
+
+/// The linear layers of a block, in the order in which adapters count them: name and the part of the model it is in.
+const LINEARS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+/// A pre-norm block: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
+#[derive(Debug)]
+pub(crate) struct Block {
+    index: usize,
+    heads: Heads,
+    input_norm: Tensor,
+    qkv: AdaptedLinear,
+    output: AdaptedLinear,
+    post_norm: Tensor,
+    gate_up: AdaptedLinear,
+    down: AdaptedLinear,
+    eps: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    query: i64,
+    key_value: i64,
+    width: i64,
+}
+
+/// The linear layers of block `index` with their sizes.
+pub(crate) fn modules(config: &ModelConfig, index: i64) -> Vec<ModuleSpec> {
+    let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+    let query = config.num_attention_heads * config.head_dim;
+    let key_value = config.num_key_value_heads * config.head_dim;
+    let sizes = [
+        (hidden, query),
+        (hidden, key_value),
+        (hidden, key_value),
+        (query, hidden),
+        (hidden, wide),
+        (hidden, wide),
+        (wide, hidden),
+    ];
+    let spec = |(name, (input, output))| ModuleSpec::new(format!("model.layers.{index}.{name}"), input, output);
+    LINEARS.into_iter().zip(sizes).map(spec).collect()
+}
+
+impl Block {
+    pub fn load(config: &ModelConfig, index: i64, weights: &mut Weights) -> Result<Self, ModelError> {
+        let specs = modules(config, index);
+        let first = index as usize * specs.len();
+        let mut fused = |range: std::ops::Range<usize>| -> Result<AdaptedLinear, ModelError> {
+            let mut rows = Vec::with_capacity(range.len());
+            for spec in &specs[range.clone()] {
+                let shape = [spec.out_features, spec.in_features];
+                rows.push(weights.take(&format!("{}.weight", spec.path), &shape)?);
+            }
+            let parts = range.map(|i| (first + i, specs[i].out_features)).collect();
+            let weight = if rows.len() == 1 { rows.remove(0) } else { Tensor::f_cat(&rows, 0)? };
+            Ok(AdaptedLinear::new(weight, None, parts)?)
+        };
+        let (qkv, output, gate_up, down) = (fused(0..3)?, fused(3..4)?, fused(4..6)?, fused(6..7)?);
+        let mut norm = |name: &str| weights.take(&format!("model.layers.{index}.{name}.weight"), &[config.hidden_size]);
+        Ok(Self {
+            index: index as usize,
+            heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, width: config.head_dim },
+            input_norm: norm("input_layernorm")?,
+            post_norm: norm("post_attention_layernorm")?,
+            qkv,
+            output,
+            gate_up,
+            down,
+            eps: config.rms_norm_eps,
+        })
+    }
+
+    /// `x: [N, H]` through the block.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        attention: &mut dyn Attend,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor, ModelError> {
+        let normed = rms_norm(x, &self.input_norm, self.eps)?;
+        let x = x.f_add(&self.attention(&normed, rotation, attention, adapters)?)?;
+        let normed = rms_norm(&x, &self.post_norm, self.eps)?;
+        Ok(x.f_add(&self.feed_forward(&normed, adapters)?)?)
+    }
+
+    fn attention(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        attention: &mut dyn Attend,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor, ModelError> {
+        let Heads { query, key_value, width } = self.heads;
+        let rows = x.size()[0];
+        let qkv = self.qkv.forward(x, adapters)?.f_view([rows, query + 2 * key_value, width])?;
+        // Queries and keys lie side by side and turn together.
+        let turned = rotation.apply(&qkv.f_narrow(1, 0, query + key_value)?)?;
+        let (q, k) = (turned.f_narrow(1, 0, query)?, turned.f_narrow(1, query, key_value)?);
+        let v = qkv.f_narrow(1, query + key_value, key_value)?;
+        let attended = attention.attend(self.index, &q, &k, &v)?.f_reshape([rows, query * width])?;
+        Ok(self.output.forward(&attended, adapters)?)
+    }
+
+    fn feed_forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+        let halves = self.gate_up.forward(x, adapters)?.f_chunk(2, -1)?;
+        Ok(self.down.forward(&halves[0].f_silu()?.f_mul(&halves[1])?, adapters)?)
+    }
+
+    pub fn linears_mut(&mut self) -> [&mut AdaptedLinear; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
+}
+
+/// `x / √(mean(x²) + ε) · weight` over the last dimension.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, ModelError> {
+    Ok(x.f_rms_norm(weight.size(), Some(weight), eps)?)
+}

@@ -1,0 +1,136 @@
+//! A decoder transformer: embedding, blocks, final norm, head.
+
+use crate::block::{self, Block};
+use crate::rope::{Rotation, inverse_frequencies};
+use crate::weights::Weights;
+use crate::{Attend, ModelConfig, ModelError};
+use posttrain_lora::{Adapter, ModuleSpec, RowAdapters};
+use tch::{Device, Kind, Tensor};
+
+/// The tokens of one forward pass and where each stands in its text.
+#[derive(Debug)]
+pub struct Input {
+    /// `[N]` i64, token ids below the vocabulary's size.
+    pub tokens: Tensor,
+    /// `[N]` i64, from 0.
+    pub positions: Tensor,
+}
+
+/// A frozen decoder. Adapters go in beside it; no gradient of its own weights is ever formed.
+#[derive(Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    modules: Vec<ModuleSpec>,
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    norm: Tensor,
+    head: Option<Tensor>,
+    inverse_frequencies: Tensor,
+}
+
+impl Decoder {
+    /// A decoder from weights; each is taken by name and shape, and none may be left over.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingWeight`], [`ModelError::WeightShape`] or [`ModelError::ExtraWeights`] names the weight.
+    pub fn load(config: &ModelConfig, mut weights: Weights) -> Result<Self, ModelError> {
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = weights.take("model.embed_tokens.weight", &table)?;
+        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(config, i, &mut weights));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        let norm = weights.take("model.norm.weight", &[config.hidden_size])?;
+        let head = if config.tie_word_embeddings {
+            weights.ignore("lm_head.weight");
+            None
+        } else {
+            Some(weights.take("lm_head.weight", &table)?)
+        };
+        weights.finish()?;
+        let inverse_frequencies = inverse_frequencies(config.rope_theta, config.head_dim, embedding.device())?;
+        let modules = (0..config.num_hidden_layers).flat_map(|i| block::modules(config, i)).collect();
+        Ok(Self { config: config.clone(), modules, embedding, blocks, norm, head, inverse_frequencies })
+    }
+
+    /// A decoder with random weights (normal, deviation 0.02 as Llama's initialisation; norms one), the same for the
+    /// same seed: for tests, benchmarks and dry runs.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if the sizes do not fit each other.
+    pub fn random(config: &ModelConfig, seed: u64, kind: Kind, device: Device) -> Result<Self, ModelError> {
+        config.check(std::path::Path::new("(random model)"))?;
+        Self::load(config, Weights::random(seed, kind, device))
+    }
+
+    /// The final hidden states `[N, H]`, normed, in the compute kind. `adapters` routes rows to adapters.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if tokens and positions differ in length; [`ModelError::Torch`] for a token id beyond the
+    /// vocabulary, or when memory fails.
+    pub fn forward(
+        &self,
+        input: &Input,
+        attention: &mut dyn Attend,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor, ModelError> {
+        if input.tokens.dim() != 1 || input.tokens.size() != input.positions.size() {
+            let got = format!("{:?} and {:?}", input.tokens.size(), input.positions.size());
+            return Err(crate::packing::argument("input", "tokens [N] and positions [N]", got));
+        }
+        let rotation = Rotation::new(&input.positions, &self.inverse_frequencies, self.kind())?;
+        let mut x = self.embedding.f_index_select(0, &input.tokens)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &rotation, attention, adapters)?;
+        }
+        block::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
+    }
+
+    /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`. A training pass never calls this: it goes through
+    /// the fused log-probabilities.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] if the shape does not fit or memory fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(hidden.f_linear(self.head(), None::<&Tensor>)?)
+    }
+
+    /// The head's weight `[V, H]`.
+    pub fn head(&self) -> &Tensor {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The linear layers that an adapter may target, in the order that its layers take.
+    pub fn modules(&self) -> &[ModuleSpec] {
+        &self.modules
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The kind that it computes in.
+    pub fn kind(&self) -> Kind {
+        self.embedding.kind()
+    }
+
+    /// The device that it lies on.
+    pub fn device(&self) -> Device {
+        self.embedding.device()
+    }
+
+    /// Folds an adapter into the weights (see [`posttrain_lora::AdaptedLinear::merge`]).
+    ///
+    /// # Errors
+    /// [`ModelError::Lora`] if one is merged already or it does not fit.
+    pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
+        for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
+            linear.merge(adapter)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a merged adapter out again, exactly.
+    pub fn unmerge(&mut self) {
+        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(posttrain_lora::AdaptedLinear::unmerge);
+    }
+}

@@ -1,0 +1,156 @@
+//! Sequences laid end to end without padding, a group's prompt standing once.
+
+use crate::decoder::Input;
+use crate::ModelError;
+use std::ops::Range;
+use tch::{Device, Tensor};
+
+/// A prompt and the completions that follow it. Each completion attends to the prompt and to itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// Token ids of the prompt, at least one.
+    pub prompt: Vec<i64>,
+    /// Token ids of each completion; may be empty for a prompt alone.
+    pub completions: Vec<Vec<i64>>,
+}
+
+impl Sequence {
+    /// Tokens in the packed row: the prompt once and every completion.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.completions.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Several sequences in one row of `N` tokens, with every token's position in its own text.
+///
+/// ```
+/// use posttrain_model::{Packing, Sequence};
+/// let packing = Packing::new(&[Sequence { prompt: vec![5, 6], completions: vec![vec![7, 8], vec![9]] }])?;
+/// assert_eq!(packing.tokens(), [5, 6, 7, 8, 9]);
+/// assert_eq!(packing.positions(), [0, 1, 2, 3, 2]); // both completions follow the prompt
+/// // The row that predicts each completion token: the prompt's last for the first, then the completion's own.
+/// assert_eq!(packing.predicting_rows(), [1, 2, 1]);
+/// assert_eq!(packing.targets(), [7, 8, 9]);
+/// # Ok::<(), posttrain_model::ModelError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Packing {
+    tokens: Vec<i64>,
+    positions: Vec<i64>,
+    spans: Vec<Span>,
+}
+
+/// Where one sequence lies in the row.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    pub prompt: Range<usize>,
+    pub completions: Vec<Range<usize>>,
+}
+
+impl Packing {
+    /// Lays sequences end to end.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] for an empty prompt or no sequence at all.
+    pub fn new(sequences: &[Sequence]) -> Result<Self, ModelError> {
+        let mut packing = Self { tokens: Vec::new(), positions: Vec::new(), spans: Vec::new() };
+        for sequence in sequences {
+            if sequence.prompt.is_empty() {
+                return Err(argument("sequences", "prompts of at least one token", "an empty prompt"));
+            }
+            let prompt = packing.push(&sequence.prompt, 0);
+            let start = sequence.prompt.len() as i64;
+            let completions = sequence.completions.iter().map(|c| packing.push(c, start)).collect();
+            packing.spans.push(Span { prompt, completions });
+        }
+        if packing.tokens.is_empty() {
+            return Err(argument("sequences", "at least one sequence", "none"));
+        }
+        Ok(packing)
+    }
+
+    fn push(&mut self, tokens: &[i64], first_position: i64) -> Range<usize> {
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((0..tokens.len() as i64).map(|i| first_position + i));
+        start..self.tokens.len()
+    }
+
+    /// Token ids, `N` of them.
+    pub fn tokens(&self) -> &[i64] {
+        &self.tokens
+    }
+
+    /// Every token's position in its own text.
+    pub fn positions(&self) -> &[i64] {
+        &self.positions
+    }
+
+    /// The row whose output predicts each completion token, in packed order.
+    pub fn predicting_rows(&self) -> Vec<i64> {
+        let rows = |span: &Span, completion: &Range<usize>| {
+            let before = std::iter::once(span.prompt.end - 1);
+            before.chain(completion.clone()).take(completion.len()).map(|row| row as i64).collect::<Vec<_>>()
+        };
+        self.spans.iter().flat_map(|s| s.completions.iter().flat_map(move |c| rows(s, c))).collect()
+    }
+
+    /// The completion tokens, in the order of [`Packing::predicting_rows`].
+    pub fn targets(&self) -> Vec<i64> {
+        let completions = self.spans.iter().flat_map(|s| &s.completions);
+        completions.flat_map(|c| self.tokens[c.clone()].iter().copied()).collect()
+    }
+
+    /// The last row of every prompt: what predicts the first token of its completions.
+    pub fn last_prompt_rows(&self) -> Vec<i64> {
+        self.spans.iter().map(|s| s.prompt.end as i64 - 1).collect()
+    }
+
+    /// The rows of every prompt.
+    pub fn prompt_rows(&self) -> Vec<Range<usize>> {
+        self.spans.iter().map(|s| s.prompt.clone()).collect()
+    }
+
+    /// Tokens and positions as the decoder takes them.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] when memory or the device fails.
+    pub fn input(&self, device: Device) -> Result<Input, ModelError> {
+        Ok(Input {
+            tokens: Tensor::f_from_slice(&self.tokens)?.f_to_device(device)?,
+            positions: Tensor::f_from_slice(&self.positions)?.f_to_device(device)?,
+        })
+    }
+
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+}
+
+pub(crate) fn argument(argument: &'static str, expected: &str, got: impl ToString) -> ModelError {
+    ModelError::Argument { argument, expected: expected.into(), got: got.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_completion_predicts_nothing() {
+        let sequences = [
+            Sequence { prompt: vec![1], completions: vec![vec![], vec![2, 3]] },
+            Sequence { prompt: vec![4, 5], completions: vec![] },
+        ];
+        let packing = Packing::new(&sequences).unwrap();
+        assert_eq!(packing.predicting_rows(), [0, 1]);
+        assert_eq!(packing.targets(), [2, 3]);
+        assert_eq!(packing.last_prompt_rows(), [0, 4]);
+        assert_eq!(packing.prompt_rows(), [0..1, 3..5]);
+    }
+
+    #[test]
+    fn nothing_to_pack_is_an_error() {
+        assert!(Packing::new(&[]).is_err());
+        assert!(Packing::new(&[Sequence { prompt: vec![], completions: vec![vec![1]] }]).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! Rotary positions.
+
+use crate::ModelError;
+use tch::{Device, Kind, Tensor};
+
+/// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind.
+///
+/// Rotary position embedding (Su et al., 2021, <https://arxiv.org/abs/2104.09864>) in the half-split layout of the
+/// Hugging Face checkpoints: dimension `i` turns with dimension `i + d/2` by `position · θ^(−2i/d)`.
+pub(crate) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+/// `θ^(−2i/d)` for `i < d/2`, in f32.
+pub(crate) fn inverse_frequencies(theta: f64, head_dim: i64, device: Device) -> Result<Tensor, ModelError> {
+    let values: Vec<f32> = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+    Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
+}
+
+impl Rotation {
+    /// The rotation of `positions: [N]`; angles are formed in f32 whatever the model computes in.
+    pub fn new(positions: &Tensor, inverse_frequencies: &Tensor, kind: Kind) -> Result<Self, ModelError> {
+        let angles = positions.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(inverse_frequencies)?.f_unsqueeze(1)?;
+        Ok(Self { cos: angles.f_cos()?.f_to_kind(kind)?, sin: angles.f_sin()?.f_to_kind(kind)? })
+    }
+
+    /// `x: [N, heads, d]` turned to its positions.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let halves = x.f_chunk(2, -1)?;
+        let (first, second) = (&halves[0], &halves[1]);
+        let left = first.f_mul(&self.cos)?.f_sub(&second.f_mul(&self.sin)?)?;
+        let right = second.f_mul(&self.cos)?.f_add(&first.f_mul(&self.sin)?)?;
+        Ok(Tensor::f_cat(&[left, right], -1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_zero_is_the_identity_and_scores_depend_on_distance_alone() {
+        let frequencies = inverse_frequencies(10_000.0, 8, Device::Cpu).unwrap();
+        let x = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([1, 1, 8]);
+        let turned = |position: i64| {
+            let positions = Tensor::from_slice(&[position]);
+            Rotation::new(&positions, &frequencies, Kind::Float).unwrap().apply(&x).unwrap()
+        };
+        assert_eq!(turned(0), x);
+        let score = |a, b| (turned(a) * turned(b)).sum(Kind::Float).double_value(&[]);
+        assert!((score(3, 7) - score(10, 14)).abs() < 1e-3);
+        assert!((score(3, 7) - score(3, 9)).abs() > 1e-3);
+    }
+}
