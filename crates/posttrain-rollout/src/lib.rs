@@ -1,1 +1,44 @@
-//! The generation engine: batched sampling from one base with many adapters
+//! The generation engine: batched sampling from one frozen base, with many adapters beside it.
+//!
+//! Requests go in with [`Engine::submit`]; every [`Engine::step`] decodes one token for each running row and hands out
+//! the completions that have just finished, so that a reward can begin while the rest is still being sampled. A finished
+//! row's place is taken by the next waiting sample at once; a group's prompt is computed once and its keys and values
+//! are shared out to the group's rows.
+//!
+//! Every [`Completion`] carries its tokens, their log-probabilities under the very distribution that they were drawn
+//! from, why it ended, and the version of the policy that wrote it. The randomness of a sample follows from its request's
+//! seed and its own index alone, whatever else is in the batch.
+//!
+//! ```
+//! use posttrain_model::{Decoder, ModelConfig};
+//! use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams};
+//!
+//! let model = Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?;
+//! let mut engine = Engine::new(&model, None, EngineConfig::default())?;
+//! let params = SamplingParams { max_tokens: 5, seed: 1, ..SamplingParams::default() };
+//! engine.submit(Request::new(vec![1, 2, 3], params).samples(4));
+//! let mut done = Vec::new();
+//! while !engine.is_idle() {
+//!     done.extend(engine.step()?);
+//! }
+//! assert_eq!(done.len(), 4);
+//! for outcome in &done {
+//!     let completion = outcome.result.as_ref().unwrap();
+//!     assert!((1..=5).contains(&completion.tokens.len()));
+//!     assert_eq!(completion.tokens.len(), completion.logprobs.len());
+//! }
+//! # Ok::<(), posttrain_rollout::RolloutError>(())
+//! ```
+
+mod cache;
+mod completion;
+mod engine;
+mod error;
+mod prefill;
+mod request;
+mod row;
+
+pub use completion::{Completion, FinishReason, Outcome};
+pub use engine::{Engine, EngineConfig, SamplingStats};
+pub use error::{RequestError, RolloutError};
+pub use request::{Request, RequestId, SamplingParams};

@@ -1,0 +1,41 @@
+//! What sampling gives.
+
+use crate::{RequestError, RequestId};
+use serde::{Deserialize, Serialize};
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it, or a stop text did.
+    Stop,
+    /// It reached `max_tokens` or the model's context: it was cut.
+    Length,
+}
+
+/// One sampled text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Its tokens, an end token included.
+    pub tokens: Vec<i64>,
+    /// Each token's log-probability in nats under the distribution that it was drawn from: after temperature and
+    /// truncation, renormalised. For greedy sampling under the unscaled distribution.
+    pub logprobs: Vec<f32>,
+    /// The text without special tokens, cut before a stop text. Empty where the engine has no tokenizer.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The policy that wrote it.
+    pub policy_version: u64,
+}
+
+/// A completion, or the reason why its request was refused, as it comes out of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The request.
+    pub request: RequestId,
+    /// Which of the request's samples, from 0. A refused request has one outcome, sample 0.
+    pub sample: usize,
+    /// What came of it.
+    pub result: Result<Completion, RequestError>,
+}

@@ -1,0 +1,289 @@
+//! The engine: a queue of samples, the rows that run, and the step that moves all of them on.
+
+use crate::cache::Cache;
+use crate::prefill::{Prefix, joined, prefill};
+use crate::row::{Group, Row, check_prompt};
+use crate::{Outcome, Request, RequestError, RequestId, RolloutError};
+use posttrain_lora::{RowAdapters, Segment};
+use posttrain_loss::sample;
+use posttrain_model::{Decoder, Input, TextTokenizer};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use tch::Tensor;
+
+/// How much runs at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Samples that are decoded side by side, 1 and up. More are faster a token, and take more memory: each row of the
+    /// cache takes `2·layers·kv_heads·d·columns` numbers.
+    pub max_rows: usize,
+    /// Prompt tokens computed in one pass, 1 and up; a longer prompt has a pass of its own.
+    pub prefill_tokens: usize,
+}
+
+impl Default for EngineConfig {
+    /// 128 rows (the peers' benchmark size), and vLLM's default token budget a pass halved for a laptop's memory.
+    fn default() -> Self {
+        Self { max_rows: 128, prefill_tokens: 4096 }
+    }
+}
+
+/// What an engine has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SamplingStats {
+    /// Prompt tokens computed.
+    pub prompt_tokens: usize,
+    /// Tokens sampled.
+    pub sampled_tokens: usize,
+    /// Decoding steps.
+    pub steps: usize,
+}
+
+/// Samples that wait for a row, and their prompt once it is computed.
+struct Waiting {
+    group: Rc<Group>,
+    samples: std::ops::Range<usize>,
+    prefix: Option<Prefix>,
+}
+
+/// A generation engine over one frozen base. See the crate's documentation for how it is driven.
+pub struct Engine<'m> {
+    model: &'m Decoder,
+    tokenizer: Option<&'m TextTokenizer>,
+    config: EngineConfig,
+    waiting: VecDeque<Waiting>,
+    rows: Vec<Row>,
+    cache: Option<Cache>,
+    refused: Vec<Outcome>,
+    submitted: usize,
+    stats: SamplingStats,
+}
+
+impl<'m> Engine<'m> {
+    /// An engine over a model. Without a tokenizer completions have no text, and stop texts are refused.
+    ///
+    /// # Errors
+    /// [`RolloutError::Config`] names a field that is out of range.
+    pub fn new(
+        model: &'m Decoder,
+        tokenizer: Option<&'m TextTokenizer>,
+        config: EngineConfig,
+    ) -> Result<Self, RolloutError> {
+        for (field, value) in [("max_rows", config.max_rows), ("prefill_tokens", config.prefill_tokens)] {
+            if value == 0 {
+                return Err(RolloutError::Config { field, expected: "at least 1", got: "0".into() });
+            }
+        }
+        Ok(Self {
+            model,
+            tokenizer,
+            config,
+            waiting: VecDeque::new(),
+            rows: Vec::new(),
+            cache: None,
+            refused: Vec::new(),
+            submitted: 0,
+            stats: SamplingStats::default(),
+        })
+    }
+
+    /// Queues a request and returns its number. One that cannot be served comes out of the next step as an outcome that
+    /// says why; the others are not touched.
+    pub fn submit(&mut self, request: Request) -> RequestId {
+        let id = self.submitted;
+        self.submitted += 1;
+        match self.check(&request) {
+            Ok(()) if request.samples == 0 => {}
+            Ok(()) => self.enqueue(id, request),
+            Err(error) => self.refused.push(Outcome { request: id, sample: 0, result: Err(error) }),
+        }
+        id
+    }
+
+    /// Whether nothing runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.rows.is_empty() && self.refused.is_empty()
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> SamplingStats {
+        self.stats
+    }
+
+    /// Lets waiting samples in and draws one token for every row; returns what has finished.
+    ///
+    /// # Errors
+    /// [`RolloutError`] when the model, the sampler or memory fails. The engine is then of no further use.
+    pub fn step(&mut self) -> Result<Vec<Outcome>, RolloutError> {
+        let _guard = tch::no_grad_guard();
+        let mut done = std::mem::take(&mut self.refused);
+        self.admit(&mut done)?;
+        if !self.rows.is_empty() {
+            self.decode(&mut done)?;
+        }
+        Ok(done)
+    }
+
+    /// Runs until nothing is left; `each` sees every outcome as it comes.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`].
+    pub fn run(&mut self, mut each: impl FnMut(Outcome)) -> Result<(), RolloutError> {
+        while !self.is_idle() {
+            self.step()?.into_iter().for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &Request) -> Result<(), RequestError> {
+        request.params.validate()?;
+        if !request.params.stop.is_empty() && self.tokenizer.is_none() {
+            return Err(RequestError::NoTokenizer);
+        }
+        check_prompt(&request.prompt, self.model.config().vocab_size, self.context())
+    }
+
+    fn context(&self) -> usize {
+        self.model.config().max_position_embeddings as usize
+    }
+
+    fn enqueue(&mut self, id: RequestId, request: Request) {
+        let Request { prompt, samples, params, adapter, policy_version } = request;
+        let group = Rc::new(Group { request: id, prompt, params, adapter, policy_version });
+        self.waiting.push_back(Waiting { group, samples: 0..samples, prefix: None });
+    }
+
+    /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and those that go on
+    /// join the cache.
+    fn admit(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+        while self.rows.len() < self.config.max_rows && !self.waiting.is_empty() {
+            self.prefill_next()?;
+            self.join_computed(done)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the prompts at the head of the queue that fit the free rows and the token budget.
+    fn prefill_next(&mut self) -> Result<(), RolloutError> {
+        let (mut free, mut tokens) = (self.config.max_rows - self.rows.len(), 0);
+        let mut groups = Vec::new();
+        for waiting in &self.waiting {
+            if free == 0 || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens) {
+                break;
+            }
+            free = free.saturating_sub(waiting.samples.len());
+            if waiting.prefix.is_none() {
+                tokens += waiting.group.prompt.len();
+                groups.push(waiting.group.clone());
+            }
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let mut prefixes = prefill(self.model, &groups)?.into_iter();
+        self.stats.prompt_tokens += tokens;
+        for waiting in self.waiting.iter_mut().filter(|w| w.prefix.is_none()) {
+            match prefixes.next() {
+                Some(prefix) => waiting.prefix = Some(prefix),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the samples at the head of the queue whose prompt is computed into the free rows.
+    fn join_computed(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+        while self.rows.len() < self.config.max_rows && self.waiting.front().is_some_and(|w| w.prefix.is_some()) {
+            let Some(mut waiting) = self.waiting.pop_front() else { break };
+            let Some(prefix) = waiting.prefix.take() else { break };
+            let count = waiting.samples.len().min(self.config.max_rows - self.rows.len());
+            let samples = waiting.samples.start..waiting.samples.start + count;
+            waiting.samples.start += count;
+            self.join(&waiting.group, samples, &prefix, done)?;
+            if !waiting.samples.is_empty() {
+                waiting.prefix = Some(prefix);
+                self.waiting.push_front(waiting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws the first tokens of some samples of a group; those that are not finished by them get a row.
+    fn join(
+        &mut self,
+        group: &Rc<Group>,
+        samples: std::ops::Range<usize>,
+        prefix: &Prefix,
+        done: &mut Vec<Outcome>,
+    ) -> Result<(), RolloutError> {
+        let context = self.context();
+        let mut rows: Vec<Row> = samples.map(|s| Row::new(group.clone(), s, context)).collect();
+        let logits = prefix.logits.f_unsqueeze(0)?.f_expand([rows.len() as i64, -1], false)?.f_contiguous()?;
+        let finished = self.draw(&logits, &mut rows)?;
+        for (index, result) in finished.into_iter().rev() {
+            done.push(result);
+            rows.remove(index);
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if self.cache.is_none() {
+            self.cache = Some(Cache::new(self.model, self.config.max_rows)?);
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.join(&prefix.layers, rows.len())?;
+        }
+        self.rows.append(&mut rows);
+        Ok(())
+    }
+
+    /// One forward pass over the running rows, one token each.
+    fn decode(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+        let Some(mut cache) = self.cache.take() else { return Ok(()) };
+        cache.make_room()?;
+        let inputs: Vec<_> = self.rows.iter().map(Row::next_input).collect();
+        let segment = |r: &Row| (r.group.adapter.clone(), 1i64);
+        let owned: Vec<_> = self.rows.iter().map(segment).collect();
+        let runs = joined(owned.iter().map(|(a, rows)| Segment { rows: *rows, adapter: a.as_deref() }));
+        let device = self.model.device();
+        let input = Input {
+            tokens: Tensor::f_from_slice(&inputs.iter().map(|i| i.0).collect::<Vec<_>>())?.f_to_device(device)?,
+            positions: Tensor::f_from_slice(&inputs.iter().map(|i| i.1).collect::<Vec<_>>())?.f_to_device(device)?,
+        };
+        let hidden = self.model.forward(&input, &mut cache, &RowAdapters::segments(runs))?;
+        cache.advance();
+        let logits = self.model.logits(&hidden)?;
+        let mut rows = std::mem::take(&mut self.rows);
+        let finished = self.draw(&logits, &mut rows)?;
+        // From the back, so that the last row, which takes a leaving row's place, is never one that leaves as well.
+        for (index, result) in finished.into_iter().rev() {
+            done.push(result);
+            rows.swap_remove(index);
+            cache.leave(index)?;
+        }
+        self.rows = rows;
+        self.stats.steps += 1;
+        self.cache = Some(cache);
+        Ok(())
+    }
+
+    /// Draws a token for each of `rows` from `logits: [rows, V]`; returns those that it finished, with their places in
+    /// rising order.
+    fn draw(&mut self, logits: &Tensor, rows: &mut [Row]) -> Result<Vec<(usize, Outcome)>, RolloutError> {
+        let draws: Vec<_> = rows.iter_mut().map(Row::draw).collect();
+        let sampled = sample(logits, &draws)?;
+        self.stats.sampled_tokens += rows.len();
+        let end_tokens = &self.model.config().eos_token_ids;
+        let mut finished = Vec::new();
+        for (index, row) in rows.iter_mut().enumerate() {
+            let pushed = row.push(sampled.tokens[index], sampled.logprobs[index], end_tokens, self.tokenizer)?;
+            if let Some(completion) = pushed {
+                let outcome = Outcome { request: row.group.request, sample: row.sample, result: Ok(completion) };
+                finished.push((index, outcome));
+            }
+        }
+        Ok(finished)
+    }
+}

@@ -1,0 +1,66 @@
+//! What can go wrong in sampling: with one request, or with the engine.
+
+/// Why one request cannot be served; the others go on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The prompt leaves no room in the model's context for a single token.
+    #[error("the prompt has {tokens} tokens, and the model's context is {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The model's context.
+        context: usize,
+    },
+    /// The prompt holds no token.
+    #[error("the prompt is empty")]
+    PromptEmpty,
+    /// The prompt holds an id that the model has no embedding for.
+    #[error("token id {token} at place {place} of the prompt is not below the vocabulary's size {vocab}")]
+    UnknownToken {
+        /// The id.
+        token: i64,
+        /// Its place in the prompt, from 0.
+        place: usize,
+        /// The vocabulary's size.
+        vocab: i64,
+    },
+    /// A sampling parameter is out of its range.
+    #[error("sampling parameter `{field}` must be {expected}, got {got}")]
+    Params {
+        /// The field of [`crate::SamplingParams`].
+        field: &'static str,
+        /// The range that it must lie in.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// Stop strings need a tokenizer, and the engine has none.
+    #[error("stop strings were given, but the engine has no tokenizer to see text with")]
+    NoTokenizer,
+}
+
+/// An error that ends sampling.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RolloutError {
+    /// A configuration value is out of its range.
+    #[error("engine config: `{field}` must be {expected}, got {got}")]
+    Config {
+        /// The field of [`crate::EngineConfig`].
+        field: &'static str,
+        /// The range that it must lie in.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] posttrain_model::ModelError),
+    /// The token sampler failed (logits that are not numbers, for instance).
+    #[error(transparent)]
+    Loss(#[from] posttrain_loss::LossError),
+    /// libtorch refused an operation (memory, device, shape).
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
