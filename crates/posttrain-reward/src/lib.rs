@@ -1,1 +1,82 @@
-//! Verifiable rewards for language-model completions
+//! Verifiable rewards for language-model completions.
+//!
+//! A [`Reward`] looks at a [`Sample`] (a question, its reference answer, one completion) and gives a [`Score`] from 0
+//! to 1. It is async, so that a judge that waits and a verifier that computes have one interface; a [`Verifier`]
+//! computes on a thread pool of its own. A [`Scorer`] scores a step's completions while others are still being sampled.
+//!
+//! # An error is not a zero
+//!
+//! The reward is what the policy optimises. Suppose a judge fails on three of a group's eight completions, two of them
+//! right, and each failure is written down as 0. The two right ones are now pushed down, as hard as any wrong answer,
+//! and the group's mean is too low, so that every other completion is pushed up: the gradient says the opposite of the
+//! truth, and nothing in the metrics shows it, since a curve that falls looks like a policy that gets worse. If failures
+//! go with some property of the text (long answers time out, odd characters break a parser), the policy even learns to
+//! avoid that property. So a reward that cannot say is `Err`([`RewardError`]): that completion leaves its group's
+//! baseline and has no gradient, and the failure is counted by its [`cause`](RewardError::cause). A zero always means
+//! that something looked at the answer and found it wrong.
+//!
+//! The other way to ruin a run is a verifier that says "right" too easily, for the policy will find out. What
+//! [`AnswerConfig`] accepts is therefore one answer a response, at its end or where it is marked; it lists what earns
+//! nothing. Every verifier reads untrusted text: linear time, bounded numbers, no recursion on the input's depth.
+//!
+//! # Example
+//!
+//! ```
+//! use posttrain_reward::{AnswerConfig, RewardError, Sample, Scorer, ScorerConfig, Verifier};
+//! use std::sync::Arc;
+//!
+//! let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+//! let reward = Arc::new(AnswerConfig::default().build()?.into_reward());
+//! let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+//!
+//! // From the thread that samples, as completions finish:
+//! scorer.push(Sample::new("What is 3 + 9?", "12", "3 + 9 = 12"))?;
+//! scorer.push(Sample::new("What is 3 + 9?", "12", "It is 11, 12 or 13."))?;
+//! scorer.push(Sample::new("What is 3 + 9?", "", "12"))?;
+//!
+//! let scores = scorer.finish()?;
+//! assert_eq!(scores[0].as_ref().unwrap().value(), 1.0);
+//! assert_eq!(scores[1].as_ref().unwrap().value(), 0.0);
+//! assert!(matches!(scores[2], Err(RewardError::EmptyReference { .. })));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answer;
+mod boxed;
+mod clause;
+mod error;
+mod exact;
+mod extract;
+mod final_phrase;
+mod glyph;
+mod last_number;
+mod normalise;
+mod normalised;
+mod number;
+mod numeral;
+mod numeric;
+mod per_domain;
+mod phrase;
+mod quantity;
+mod reward;
+mod sample;
+mod score;
+mod scorer;
+mod verifier;
+mod weighted_sum;
+
+pub use answer::{AnswerConfig, AnswerReward, Strictness, Truncated};
+pub use error::RewardError;
+pub use exact::ExactMatch;
+pub use extract::{Extraction, extract};
+pub use normalise::{Articles, Case, Diacritics, Normaliser};
+pub use normalised::NormalisedMatch;
+pub use number::{Number, Separators};
+pub use numeric::{Fractions, NumericConfig, NumericMatch, Percent, Units};
+pub use per_domain::PerDomain;
+pub use reward::Reward;
+pub use sample::{Sample, Termination};
+pub use score::Score;
+pub use scorer::{Scorer, ScorerConfig};
+pub use verifier::{FromFn, OnCpu, Verifier, from_fn};
+pub use weighted_sum::WeightedSum;

@@ -1,0 +1,58 @@
+//! Whether a statement is denied: `It is not 12.`
+
+/// Words that deny the clause that they stand in, beside all that end in `n't`.
+const NEGATIONS: [&str; 8] = ["not", "never", "neither", "nor", "cannot", "without", "isnt", "except"];
+
+/// Whether the clause around an answer denies it; `before` and `after` are the texts on its two sides.
+///
+/// A clause ends at a comma, semicolon, line, sentence or the word `but`, so that `not 12, but 13` affirms 13.
+pub(crate) fn is_denied(before: &str, after: &str) -> bool {
+    let start = breaks(before).last().unwrap_or(0);
+    let end = breaks(after).next().unwrap_or(after.len());
+    let before = before[start..].split_whitespace().rev().take_while(|word| !word.eq_ignore_ascii_case("but"));
+    let after = after[..end].split_whitespace().take_while(|word| !word.eq_ignore_ascii_case("but"));
+    before.chain(after).any(is_negation)
+}
+
+/// The places right after what ends a clause.
+fn breaks(text: &str) -> impl Iterator<Item = usize> {
+    text.char_indices().filter_map(|(at, c)| {
+        let end = at + c.len_utf8();
+        let ends = match c {
+            ',' | ';' | '!' | '?' | '\n' | '。' | '，' | '；' | '—' => true,
+            '.' | ':' => text[end..].chars().next().is_none_or(char::is_whitespace),
+            _ => false,
+        };
+        ends.then_some(end)
+    })
+}
+
+fn is_negation(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+    if word.len() > 16 {
+        return false;
+    }
+    let word = word.to_lowercase().replace('’', "'");
+    word.ends_with("n't") || NEGATIONS.contains(&word.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_denied;
+
+    #[test]
+    fn denial_stays_in_its_clause() {
+        let cases = [
+            ("It is not ", ".", true),
+            ("It isn’t ", ".", true),
+            ("It's not London, it is ", ".", false),
+            ("not 12 but ", "", false),
+            ("", " is not the answer", true),
+            ("", ", not 13", false),
+            ("I do not know. It is ", ".", false),
+        ];
+        for (before, after, denied) in cases {
+            assert_eq!(is_denied(before, after), denied, "{before}_{after}");
+        }
+    }
+}

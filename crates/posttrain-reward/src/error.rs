@@ -1,0 +1,152 @@
+//! The crate's error: every way in which a reward can fail to say anything.
+
+use std::error::Error;
+use std::sync::Arc;
+
+/// Why a completion has no reward.
+///
+/// A failed reward is never a zero: see the [crate documentation](crate). Count failures by [`RewardError::cause`].
+///
+/// ```
+/// use posttrain_reward::RewardError;
+///
+/// let error = RewardError::TimedOut { reward: "judge".into(), seconds: 2.5 };
+/// assert_eq!(error.cause(), "timed_out");
+/// assert_eq!(error.to_string(), "reward `judge` gave no score within 2.5 s");
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewardError {
+    /// A score's value is not a finite number from 0 to 1, or one of its parts is not finite.
+    #[error("score `{part}` is {value}: expected {expected}")]
+    InvalidScore {
+        /// `value`, or the name of the part.
+        part: String,
+        /// What came.
+        value: f64,
+        /// What is allowed, in words.
+        expected: &'static str,
+    },
+    /// The sample has no reference answer to verify against.
+    #[error("sample `{id}` has an empty reference answer")]
+    EmptyReference {
+        /// The sample's id.
+        id: String,
+    },
+    /// The reference answer is not of the form that the verifier compares.
+    #[error("sample `{id}`: reference `{reference}` is not {expected}")]
+    BadReference {
+        /// The sample's id.
+        id: String,
+        /// The reference, at most 80 characters of it.
+        reference: String,
+        /// What the verifier needs, in words.
+        expected: &'static str,
+    },
+    /// No reward is registered for the sample's domain.
+    #[error("sample `{id}`: no reward for domain `{domain}`; there are rewards for {known:?}")]
+    UnknownDomain {
+        /// The sample's id.
+        id: String,
+        /// The domain that was asked for.
+        domain: String,
+        /// The domains that have a reward, sorted.
+        known: Vec<String>,
+    },
+    /// The reward did not answer within its time limit.
+    #[error("reward `{reward}` gave no score within {seconds} s")]
+    TimedOut {
+        /// The reward's name.
+        reward: String,
+        /// The limit, in seconds.
+        seconds: f64,
+    },
+    /// The reward panicked. The panic was caught; other samples are not touched.
+    #[error("reward `{reward}` panicked: {message}")]
+    Panicked {
+        /// The reward's name.
+        reward: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The runtime or the thread pool went away before the reward answered.
+    #[error("reward `{reward}` was cancelled: its runtime or thread pool has shut down")]
+    Cancelled {
+        /// The reward's name.
+        reward: String,
+    },
+    /// A user's own reward failed.
+    #[error("reward `{reward}` failed ({cause})")]
+    Failed {
+        /// The reward's name.
+        reward: String,
+        /// A short key that failures are counted by, such as `http_429`.
+        cause: &'static str,
+        /// What went wrong.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// A configuration value is out of its range.
+    #[error("`{field}` is {got}: expected {expected}")]
+    InvalidConfig {
+        /// The field.
+        field: &'static str,
+        /// What came.
+        got: String,
+        /// What is allowed, in words.
+        expected: &'static str,
+    },
+    /// A blocking call was made, or a runtime given, where waiting would stop the very tasks that are waited for.
+    #[error("`{call}` needs a multi-threaded tokio runtime: on a single-threaded one it would wait for itself")]
+    WouldDeadlock {
+        /// The call.
+        call: &'static str,
+    },
+}
+
+impl RewardError {
+    /// Wraps the error of a user's own reward; `cause` is the key that it is counted by.
+    ///
+    /// ```
+    /// use posttrain_reward::RewardError;
+    /// use std::error::Error;
+    ///
+    /// let source = "12x".parse::<i64>().unwrap_err();
+    /// let error = RewardError::failed("my-reward", "parse", source);
+    /// assert_eq!(error.cause(), "parse");
+    /// assert_eq!(error.source().unwrap().to_string(), "invalid digit found in string");
+    /// ```
+    pub fn failed(reward: &str, cause: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Failed { reward: reward.to_owned(), cause, source: Arc::new(source) }
+    }
+
+    /// A short key that stays the same from release to release, to count failures by.
+    ///
+    /// ```
+    /// use posttrain_reward::RewardError;
+    ///
+    /// assert_eq!(RewardError::EmptyReference { id: "7".into() }.cause(), "empty_reference");
+    /// ```
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::InvalidScore { .. } => "invalid_score",
+            Self::EmptyReference { .. } => "empty_reference",
+            Self::BadReference { .. } => "bad_reference",
+            Self::UnknownDomain { .. } => "unknown_domain",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Panicked { .. } => "panicked",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Failed { cause, .. } => cause,
+            Self::InvalidConfig { .. } => "invalid_config",
+            Self::WouldDeadlock { .. } => "would_deadlock",
+        }
+    }
+}
+
+/// The message of a caught panic.
+pub(crate) fn panicked(reward: &str, payload: &(dyn std::any::Any + Send)) -> RewardError {
+    let message = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| payload.downcast_ref::<String>().cloned());
+    let message = message.unwrap_or_else(|| "a payload that is not text".to_owned());
+    RewardError::Panicked { reward: reward.to_owned(), message }
+}

@@ -1,0 +1,34 @@
+//! Right where the response is the reference after normalisation.
+
+use crate::{Normaliser, RewardError, Sample, Score, Verifier};
+
+/// The longest response that is looked at, in bytes; a longer one is no short answer and is wrong.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The whole response equals the reference under a [`Normaliser`]. A response of more than 64 KiB is wrong.
+///
+/// ```
+/// use posttrain_reward::{NormalisedMatch, Sample, Verifier};
+///
+/// let verifier = NormalisedMatch::default();
+/// assert_eq!(verifier.verify(&Sample::new("Capital of France?", "Paris", " paris. "))?.value(), 1.0);
+/// assert_eq!(verifier.verify(&Sample::new("Capital of France?", "Paris", "It is Paris."))?.value(), 0.0);
+/// # Ok::<(), posttrain_reward::RewardError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NormalisedMatch {
+    /// What counts as the same.
+    pub normaliser: Normaliser,
+}
+
+impl Verifier for NormalisedMatch {
+    fn name(&self) -> &str {
+        "normalised"
+    }
+
+    fn verify(&self, sample: &Sample) -> Result<Score, RewardError> {
+        let reference = sample.checked_reference()?;
+        let short = sample.response.len() <= MAX_BYTES;
+        Ok(Score::binary(short && self.normaliser.matches(&sample.response, reference)))
+    }
+}

@@ -1,0 +1,246 @@
+//! The streaming runner: completions go in as they finish, scores come out in the order of submission.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::timeout;
+
+use crate::error::panicked;
+use crate::{Reward, RewardError, Sample, Score};
+
+/// Limits of a [`Scorer`].
+///
+/// ```
+/// use posttrain_reward::ScorerConfig;
+///
+/// assert_eq!(ScorerConfig::default().in_flight, 256);
+/// assert!(ScorerConfig { in_flight: 0, ..ScorerConfig::default() }.validate().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScorerConfig {
+    /// Completions that are scored at the same time, at least 1; a push beyond waits. The default, 256, is what one
+    /// judge replica batches (vLLM's `max_num_seqs`).
+    pub in_flight: usize,
+    /// Seconds that one completion's scoring may take, more than 0. The default, 60, is this crate's own choice: room
+    /// for a judge that reasons, an end to one that never answers.
+    pub time_limit_seconds: f64,
+}
+
+impl Default for ScorerConfig {
+    fn default() -> Self {
+        Self { in_flight: 256, time_limit_seconds: 60.0 }
+    }
+}
+
+impl ScorerConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`RewardError::InvalidConfig`] naming the first field that is out of its range.
+    ///
+    /// ```
+    /// use posttrain_reward::ScorerConfig;
+    ///
+    /// let config = ScorerConfig { time_limit_seconds: f64::NAN, ..ScorerConfig::default() };
+    /// assert_eq!(config.validate().unwrap_err().cause(), "invalid_config");
+    /// ```
+    pub fn validate(&self) -> Result<(), RewardError> {
+        if !(1..=Semaphore::MAX_PERMITS).contains(&self.in_flight) {
+            let (field, expected) = ("in_flight", "at least 1 and at most tokio's number of permits");
+            return Err(RewardError::InvalidConfig { field, got: self.in_flight.to_string(), expected });
+        }
+        self.time_limit().map(|_| ())
+    }
+
+    fn time_limit(&self) -> Result<Duration, RewardError> {
+        let limit = Duration::try_from_secs_f64(self.time_limit_seconds).ok().filter(|limit| !limit.is_zero());
+        limit.ok_or_else(|| RewardError::InvalidConfig {
+            field: "time_limit_seconds",
+            got: self.time_limit_seconds.to_string(),
+            expected: "a finite number of seconds, more than 0",
+        })
+    }
+}
+
+/// Scores a step's completions while others are still being sampled.
+///
+/// [`push`](Self::push) from the thread that samples: it starts the scoring and returns at once, or waits while
+/// `in_flight` completions are being scored (back-pressure). [`finish`](Self::finish) waits for the rest. One result
+/// for each push, in the order of the pushes; a reward that fails, hangs or panics costs its own sample alone.
+/// [`submit`](Self::submit) and [`collect`](Self::collect) are the same for async callers. Dropping a scorer gives up
+/// what is unfinished.
+///
+/// ```
+/// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+/// use std::sync::Arc;
+///
+/// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// let reward = Arc::new(ExactMatch.into_reward());
+/// let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+/// for response in ["4", "5"] {
+///     scorer.push(Sample::new("2 + 2?", "4", response))?;
+/// }
+/// let values: Vec<f64> = scorer.finish()?.into_iter().map(|score| score.unwrap().value()).collect();
+/// assert_eq!(values, [1.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Scorer {
+    reward: Arc<dyn Reward>,
+    runtime: Handle,
+    permits: Arc<Semaphore>,
+    limit: Duration,
+    tasks: Vec<JoinHandle<Result<Score, RewardError>>>,
+}
+
+impl Scorer {
+    /// A scorer whose tasks run on `runtime`.
+    ///
+    /// # Errors
+    /// [`RewardError::InvalidConfig`]; [`RewardError::WouldDeadlock`] where the runtime is single-threaded: its tasks
+    /// would not move while the sampling thread samples.
+    ///
+    /// ```
+    /// use posttrain_reward::{ExactMatch, Scorer, ScorerConfig, Verifier};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let error = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone()).err().unwrap();
+    /// assert_eq!(error.cause(), "would_deadlock");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn new(reward: Arc<dyn Reward>, config: &ScorerConfig, runtime: Handle) -> Result<Self, RewardError> {
+        config.validate()?;
+        if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return Err(RewardError::WouldDeadlock { call: "Scorer::new" });
+        }
+        let permits = Arc::new(Semaphore::new(config.in_flight));
+        Ok(Self { reward, runtime, permits, limit: config.time_limit()?, tasks: Vec::new() })
+    }
+
+    /// Starts to score `sample`, waiting for room where `in_flight` are being scored. Returns its place in the results.
+    ///
+    /// # Errors
+    /// [`RewardError::WouldDeadlock`] on a thread of a single-threaded tokio runtime, where blocking is not allowed.
+    ///
+    /// ```
+    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    /// assert_eq!(scorer.push(Sample::new("", "4", "4"))?, 0);
+    /// assert_eq!(scorer.push(Sample::new("", "4", "5"))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn push(&mut self, sample: Sample) -> Result<usize, RewardError> {
+        let runtime = self.runtime.clone();
+        blocking("Scorer::push", || runtime.block_on(self.submit(sample)))?
+    }
+
+    /// Waits for what is unfinished and returns one result for each push, in the order of the pushes.
+    ///
+    /// # Errors
+    /// [`RewardError::WouldDeadlock`] as in [`push`](Self::push). What happened to a sample is in its own result.
+    ///
+    /// ```
+    /// use posttrain_reward::{ExactMatch, Scorer, ScorerConfig, Verifier};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    /// assert!(scorer.finish()?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn finish(self) -> Result<Vec<Result<Score, RewardError>>, RewardError> {
+        let runtime = self.runtime.clone();
+        blocking("Scorer::finish", || runtime.block_on(self.collect()))
+    }
+
+    /// [`push`](Self::push) for async callers, on a runtime of any kind.
+    ///
+    /// # Errors
+    /// [`RewardError::Cancelled`] is the only one, and cannot happen while the scorer is alive.
+    ///
+    /// ```
+    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    /// assert_eq!(runtime.block_on(scorer.submit(Sample::new("2 + 2?", "4", "4")))?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn submit(&mut self, sample: Sample) -> Result<usize, RewardError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| self.cancelled())?;
+        self.tasks.push(self.runtime.spawn(score_one(Arc::clone(&self.reward), sample, self.limit, permit)));
+        Ok(self.tasks.len() - 1)
+    }
+
+    /// [`finish`](Self::finish) for async callers, on a runtime of any kind.
+    ///
+    /// ```
+    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    /// let scores = runtime.block_on(async {
+    ///     scorer.submit(Sample::new("2 + 2?", "4", "4")).await?;
+    ///     Ok::<_, posttrain_reward::RewardError>(scorer.collect().await)
+    /// })?;
+    /// assert_eq!(scores[0].as_ref().unwrap().value(), 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn collect(mut self) -> Vec<Result<Score, RewardError>> {
+        let mut scores = Vec::with_capacity(self.tasks.len());
+        for index in 0..self.tasks.len() {
+            let joined = (&mut self.tasks[index]).await;
+            // Panics are caught inside the task, so a failed join is a runtime that has shut down.
+            scores.push(joined.unwrap_or_else(|_| Err(self.cancelled())));
+        }
+        scores
+    }
+
+    fn cancelled(&self) -> RewardError {
+        RewardError::Cancelled { reward: self.reward.name().to_owned() }
+    }
+}
+
+impl Drop for Scorer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Scores one sample; the permit goes back when it is done, failed or dropped.
+async fn score_one(
+    reward: Arc<dyn Reward>,
+    sample: Sample,
+    limit: Duration,
+    _permit: OwnedSemaphorePermit,
+) -> Result<Score, RewardError> {
+    // The call to `score` is inside, too: a reward may panic before it returns its future.
+    let scoring = async { timeout(limit, async { reward.score(&sample).await }).await };
+    match AssertUnwindSafe(scoring).catch_unwind().await {
+        Ok(Ok(score)) => score,
+        Ok(Err(_)) => Err(RewardError::TimedOut { reward: reward.name().to_owned(), seconds: limit.as_secs_f64() }),
+        Err(payload) => Err(panicked(reward.name(), &*payload)),
+    }
+}
+
+/// Runs a call that blocks, told to tokio where the thread is one of its workers.
+fn blocking<T>(call: &'static str, wait: impl FnOnce() -> T) -> Result<T, RewardError> {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Err(_) => Ok(wait()),
+        Ok(RuntimeFlavor::MultiThread) => Ok(block_in_place(wait)),
+        Ok(_) => Err(RewardError::WouldDeadlock { call }),
+    }
+}
