@@ -191,7 +191,7 @@ mod tests {
         let message = |e: ModelError| e.to_string();
         assert!(message(weights.take("c", &[2]).unwrap_err()).contains("`c` is missing"));
         assert!(message(weights.take("a", &[1, 2]).unwrap_err()).contains("expected shape [1, 2], got [2]"));
-        weights.take("a", &[2]).unwrap();
+        let _ = weights.take("a", &[2]).unwrap();
         assert!(message(weights.finish().unwrap_err()).contains("`b`"));
     }
 

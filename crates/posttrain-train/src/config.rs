@@ -1,0 +1,185 @@
+//! What a run is: every number that its result depends on.
+
+use crate::{AdamWConfig, Schedule, TrainError};
+use posttrain_loss::{AdvantageConfig, PolicyObjective};
+use posttrain_lora::LoraConfig;
+use posttrain_reward::ScorerConfig;
+use posttrain_rollout::{EngineConfig, SamplingParams};
+use serde::{Deserialize, Serialize};
+
+/// How a trainer turns batches into steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainerConfig {
+    /// The optimiser's constants.
+    pub adamw: AdamWConfig,
+    /// Gradients are scaled down to this norm; 0 is off. 1 in TRL, verl, prime-rl and SkyRL.
+    pub max_grad_norm: f64,
+    /// Tokens of one forward and backward pass, 1 and up: what bounds the memory of activations.
+    pub micro_batch_tokens: usize,
+    /// The temperature that the completions were sampled at: the trainer's log-probabilities are under the same.
+    pub temperature: f64,
+    /// What becomes of completions whose advantage is 0.
+    pub dead_groups: DeadGroups,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            adamw: AdamWConfig::default(),
+            max_grad_norm: 1.0,
+            micro_batch_tokens: 2048,
+            temperature: 1.0,
+            dead_groups: DeadGroups::Skip,
+        }
+    }
+}
+
+/// What becomes of completions without an advantage. Either way they count in the denominator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadGroups {
+    /// They are not computed, since their gradient is zero (unless a KL penalty or an entropy bonus gives them one).
+    #[default]
+    Skip,
+    /// They are computed for the metrics' sake.
+    Compute,
+}
+
+/// What becomes of a completion that was cut at the token limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncatedCompletions {
+    /// It is scored as it stands (TRL's default).
+    #[default]
+    Score,
+    /// It leaves its group's baseline and is not trained on (DAPO's overlong filtering).
+    Exclude,
+}
+
+/// When and on what a run is evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Steps between evaluations on the validation split, 1 and up. The last step is always evaluated.
+    pub every: u64,
+    /// Examples of the validation split that are used, from its beginning; all of them by default.
+    pub examples: Option<usize>,
+}
+
+impl Default for EvaluationConfig {
+    /// Every 20 steps (tinker-cookbook's `eval_every`), on the whole split.
+    fn default() -> Self {
+        Self { every: 20, examples: None }
+    }
+}
+
+/// A run of reinforcement learning on one policy.
+///
+/// Defaults are those of the peers, named field by field; the learning rate is tinker-cookbook's for LoRA on arithmetic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RlConfig {
+    /// Seed of everything: data order, adapter, sampling, dropout.
+    pub seed: u64,
+    /// Optimiser steps, 1 and up.
+    pub steps: u64,
+    /// Prompts a step, `P`, 1 and up.
+    pub prompts: u64,
+    /// Completions a prompt, `G`, 1 and up; with 1 there is nothing to compare and nothing is learnt. TRL: 8.
+    pub group_size: usize,
+    /// The learning rate, above 0.
+    pub learning_rate: f64,
+    /// How it moves.
+    pub schedule: Schedule,
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// How completions are sampled in training. Truncation (top-k, top-p, min-p) is refused: the trainer could not tell
+    /// the probabilities of what was cut away.
+    pub sampling: SamplingParams,
+    /// How rewards become advantages.
+    pub advantage: AdvantageConfig,
+    /// The loss.
+    pub objective: PolicyObjective,
+    /// Passes and optimiser.
+    pub trainer: TrainerConfig,
+    /// The generation engine.
+    pub engine: EngineConfig,
+    /// The rewards' runner.
+    pub scorer: ScorerConfig,
+    /// The share of a step's rewards that may fail before the run stops in words, in [0, 1].
+    pub max_reward_failures: f64,
+    /// What becomes of completions that were cut.
+    pub truncated: TruncatedCompletions,
+    /// When to evaluate.
+    pub evaluation: EvaluationConfig,
+    /// Steps between saved states, 1 and up.
+    pub checkpoint_every: u64,
+    /// Completions a step that are written to `samples.jsonl`.
+    pub logged_samples: usize,
+}
+
+impl Default for RlConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 100,
+            prompts: 8,
+            group_size: 8,
+            learning_rate: 1e-4,
+            schedule: Schedule::Constant,
+            lora: LoraConfig::default(),
+            sampling: SamplingParams::default(),
+            advantage: AdvantageConfig::default(),
+            objective: PolicyObjective::default(),
+            trainer: TrainerConfig::default(),
+            engine: EngineConfig::default(),
+            scorer: ScorerConfig::default(),
+            max_reward_failures: 0.5,
+            truncated: TruncatedCompletions::Score,
+            evaluation: EvaluationConfig::default(),
+            checkpoint_every: 10,
+            logged_samples: 8,
+        }
+    }
+}
+
+impl RlConfig {
+    /// Checks every field's range, and that they fit each other.
+    ///
+    /// # Errors
+    /// The first field that is out of range is named.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        for (field, value) in [
+            ("steps", self.steps),
+            ("prompts", self.prompts),
+            ("group_size", self.group_size as u64),
+            ("evaluation.every", self.evaluation.every),
+            ("checkpoint_every", self.checkpoint_every),
+        ] {
+            TrainError::check(field, value >= 1, "at least 1", value)?;
+        }
+        let rate = self.learning_rate;
+        TrainError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", rate)?;
+        let share = self.max_reward_failures;
+        TrainError::check("max_reward_failures", (0.0..=1.0).contains(&share), "from 0 to 1", share)?;
+        self.validate_sampling()?;
+        self.schedule.validate()?;
+        self.lora.validate()?;
+        self.advantage.validate()?;
+        self.objective.validate()?;
+        self.scorer.validate()?;
+        self.trainer.validate()
+    }
+
+    fn validate_sampling(&self) -> Result<(), TrainError> {
+        let s = &self.sampling;
+        let truncated = s.top_k.is_some() || s.top_p.is_some_and(|p| p < 1.0) || s.min_p.is_some_and(|p| p > 0.0);
+        let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
+        TrainError::check("sampling", !truncated, expected, "truncated")?;
+        TrainError::check("sampling.temperature", s.temperature > 0.0, "above 0 in training", s.temperature)?;
+        let same = s.temperature == self.trainer.temperature;
+        TrainError::check("trainer.temperature", same, "the sampling temperature", self.trainer.temperature)?;
+        s.validate().map_err(|e| TrainError::Config { field: "sampling", expected: "in range", got: e.to_string() })
+    }
+}

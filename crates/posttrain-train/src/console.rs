@@ -1,0 +1,120 @@
+//! Progress on a terminal: bars, or a line a step where there is none.
+
+use crate::observer::{Event, Observer, Phase};
+use crate::{Evaluation, StepRecord};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// Shows a run on standard error: bars on a terminal, plain lines elsewhere.
+pub struct Console {
+    bars: Option<Bars>,
+}
+
+struct Bars {
+    all: MultiProgress,
+    steps: ProgressBar,
+    work: ProgressBar,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { bars: std::io::stderr().is_terminal().then(Bars::new) }
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let steps = all.add(ProgressBar::new(0));
+        let work = all.add(ProgressBar::new(0));
+        let template = "{prefix:>12} {bar:32} {pos}/{len} {elapsed}<{eta} {msg}";
+        steps.set_style(style(template));
+        work.set_style(style("{prefix:>12} {bar:32} {pos}/{len}"));
+        steps.enable_steady_tick(Duration::from_millis(200));
+        Self { all, steps, work }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
+impl Observer for Console {
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Started { name, step, steps } => self.started(name, *step, *steps),
+            Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
+            Event::Step { record, steps } => self.step(record, *steps),
+            Event::Evaluated { what, evaluation } => self.line(&evaluation_line(what, evaluation)),
+            Event::Finished { .. } => self.finished(),
+        }
+    }
+}
+
+impl Console {
+    /// Prints a line above the bars, or on its own.
+    pub fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => drop(bars.all.println(text)),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn started(&mut self, name: &str, step: u64, steps: u64) {
+        if step > 0 {
+            self.line(&format!("{name}: going on after step {step} of {steps}"));
+        }
+        if let Some(bars) = &self.bars {
+            bars.steps.set_prefix(name.to_string());
+            bars.steps.set_length(steps);
+            bars.steps.set_position(step);
+        }
+    }
+
+    fn progress(&mut self, phase: Phase, done: usize, total: usize) {
+        if let Some(bars) = &self.bars {
+            let name = match phase {
+                Phase::Sampling => "sampling",
+                Phase::Training => "training",
+                Phase::Evaluating => "evaluating",
+            };
+            bars.work.set_prefix(name);
+            bars.work.set_length(total as u64);
+            bars.work.set_position(done as u64);
+        }
+    }
+
+    fn step(&mut self, record: &StepRecord, steps: u64) {
+        let text = step_line(record);
+        match &self.bars {
+            Some(bars) => {
+                bars.steps.set_position(record.step);
+                bars.steps.set_message(text);
+            }
+            None => eprintln!("step {}/{steps} {text}", record.step),
+        }
+    }
+
+    fn finished(&mut self) {
+        if let Some(bars) = &self.bars {
+            bars.work.finish_and_clear();
+            bars.steps.finish();
+        }
+    }
+}
+
+fn step_line(r: &StepRecord) -> String {
+    let tokens = r.completion_tokens;
+    let (reward, signal, gap) = (r.reward, 100.0 * r.groups_with_signal, r.logprob_gap);
+    let (cut, seconds, rate) = (100.0 * r.truncated, r.seconds, r.sampled_tokens_per_second);
+    format!(
+        "reward {reward:.3} signal {signal:.0}% tokens {tokens:.1} cut {cut:.0}% gap {gap:.3} {seconds:.1} s {rate:.0} tok/s"
+    )
+}
+
+fn evaluation_line(what: &str, e: &Evaluation) -> String {
+    let (s, g) = (&e.sampled, e.greedy.as_ref());
+    let greedy = g.map_or(String::new(), |g| format!(", greedy {:.3} [{:.3}, {:.3}]", g.accuracy, g.low, g.high));
+    format!("{what}: T=1 {:.3} [{:.3}, {:.3}]{greedy}, n = {}", s.accuracy, s.low, s.high, s.n)
+}

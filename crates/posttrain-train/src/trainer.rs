@@ -1,0 +1,296 @@
+//! The four primitives.
+
+use crate::adamw::{AdamW, AdamWConfig};
+use crate::batch::TrainingBatch;
+use crate::config::{DeadGroups, TrainerConfig};
+use crate::logprobs::score_sequences;
+use crate::micro_batch::{MicroBatch, micro_batches};
+use crate::seed::derive_seed;
+use crate::{TrainError, folder};
+use posttrain_loss::{
+    Head, HeadOptions, PolicyBatch, PolicyMetrics, PolicyObjective, PolicyStep, TokenAdvantages, surrogate,
+};
+use posttrain_lora::{Adapter, AdapterView, LoraConfig, RowAdapters, load_peft, save_peft};
+use posttrain_model::{Decoder, PackedAttention, Packing};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::rc::Rc;
+use tch::Tensor;
+
+/// What one batch's passes gave.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardBackward {
+    /// The loss over the whole step's denominator.
+    pub loss: f64,
+    /// How far the policy is from the one that sampled, over the tokens computed.
+    pub metrics: PolicyMetrics,
+    /// Tokens that went through the model, prompts counted once a micro-batch.
+    pub computed_tokens: usize,
+    /// Micro-batches.
+    pub micro_batches: usize,
+}
+
+/// What one optimiser step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptimStep {
+    /// The gradient's norm before clipping.
+    pub grad_norm: f64,
+    /// Whether it was clipped.
+    pub clipped: bool,
+}
+
+/// A policy version that a sampler can hold while training goes on.
+#[derive(Debug, Clone)]
+pub struct PolicySnapshot {
+    /// The adapter's frozen copy in the model's kind.
+    pub adapter: Rc<AdapterView>,
+    /// The version.
+    pub version: u64,
+}
+
+/// An adapter in training on a frozen base. See the crate's documentation for the primitives.
+#[derive(Debug)]
+pub struct Trainer<'m> {
+    model: &'m Decoder,
+    adapter: Adapter,
+    optimiser: AdamW,
+    config: TrainerConfig,
+    seed: u64,
+    policy_version: u64,
+    has_gradient: bool,
+    gradients_checked: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedTrainer {
+    policy_version: u64,
+    optimiser_steps: u64,
+}
+
+const ADAPTER: &str = "adapter";
+const OPTIMISER: &str = "optimizer.safetensors";
+const TRAINER: &str = "trainer.json";
+
+impl<'m> Trainer<'m> {
+    /// A trainer of a fresh adapter, initialised from `seed`.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] or [`TrainError::Lora`] names a field that is out of range.
+    pub fn new(model: &'m Decoder, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<Self, TrainError> {
+        let adapter = Adapter::init(lora, model.modules(), derive_seed(seed, "adapter", 0, 0), model.device())?;
+        Self::with_adapter(model, adapter, config, seed)
+    }
+
+    /// A trainer that goes on from an adapter's weights with a fresh optimiser: a warm start, not a resumption.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] names a field that is out of range.
+    pub fn with_adapter(
+        model: &'m Decoder,
+        adapter: Adapter,
+        config: TrainerConfig,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let optimiser = AdamW::new(adapter.parameters(), config.adamw)?;
+        Ok(Self {
+            model,
+            adapter,
+            optimiser,
+            config,
+            seed,
+            policy_version: 0,
+            has_gradient: false,
+            gradients_checked: false,
+        })
+    }
+
+    /// The adapter in training.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// The version of the policy: the number of optimiser steps that made it.
+    pub fn policy_version(&self) -> u64 {
+        self.policy_version
+    }
+
+    /// Adds the gradient of a batch's objective to the adapter's. Passes are cut by the token budget; `k` of them give
+    /// the gradient of one. At the first batch with a signal, checks that a gradient reached every layer.
+    ///
+    /// # Errors
+    /// [`TrainError::Loss`] for values that are not finite; [`TrainError::Lora`] where a layer got no gradient;
+    /// [`TrainError::Model`] or [`TrainError::Torch`] when memory or the device fails.
+    pub fn forward_backward(
+        &mut self,
+        batch: &TrainingBatch,
+        objective: &PolicyObjective,
+    ) -> Result<ForwardBackward, TrainError> {
+        objective.validate()?;
+        let only_policy = objective.kl.is_none() && objective.entropy_coefficient == 0.0;
+        let skip = self.config.dead_groups == DeadGroups::Skip && only_policy;
+        let micro = micro_batches(batch, self.config.micro_batch_tokens, |c| !skip || c.advantage != 0.0);
+        let mut outcome =
+            ForwardBackward { loss: 0.0, metrics: PolicyMetrics::default(), computed_tokens: 0, micro_batches: micro.len() };
+        for (index, part) in micro.iter().enumerate() {
+            self.micro_step(part, index as u64, batch, objective, &mut outcome)?;
+        }
+        self.has_gradient = true;
+        if !self.gradients_checked && batch.has_signal() {
+            self.adapter.check_gradients()?;
+            self.gradients_checked = true;
+        }
+        Ok(outcome)
+    }
+
+    /// Applies the gradient at learning rate `lr`, clipped to the configured norm, and clears it. The policy is then a
+    /// version further.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFiniteGradient`] leaves weights and moments as they were and clears the gradient;
+    /// [`TrainError::NoGradient`] if there is none.
+    pub fn optim_step(&mut self, lr: f64) -> Result<OptimStep, TrainError> {
+        if !std::mem::take(&mut self.has_gradient) {
+            return Err(TrainError::NoGradient);
+        }
+        let norm = self.optimiser.gradient_norm()?;
+        if !norm.is_finite() {
+            self.optimiser.clear_gradients();
+            return Err(TrainError::NonFiniteGradient { norm });
+        }
+        let limit = self.config.max_grad_norm;
+        let clipped = limit > 0.0 && norm > limit;
+        // The small constant is torch's clip_grad_norm_'s.
+        let scale = if clipped { limit / (norm + 1e-6) } else { 1.0 };
+        self.optimiser.step(lr, scale)?;
+        self.policy_version += 1;
+        Ok(OptimStep { grad_norm: norm, clipped })
+    }
+
+    /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is shared.
+    ///
+    /// # Errors
+    /// [`TrainError::Lora`] when memory fails.
+    pub fn snapshot(&self) -> Result<PolicySnapshot, TrainError> {
+        Ok(PolicySnapshot { adapter: Rc::new(self.adapter.snapshot(self.model.kind())?), version: self.policy_version })
+    }
+
+    /// Writes the adapter as a PEFT folder, whole or not at all.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Lora`] names what could not be written.
+    pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<(), TrainError> {
+        folder::replace_folder(dir, |fresh| Ok(save_peft(&self.adapter, fresh, base_model)?))
+    }
+
+    /// Writes everything that going on needs into a folder: adapter, moments, counters. The caller makes it atomic
+    /// together with what else belongs to the moment (see [`crate::replace_folder`]).
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Lora`] names what could not be written.
+    pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
+        save_peft(&self.adapter, &dir.join(ADAPTER), "")?;
+        self.optimiser.save(&dir.join(OPTIMISER))?;
+        let saved = SavedTrainer { policy_version: self.policy_version, optimiser_steps: self.optimiser.steps() };
+        folder::write_json(&dir.join(TRAINER), &saved)
+    }
+
+    /// Takes up a state that [`Trainer::save_state`] wrote. What follows is what would have followed then.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] or [`TrainError::Lora`] names what does not fit.
+    pub fn load_state(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let path = dir.join(ADAPTER);
+        let loaded = load_peft(&path, self.model.modules(), self.model.device())?;
+        let own: Vec<_> = self.adapter.parameters();
+        let saved: Vec<_> = loaded.parameters();
+        if own.len() != saved.len() || own.iter().zip(&saved).any(|(a, b)| a.0 != b.0 || a.1.size() != b.1.size()) {
+            return Err(TrainError::State { path, reason: "adapts other layers, or in another rank".into() });
+        }
+        let saved: SavedTrainer = folder::read_json(&dir.join(TRAINER))?;
+        let mut optimiser = AdamW::new(loaded.parameters(), self.config.adamw)?;
+        optimiser.load(&dir.join(OPTIMISER), saved.optimiser_steps)?;
+        (self.adapter, self.optimiser, self.policy_version) = (loaded, optimiser, saved.policy_version);
+        self.has_gradient = false;
+        Ok(())
+    }
+
+    fn micro_step(
+        &self,
+        micro: &MicroBatch,
+        index: u64,
+        step: &TrainingBatch,
+        objective: &PolicyObjective,
+        outcome: &mut ForwardBackward,
+    ) -> Result<(), TrainError> {
+        let sequences = micro.sequences();
+        let packing = Packing::new(&sequences)?;
+        let seed = derive_seed(self.seed, "dropout", self.policy_version, index);
+        let view = self.adapter.view(self.model.kind())?.with_dropout(self.adapter.config().dropout, seed);
+        let mut attention = PackedAttention::new(&packing, self.model)?;
+        let input = packing.input(self.model.device())?;
+        let hidden = self.model.forward(&input, &mut attention, &RowAdapters::all(Some(&view)))?;
+        let device = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_to_device(self.model.device());
+        let hidden = hidden.f_index_select(0, &device(packing.predicting_rows())?)?;
+        let targets = device(packing.targets())?;
+        let reference = objective.kl.map(|_| self.reference_logprobs(&packing)).transpose()?;
+        let fields = Fields::of(micro);
+        let head = Head::new(self.model.head(), HeadOptions { temperature: self.config.temperature, ..HeadOptions::default() })?;
+        let batch = fields.batch(reference.as_deref());
+        let scored = head.policy_step(&hidden, &targets, PolicyStep { objective, batch: &batch, totals: step.totals() })?;
+        surrogate(&hidden, &scored.gradients.hidden)?.f_backward()?;
+        outcome.loss += scored.outcome.loss();
+        outcome.metrics.merge(&scored.outcome.metrics);
+        outcome.computed_tokens += packing.tokens().len();
+        Ok(())
+    }
+
+    /// The base's own log-probabilities: the reference of a LoRA policy needs no second model.
+    fn reference_logprobs(&self, packing: &Packing) -> Result<Vec<f32>, TrainError> {
+        let scores = score_sequences(self.model, None, packing, self.config.temperature)?;
+        Ok(scores.to_vecs()?.0)
+    }
+}
+
+/// The flat fields of a micro-batch, in packed order.
+struct Fields {
+    lengths: Vec<usize>,
+    sampling_logprobs: Vec<f32>,
+    advantages: Vec<f32>,
+}
+
+impl Fields {
+    fn of(micro: &MicroBatch) -> Self {
+        Self {
+            lengths: micro.completions().map(|c| c.tokens.len()).collect(),
+            sampling_logprobs: micro.completions().flat_map(|c| c.sampling_logprobs.iter().copied()).collect(),
+            advantages: micro.completions().map(|c| c.advantage).collect(),
+        }
+    }
+
+    fn batch<'a>(&'a self, reference_logprobs: Option<&'a [f32]>) -> PolicyBatch<'a> {
+        PolicyBatch {
+            sequence_lengths: &self.lengths,
+            sampling_logprobs: &self.sampling_logprobs,
+            advantages: TokenAdvantages::PerSequence(&self.advantages),
+            loss_mask: None,
+            reference_logprobs,
+        }
+    }
+}
+
+impl TrainerConfig {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] names the first field that is out of range.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        AdamWConfig::validate(&self.adamw)?;
+        let norm = self.max_grad_norm;
+        TrainError::check("max_grad_norm", norm.is_finite() && norm >= 0.0, "at least 0 (0 is off)", norm)?;
+        TrainError::check("micro_batch_tokens", self.micro_batch_tokens >= 1, "at least 1", self.micro_batch_tokens)?;
+        let temperature = self.temperature;
+        TrainError::check("temperature", temperature.is_finite() && temperature > 0.0, "above 0", temperature)
+    }
+}
