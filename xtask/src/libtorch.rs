@@ -99,7 +99,7 @@ fn install(workspace: &Workspace, venv: &Venv, form: Form) -> Result<()> {
     // An interruption from here on leaves packages half unpacked, which only a new environment puts right.
     venv.set_state(&State::Unusable)?;
     println!("unpacking");
-    run(venv.pip()?.args(["install", "--quiet", "--no-deps", "--no-index"]).args(wheels))?;
+    run(venv.pip()?.args(["install", "--quiet", "--no-deps", "--no-index", "--no-compile"]).args(wheels))?;
     venv.clear_scratch()
 }
 
