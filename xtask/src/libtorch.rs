@@ -46,10 +46,9 @@ fn adopt(workspace: &Workspace, folder: &Path, wanted: Wanted) -> Result<Libtorc
             folder.display()
         );
     }
-    let advice = "Unset LIBTORCH, and set-up installs the right one";
-    let folder =
-        folder.canonicalize().with_context(|| format!("LIBTORCH is {:?}: no such folder. {advice}", folder))?;
-    check(&folder).with_context(|| format!("LIBTORCH is {}, which does not serve. {advice}", folder.display()))?;
+    let advice = || format!("LIBTORCH is {:?} (unset it, and set-up installs the right libtorch)", folder.display());
+    let folder = folder.canonicalize().with_context(advice)?;
+    check(&folder).with_context(advice)?;
     link(workspace, &folder)?;
     Ok(Libtorch::Other(folder))
 }

@@ -6,6 +6,9 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::form::Wanted;
+use crate::workspace::Workspace;
+
 mod compiler;
 mod demo;
 mod demo_model;
@@ -47,12 +50,18 @@ enum Task {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    let workspace = workspace::Workspace::find()?;
-    match Arguments::parse().task {
-        Task::Setup { cpu, cuda } => {
-            setup::run(&workspace, form::Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS)
-        }
+fn main() -> ExitCode {
+    // Written out, since anyhow's own way adds a backtrace under RUST_BACKTRACE, and these messages are for users.
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup { cpu, cuda } => setup::run(&workspace, Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS),
         Task::Test => test::run(&workspace),
         Task::Demo { extra } => demo::run(&workspace, &extra),
     }
