@@ -34,9 +34,12 @@ pub fn ensure(workspace: &Workspace, venv: &Venv, wanted: Wanted) -> Result<Libt
     }
 }
 
-/// The folder in `LIBTORCH`, unless it is the workspace's own: cargo sets it to that when the user has not set it.
+/// The folder in `LIBTORCH`, unless it is the workspace's own by whatever path: cargo sets it to that when the user has
+/// not set it.
 fn named(workspace: &Workspace, value: Option<PathBuf>) -> Option<PathBuf> {
-    value.filter(|folder| !folder.starts_with(workspace.libtorch()))
+    let ours = workspace.libtorch();
+    let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    value.filter(|folder| !folder.starts_with(&ours) && !real(folder).starts_with(real(&ours)))
 }
 
 fn adopt(workspace: &Workspace, folder: &Path, wanted: Wanted) -> Result<Libtorch> {
@@ -248,8 +251,12 @@ mod tests {
 
     #[test]
     fn the_workspaces_own_folder_is_not_a_choice_of_the_users() {
-        let workspace = Workspace { root: "/work".into() };
-        assert_eq!(named(&workspace, Some("/work/.libtorch".into())), None);
+        let root = tempfile::tempdir().unwrap();
+        let workspace = Workspace { root: root.path().join("workspace") };
+        fs::create_dir_all(workspace.libtorch()).unwrap();
+        assert_eq!(named(&workspace, Some(workspace.libtorch())), None);
+        symlink(&workspace.root, root.path().join("link")).unwrap();
+        assert_eq!(named(&workspace, Some(root.path().join("link/.libtorch"))), None);
         assert_eq!(named(&workspace, Some("/opt/libtorch".into())), Some("/opt/libtorch".into()));
         assert_eq!(named(&workspace, None), None);
     }
