@@ -1,3 +1,73 @@
-//! The workspace tool.
+//! `cargo xtask`: the workspace's own tool. `setup` installs libtorch and the demonstration model into folders that git
+//! ignores, `test` checks everything, `demo` runs the main job.
 
-fn main() {}
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::form::Wanted;
+use crate::workspace::Workspace;
+
+mod compiler;
+mod demo;
+mod demo_model;
+mod disk;
+mod form;
+mod libtorch;
+mod python;
+mod setup;
+mod test;
+mod venv;
+mod wheels;
+mod workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sets the workspace up, tests it, and runs its demonstration")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install libtorch and the demonstration model (quick when they are there)
+    Setup {
+        /// Install the small CPU form (1.2 GB) even where there is a GPU
+        #[arg(long, conflicts_with = "cuda")]
+        cpu: bool,
+        /// Install the full CUDA form even where no GPU is seen
+        #[arg(long)]
+        cuda: bool,
+    },
+    /// Set up, then check the formatting, run clippy and run every test
+    Test,
+    /// Set up, then train the demonstration model with progress bars
+    Demo {
+        /// Passed on to the example, whose paths count from the workspace's root
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        extra: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    // Written out, since anyhow's own way adds a backtrace under RUST_BACKTRACE, and these messages are for users.
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup { cpu, cuda } => setup::run(&workspace, Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS),
+        Task::Test => test::run(&workspace),
+        Task::Demo { extra } => demo::run(&workspace, &extra),
+    }
+}
+
+/// A child's exit status as our own; 1 where a signal ended it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
