@@ -42,6 +42,8 @@ mod limits;
 mod normal_form;
 mod packing;
 #[cfg(feature = "parquet")]
+mod parquet_columns;
+#[cfg(feature = "parquet")]
 mod parquet_file;
 mod place;
 mod read;
