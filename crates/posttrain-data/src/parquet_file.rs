@@ -1,0 +1,184 @@
+//! Parquet, read column by column without arrow.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, DataType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use serde_json::Value;
+
+use crate::dataset::Collector;
+use crate::parquet_columns::{Wanted, choose};
+use crate::record::Record;
+use crate::{Columns, DataError, Metadata, Place};
+
+/// Rows that are decoded at a time.
+const BATCH: usize = 1024;
+
+/// Reads the file's rows into `collector`.
+pub(crate) fn collect(
+    path: &Path,
+    columns: &Columns,
+    row_bytes: u64,
+    collector: &mut Collector,
+) -> Result<(), DataError> {
+    let file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
+    let mut cursor = Cursor { path: path.into(), row: 1, row_bytes };
+    let reader = cursor.guard(|| SerializedFileReader::new(file))?;
+    let wanted = choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
+    for index in 0..reader.num_row_groups() {
+        let group = cursor.guard(|| reader.get_row_group(index))?;
+        collect_group(&*group, &wanted, &mut cursor, &mut |record| record.collect(columns, collector))?;
+    }
+    Ok(())
+}
+
+/// The file, and the row that comes next, from 1.
+struct Cursor {
+    path: Arc<Path>,
+    row: u64,
+    row_bytes: u64,
+}
+
+impl Cursor {
+    fn place(&self) -> Place {
+        Place::Row { path: self.path.clone(), row: self.row }
+    }
+
+    /// Decodes; on some broken files the decoder panics where it should report, and is made to report here.
+    fn guard<T>(&self, decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+        let broken = |_| Err(ParquetError::General("the decoder gave up on inconsistent pages".to_owned()));
+        // What a panic leaves half-done is dropped with the error and never looked at.
+        let decoded = catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(broken);
+        decoded.map_err(|source| DataError::Parquet { place: self.place(), source })
+    }
+}
+
+fn collect_group(
+    group: &dyn RowGroupReader,
+    wanted: &[Wanted],
+    cursor: &mut Cursor,
+    take: &mut dyn FnMut(Record) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let open = |column: &Wanted| cursor.guard(|| group.get_column_reader(column.leaf));
+    let mut readers = wanted.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+    while left > 0 {
+        let rows = left.min(BATCH);
+        let read = |(column, reader)| Batch::read(column, reader, rows, cursor);
+        let mut batches = wanted.iter().zip(&mut readers).map(read).collect::<Result<Vec<_>, _>>()?;
+        for _ in 0..rows {
+            take(next_record(&mut batches, cursor)?)?;
+            cursor.row += 1;
+        }
+        left -= rows;
+    }
+    Ok(())
+}
+
+/// Only one row's text is copied at a time: many cells may share one long dictionary entry.
+fn next_record(batches: &mut [Batch<'_>], cursor: &Cursor) -> Result<Record, DataError> {
+    let mut fields = Metadata::new();
+    for batch in batches {
+        if let Some(value) = batch.next_cell(cursor)? {
+            fields.insert(batch.column.name.clone(), value);
+        }
+    }
+    Ok(Record { place: cursor.place(), fields })
+}
+
+/// Some rows of one column: which of them are there, and the cells of those.
+struct Batch<'a> {
+    column: &'a Wanted,
+    present: std::vec::IntoIter<bool>,
+    cells: Cells,
+}
+
+enum Cells {
+    Text(std::vec::IntoIter<ByteArray>),
+    Value(std::vec::IntoIter<Value>),
+}
+
+impl<'a> Batch<'a> {
+    fn read(column: &'a Wanted, reader: &mut ColumnReader, rows: usize, cursor: &Cursor) -> Result<Self, DataError> {
+        use ColumnReader as R;
+        let request = Request { column, rows, cursor };
+        let signed = !column.unsigned;
+        let (present, cells) = match reader {
+            R::ByteArrayColumnReader(reader) => {
+                let (present, cells) = request.cells(reader)?;
+                (present, Cells::Text(cells.into_iter()))
+            }
+            R::BoolColumnReader(reader) => request.values(reader, Value::Bool)?,
+            R::Int32ColumnReader(reader) if signed => request.values(reader, Value::from)?,
+            R::Int32ColumnReader(reader) => request.values(reader, |x| Value::from(x.cast_unsigned()))?,
+            R::Int64ColumnReader(reader) if signed => request.values(reader, Value::from)?,
+            R::Int64ColumnReader(reader) => request.values(reader, |x| Value::from(x.cast_unsigned()))?,
+            // Through its shortest decimal form, lest 0.1 become 0.10000000149011612.
+            R::FloatColumnReader(reader) => {
+                request.values(reader, |x| x.to_string().parse().map_or(Value::Null, |x: f64| Value::from(x)))?
+            }
+            R::DoubleColumnReader(reader) => request.values(reader, Value::from)?,
+            R::Int96ColumnReader(_) | R::FixedLenByteArrayColumnReader(_) => return Err(request.short(0)),
+        };
+        Ok(Self { column, present: present.into_iter(), cells })
+    }
+
+    fn next_cell(&mut self, cursor: &Cursor) -> Result<Option<Value>, DataError> {
+        if self.present.next() != Some(true) {
+            return Ok(None);
+        }
+        match &mut self.cells {
+            Cells::Value(values) => Ok(values.next()),
+            Cells::Text(cells) => cells.next().map(|cell| text(cell.data(), cursor)).transpose(),
+        }
+    }
+}
+
+fn text(bytes: &[u8], cursor: &Cursor) -> Result<Value, DataError> {
+    if bytes.len() as u64 > cursor.row_bytes {
+        return Err(DataError::RowTooLong { place: cursor.place(), limit: cursor.row_bytes });
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Value::from(text)),
+        Err(error) => Err(DataError::Utf8 { place: cursor.place(), offset: error.valid_up_to() }),
+    }
+}
+
+/// So many rows of this column, please.
+struct Request<'a> {
+    column: &'a Wanted,
+    rows: usize,
+    cursor: &'a Cursor,
+}
+
+impl Request<'_> {
+    fn values<T: DataType>(
+        &self,
+        reader: &mut ColumnReaderImpl<T>,
+        convert: impl Fn(T::T) -> Value,
+    ) -> Result<(Vec<bool>, Cells), DataError> {
+        let (present, cells) = self.cells(reader)?;
+        Ok((present, Cells::Value(cells.into_iter().map(convert).collect::<Vec<_>>().into_iter())))
+    }
+
+    fn cells<T: DataType>(&self, reader: &mut ColumnReaderImpl<T>) -> Result<(Vec<bool>, Vec<T::T>), DataError> {
+        let (mut levels, mut cells) = (Vec::new(), Vec::new());
+        let read = || reader.read_records(self.rows, Some(&mut levels), None, &mut cells);
+        let (rows, ..) = self.cursor.guard(read)?;
+        let present = if self.column.nullable { levels.iter().map(|&l| l > 0).collect() } else { vec![true; rows] };
+        if rows != self.rows || present.len() != rows || present.iter().filter(|&&p| p).count() != cells.len() {
+            return Err(self.short(cells.len()));
+        }
+        Ok((present, cells))
+    }
+
+    fn short(&self, got: usize) -> DataError {
+        let column = self.column.name.clone();
+        DataError::BrokenColumn { place: self.cursor.place(), column, expected: self.rows, got }
+    }
+}
