@@ -1,1 +1,11 @@
-//! Advantages, policy losses, KL estimators, fused log-probabilities and the token sampler for reinforcement learning on language models
+//! x
+mod advantage;
+mod blocks;
+mod element;
+mod error;
+mod memory;
+mod sampler;
+mod simd;
+pub use advantage::{AdvantageConfig, AdvantageCounts, Advantages};
+pub use error::{LogitProblem, LossError};
+pub use sampler::{RowSampling, Sampled, sample};
