@@ -89,6 +89,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
 /// `2^fraction`, |fraction| ≤ 1/2, times a power of two.
 ///
 /// The polynomial is the minimax one of degree 5 with a constant term of exactly 1 (relative error 1.1e-7).
+#[expect(clippy::approx_constant, reason = "the coefficient is the polynomial's, near ln 2 and not ln 2")]
 #[inline(always)]
 fn scale<const FMA: bool>(fraction: f32, power: f32) -> f32 {
     let p = 1.326_472_7e-3;
