@@ -1,0 +1,187 @@
+//! What can go wrong, with the argument, what was expected of it and what came.
+
+use tch::{Device, Kind, TchError};
+
+/// An error of this crate. Nothing has been changed or half-computed when one comes back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LossError {
+    /// An argument has the wrong number of elements.
+    #[error("`{argument}` has {got} elements, expected {expected}")]
+    Length {
+        /// The argument.
+        argument: &'static str,
+        /// Elements expected.
+        expected: usize,
+        /// Elements received.
+        got: usize,
+    },
+    /// A tensor has the wrong shape; -1 stands for any size.
+    #[error("`{argument}` has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// The argument.
+        argument: &'static str,
+        /// Sizes expected, -1 for any.
+        expected: Vec<i64>,
+        /// Sizes received.
+        got: Vec<i64>,
+    },
+    /// A tensor has the wrong kind.
+    #[error("`{argument}` is of kind {got:?}, expected {expected}")]
+    Kind {
+        /// The argument.
+        argument: &'static str,
+        /// Kinds accepted.
+        expected: &'static str,
+        /// Kind received.
+        got: Kind,
+    },
+    /// A tensor lies on the wrong device.
+    #[error("`{argument}` is on {got:?}, expected {expected:?}")]
+    Device {
+        /// The argument.
+        argument: &'static str,
+        /// Device expected.
+        expected: Device,
+        /// Device received.
+        got: Device,
+    },
+    /// A tensor is not contiguous in memory where it has to be.
+    #[error("`{argument}` is not contiguous (strides {strides:?})")]
+    Strided {
+        /// The argument.
+        argument: &'static str,
+        /// Its strides.
+        strides: Vec<i64>,
+    },
+    /// A configuration field is out of its range.
+    #[error("`{field}` is {got}, expected {expected}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+        /// Value received.
+        got: f64,
+    },
+    /// A value that has to be finite is not.
+    #[error("`{argument}`[{index}] is {value}, expected a finite number")]
+    NonFinite {
+        /// The argument.
+        argument: &'static str,
+        /// Position in it.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A sum over finite values does not fit into f32.
+    #[error("`{argument}`: the values are finite, but too large to be summed and squared in f32")]
+    Overflow {
+        /// The argument.
+        argument: &'static str,
+    },
+    /// The importance ratio of a token does not fit into f32: the two policies are too far apart for one.
+    #[error(
+        "token {index}: the importance ratio overflows, `train_logprobs` is {train} and `sampling_logprobs` is {sampling}"
+    )]
+    RatioOverflow {
+        /// Position of the token.
+        index: usize,
+        /// Log-probability under the policy in training, nats.
+        train: f32,
+        /// Log-probability under the policy that sampled, nats.
+        sampling: f32,
+    },
+    /// An argument that the configuration needs was not given.
+    #[error("`{argument}` is missing, which {needed_by} needs")]
+    Missing {
+        /// The argument.
+        argument: &'static str,
+        /// The setting that needs it.
+        needed_by: &'static str,
+    },
+    /// A row of logits has no distribution.
+    #[error("logits of row {row}: {problem}")]
+    Logits {
+        /// The row.
+        row: usize,
+        /// What is wrong with it.
+        problem: LogitProblem,
+    },
+    /// A target token lies outside of the vocabulary.
+    #[error("`targets`[{index}] is {token}, expected a token of a vocabulary of {vocab}")]
+    Target {
+        /// Position of the target.
+        index: usize,
+        /// The token received.
+        token: i64,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {operation} failed")]
+    Torch {
+        /// What the crate was about to do.
+        operation: &'static str,
+        /// libtorch's own words.
+        #[source]
+        source: TchError,
+    },
+}
+
+/// Why a row of logits has no distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogitProblem {
+    /// At least one logit is NaN.
+    #[error("a logit is NaN")]
+    Nan,
+    /// At least one logit is positive infinity.
+    #[error("a logit is +inf")]
+    PositiveInfinity,
+    /// Every logit is negative infinity: there is no token left.
+    #[error("every logit is -inf")]
+    NoToken,
+}
+
+impl LogitProblem {
+    /// What a maximum that is not finite says of its row, where NaN wins the maximum.
+    pub(crate) fn of_max(max: f32) -> LogitProblem {
+        if max.is_nan() {
+            LogitProblem::Nan
+        } else if max > 0.0 {
+            LogitProblem::PositiveInfinity
+        } else {
+            LogitProblem::NoToken
+        }
+    }
+}
+
+/// Names the operation that a libtorch error came from.
+pub(crate) trait Operation<T> {
+    /// Turns the error into [`LossError::Torch`].
+    fn during(self, operation: &'static str) -> Result<T, LossError>;
+}
+
+impl<T> Operation<T> for Result<T, TchError> {
+    fn during(self, operation: &'static str) -> Result<T, LossError> {
+        self.map_err(|source| LossError::Torch { operation, source })
+    }
+}
+
+/// Checks the number of elements of an argument.
+pub(crate) fn check_len(argument: &'static str, got: usize, expected: usize) -> Result<(), LossError> {
+    if got == expected { Ok(()) } else { Err(LossError::Length { argument, expected, got }) }
+}
+
+/// Checks the sizes of a tensor; -1 stands for any.
+pub(crate) fn check_shape(argument: &'static str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), LossError> {
+    let got = tensor.size();
+    let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(g, e)| *e == -1 || g == e);
+    if fits { Ok(()) } else { Err(LossError::Shape { argument, expected: expected.to_vec(), got }) }
+}
+
+/// Checks a configuration field.
+pub(crate) fn check_field(field: &'static str, got: f64, fits: bool, expected: &'static str) -> Result<(), LossError> {
+    if fits { Ok(()) } else { Err(LossError::Config { field, expected, got }) }
+}

@@ -1,0 +1,249 @@
+//! The walk over the chunks: products in libtorch, the arithmetic between them native or libtorch's.
+
+use super::adapter::AdapterPass;
+use super::rows::{self, RowGradient};
+use super::{Head, HeadGradients, TokenGradients, TokenScores, tensor};
+use crate::error::{LogitProblem, LossError, Operation, check_shape};
+use crate::memory::{Values, ValuesMut, integers, values, values_mut};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Who does the arithmetic between the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    /// The crate's own kernels, on the CPU.
+    Native,
+    /// libtorch, anywhere.
+    Libtorch,
+}
+
+impl Arithmetic {
+    pub(super) fn of(device: Device) -> Self {
+        if device == Device::Cpu { Arithmetic::Native } else { Arithmetic::Libtorch }
+    }
+}
+
+/// Checked arguments and the memory that the chunks share.
+pub(super) struct Pass<'a> {
+    pub(super) head: &'a Head,
+    hidden: Tensor,
+    pub(super) targets: Tensor,
+    transposed: Tensor,
+    adapter: Option<AdapterPass>,
+    /// `[chunk_tokens, V]`, the logits of one chunk and then their gradient.
+    buffer: Tensor,
+}
+
+/// A stretch of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk {
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+impl Chunk {
+    pub(super) fn of(&self, tensor: &Tensor) -> Result<Tensor, TchError> {
+        tensor.f_narrow(0, self.start as i64, self.len as i64)
+    }
+}
+
+impl Head {
+    /// Checks the arguments of a pass and lays out its memory.
+    pub(super) fn pass(&self, hidden: &Tensor, targets: &Tensor) -> Result<Pass<'_>, LossError> {
+        let (vocab, width) = (self.weight.size()[0], self.weight.size()[1]);
+        check_shape("hidden", hidden, &[-1, width])?;
+        let tokens = hidden.size()[0];
+        check_shape("targets", targets, &[tokens])?;
+        if hidden.kind() != self.weight.kind() {
+            return Err(LossError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() });
+        }
+        if targets.kind() != Kind::Int64 {
+            return Err(LossError::Kind { argument: "targets", expected: "Int64", got: targets.kind() });
+        }
+        for (argument, tensor) in [("hidden", hidden), ("targets", targets)] {
+            if tensor.device() != self.weight.device() {
+                return Err(LossError::Device { argument, expected: self.weight.device(), got: tensor.device() });
+            }
+        }
+        check_targets(targets, vocab)?;
+        let rows = tokens.min(self.options.chunk_tokens as i64);
+        let adapter = self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
+        let layout = || -> Result<Pass<'_>, TchError> {
+            Ok(Pass {
+                head: self,
+                hidden: hidden.f_detach()?.f_contiguous()?,
+                targets: targets.f_contiguous()?,
+                transposed: self.weight.f_tr()?,
+                adapter: adapter.transpose()?,
+                buffer: Tensor::f_empty([rows, vocab], (self.weight.kind(), self.weight.device()))?,
+            })
+        };
+        layout().during("laying out a pass over the head")
+    }
+}
+
+fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), LossError> {
+    let bad = |targets: &[i64]| targets.iter().position(|token| !(0..vocab).contains(token));
+    let host = targets.f_to_device(Device::Cpu).and_then(|targets| targets.f_contiguous());
+    let host = host.during("copying the targets")?;
+    let host = integers("targets", &host)?;
+    bad(host).map_or(Ok(()), |index| Err(LossError::Target { index, token: host[index], vocab: vocab as usize }))
+}
+
+impl Pass<'_> {
+    pub(super) fn tokens(&self) -> usize {
+        self.hidden.size()[0] as usize
+    }
+
+    pub(super) fn temperature(&self) -> f64 {
+        self.head.options.temperature
+    }
+
+    /// The chunks of the batch, in order.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
+        let (tokens, step) = (self.tokens(), self.head.options.chunk_tokens);
+        (0..tokens).step_by(step).map(move |start| Chunk { start, len: step.min(tokens - start) })
+    }
+
+    pub(super) fn scores(&self) -> Result<TokenScores, LossError> {
+        let parts: Vec<_> = self.chunks().map(|chunk| self.chunk_scores(&self.logits(chunk)?, chunk)).collect();
+        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.join(&parts)
+    }
+
+    /// The scores of the whole batch from those of its chunks.
+    pub(super) fn join(&self, parts: &[TokenScores]) -> Result<TokenScores, LossError> {
+        let cat = |part: &dyn Fn(&TokenScores) -> Tensor| {
+            if parts.is_empty() {
+                return Tensor::f_empty([0], (Kind::Float, self.targets.device())).during("making an empty tensor");
+            }
+            let parts: Vec<Tensor> = parts.iter().map(part).collect();
+            Tensor::f_cat(&parts, 0).during("joining the token scores")
+        };
+        Ok(TokenScores {
+            logprobs: cat(&|part| part.logprobs.shallow_clone())?,
+            entropy: cat(&|part| part.entropy.shallow_clone())?,
+        })
+    }
+
+    pub(super) fn backward(
+        mut self,
+        scores: &TokenScores,
+        gradients: &TokenGradients,
+    ) -> Result<HeadGradients, LossError> {
+        let tokens = [self.tokens() as i64];
+        check_shape("scores.logprobs", &scores.logprobs, &tokens)?;
+        check_shape("scores.entropy", &scores.entropy, &tokens)?;
+        check_shape("gradients.logprobs", &gradients.logprobs, &tokens)?;
+        gradients.entropy.as_ref().map_or(Ok(()), |entropy| check_shape("gradients.entropy", entropy, &tokens))?;
+        let by_hidden = self.empty_gradient()?;
+        for chunk in self.chunks() {
+            let part = |tensor: &Tensor| chunk.of(tensor).during("cutting out a chunk");
+            let scores = TokenScores { logprobs: part(&scores.logprobs)?, entropy: part(&scores.entropy)? };
+            let entropy = gradients.entropy.as_ref().map(part).transpose()?;
+            let gradients = TokenGradients { logprobs: part(&gradients.logprobs)?, entropy };
+            let logits = self.logits(chunk)?;
+            self.chunk_backward(logits, chunk, (&scores, &gradients), &by_hidden)?;
+        }
+        Ok(self.finish(by_hidden))
+    }
+
+    /// The gradient by the hidden states, to be filled chunk by chunk.
+    pub(super) fn empty_gradient(&self) -> Result<Tensor, LossError> {
+        let options = (self.hidden.kind(), self.hidden.device());
+        Tensor::f_empty(self.hidden.size(), options).during("allocating the hidden states' gradient")
+    }
+
+    pub(super) fn finish(self, hidden: Tensor) -> HeadGradients {
+        HeadGradients { hidden, adapter: self.adapter.map(|adapter| adapter.gradients) }
+    }
+
+    /// The logits of a chunk, before the temperature, in the shared buffer.
+    pub(super) fn logits(&self, chunk: Chunk) -> Result<Tensor, LossError> {
+        let product = || -> Result<Tensor, TchError> {
+            let hidden = chunk.of(&self.hidden)?;
+            let mut logits = self.buffer.f_narrow(0, 0, chunk.len as i64)?;
+            let _ = hidden.f_mm_out(&logits, &self.transposed)?;
+            self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.forward(&hidden, &mut logits))?;
+            Ok(logits)
+        };
+        product().during("multiplying hidden states with the head")
+    }
+
+    pub(super) fn chunk_scores(&self, logits: &Tensor, chunk: Chunk) -> Result<TokenScores, LossError> {
+        let targets = chunk.of(&self.targets).during("cutting out a chunk")?;
+        if self.head.arithmetic == Arithmetic::Libtorch {
+            let scores = tensor::scores(logits, &targets, self.temperature()).during("scoring a chunk")?;
+            return check_scores(logits, &scores, chunk).map(|()| scores);
+        }
+        let targets = integers("targets", &targets)?;
+        let scored = match values("logits", logits)? {
+            Values::F32(logits) => rows::scores(logits, targets, self.temperature()),
+            Values::Bf16(logits) => rows::scores(logits, targets, self.temperature()),
+        };
+        let scored = scored.map_err(|(row, problem)| LossError::Logits { row: chunk.start + row, problem })?;
+        let (logprobs, entropy): (Vec<f32>, Vec<f32>) = scored.into_iter().unzip();
+        let tensor = |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
+        Ok(TokenScores { logprobs: tensor(&logprobs)?, entropy: tensor(&entropy)? })
+    }
+
+    /// Turns a chunk's logits into their gradient, and that into the gradient by the hidden states.
+    pub(super) fn chunk_backward(
+        &mut self,
+        mut logits: Tensor,
+        chunk: Chunk,
+        (scores, gradients): (&TokenScores, &TokenGradients),
+        by_hidden: &Tensor,
+    ) -> Result<(), LossError> {
+        let targets = chunk.of(&self.targets).during("cutting out a chunk")?;
+        if self.head.arithmetic == Arithmetic::Libtorch {
+            let slopes = tensor::gradients(&logits, &targets, self.temperature(), scores, gradients);
+            logits = slopes.during("differentiating a chunk")?;
+        } else {
+            let rows = row_gradients(&targets, chunk, scores, gradients)?;
+            match values_mut("logits", &mut logits)? {
+                ValuesMut::F32(logits) => rows::gradients(logits, &rows, self.temperature()),
+                ValuesMut::Bf16(logits) => rows::gradients(logits, &rows, self.temperature()),
+            }
+        }
+        let mut product = || -> Result<(), TchError> {
+            let mut out = chunk.of(by_hidden)?;
+            let _ = logits.f_mm_out(&out, &self.head.weight)?;
+            let hidden = chunk.of(&self.hidden)?;
+            self.adapter.as_mut().map_or(Ok(()), |adapter| adapter.backward(&hidden, &logits, &mut out))
+        };
+        product().during("multiplying the logits' gradient with the head")
+    }
+}
+
+/// Gathers what the native gradient needs of each row of a chunk.
+fn row_gradients(
+    targets: &Tensor,
+    chunk: Chunk,
+    scores: &TokenScores,
+    gradients: &TokenGradients,
+) -> Result<Vec<RowGradient>, LossError> {
+    let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token gradients");
+    let (logprobs, entropies) = (host(&scores.logprobs)?, host(&scores.entropy)?);
+    let by_logprob = host(&gradients.logprobs)?;
+    let by_entropy = gradients.entropy.as_ref().map(host).transpose()?;
+    let targets = integers("targets", targets)?;
+    let row = |i: usize| RowGradient {
+        target: targets[i] as usize,
+        logprob: logprobs[i],
+        entropy: entropies[i],
+        by_logprob: by_logprob[i],
+        by_entropy: by_entropy.as_ref().map_or(0.0, |by_entropy| by_entropy[i]),
+    };
+    let rows: Vec<_> = (0..chunk.len).map(row).collect();
+    rows.iter().enumerate().try_for_each(|(i, row)| row.check(chunk.start + i))?;
+    Ok(rows)
+}
+
+/// Names the first row of a chunk without a distribution, whose entropy is then not a number.
+fn check_scores(logits: &Tensor, scores: &TokenScores, chunk: Chunk) -> Result<(), LossError> {
+    let entropy = Vec::<f32>::try_from(&scores.entropy).during("copying the entropies")?;
+    let Some(row) = entropy.iter().position(|entropy| entropy.is_nan()) else { return Ok(()) };
+    let max = logits.f_select(0, row as i64).and_then(|row| row.f_max()?.f_double_value(&[]));
+    let problem = LogitProblem::of_max(max.during("looking for the largest logit")? as f32);
+    Err(LossError::Logits { row: chunk.start + row, problem })
+}

@@ -1,0 +1,123 @@
+//! A CPU tensor's memory as a slice: the one unsafe module of the crate.
+//!
+//! libtorch owns the memory and `tch` hands out a raw pointer. Each function checks what makes the pointer a slice (on the
+//! CPU, contiguous, of the kind asked for) and ties the slice to a borrow of the tensor, which keeps the storage alive.
+//! What the borrow checker cannot see is another tensor that shares the storage: the crate keeps to tensors that it made
+//! itself when it writes, and to the callers' when it only reads. A caller that writes in place to a shared storage from
+//! another thread during a call races with itself, as it would inside libtorch.
+#![allow(unsafe_code)]
+
+use crate::element::Bf16;
+use crate::error::LossError;
+use tch::{Device, Kind, Tensor};
+
+/// The values of a floating-point tensor.
+pub(crate) enum Values<'a> {
+    /// Kind `Float`.
+    F32(&'a [f32]),
+    /// Kind `BFloat16`.
+    Bf16(&'a [Bf16]),
+}
+
+/// The values of a floating-point tensor, to be written.
+pub(crate) enum ValuesMut<'a> {
+    /// Kind `Float`.
+    F32(&'a mut [f32]),
+    /// Kind `BFloat16`.
+    Bf16(&'a mut [Bf16]),
+}
+
+/// The values of a contiguous f32 or bf16 tensor on the CPU.
+pub(crate) fn values<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<Values<'a>, LossError> {
+    let len = checked_len(argument, tensor)?;
+    match tensor.kind() {
+        // SAFETY: `checked_len` proved `len` contiguous elements in CPU memory, the kind is the element's, and the
+        // lifetime is that of the tensor's borrow.
+        Kind::Float => Ok(Values::F32(unsafe { slice(tensor, len) })),
+        // SAFETY: as above; `Bf16` is a transparent u16, every pattern of which is valid.
+        Kind::BFloat16 => Ok(Values::Bf16(unsafe { slice(tensor, len) })),
+        got => Err(LossError::Kind { argument, expected: "Float or BFloat16", got }),
+    }
+}
+
+/// The values of a contiguous f32 or bf16 tensor on the CPU that the crate made itself, to be written.
+pub(crate) fn values_mut<'a>(argument: &'static str, tensor: &'a mut Tensor) -> Result<ValuesMut<'a>, LossError> {
+    let len = checked_len(argument, tensor)?;
+    match tensor.kind() {
+        // SAFETY: as in `values`; the borrow is exclusive and the crate made the tensor, so nothing else reads it.
+        Kind::Float => Ok(ValuesMut::F32(unsafe { slice_mut(tensor, len) })),
+        // SAFETY: as above.
+        Kind::BFloat16 => Ok(ValuesMut::Bf16(unsafe { slice_mut(tensor, len) })),
+        got => Err(LossError::Kind { argument, expected: "Float or BFloat16", got }),
+    }
+}
+
+/// The values of a contiguous i64 tensor on the CPU.
+pub(crate) fn integers<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [i64], LossError> {
+    let len = checked_len(argument, tensor)?;
+    match tensor.kind() {
+        // SAFETY: as in `values`.
+        Kind::Int64 => Ok(unsafe { slice(tensor, len) }),
+        got => Err(LossError::Kind { argument, expected: "Int64", got }),
+    }
+}
+
+fn checked_len(argument: &'static str, tensor: &Tensor) -> Result<usize, LossError> {
+    if tensor.device() != Device::Cpu {
+        return Err(LossError::Device { argument, expected: Device::Cpu, got: tensor.device() });
+    }
+    if !tensor.is_contiguous() {
+        return Err(LossError::Strided { argument, strides: tensor.stride() });
+    }
+    Ok(tensor.numel())
+}
+
+/// # Safety
+/// The tensor lies in CPU memory, is contiguous, and holds at least `len` elements of the kind that `T` stands for.
+unsafe fn slice<T>(tensor: &Tensor, len: usize) -> &[T] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise; libtorch aligns storages to 64 bytes and offsets count whole elements.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), len) }
+}
+
+/// # Safety
+/// As for [`slice`], and no other tensor that shares the storage is used while the slice lives.
+unsafe fn slice_mut<T>(tensor: &mut Tensor, len: usize) -> &mut [T] {
+    if len == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_show_the_tensor_and_write_to_it() {
+        let mut tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
+        let ValuesMut::F32(slice) = values_mut("tensor", &mut tensor).unwrap() else { panic!("kind") };
+        slice[1] = 5.0;
+        assert_eq!(tensor.double_value(&[1]), 5.0);
+        let narrow = tensor.to_kind(Kind::BFloat16);
+        let Values::Bf16(bits) = values("tensor", &narrow).unwrap() else { panic!("kind") };
+        assert_eq!(bits[0], Bf16(0x3f80));
+    }
+
+    #[test]
+    fn what_is_no_slice_is_refused() {
+        let square = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
+        assert!(matches!(values("t", &square.tr()), Err(LossError::Strided { argument: "t", .. })));
+        assert!(matches!(values("t", &square.to_kind(Kind::Int64)), Err(LossError::Kind { .. })));
+        assert!(matches!(integers("t", &square), Err(LossError::Kind { expected: "Int64", .. })));
+    }
+
+    #[test]
+    fn an_empty_tensor_is_an_empty_slice() {
+        let empty = Tensor::zeros([0, 4], (Kind::Float, Device::Cpu));
+        assert!(matches!(values("t", &empty), Ok(Values::F32([]))));
+    }
+}
