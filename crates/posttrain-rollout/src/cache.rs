@@ -34,11 +34,6 @@ impl Cache {
         Ok(Self { layers, mask, starts: Vec::new(), column: 0, columns: GROWTH })
     }
 
-    /// Rows in use.
-    pub fn rows(&self) -> usize {
-        self.starts.len()
-    }
-
     /// Adds `count` rows that share a prompt: `prompt[layer]` is its keys and values, `[P, kv_heads, d]` each.
     pub fn join(&mut self, prompt: &[(Tensor, Tensor)], count: usize) -> Result<(), ModelError> {
         let length = prompt.first().map_or(0, |(k, _)| k.size()[0]);
@@ -171,7 +166,7 @@ mod tests {
 
     fn step(cache: &mut Cache, value: f64) -> Vec<f64> {
         cache.make_room().unwrap();
-        let rows = cache.rows() as i64;
+        let rows = cache.starts.len() as i64;
         let q = Tensor::ones([rows, 2, 8], (Kind::Float, Device::Cpu));
         let kv = Tensor::full([rows, 1, 8], value, (Kind::Float, Device::Cpu));
         let out = cache.attend(0, &q, &kv.zeros_like(), &kv).unwrap();

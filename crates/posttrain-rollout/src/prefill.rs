@@ -20,8 +20,8 @@ pub(crate) struct Prefix {
 pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Vec<Prefix>, RolloutError> {
     let sequences: Vec<_> = groups.iter().map(|g| Sequence { prompt: g.prompt.clone(), completions: vec![] }).collect();
     let packing = Packing::new(&sequences)?;
-    let segment = |g: &Rc<Group>| Segment { rows: g.prompt.len() as i64, adapter: g.adapter.as_deref() };
-    let adapters = RowAdapters::segments(joined(groups.iter().map(segment)));
+    let segments = groups.iter().map(|g| Segment { rows: g.prompt.len() as i64, adapter: g.adapter.as_deref() });
+    let adapters = RowAdapters::segments(joined(segments));
     let mut attention = PackedAttention::new(&packing, model)?.keeping();
     let hidden = model.forward(&packing.input(model.device())?, &mut attention, &adapters)?;
     let last = Tensor::f_from_slice(&packing.last_prompt_rows())?.f_to_device(model.device())?;

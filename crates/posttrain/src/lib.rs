@@ -1,1 +1,34 @@
-//! Post-training libraries for language models: one dependency that re-exports them all
+//! Post-training libraries for language models, on libtorch: one dependency for all of them.
+//!
+//! Each module is a crate of its own, which a project can depend on alone:
+//!
+//! | module | crate | for |
+//! | --- | --- | --- |
+//! | [`data`] | `posttrain-data` | examples, readers, leak-free splits, domain mixing |
+//! | [`loss`] | `posttrain-loss` | advantages, policy losses, KL, fused log-probabilities, the token sampler |
+//! | [`lora`] | `posttrain-lora` | adapters beside a frozen base, PEFT files |
+//! | [`model`] | `posttrain-model` | decoders, tokenizer, chat template |
+//! | [`reward`] | `posttrain-reward` | verifiable rewards, scored as completions stream in |
+//! | [`rollout`] | `posttrain-rollout` | the generation engine |
+//! | [`train`] | `posttrain-train` | trainer primitives, the reinforcement-learning loop |
+//!
+//! ```
+//! use posttrain::loss::AdvantageConfig;
+//! use posttrain::reward::{AnswerConfig, Sample, Verifier};
+//!
+//! // Two answers to one question, scored and compared.
+//! let verifier = AnswerConfig::default().build()?;
+//! let value = |text: &str| Ok::<_, posttrain::reward::RewardError>(verifier.verify(&Sample::new("7 + 5?", "12", text))?.value());
+//! let rewards = [Some(value("7 + 5 = 12")? as f32), Some(value("It is 11.")? as f32)];
+//! let advantages = AdvantageConfig::GroupMean {}.advantages(&rewards, &[2])?;
+//! assert_eq!(advantages.values, [0.5, -0.5]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use posttrain_data as data;
+pub use posttrain_lora as lora;
+pub use posttrain_loss as loss;
+pub use posttrain_model as model;
+pub use posttrain_reward as reward;
+pub use posttrain_rollout as rollout;
+pub use posttrain_train as train;

@@ -1,0 +1,175 @@
+//! The engine's promises on the tiny Llamas whose continuations transformers has given.
+
+use posttrain_lora::{Adapter, AdapterView, LoraConfig, LoraPair, read_tensors};
+use posttrain_model::{Checkpoint, Decoder};
+use posttrain_rollout::{Completion, Engine, EngineConfig, FinishReason, Request, RequestError, SamplingParams};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tch::{Device, Kind};
+
+fn fixture(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../posttrain-model/tests/fixtures").join(case)
+}
+
+fn open(case: &str) -> Decoder {
+    Checkpoint::open(&fixture(case)).unwrap().decoder(Kind::Float, Device::Cpu).unwrap()
+}
+
+fn run(model: &Decoder, config: EngineConfig, requests: Vec<Request>) -> Vec<Vec<Result<Completion, RequestError>>> {
+    let mut results: Vec<Vec<_>> = requests.iter().map(|r| (0..r.samples.max(1)).map(|_| None).collect()).collect();
+    let mut engine = Engine::new(model, None, config).unwrap();
+    requests.into_iter().for_each(|request| {
+        engine.submit(request);
+    });
+    engine.run(|o| assert!(results[o.request][o.sample].replace(o.result).is_none(), "given twice")).unwrap();
+    results.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect()
+}
+
+fn adapter(model: &Decoder, seed: u64) -> Rc<AdapterView> {
+    let config = LoraConfig { rank: 2, alpha: 8.0, ..LoraConfig::default() };
+    let fresh = Adapter::init(&config, model.modules(), seed, Device::Cpu).unwrap();
+    let pair = |m: &posttrain_lora::ModuleSpec, p: &LoraPair| {
+        // B from another seed's A, so that the adapter does something.
+        let b = Adapter::init(&config, &[posttrain_lora::ModuleSpec::new(m.path.clone(), m.out_features, 1)], seed + 1, Device::Cpu);
+        let b = b.unwrap().pair(0).unwrap().a.detach().transpose(0, 1).contiguous();
+        LoraPair { a: p.a.detach().copy(), b, scale: p.scale }
+    };
+    let pairs = fresh.layers().map(|(m, p)| Some(pair(m, p))).collect();
+    let adapter = Adapter::from_pairs(config.clone(), model.modules(), pairs).unwrap();
+    Rc::new(adapter.snapshot(Kind::Float).unwrap())
+}
+
+fn sampled(tokens: usize, seed: u64) -> SamplingParams {
+    SamplingParams { max_tokens: tokens, min_tokens: tokens, seed, ..SamplingParams::default() }
+}
+
+#[test]
+fn greedy_decoding_through_the_cache_is_transformers_token_for_token() {
+    for case in ["llama_tiny", "llama_untied"] {
+        let (model, golden) = (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
+        let tokens = |name: String| Vec::<i64>::try_from(&golden[&name]).unwrap();
+        let params = sampled(16, 0).greedy();
+        let requests = (0..3).map(|i| Request::new(tokens(format!("tokens.{i}")), params.clone())).collect();
+        for (i, results) in run(&model, EngineConfig::default(), requests).into_iter().enumerate() {
+            assert_eq!(results[0].as_ref().unwrap().tokens, tokens(format!("greedy.{i}")), "{case} {i}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
+    let model = open("llama_tiny");
+    let requests = || -> Vec<Request> {
+        let request = |i: i64| Request::new((0..=i % 7).map(|t| (t * 13 + i) % 256).collect(), sampled(3 + (i % 5) as usize * 4, i as u64));
+        (0..9).map(|i| request(i).samples(3)).collect()
+    };
+    let wide = run(&model, EngineConfig::default(), requests());
+    let narrow = run(&model, EngineConfig { max_rows: 4, prefill_tokens: 5 }, requests());
+    let alone: Vec<_> = requests().into_iter().flat_map(|r| run(&model, EngineConfig::default(), vec![r])).collect();
+    for (i, results) in wide.iter().enumerate() {
+        assert_eq!(results.len(), 3);
+        for (s, result) in results.iter().enumerate() {
+            let wide = result.as_ref().unwrap();
+            for other in [&narrow[i][s], &alone[i][s]] {
+                let other = other.as_ref().unwrap();
+                assert_eq!(wide.tokens, other.tokens, "request {i} sample {s}");
+                assert!(wide.logprobs.iter().zip(&other.logprobs).all(|(a, b)| (a - b).abs() < 1e-4));
+            }
+        }
+        assert_ne!(results[0].as_ref().unwrap().tokens, results[1].as_ref().unwrap().tokens);
+    }
+}
+
+#[test]
+fn rows_of_several_adapters_in_one_batch_are_each_as_alone() {
+    let model = open("llama_tiny");
+    let adapters = [None, Some(adapter(&model, 1)), Some(adapter(&model, 9))];
+    let request = |i: usize| Request::new(vec![5, 6, 7], sampled(12, 4)).policy(adapters[i % 3].clone(), i as u64);
+    let mixed = run(&model, EngineConfig::default(), (0..6).map(request).collect());
+    for (i, results) in mixed.iter().enumerate() {
+        let alone = run(&model, EngineConfig::default(), vec![request(i)]).remove(0).remove(0).unwrap();
+        let mixed = results[0].as_ref().unwrap();
+        assert_eq!((&mixed.tokens, mixed.policy_version), (&alone.tokens, i as u64));
+    }
+    let tokens = |i: usize| &mixed[i][0].as_ref().unwrap().tokens;
+    assert!(tokens(0) != tokens(1) && tokens(1) != tokens(2), "the adapters do nothing");
+}
+
+#[test]
+fn a_bad_prompt_is_refused_alone_and_in_words() {
+    let model = open("llama_tiny");
+    let context = model.config().max_position_embeddings as usize;
+    let bad = [vec![], vec![1; context], vec![1, 2, 9999], vec![-1]];
+    let mut requests: Vec<_> = bad.into_iter().map(|p| Request::new(p, sampled(2, 0))).collect();
+    requests.push(Request::new(vec![1], SamplingParams { temperature: f64::NAN, ..sampled(2, 0) }));
+    requests.push(Request::new(vec![1], SamplingParams { stop: vec!["x".into()], ..sampled(2, 0) }));
+    requests.push(Request::new(vec![1, 2, 3], sampled(2, 0)));
+    let results = run(&model, EngineConfig::default(), requests);
+    let error = |i: usize| results[i][0].as_ref().unwrap_err().to_string();
+    assert!(error(0).contains("empty") && error(1).contains("context") && error(2).contains("9999"));
+    assert!(error(3).contains("-1") && error(4).contains("temperature") && error(5).contains("tokenizer"));
+    assert_eq!(results[6][0].as_ref().unwrap().tokens.len(), 2);
+}
+
+#[test]
+fn a_completion_ends_at_the_context_and_at_its_stop_tokens() {
+    let model = open("llama_tiny");
+    let context = model.config().max_position_embeddings as usize;
+    let long = SamplingParams { max_tokens: 10 * context, min_tokens: 10 * context, ..SamplingParams::default() };
+    let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![1; context - 3], long)]).remove(0).remove(0).unwrap();
+    assert_eq!((completion.tokens.len(), completion.finish_reason), (3, FinishReason::Length));
+
+    let every_token = SamplingParams { stop_token_ids: (0..256).collect(), max_tokens: 5, ..SamplingParams::default() };
+    let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![1], every_token)]).remove(0).remove(0).unwrap();
+    assert_eq!((completion.tokens.len(), completion.finish_reason), (1, FinishReason::Stop));
+}
+
+#[test]
+fn completions_stream_out_as_they_finish() {
+    let model = open("llama_tiny");
+    let mut engine = Engine::new(&model, None, EngineConfig::default()).unwrap();
+    for tokens in [9, 2, 5] {
+        engine.submit(Request::new(vec![1, 2], sampled(tokens, 0)));
+    }
+    let mut order = Vec::new();
+    let mut steps = Vec::new();
+    while !engine.is_idle() {
+        let step = engine.stats().steps;
+        order.extend(engine.step().unwrap().into_iter().map(|o| {
+            steps.push(step);
+            o.request
+        }));
+    }
+    assert_eq!(order, [1, 2, 0]);
+    assert!(steps[0] < steps[1] && steps[1] < steps[2]);
+}
+
+#[test]
+fn recorded_logprobs_are_those_of_a_forward_pass_at_any_temperature() {
+    let model = open("llama_tiny");
+    for temperature in [0.5, 1.0, 1.7] {
+        let params = SamplingParams { temperature, ..sampled(12, 3) };
+        let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![5, 6, 7], params)]).remove(0).remove(0).unwrap();
+        let text = [vec![5, 6, 7], completion.tokens.clone()].concat();
+        let packing = posttrain_model::Packing::new(&[posttrain_model::Sequence { prompt: text, completions: vec![] }]).unwrap();
+        let mut attention = posttrain_model::PackedAttention::new(&packing, &model).unwrap();
+        let input = packing.input(Device::Cpu).unwrap();
+        let hidden = model.forward(&input, &mut attention, &posttrain_lora::RowAdapters::none()).unwrap();
+        let logprobs = (model.logits(&hidden).unwrap() / temperature).log_softmax(-1, Kind::Float);
+        for (place, (&token, &recorded)) in completion.tokens.iter().zip(&completion.logprobs).enumerate() {
+            let expected = logprobs.double_value(&[2 + place as i64, token]);
+            assert!((f64::from(recorded) - expected).abs() < 1e-4, "T {temperature} token {place}: {recorded} {expected}");
+        }
+    }
+}
+
+#[test]
+fn many_short_samples_through_few_rows_all_come_out() {
+    let model = open("llama_tiny");
+    let requests = (0..40).map(|i| Request::new(vec![i % 200 + 1; 1 + i as usize % 30], sampled(1 + i as usize % 9, 1)).samples(2)).collect();
+    let results = run(&model, EngineConfig { max_rows: 3, prefill_tokens: 40 }, requests);
+    for (i, samples) in results.iter().enumerate() {
+        assert!(samples.iter().all(|s| s.as_ref().unwrap().tokens.len() == 1 + i % 9));
+        assert_eq!(samples.len(), 2);
+    }
+}

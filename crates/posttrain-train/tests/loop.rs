@@ -1,0 +1,181 @@
+//! The loop's promises on a small random model with a vocabulary of digits: same seed, same numbers; killed and resumed,
+//! the same as uninterrupted.
+
+use posttrain_data::Example;
+use posttrain_lora::LoraConfig;
+use posttrain_model::{ChatTemplate, Decoder, ModelConfig, TextTokenizer};
+use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
+use posttrain_rollout::SamplingParams;
+use posttrain_train::{
+    Event, EvaluationConfig, EvaluationMode, MetricsLog, Observer, Policy, RlConfig, RlRun, Silent, StepRecord,
+};
+use std::path::Path;
+use std::sync::Arc;
+use tch::{Device, Kind};
+
+struct World {
+    model: Decoder,
+    tokenizer: TextTokenizer,
+    template: ChatTemplate,
+}
+
+impl World {
+    fn new() -> Self {
+        let words = ["<end>", "ask", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+                              "normalized": false, "special": true}],
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "ask"},
+        });
+        let config = ModelConfig { vocab_size: 12, num_hidden_layers: 2, ..ModelConfig::tiny() };
+        Self {
+            model: Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap(),
+            tokenizer: TextTokenizer::from_json(json.to_string().as_bytes(), Path::new("words"), 12).unwrap(),
+            template: ChatTemplate::new("ask {% for m in messages %}{{ m.content }} {% endfor %}").unwrap(),
+        }
+    }
+
+    fn run(&self, config: RlConfig, folder: &Path, reward: Arc<dyn Reward>) -> RlRun<'_> {
+        let policy = Policy { model: &self.model, tokenizer: &self.tokenizer, template: &self.template };
+        RlRun::new(policy, reward, config, folder).unwrap()
+    }
+}
+
+/// Right where the answer's digit is among the response's first two.
+fn reward() -> Arc<dyn Reward> {
+    let score = |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
+    Arc::new(from_fn("digit", score))
+}
+
+fn examples(range: std::ops::Range<u32>) -> Vec<Example> {
+    range.map(|n| Example::new(n.to_string(), "digits", format!("{} {}", n % 10, n / 10 % 10), "7")).collect()
+}
+
+fn config(steps: u64) -> RlConfig {
+    RlConfig {
+        seed: 11,
+        steps,
+        prompts: 4,
+        group_size: 4,
+        learning_rate: 2e-2,
+        checkpoint_every: 2,
+        lora: LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, ..LoraConfig::default() },
+        sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
+        evaluation: EvaluationConfig { every: 3, examples: Some(10) },
+        ..RlConfig::default()
+    }
+}
+
+fn records(folder: &Path) -> Vec<StepRecord> {
+    let (_, records) = MetricsLog::open(folder, u64::MAX).unwrap();
+    records.iter().map(StepRecord::reproducible).collect()
+}
+
+/// Dies at a step, before anything of it is saved, as a killed process does.
+struct DieAt(u64);
+
+impl Observer for DieAt {
+    fn see(&mut self, event: &Event) {
+        if let Event::Step { record, .. } = event {
+            assert!(record.step < self.0, "killed");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_numbers_and_it_learns() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let (train, held_out) = (examples(0..40), examples(40..60));
+    let mut before = 0.0;
+    for name in ["a", "b"] {
+        let run = world.run(config(20), &dir.path().join(name), reward());
+        before = run.evaluate("base", None, &held_out, EvaluationMode::Sampled, &mut Silent).unwrap().sampled.accuracy;
+        assert!(run.train(&train, &held_out, &mut Silent).unwrap().complete);
+    }
+    let (a, b) = (records(&dir.path().join("a")), records(&dir.path().join("b")));
+    assert_eq!(a, b);
+    assert_eq!(a.len(), 20);
+    let run = world.run(config(20), &dir.path().join("a"), reward());
+    let best = dir.path().join("a/best");
+    let after = run.evaluate("best", Some(&best), &held_out, EvaluationMode::Sampled, &mut Silent).unwrap();
+    assert!(after.sampled.accuracy > before + 0.3, "{before} {after:?}");
+    assert!(a.iter().all(|r| r.logprob_gap < 1e-4), "sampler and trainer disagree in f32");
+}
+
+#[test]
+fn killed_at_any_step_and_resumed_it_is_as_if_it_had_not_been() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let (train, held_out) = (examples(0..40), examples(40..60));
+    let whole = dir.path().join("whole");
+    world.run(config(8), &whole, reward()).train(&train, &held_out, &mut Silent).unwrap();
+    for death in [1, 4, 7] {
+        let folder = dir.path().join(format!("killed-{death}"));
+        let run = world.run(config(8), &folder, reward());
+        let killed = std::panic::AssertUnwindSafe(|| run.train(&train, &held_out, &mut DieAt(death)));
+        assert!(std::panic::catch_unwind(killed).is_err());
+        let outcome = world.run(config(8), &folder, reward()).train(&train, &held_out, &mut Silent).unwrap();
+        assert!(outcome.complete);
+        assert_eq!(records(&folder), records(&whole), "killed at step {death}");
+        for file in ["best/adapter_model.safetensors", "last/adapter_model.safetensors", "samples.jsonl"] {
+            let bytes = |root: &Path| std::fs::read(root.join(file)).unwrap();
+            assert!(bytes(&folder) == bytes(&whole), "{file} after a death at step {death}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_saves_and_goes_on() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let (train, held_out) = (examples(0..40), examples(40..60));
+    let run = world.run(config(5), &dir.path().join("stopped"), reward());
+    run.stop_flag().store(true, std::sync::atomic::Ordering::Relaxed);
+    let outcome = run.train(&train, &held_out, &mut Silent).unwrap();
+    assert!(!outcome.complete && outcome.state.step == 0);
+    let outcome = world.run(config(5), &dir.path().join("stopped"), reward()).train(&train, &held_out, &mut Silent);
+    assert_eq!(outcome.unwrap().state.step, 5);
+}
+
+#[test]
+fn another_configuration_in_the_same_folder_is_refused_by_field() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let train = examples(0..40);
+    world.run(config(2), dir.path(), reward()).train(&train, &[], &mut Silent).unwrap();
+    let other = RlConfig { learning_rate: 0.5, ..config(2) };
+    let error = world.run(other, dir.path(), reward()).train(&train, &[], &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("learning_rate") && error.contains("0.02") && error.contains("0.5"), "{error}");
+}
+
+#[test]
+fn failed_rewards_leave_the_baseline_and_too_many_end_the_run() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let failing = |share: usize| -> Arc<dyn Reward> {
+        let counter = std::sync::atomic::AtomicUsize::new(0);
+        Arc::new(from_fn("flaky", move |s: &Sample| {
+            let n = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if n % 4 < share {
+                return Err(RewardError::failed("flaky", "broken", std::io::Error::other("no answer")));
+            }
+            Ok(Score::binary(s.response.contains('7')))
+        }))
+    };
+    let train = examples(0..40);
+    world.run(config(2), &dir.path().join("some"), failing(1)).train(&train, &[], &mut Silent).unwrap();
+    let some = records(&dir.path().join("some"));
+    assert_eq!(some[0].reward_failures["broken"], 4); // of 16
+    let error = world.run(config(2), &dir.path().join("most"), failing(3)).train(&train, &[], &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("12 of 16") && error.to_string().contains("broken 12"), "{error}");
+}
+
+#[test]
+fn what_would_bias_the_ratio_is_refused() {
+    for sampling in [
+        SamplingParams { top_p: Some(0.9), ..config(1).sampling },
+        SamplingParams { top_k: Some(5), ..config(1).sampling },
+        SamplingParams { temperature: 0.7, ..config(1).sampling }, // the trainer's is 1
+    ] {
+        assert!(RlConfig { sampling, ..config(1) }.validate().is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! Log-probabilities of texts under a model, with an adapter or without.
+//!
+//! ```text
+//! cargo run --release -p examples --example logprobs -- --model DIR-or-GGUF [--adapter PEFT-DIR] [--kind f32] < in.jsonl > out.jsonl
+//! ```
+//!
+//! A line in is `{"tokens": [...]}` or `{"messages": [...]}`; a line out is `{"tokens": [...], "logprobs": [...]}`, in nats,
+//! the first token's `null`, since nothing comes before it.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use examples::{LoadedModel, ModelArgs, log_to_stderr, read_lines};
+use posttrain::lora::load_peft;
+use posttrain::model::Message;
+use posttrain::train::score_texts;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Scores texts from standard input.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A PEFT folder to score with.
+    #[arg(long, value_name = "PEFT-DIR")]
+    adapter: Option<PathBuf>,
+    /// End conversations where the assistant's answer begins.
+    #[arg(long)]
+    generation_prompt: bool,
+}
+
+/// A text as tokens or as a conversation.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Tokens { tokens: Vec<i64> },
+    Messages { messages: Vec<Message> },
+}
+
+#[derive(Serialize)]
+struct Scored {
+    tokens: Vec<i64>,
+    logprobs: Vec<Option<f32>>,
+}
+
+fn main() -> Result<()> {
+    log_to_stderr();
+    let args = Args::parse();
+    let texts: Vec<Text> = read_lines(std::io::stdin().lock())?;
+    let model = LoadedModel::open(&args.model.config())?;
+    let decoder = &model.decoder;
+    let adapter = args.adapter.as_ref().map(|dir| load_peft(dir, decoder.modules(), decoder.device())).transpose()?;
+    let view = adapter.as_ref().map(|adapter| adapter.snapshot(decoder.kind())).transpose()?;
+    let mut out = std::io::stdout().lock();
+    for (index, text) in texts.into_iter().enumerate() {
+        let tokens = match text {
+            Text::Tokens { tokens } => tokens,
+            Text::Messages { messages } => model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?,
+        };
+        let scores = score_texts(decoder, view.as_ref(), std::slice::from_ref(&tokens))
+            .with_context(|| format!("text {} of standard input", index + 1))?;
+        let logprobs = std::iter::once(None).chain(scores[0].logprobs.iter().copied().map(Some)).collect();
+        serde_json::to_writer(&mut out, &Scored { tokens, logprobs })?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
