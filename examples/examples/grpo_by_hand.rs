@@ -1,0 +1,129 @@
+//! Group-relative policy optimisation from top to bottom in plain tensor operations: the minimal twin of `rlvr`.
+//!
+//! ```text
+//! cargo run --release -p examples --example grpo_by_hand
+//! ```
+//!
+//! Departures from the paper (DeepSeekMath, <https://arxiv.org/abs/2402.03300>): one optimiser step a batch, so that the
+//! clipped ratio is 1 and its loss is plain importance sampling; no KL penalty; the loss is the mean over all tokens of
+//! the step (DAPO), not of each completion. Departures from `rlvr`, for the reader's sake: every token is sampled with a
+//! full forward pass (no cache), every completion computes its prompt again (no sharing), and the logits of the whole
+//! vocabulary exist at once (no fused head). It learns the same; it only takes longer.
+
+use anyhow::{Context, Result};
+use posttrain::lora::{Adapter, AdapterView, LoraConfig, RowAdapters};
+use posttrain::model::{Checkpoint, ComputeKind, Decoder, Message, PackedAttention, Packing, Sequence, select_kind};
+use posttrain::train::{AdamW, AdamWConfig, derive_seed};
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+const MODEL: &str = ".models/SmolLM2-135M-Instruct.Q4_1.gguf";
+const STEPS: u64 = 12;
+const PROMPTS: u64 = 4; // a step
+const GROUP: usize = 6; // completions a prompt
+const MAX_TOKENS: usize = 8;
+const LEARNING_RATE: f64 = 3e-4;
+
+/// A sampled completion: its tokens, and their log-probabilities when they were sampled.
+struct Completion {
+    tokens: Vec<i64>,
+    logprobs: Vec<f32>,
+}
+
+fn main() -> Result<()> {
+    let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
+    let model = checkpoint.decoder(select_kind(ComputeKind::Auto, Device::Cpu), Device::Cpu)?;
+    let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
+    let end = model.config().eos_token_ids.clone();
+
+    // A low-rank adapter beside the frozen base is all that is trained.
+    let lora = LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() };
+    let adapter = Adapter::init(&lora, model.modules(), 1, Device::Cpu)?;
+    let mut optimiser = AdamW::new(adapter.parameters(), AdamWConfig::default())?;
+
+    for step in 0..STEPS {
+        let (mut total_loss, mut total_tokens, mut total_reward) = (Vec::new(), 0, 0.0);
+        let sampling = adapter.snapshot(model.kind())?;
+        let mut groups = Vec::new();
+        for row in 0..PROMPTS {
+            // 1. A question whose answer can be checked.
+            let seed = derive_seed(7, "question", step, row);
+            let (a, b) = (seed % 10 + 1, seed / 10 % 9 + 1);
+            let question = format!("What is {a} + {b}? Answer with only the final answer.");
+            let prompt = template.encode(&tokenizer, &[Message::user(question)], true)?;
+
+            // 2. A group of completions.
+            tch::manual_seed(seed as i64);
+            let group = sample_group(&model, &sampling, &prompt, &end)?;
+
+            // 3. A binary reward each.
+            let mut rewards = Vec::new();
+            for completion in &group {
+                let text = tokenizer.decode(&completion.tokens)?;
+                rewards.push(if text.trim() == (a + b).to_string() { 1.0 } else { 0.0 });
+            }
+
+            // 4. What each is worth beside the others: A = (r − mean) / (deviation + ε).
+            let mean = rewards.iter().sum::<f64>() / GROUP as f64;
+            let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (GROUP - 1) as f64;
+            let advantages: Vec<f64> = rewards.iter().map(|r| (r - mean) / (variance.sqrt() + 1e-4)).collect();
+            total_reward += mean;
+            total_tokens += group.iter().map(|c| c.tokens.len()).sum::<usize>();
+            groups.push((prompt, group, advantages));
+        }
+
+        // 5. The loss: −(π_now(token) / π_sampled(token)) · A, for every token.
+        let view = adapter.view(model.kind())?;
+        for (prompt, group, advantages) in &groups {
+            for (completion, &advantage) in group.iter().zip(advantages).filter(|(_, a)| **a != 0.0) {
+                let now = logprobs(&model, &view, prompt, &completion.tokens)?;
+                let ratio = (now - Tensor::from_slice(&completion.logprobs)).exp();
+                total_loss.push((ratio * -advantage).sum(Kind::Float));
+            }
+        }
+
+        // 6. A step of AdamW on the mean over the step's tokens, the gradient clipped to norm 1.
+        if !total_loss.is_empty() {
+            (Tensor::stack(&total_loss, 0).sum(Kind::Float) / total_tokens as f64).backward();
+            let norm = optimiser.gradient_norm()?;
+            optimiser.step(LEARNING_RATE, (1.0 / norm).min(1.0))?;
+        }
+        println!("step {:>2}  reward {:.2}", step + 1, total_reward / PROMPTS as f64);
+    }
+    Ok(())
+}
+
+/// The final hidden states of `prompt` and what follows it, the adapter beside the base.
+fn hidden(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[i64]) -> Result<Tensor> {
+    let text = Sequence { prompt: [prompt, completion].concat(), completions: vec![] };
+    let packing = Packing::new(&[text])?;
+    let mut attention = PackedAttention::new(&packing, model)?;
+    Ok(model.forward(&packing.input(Device::Cpu)?, &mut attention, &RowAdapters::all(Some(adapter)))?)
+}
+
+/// log π(token | all before it) of every completion token, with gradients.
+fn logprobs(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[i64]) -> Result<Tensor> {
+    let states = hidden(model, adapter, prompt, completion)?;
+    // The state before each token predicts it.
+    let before = states.narrow(0, prompt.len() as i64 - 1, completion.len() as i64);
+    let all = model.logits(&before)?.log_softmax(-1, Kind::Float);
+    Ok(all.gather(1, &Tensor::from_slice(completion).unsqueeze(1), false).squeeze_dim(1))
+}
+
+/// Completions sampled at temperature 1, token by token.
+fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64], end: &[i64]) -> Result<Vec<Completion>> {
+    let _guard = tch::no_grad_guard();
+    let mut group = Vec::with_capacity(GROUP);
+    for _ in 0..GROUP {
+        let mut completion = Completion { tokens: Vec::new(), logprobs: Vec::new() };
+        while completion.tokens.len() < MAX_TOKENS && !completion.tokens.last().is_some_and(|t| end.contains(t)) {
+            let state = hidden(model, adapter, prompt, &completion.tokens)?.narrow(0, -1, 1);
+            let distribution = model.logits(&state)?.log_softmax(-1, Kind::Float).squeeze_dim(0);
+            let token = distribution.exp().multinomial(1, false).int64_value(&[0]);
+            completion.logprobs.push(distribution.double_value(&[token]) as f32);
+            completion.tokens.push(token);
+        }
+        group.push(completion);
+    }
+    Ok(group)
+}
