@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 ///   exactly 0: a judge's float noise is not divided by a deviation of nearly nothing.
 ///
 /// In a configuration file: `{ kind = "group_normalised", epsilon = 1e-4 }`.
+// Every variant has braces: serde refuses unknown fields only of variants that can have some.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 /// train on) counts as 1, so that the loss is 0.
 ///
 /// In a configuration file: `{ kind = "constant_length", tokens = 512 }`.
+// Every variant has braces: serde refuses unknown fields only of variants that can have some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

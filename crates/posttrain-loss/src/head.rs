@@ -3,6 +3,7 @@
 mod adapter;
 mod chunks;
 mod fused;
+mod pass;
 mod rows;
 mod tensor;
 
@@ -10,7 +11,7 @@ pub use adapter::{AdapterGradients, HeadAdapter};
 pub use fused::{HeadStep, PolicyStep};
 
 use crate::error::{LossError, Operation, check_field, check_shape};
-use chunks::Arithmetic;
+use pass::Arithmetic;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

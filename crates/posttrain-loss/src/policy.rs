@@ -251,6 +251,9 @@ mod tests {
         }
     }
 
+    /// Sampling log-probability, distances of the policy and of the reference from it, entropy, mask.
+    type TokenCase = (f32, f32, f32, f32, bool);
+
     prop_compose! {
         fn batches()(lengths in prop::collection::vec(0usize..90, 0..12))(
             tokens in prop::collection::vec(
@@ -261,7 +264,7 @@ mod tests {
             lengths in Just(lengths),
         ) -> Owned {
             let nan_where_masked = |i: usize, x: f32| if tokens[i].4 { x } else { f32::NAN };
-            let column = |value: &dyn Fn(&(f32, f32, f32, f32, bool)) -> f32| -> Vec<f32> {
+            let column = |value: &dyn Fn(&TokenCase) -> f32| -> Vec<f32> {
                 (0..tokens.len()).map(|i| nan_where_masked(i, value(&tokens[i]))).collect()
             };
             Owned {

@@ -19,6 +19,9 @@ pub(super) enum Scale {
 
 /// Advantages of one group in which NaN stands for a missing reward. `None` when a sum is not finite.
 pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<AdvantageCounts> {
+    if !group.is_empty() && group.iter().all(|reward| !reward.is_nan()) {
+        return dense(group, group.len(), scale, values);
+    }
     let present: Vec<f32> = group.iter().copied().filter(|reward| !reward.is_nan()).collect();
     let missing = group.len() - present.len();
     if present.is_empty() {
@@ -92,8 +95,11 @@ fn counts(groups: usize, length: usize, signals: usize) -> AdvantageCounts {
 fn one(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<bool> {
     let n = group.len() as f32;
     let mean = sum(group, |reward| reward) / n;
+    // What rounding left of the mean: a small deviation would blow it up.
+    let rest = sum(group, |reward| reward - mean) / n;
+    let centred = |reward: f32| (reward - mean) - rest;
     let (low, high) = extremes(group);
-    let squares = sum(group, |reward| (reward - mean) * (reward - mean));
+    let squares = sum(group, |reward| centred(reward) * centred(reward));
     if !squares.is_finite() {
         return None;
     }
@@ -105,7 +111,7 @@ fn one(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<bool> {
         Scale::Deviation(epsilon) => 1.0 / ((squares / (n - 1.0)).sqrt() + epsilon),
     };
     for (value, reward) in values.iter_mut().zip(group) {
-        *value = (reward - mean) * factor;
+        *value = centred(*reward) * factor;
     }
     Some(differ)
 }

@@ -1,6 +1,6 @@
 //! Head and policy loss in one walk: each chunk's logits are computed once, and become their gradient at once.
 
-use super::chunks::{Arithmetic, Chunk, Pass};
+use super::pass::{Arithmetic, Chunk, Pass};
 use super::{Head, HeadGradients, TokenGradients, TokenScores};
 use crate::aggregate::StepTotals;
 use crate::batch::PolicyBatch;

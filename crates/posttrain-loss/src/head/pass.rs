@@ -1,0 +1,89 @@
+//! A pass over the head before its first chunk: checked arguments, and the memory that the chunks share.
+
+use super::Head;
+use super::adapter::AdapterPass;
+use crate::error::{LossError, Operation, check_shape};
+use crate::memory::integers;
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Who does the arithmetic between the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    /// The crate's own kernels, on the CPU.
+    Native,
+    /// libtorch, anywhere.
+    Libtorch,
+}
+
+impl Arithmetic {
+    pub(super) fn of(device: Device) -> Self {
+        if device == Device::Cpu { Arithmetic::Native } else { Arithmetic::Libtorch }
+    }
+}
+
+/// Checked arguments and the memory that the chunks share.
+pub(super) struct Pass<'a> {
+    pub(super) head: &'a Head,
+    pub(super) hidden: Tensor,
+    pub(super) targets: Tensor,
+    pub(super) transposed: Tensor,
+    pub(super) adapter: Option<AdapterPass>,
+    /// `[chunk_tokens, V]`, the logits of one chunk and then their gradient.
+    pub(super) buffer: Tensor,
+}
+
+/// A stretch of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk {
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+impl Chunk {
+    pub(super) fn of(&self, tensor: &Tensor) -> Result<Tensor, TchError> {
+        tensor.f_narrow(0, self.start as i64, self.len as i64)
+    }
+}
+
+impl Head {
+    /// Checks the arguments of a pass and lays out its memory.
+    pub(super) fn pass(&self, hidden: &Tensor, targets: &Tensor) -> Result<Pass<'_>, LossError> {
+        let (vocab, width) = (self.weight.size()[0], self.weight.size()[1]);
+        check_shape("hidden", hidden, &[-1, width])?;
+        let tokens = hidden.size()[0];
+        check_shape("targets", targets, &[tokens])?;
+        if hidden.kind() != self.weight.kind() {
+            return Err(LossError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() });
+        }
+        if targets.kind() != Kind::Int64 {
+            return Err(LossError::Kind { argument: "targets", expected: "Int64", got: targets.kind() });
+        }
+        for (argument, tensor) in [("hidden", hidden), ("targets", targets)] {
+            if tensor.device() != self.weight.device() {
+                return Err(LossError::Device { argument, expected: self.weight.device(), got: tensor.device() });
+            }
+        }
+        check_targets(targets, vocab)?;
+        let rows = tokens.min(self.options.chunk_tokens as i64);
+        let adapter = self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
+        let layout = || -> Result<Pass<'_>, TchError> {
+            Ok(Pass {
+                head: self,
+                hidden: hidden.f_detach()?.f_contiguous()?,
+                targets: targets.f_contiguous()?,
+                transposed: self.weight.f_tr()?,
+                adapter: adapter.transpose()?,
+                buffer: Tensor::f_empty([rows, vocab], (self.weight.kind(), self.weight.device()))?,
+            })
+        };
+        layout().during("laying out a pass over the head")
+    }
+}
+
+fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), LossError> {
+    let bad = |targets: &[i64]| targets.iter().position(|token| !(0..vocab).contains(token));
+    let host = targets.f_to_device(Device::Cpu).and_then(|targets| targets.f_contiguous());
+    let host = host.during("copying the targets")?;
+    let host = integers("targets", &host)?;
+    bad(host).map_or(Ok(()), |index| Err(LossError::Target { index, token: host[index], vocab: vocab as usize }))
+}

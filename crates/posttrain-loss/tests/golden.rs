@@ -1,0 +1,158 @@
+//! Numbers of other people's: TRL's advantages, autograd's losses and gradients, the warpers of `transformers`.
+//!
+//! Each fixture lies beside the script that made it, with the versions, the seed and the tolerance.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
+
+use posttrain_loss::{
+    AdvantageConfig, Head, HeadAdapter, HeadOptions, PolicyBatch, PolicyObjective, RowSampling, StepTotals,
+    TokenAdvantages, TokenGradients, sample,
+};
+use serde::Deserialize;
+use std::collections::HashMap;
+use tch::{Kind, Tensor};
+
+struct Fixture {
+    tensors: HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+}
+
+impl Fixture {
+    fn read(path: &str) -> Fixture {
+        let path = format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        Fixture {
+            tensors: Tensor::read_safetensors(&path).unwrap().into_iter().collect(),
+            metadata: header.metadata().clone().unwrap(),
+        }
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        Vec::try_from(&self.tensors[name].to_kind(Kind::Float)).unwrap()
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.metadata[key].parse().unwrap()
+    }
+
+    fn json<T: for<'de> Deserialize<'de>>(&self, key: &str) -> T {
+        serde_json::from_str(&self.metadata[key]).unwrap()
+    }
+}
+
+/// Within a tolerance of the expected values, relative to the largest of them.
+fn assert_close(ours: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(ours.size(), expected.size(), "{what}");
+    let (ours, expected) = (ours.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    let size = expected.abs().max().double_value(&[]);
+    let error = (ours - expected).abs().max().double_value(&[]);
+    assert!(error <= tolerance * size.max(1e-30), "{what}: off by {error} of {size}");
+}
+
+#[test]
+fn advantages_are_those_of_trl() {
+    for name in ["groups", "one_completion"] {
+        let fixture = Fixture::read(&format!("advantages/{name}.safetensors"));
+        let rewards: Vec<Option<f32>> =
+            fixture.floats("rewards").into_iter().map(|reward| (!reward.is_nan()).then_some(reward)).collect();
+        let (group, epsilon) = (fixture.number("group") as usize, fixture.number("epsilon"));
+        let kinds = [
+            ("group_mean", AdvantageConfig::GroupMean {}),
+            ("group_normalised", AdvantageConfig::GroupNormalised { epsilon }),
+            ("leave_one_out", AdvantageConfig::LeaveOneOut {}),
+            ("batch_normalised", AdvantageConfig::BatchNormalised { epsilon }),
+        ];
+        for (kind, config) in kinds {
+            let advantages = config.advantages(&rewards, &vec![group; rewards.len() / group]).unwrap();
+            assert_close(&Tensor::from_slice(&advantages.values), &fixture.tensors[kind], 1e-5, kind);
+        }
+    }
+}
+
+#[test]
+fn policy_losses_and_gradients_are_those_of_autograd() {
+    let fixture = Fixture::read("policy/policy.safetensors");
+    let lengths: Vec<usize> = fixture.json("lengths");
+    let objectives: Vec<PolicyObjective> = fixture.json("objectives");
+    let [sampling, train, reference, entropy, advantages] =
+        ["sampling", "train", "reference", "entropy", "advantages"].map(|name| fixture.floats(name));
+    for masked in ["some", "all"] {
+        let mask: Vec<bool> = fixture.floats(&format!("mask.{masked}")).iter().map(|trained| *trained > 0.0).collect();
+        let batch = PolicyBatch {
+            sequence_lengths: &lengths,
+            sampling_logprobs: &sampling,
+            advantages: TokenAdvantages::PerSequence(&advantages),
+            loss_mask: Some(&mask),
+            reference_logprobs: Some(&reference),
+        };
+        let totals: StepTotals = batch.totals().unwrap();
+        for (i, objective) in objectives.iter().enumerate() {
+            let outcome = objective.evaluate(&batch, &train, Some(&entropy), &totals).unwrap();
+            let gradients = outcome.token_gradients().unwrap();
+            let expected = |name: &str| &fixture.tensors[&format!("{masked}.{i}.{name}")];
+            let what = format!("{masked} masked, {objective:?}");
+            assert_close(&Tensor::from_slice(&[outcome.loss()]), expected("loss"), 1e-5, &what);
+            assert_close(&gradients.logprobs, expected("gradient"), 1e-5, &what);
+            let by_entropy = gradients.entropy.unwrap_or_else(|| gradients.logprobs.zeros_like());
+            assert_close(&by_entropy, expected("by_entropy"), 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn head_scores_and_gradients_are_those_of_the_dense_computation() {
+    for (name, tolerance) in [("f32", 2e-5), ("one_token", 2e-5), ("bf16", 0.02)] {
+        let fixture = Fixture::read(&format!("head/{name}.safetensors"));
+        let tensor = |name: &str| &fixture.tensors[name];
+        let options = HeadOptions { temperature: fixture.number("temperature"), chunk_tokens: 5 };
+        let adapter = HeadAdapter {
+            a: tensor("a").shallow_clone(),
+            b: tensor("b").shallow_clone(),
+            scale: fixture.number("scale"),
+        };
+        let head = Head::new(tensor("weight"), options).unwrap().with_adapter(adapter).unwrap();
+        let (hidden, targets) = (tensor("hidden"), tensor("targets"));
+        let scores = head.scores(hidden, targets).unwrap();
+        let gradients = TokenGradients {
+            logprobs: tensor("by_logprob").shallow_clone(),
+            entropy: Some(tensor("by_entropy").shallow_clone()),
+        };
+        let gradients = head.backward(hidden, targets, &scores, &gradients).unwrap();
+        let adapter = gradients.adapter.unwrap();
+        let results = [
+            ("logprobs", &scores.logprobs),
+            ("entropy", &scores.entropy),
+            ("grad_hidden", &gradients.hidden),
+            ("grad_a", &adapter.a),
+            ("grad_b", &adapter.b),
+        ];
+        for (result, ours) in results {
+            assert_close(ours, tensor(result), tolerance, &format!("{name}: {result}"));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Setting {
+    temperature: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+}
+
+#[test]
+fn tokens_are_drawn_from_the_distribution_of_transformers() {
+    let fixture = Fixture::read("sampler/sampler.safetensors");
+    let settings: Vec<Setting> = fixture.json("settings");
+    for (i, Setting { temperature, top_k, top_p, min_p }) in settings.into_iter().enumerate() {
+        let uniforms = Vec::<f64>::try_from(&fixture.tensors[&format!("{i}.uniform")]).unwrap();
+        let row = |uniform| RowSampling { temperature, top_k, top_p, min_p, uniform };
+        let drawn = sample(&fixture.tensors["logits"], &uniforms.into_iter().map(row).collect::<Vec<_>>()).unwrap();
+        let tokens = Vec::<i64>::try_from(&fixture.tensors[&format!("{i}.tokens")]).unwrap();
+        assert_eq!(drawn.tokens, tokens, "setting {i}");
+        for (ours, expected) in drawn.logprobs.iter().zip(fixture.floats(&format!("{i}.logprobs"))) {
+            assert!((ours - expected).abs() <= 1e-5, "setting {i}: {ours} for {expected}");
+        }
+    }
+}
