@@ -3,21 +3,22 @@
 use super::fact::Fact;
 use super::topic::Topic;
 
-/// Half of the questions are plain sums, differences and products.
+/// More than half of the questions are plain sums, differences, products and quotients.
 pub(super) fn topics() -> Vec<Topic> {
     let topic = |name, questions, facts| Topic { name, questions, facts };
     vec![
-        topic("add", 550, sums(direct_sum)),
-        topic("sub", 550, differences(direct_difference)),
-        topic("mul", 500, products(direct_product)),
-        topic("div", 250, quotients()),
-        topic("sum-in-words", 120, in_words(sums(sum_in_words))),
-        topic("difference-in-words", 120, in_words(differences(difference_in_words))),
-        topic("product-in-words", 110, in_words(products(product_in_words))),
-        topic("solve", 350, equations()),
-        topic("double", 100, doubles()),
-        topic("next", 200, series()),
-        topic("compare", 150, comparisons()),
+        topic("add", 600, sums(direct_sum)),
+        topic("sub", 350, differences(direct_difference)),
+        topic("mul", 600, products(direct_product)),
+        topic("div", 100, quotients()),
+        topic("sum-in-words", 60, in_words(sums(sum_in_words))),
+        topic("difference-in-words", 60, in_words(differences(difference_in_words))),
+        topic("product-in-words", 30, in_words(products(product_in_words))),
+        topic("solve", 150, equations()),
+        topic("double", 50, doubles()),
+        topic("next", 100, series()),
+        topic("compare", 550, comparisons()),
+        topic("compare-three", 350, comparisons_of_three()),
     ]
 }
 
@@ -35,16 +36,19 @@ fn quotient_group(dividend: u32, divisor: u32) -> String {
     format!("math/div/{dividend}/{divisor}")
 }
 
+/// Of numbers up to 20, one of them of a single digit.
 fn sums(questions: fn(u32, u32) -> Vec<String>) -> Vec<Fact> {
-    let pairs = (1..=20).flat_map(|a| (a..=20).map(move |b| (a, b)));
+    let pairs = (1..=9).flat_map(|a| (a..=20).map(move |b| (a, b)));
     pairs.map(|(a, b)| Fact::new(sum_group(a, b)).ask(a + b, both_ways(a, b, questions))).collect()
 }
 
+/// Of numbers up to 20, the larger first.
 fn differences(questions: fn(u32, u32) -> Vec<String>) -> Vec<Fact> {
     let pairs = (2..=20).flat_map(|a| (1..=a).map(move |b| (a, b)));
     pairs.map(|(a, b)| Fact::new(format!("math/sub/{a}-{b}")).ask(a - b, questions(a, b))).collect()
 }
 
+/// Of a number up to 20 and a single digit.
 fn products(questions: fn(u32, u32) -> Vec<String>) -> Vec<Fact> {
     let pairs = (1..=9).flat_map(|a| (a..=20).map(move |b| (a, b)));
     pairs.map(|(a, b)| Fact::new(product_group(a, b)).ask(a * b, both_ways(a, b, questions))).collect()
@@ -70,13 +74,9 @@ fn direct_product(a: u32, b: u32) -> Vec<String> {
     direct(a, b, "*", "times")
 }
 
+/// Measured at temperature 1, these are understood best: 0.19 right for "What is 7 + 5?", 0.11 for "7 + 5 = ?".
 fn direct(a: u32, b: u32, sign: &str, word: &str) -> Vec<String> {
-    vec![
-        format!("What is {a} {sign} {b}?"),
-        format!("Calculate {a} {sign} {b}."),
-        format!("{a} {sign} {b} = ?"),
-        format!("What is {a} {word} {b}?"),
-    ]
+    vec![format!("What is {a} {sign} {b}?"), format!("Calculate {a} {sign} {b}."), format!("What is {a} {word} {b}?")]
 }
 
 fn quotients() -> Vec<Fact> {
@@ -133,7 +133,7 @@ fn product_in_words(a: u32, b: u32) -> Vec<String> {
 
 /// `x + a = c`, `x - a = c` and `a * x = c`.
 fn equations() -> Vec<Fact> {
-    let pairs = || (1..=10_u32).flat_map(|a| (1..=12_u32).map(move |x| (a, x)));
+    let pairs = || (1..=9_u32).flat_map(|a| (1..=10_u32).map(move |x| (a, x)));
     let sum = |(a, x)| equation(x, [format!("x + {a} = {}", x + a), format!("{a} + x = {}", x + a)]);
     let difference = |(a, c)| equation(c + a, [format!("x - {a} = {c}")]);
     let product = |(a, x)| equation(x, [format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
@@ -158,25 +158,33 @@ fn doubles() -> Vec<Fact> {
         let questions = [format!("What is half of {}?", 2 * n), format!("What is one half of {}?", 2 * n)];
         Fact::new(quotient_group(2 * n, 2)).ask(n, questions)
     };
-    (1..=30).map(double).chain((1..=30).map(half)).collect()
+    (1..=25).map(double).chain((1..=25).map(half)).collect()
 }
 
+/// The neighbours of a number, and series of small steps.
 fn series() -> Vec<Fact> {
-    let pairs = (1..=15).flat_map(|start| (1..=10).map(move |step| (start, step)));
-    let fact = |(start, step): (u32, u32)| {
-        let shown: Vec<String> = (0..4).map(|n| (start + n * step).to_string()).collect();
-        let shown = shown.join(", ");
-        let questions = [
-            format!("What number comes next: {shown}?"),
-            format!("Continue the sequence {shown} with its next number."),
-        ];
-        Fact::new(format!("math/next/{start}+{step}")).ask(start + 4 * step, questions)
+    let after = |n: u32| {
+        let questions = [format!("What number comes right after {n}?"), format!("Which whole number follows {n}?")];
+        Fact::new(format!("math/next/{n}+1")).ask(n + 1, questions)
     };
-    pairs.map(fact).collect()
+    let before = |n: u32| {
+        let questions = [format!("What number comes right before {n}?"), format!("Which whole number precedes {n}?")];
+        Fact::new(format!("math/next/{n}-1")).ask(n - 1, questions)
+    };
+    let steps = (1..=10).flat_map(|start| [1, 2, 5, 10].map(|step| (start, step)));
+    (1..=40).map(after).chain((1..=40).map(before)).chain(steps.map(continuation)).collect()
+}
+
+fn continuation((start, step): (u32, u32)) -> Fact {
+    let shown: Vec<String> = (0..4).map(|n| (start + n * step).to_string()).collect();
+    let shown = shown.join(", ");
+    let questions =
+        [format!("What number comes next: {shown}?"), format!("What is the next number in the sequence {shown}?")];
+    Fact::new(format!("math/series/{start}+{step}")).ask(start + 4 * step, questions)
 }
 
 fn comparisons() -> Vec<Fact> {
-    let pairs = (1..=40).flat_map(|a| (a + 1..=40).map(move |b| (a, b)));
+    let pairs = (1..=30).flat_map(|a| (a + 1..=30).map(move |b| (a, b)));
     let fact = |(a, b): (u32, u32)| {
         let (larger, smaller) = ("Which number is larger", "Which number is smaller");
         Fact::new(format!("math/compare/{a},{b}"))
@@ -184,4 +192,16 @@ fn comparisons() -> Vec<Fact> {
             .ask(a, [format!("{smaller}, {a} or {b}?"), format!("{smaller}, {b} or {a}?")])
     };
     pairs.map(fact).collect()
+}
+
+fn comparisons_of_three() -> Vec<Fact> {
+    let gaps = || (1..=5).flat_map(|first| (1..=4).map(move |second| (first, second)));
+    let triples = (1..=12).flat_map(|a| gaps().map(move |(first, second)| (a, a + first, a + first + second)));
+    let fact = |(a, b, c): (u32, u32, u32)| {
+        let (largest, smallest) = ("Which number is the largest", "Which number is the smallest");
+        Fact::new(format!("math/compare/{a},{b},{c}"))
+            .ask(c, [format!("{largest}: {b}, {c} or {a}?"), format!("{largest}: {c}, {a} or {b}?")])
+            .ask(a, [format!("{smallest}: {b}, {a} or {c}?"), format!("{smallest}: {c}, {b} or {a}?")])
+    };
+    triples.map(fact).collect()
 }

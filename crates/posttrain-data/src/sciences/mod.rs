@@ -1,9 +1,9 @@
 //! The built-in set: mathematics, natural sciences and social sciences, with short answers that can be checked.
 //!
-//! Made for models that are small and runs that are short: of the arithmetic, SmolLM2-135M-Instruct solves between a
-//! tenth and two thirds at temperature 1, so that most groups of samples hold both right and wrong answers and there
-//! is something to learn from. The facts are tables (`facts/README.md` tells where they come from) and small numbers;
-//! each is asked in several ways, and all the ways of asking one fact, in both directions, are one group.
+//! Made for models that are small and runs that are short: SmolLM2-135M-Instruct gets 16% of the mathematics right at
+//! temperature 1 (77 of 480, in 24 tokens), so that most groups of samples can hold both right and wrong answers and
+//! there is something to learn from. The facts are tables (`facts/README.md` tells where they come from) and small
+//! numbers; each is asked in several ways, and all the ways of asking one fact, in both directions, are one group.
 
 mod chemistry;
 mod countries;
