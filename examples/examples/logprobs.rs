@@ -56,7 +56,9 @@ fn main() -> Result<()> {
     for (index, text) in texts.into_iter().enumerate() {
         let tokens = match text {
             Text::Tokens { tokens } => tokens,
-            Text::Messages { messages } => model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?,
+            Text::Messages { messages } => {
+                model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?
+            }
         };
         let scores = score_texts(decoder, view.as_ref(), std::slice::from_ref(&tokens))
             .with_context(|| format!("text {} of standard input", index + 1))?;

@@ -152,10 +152,9 @@ fn open_config(args: &Args) -> Result<Config> {
     }
     let resolved = toml::to_string(&config)?;
     let kept = args.out.join("config.toml");
-    if let Ok(old) = std::fs::read_to_string(&kept) {
-        if let Some((was, now)) = old.lines().zip(resolved.lines()).find(|(was, now)| was != now) {
-            bail!("{}: the run was begun with `{was}`, {} has `{now}`; give another --out", kept.display(), named());
-        }
+    let old = std::fs::read_to_string(&kept).unwrap_or_else(|_| resolved.clone());
+    if let Some((was, now)) = old.lines().zip(resolved.lines()).find(|(was, now)| was != now) {
+        bail!("{}: the run was begun with `{was}`, {} has `{now}`; give another --out", kept.display(), named());
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     write(&kept, &resolved)?;
@@ -178,7 +177,9 @@ fn evaluated_once(
 /// Beside, then renamed: a reader sees the old file or the whole new one.
 fn write(path: &Path, text: &str) -> Result<()> {
     let beside = path.with_extension("writing");
-    std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path)).with_context(|| path.display().to_string())
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .with_context(|| path.display().to_string())
 }
 
 fn draw(folder: &Path, step: u64) -> Result<()> {
@@ -189,7 +190,10 @@ fn draw(folder: &Path, step: u64) -> Result<()> {
 fn report(out: &Path, s: &Summary) {
     let row = |name: &str, e: &Evaluation| {
         let (t, g) = (e.sampled, e.greedy.unwrap_or(e.sampled));
-        println!("{name:<7} {:.3} [{:.3}, {:.3}]    {:.3} [{:.3}, {:.3}]", t.accuracy, t.low, t.high, g.accuracy, g.low, g.high);
+        println!(
+            "{name:<7} {:.3} [{:.3}, {:.3}]    {:.3} [{:.3}, {:.3}]",
+            t.accuracy, t.low, t.high, g.accuracy, g.low, g.high
+        );
     };
     println!("\ntest    T = 1                   greedy                  (n = {}, 95% Wilson)", s.test_before.sampled.n);
     row("before", &s.test_before);

@@ -21,9 +21,15 @@ pub fn draw_rewards(path: &Path, records: &[StepRecord]) -> Result<()> {
     chart.configure_mesh().x_desc("step").y_desc("share right").light_line_style(WHITE).draw()?;
     let rewards = records.iter().map(|r| (r.step as f64, r.reward));
     chart.draw_series(LineSeries::new(rewards, BLUE.mix(0.3)))?;
-    chart.draw_series(LineSeries::new(smoothed(records), BLUE.stroke_width(2)))?.label("reward, mean of 5 steps").legend(key(BLUE));
+    chart
+        .draw_series(LineSeries::new(smoothed(records), BLUE.stroke_width(2)))?
+        .label("reward, mean of 5 steps")
+        .legend(key(BLUE));
     let validation = || records.iter().filter_map(|r| Some((r.step as f64, r.validation.as_ref()?.sampled.accuracy)));
-    chart.draw_series(LineSeries::new(validation(), RED.stroke_width(1)))?.label("validation accuracy at T = 1").legend(key(RED));
+    chart
+        .draw_series(LineSeries::new(validation(), RED.stroke_width(1)))?
+        .label("validation accuracy at T = 1")
+        .legend(key(RED));
     chart.draw_series(validation().map(|point| Circle::new(point, 3, RED.filled())))?;
     chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).border_style(BLACK.mix(0.2)).draw()?;
     area.present().map_err(|e| anyhow!("{}: {e}", path.display()))

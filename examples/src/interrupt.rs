@@ -13,7 +13,9 @@ pub fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; the run goes on when it is started again (interrupt again to stop at once)");
+        eprintln!(
+            "stopping after this step; the run goes on when it is started again (interrupt again to stop at once)"
+        );
     })?;
     Ok(())
 }

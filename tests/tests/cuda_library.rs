@@ -1,5 +1,6 @@
 //! A built binary really loads libtorch's CUDA library where it is installed, and says in words why not where it does not.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain::model::{DeviceChoice, cuda_status, select_device};
 

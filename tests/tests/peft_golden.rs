@@ -1,4 +1,5 @@
 //! Adapters written by PEFT against PEFT's own results, and ours loaded by PEFT.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain::lora::{Adapter, RowAdapters, load_peft, read_tensors, save_peft, write_tensors};
 use posttrain::model::{Checkpoint, Decoder, PackedAttention, Packing, Sequence};
@@ -102,6 +103,7 @@ fn what_we_write_peft_loads_to_the_same_logits() {
 
 fn run_in_peft(python: &str, adapter: &Path, inputs: &Path, out: &Path) {
     let script = workspace().join("crates/posttrain-lora/tests/fixtures/load_in_peft.py");
-    let status = Command::new(python).arg(script).arg(adapter).arg(base_folder()).arg(inputs).arg(out).status().unwrap();
+    let status =
+        Command::new(python).arg(script).arg(adapter).arg(base_folder()).arg(inputs).arg(out).status().unwrap();
     assert!(status.success(), "{}", adapter.display());
 }

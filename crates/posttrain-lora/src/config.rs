@@ -155,8 +155,7 @@ mod tests {
     #[test]
     fn a_target_that_matches_nothing_is_an_error() {
         let modules = [ModuleSpec::new("model.layers.0.mlp.up_proj", 2, 2)];
-        let config =
-            LoraConfig { target_modules: TargetModules::Names(vec!["w1".into()]), ..LoraConfig::default() };
+        let config = LoraConfig { target_modules: TargetModules::Names(vec!["w1".into()]), ..LoraConfig::default() };
         let error = config.select(&modules).unwrap_err().to_string();
         assert!(error.contains("`w1`") && error.contains("up_proj"), "{error}");
     }

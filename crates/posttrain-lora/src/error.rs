@@ -17,7 +17,9 @@ pub enum LoraError {
         got: String,
     },
     /// A target names no linear layer of the model.
-    #[error("LoRA config: target module `{target}` matches no linear layer of the model; there are, for instance, {known}")]
+    #[error(
+        "LoRA config: target module `{target}` matches no linear layer of the model; there are, for instance, {known}"
+    )]
     UnknownTarget {
         /// The target as written.
         target: String,

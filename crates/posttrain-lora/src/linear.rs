@@ -143,7 +143,11 @@ mod tests {
         let modules = [ModuleSpec::new("q", 5, 4), ModuleSpec::new("k", 5, 2)];
         let config = LoraConfig { rank, alpha: 3.0, ..LoraConfig::default() };
         let pair = |out, salt| {
-            Some(LoraPair { a: random([rank, 5], seed + salt), b: random([out, rank], seed + salt + 1), scale: config.scale() })
+            Some(LoraPair {
+                a: random([rank, 5], seed + salt),
+                b: random([out, rank], seed + salt + 1),
+                scale: config.scale(),
+            })
         };
         let pairs = vec![pair(4, 0), pair(2, 7)];
         Adapter::from_pairs(config.clone(), &modules, pairs).unwrap()

@@ -174,10 +174,10 @@ impl PeftConfig {
 
 fn refuse_what_is_not_neutral(path: &Path, fields: &Map<String, Value>) -> Result<(), LoraError> {
     for (name, neutral, expected) in NEUTRAL {
-        if let Some(value) = fields.get(name).filter(|v| !v.is_null()) {
-            if !neutral.contains(&value.to_string().as_str()) {
-                return Err(unsupported(path, name, expected, value));
-            }
+        if let Some(value) = fields.get(name).filter(|v| !v.is_null())
+            && !neutral.contains(&value.to_string().as_str())
+        {
+            return Err(unsupported(path, name, expected, value));
         }
     }
     Ok(())
@@ -213,7 +213,8 @@ fn field<'a, T>(
 fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, LoraError> {
     let value = fields.get("target_modules").unwrap_or(&Value::Null);
     let names = "\"all-linear\" or a list of module names";
-    let targets = serde_json::from_value(value.clone()).map_err(|_| unsupported(path, "target_modules", names, value))?;
+    let targets =
+        serde_json::from_value(value.clone()).map_err(|_| unsupported(path, "target_modules", names, value))?;
     match &targets {
         // A lone string is a regular expression to PEFT; only plain names are taken here.
         TargetModules::Names(list) if list.iter().any(|n| n.contains(['*', '(', '|', '\\', '['])) => {
@@ -292,7 +293,8 @@ mod tests {
     fn options_that_would_change_the_result_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         saved(dir.path());
-        for (field, value) in [("use_dora", json!(true)), ("bias", json!("all")), ("modules_to_save", json!(["lm_head"]))]
+        for (field, value) in
+            [("use_dora", json!(true)), ("bias", json!("all")), ("modules_to_save", json!(["lm_head"]))]
         {
             edit(dir.path(), field, value);
             assert!(load_error(dir.path()).contains(field));

@@ -46,9 +46,7 @@ impl<'a> RowAdapters<'a> {
     pub(crate) fn resolve(&self, rows: i64) -> Option<Vec<Segment<'a>>> {
         match &self.runs {
             Runs::One(adapter) => Some(vec![Segment { rows, adapter: *adapter }]),
-            Runs::Many(segments) => {
-                (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone())
-            }
+            Runs::Many(segments) => (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone()),
         }
     }
 }

@@ -75,7 +75,10 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, ModelError> {
         let template = self.environment.get_template("chat");
         let messages: Value = messages.iter().map(Message::to_value).collect();
-        let context = context! { messages, add_generation_prompt => generation_prompt };
+        // transformers passes these two as None; templates test for them.
+        let none = || Value::from(());
+        let context =
+            context! { messages, add_generation_prompt => generation_prompt, tools => none(), documents => none() };
         template.and_then(|t| t.render(context)).map_err(|source| ModelError::Template { source })
     }
 
@@ -99,7 +102,8 @@ impl ChatTemplate {
             return tokenizer.encode_markup(&self.render(messages, generation_prompt)?);
         }
         let mark = unused_mark(messages);
-        let marked: Vec<Message> = messages.iter().map(|m| Message::new(&m.role, marked(&m.content, &special, mark))).collect();
+        let marked: Vec<Message> =
+            messages.iter().map(|m| Message::new(&m.role, marked(&m.content, &special, mark))).collect();
         let mut tokens = Vec::new();
         // Marks come in pairs, so every second piece is the text of a special token.
         for (index, piece) in self.render(&marked, generation_prompt)?.split(mark).enumerate() {

@@ -109,7 +109,9 @@ pub fn cuda_status() -> &'static Result<usize, String> {
     STATUS.get_or_init(|| {
         load_cuda_library()?;
         match tch::Cuda::device_count() {
-            0.. if !tch::Cuda::is_available() => Err("libtorch's CUDA library is loaded, but finds no GPU or driver".into()),
+            0.. if !tch::Cuda::is_available() => {
+                Err("libtorch's CUDA library is loaded, but finds no GPU or driver".into())
+            }
             count => usize::try_from(count).map_err(|_| "libtorch could not count the CUDA devices".to_string()),
         }
     })
@@ -131,7 +133,9 @@ fn load_cuda_library() -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(e) => Err(format!("libtorch_cuda.so does not load ({e}); `cargo xtask setup --cuda` installs what it needs")),
+        Err(e) => {
+            Err(format!("libtorch_cuda.so does not load ({e}); `cargo xtask setup --cuda` installs what it needs"))
+        }
     }
 }
 
@@ -144,7 +148,8 @@ fn load_cuda_library() -> Result<(), String> {
 #[cfg(target_os = "linux")]
 fn libtorch_folder() -> Result<PathBuf, String> {
     let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("/proc/self/maps: {e}"))?;
-    let path = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|p| p.contains("/libtorch_cpu.so"));
+    let path =
+        maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|p| p.contains("/libtorch_cpu.so"));
     let folder = path.and_then(|p| PathBuf::from(p).parent().map(PathBuf::from));
     folder.ok_or_else(|| "this process has no libtorch_cpu.so mapped".into())
 }

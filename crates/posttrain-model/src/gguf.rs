@@ -72,7 +72,11 @@ impl GgufFile {
             return Err(self.key_error("general.architecture", "a supported architecture (llama)", architecture));
         }
         if self.content.metadata.keys().any(|k| k.starts_with("llama.rope.scaling")) {
-            return Err(self.key_error("llama.rope.scaling", "absent (scaled rotary positions are not supported)", "set"));
+            return Err(self.key_error(
+                "llama.rope.scaling",
+                "absent (scaled rotary positions are not supported)",
+                "set",
+            ));
         }
         let hidden_size = self.size("llama.embedding_length")?;
         let num_attention_heads = self.size("llama.attention.head_count")?;

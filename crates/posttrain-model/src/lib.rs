@@ -44,8 +44,8 @@ pub use config::{Architecture, ModelConfig};
 pub use decoder::{Decoder, Input};
 pub use device::{ComputeKind, DeviceChoice, cuda_status, select_device, select_kind};
 pub use error::ModelError;
+#[cfg(feature = "gguf")]
+pub use gguf::GgufFile;
 pub use packing::{Packing, Sequence};
 pub use tokenizer::TextTokenizer;
 pub use weights::Weights;
-#[cfg(feature = "gguf")]
-pub use gguf::GgufFile;

@@ -1,7 +1,7 @@
 //! Sequences laid end to end without padding, a group's prompt standing once.
 
-use crate::decoder::Input;
 use crate::ModelError;
+use crate::decoder::Input;
 use std::ops::Range;
 use tch::{Device, Tensor};
 

@@ -14,7 +14,8 @@ pub(crate) struct Rotation {
 
 /// `θ^(−2i/d)` for `i < d/2`, in f32.
 pub(crate) fn inverse_frequencies(theta: f64, head_dim: i64, device: Device) -> Result<Tensor, ModelError> {
-    let values: Vec<f32> = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+    let values: Vec<f32> =
+        (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
     Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
 }
 

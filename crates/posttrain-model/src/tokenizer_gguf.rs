@@ -50,15 +50,28 @@ impl GgufFile {
     fn added_tokens(&self, tokens: &[&str]) -> Vec<Value> {
         let types = self.integers("tokenizer.ggml.token_type").unwrap_or_default();
         let kinds = tokens.iter().zip(types).enumerate();
-        kinds.filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind)).map(|(id, (token, kind))| added(id, token, kind)).collect()
+        kinds
+            .filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind))
+            .map(|(id, (token, kind))| added(id, token, kind))
+            .collect()
     }
 
     fn pre_tokenizer(&self) -> Result<Value, ModelError> {
         let name = self.text("tokenizer.ggml.pre")?;
         let steps = match name {
             "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)],
-            "llama-bpe" => vec![split(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), byte_level(false)],
-            "qwen2" => vec![split(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), byte_level(false)],
+            "llama-bpe" => vec![
+                split(
+                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                ),
+                byte_level(false),
+            ],
+            "qwen2" => vec![
+                split(
+                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                ),
+                byte_level(false),
+            ],
             "gpt-2" => vec![byte_level(true)],
             _ => {
                 let known = "a pre-tokenizer that is known (smollm, llama-bpe, qwen2, gpt-2); with another every answer would be wrong";

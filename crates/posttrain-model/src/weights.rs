@@ -1,8 +1,8 @@
 //! Where a model's weights come from: safetensors, GGUF, or a seed.
 
+use crate::ModelError;
 #[cfg(feature = "gguf")]
 use crate::gguf::GgufFile;
-use crate::ModelError;
 use posttrain_lora::TensorFile;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -22,10 +22,15 @@ pub struct Weights {
 }
 
 enum Source {
-    Safetensors { files: Vec<TensorFile>, place: HashMap<String, usize> },
+    Safetensors {
+        files: Vec<TensorFile>,
+        place: HashMap<String, usize>,
+    },
     #[cfg(feature = "gguf")]
     Gguf(GgufFile),
-    Random { seed: u64 },
+    Random {
+        seed: u64,
+    },
 }
 
 impl Weights {
@@ -99,7 +104,8 @@ impl Weights {
     }
 
     fn read(&self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let missing = || ModelError::MissingWeight { path: self.path.clone(), name: name.into(), expected: shape.into() };
+        let missing =
+            || ModelError::MissingWeight { path: self.path.clone(), name: name.into(), expected: shape.into() };
         match &self.source {
             Source::Safetensors { files, place } => {
                 let file = place.get(name).map(|&index| &files[index]).ok_or_else(missing)?;
@@ -137,7 +143,8 @@ fn shards_of_index(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelErr
     let text = std::fs::read_to_string(index).map_err(|source| ModelError::Io { path: index.into(), source })?;
     let format = |reason: String| ModelError::Format { path: index.into(), reason };
     let json: Value = serde_json::from_str(&text).map_err(|e| format(e.to_string()))?;
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| format("no table `weight_map`".into()))?;
+    let map =
+        json.get("weight_map").and_then(Value::as_object).ok_or_else(|| format("no table `weight_map`".into()))?;
     let mut names = BTreeSet::new();
     for (weight, file) in map {
         let file = file.as_str().filter(|f| Path::new(f).file_name().is_some_and(|n| n == *f));
@@ -157,7 +164,8 @@ fn random_weight(name: &str, shape: &[i64], seed: u64) -> Result<Tensor, ModelEr
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
     // The sum of four uniforms is near enough to a normal; its deviation is √(4/12).
-    let values: Vec<f32> = (0..count).map(|_| ((0..4).map(|_| unit()).sum::<f32>() - 2.0) * 0.02 * 3f32.sqrt()).collect();
+    let values: Vec<f32> =
+        (0..count).map(|_| ((0..4).map(|_| unit()).sum::<f32>() - 2.0) * 0.02 * 3f32.sqrt()).collect();
     Ok(Tensor::f_from_slice(&values)?.f_view(shape)?)
 }
 

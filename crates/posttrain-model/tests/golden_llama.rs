@@ -1,4 +1,5 @@
 //! Random Llamas against a float64 reference and transformers (`fixtures/llama_tiny`, `fixtures/llama_untied`).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_lora::{RowAdapters, read_tensors};
 use posttrain_model::{Checkpoint, Decoder, PackedAttention, Packing, Sequence};

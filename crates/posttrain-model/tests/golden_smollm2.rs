@@ -1,9 +1,10 @@
 //! SmolLM2-135M-Instruct from its GGUF against transformers (`fixtures/smollm2_logits`).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod demo;
 
 use posttrain_lora::RowAdapters;
-use posttrain_model::{Decoder, Message, PackedAttention, Packing, Sequence, Weights, GgufFile};
+use posttrain_model::{Decoder, GgufFile, Message, PackedAttention, Packing, Sequence, Weights};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -72,7 +73,9 @@ fn logprobs_in_bf16_stay_as_close_as_transformers() {
     let (mut errors, mut count) = (0.0, 0);
     for case in demo::json("smollm2_logits/expected.json")["prompts"].as_array().unwrap() {
         let tokens = ids(&case["tokens"]);
-        for (got, expected) in logprobs(&logits(&model, &tokens), &tokens).iter().zip(&floats(&case["logprobs_f64"])[1..]) {
+        for (got, expected) in
+            logprobs(&logits(&model, &tokens), &tokens).iter().zip(&floats(&case["logprobs_f64"])[1..])
+        {
             assert!((got - expected).abs() < 0.6, "{got} {expected}");
             errors += (got - expected).abs();
             count += 1;

@@ -114,7 +114,8 @@ impl Cache {
                 *cache = fresh;
             }
         }
-        self.mask = Tensor::f_full([self.mask.size()[0], columns], f64::NEG_INFINITY, (self.mask.kind(), self.mask.device()))?;
+        self.mask =
+            Tensor::f_full([self.mask.size()[0], columns], f64::NEG_INFINITY, (self.mask.kind(), self.mask.device()))?;
         self.starts.iter_mut().for_each(|start| *start += shift - drop);
         (self.column, self.columns) = (self.column + shift - drop, columns);
         (0..rows).try_for_each(|row| self.remask(row))
@@ -144,7 +145,16 @@ impl Attend for Cache {
         let mask = self.mask.f_narrow(0, 0, rows)?.f_narrow(1, first, seen)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
         // The query heads that share a key head stand where a sequence's queries would: no key is repeated.
         let q = q.f_reshape([rows, kv_heads, heads / kv_heads, width])?;
-        let out = Tensor::f_scaled_dot_product_attention(&q, &part(keys)?, &part(values)?, Some(&mask), 0.0, false, None, false)?;
+        let out = Tensor::f_scaled_dot_product_attention(
+            &q,
+            &part(keys)?,
+            &part(values)?,
+            Some(&mask),
+            0.0,
+            false,
+            None,
+            false,
+        )?;
         Ok(out.f_reshape([rows, heads, width])?)
     }
 }
@@ -183,9 +193,10 @@ mod tests {
     fn every_row_sees_its_own_prompt_and_steps_whoever_joins_or_leaves() {
         let mut cache = Cache::new(&model(), 4).unwrap();
         cache.join(&uniform(3, 1.0), 2).unwrap();
-        assert_eq!(step(&mut cache, 5.0), [2.0, 2.0]); // (3·1 + 5) / 4
+        assert!(step(&mut cache, 5.0).iter().all(|seen| (seen - 2.0).abs() < 1e-5)); // (3·1 + 5) / 4
         cache.join(&uniform(9, 0.0), 1).unwrap(); // longer than the column: everything shifts
-        assert_eq!(step(&mut cache, 10.0), [3.6, 3.6, 1.0].map(|v: f64| v as f32 as f64));
+        let seen = step(&mut cache, 10.0);
+        assert!(seen.iter().zip([3.6, 3.6, 1.0]).all(|(got, expected)| (got - expected).abs() < 1e-5), "{seen:?}");
         cache.leave(0).unwrap(); // the last row takes its place
         let seen = step(&mut cache, 0.0);
         assert!((seen[0] - 10.0 / 11.0).abs() < 1e-6 && (seen[1] - 18.0 / 6.0).abs() < 1e-6, "{seen:?}");

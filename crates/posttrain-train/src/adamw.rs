@@ -122,7 +122,10 @@ impl AdamW {
     /// [`TrainError::Lora`] names a file that cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
         let moments = |s: &Slot| {
-            [(format!("{}.exp_avg", s.name), s.first.shallow_clone()), (format!("{}.exp_avg_sq", s.name), s.second.shallow_clone())]
+            [
+                (format!("{}.exp_avg", s.name), s.first.shallow_clone()),
+                (format!("{}.exp_avg_sq", s.name), s.second.shallow_clone()),
+            ]
         };
         let tensors: Vec<_> = self.slots.iter().flat_map(moments).collect();
         Ok(write_tensors(path, &tensors)?)
@@ -139,14 +142,17 @@ impl AdamW {
             for (moment, kind) in [(&mut slot.first, "exp_avg"), (&mut slot.second, "exp_avg_sq")] {
                 let name = format!("{}.{kind}", slot.name);
                 let saved = tensors.remove(&name).filter(|t| t.size() == moment.size());
-                let reason = || format!("tensor `{name}`: expected shape {:?}, and it is missing or has another", moment.size());
+                let reason =
+                    || format!("tensor `{name}`: expected shape {:?}, and it is missing or has another", moment.size());
                 let saved = saved.ok_or_else(|| TrainError::State { path: path.into(), reason: reason() })?;
                 moment.f_copy_(&saved)?;
             }
         }
         self.steps = steps;
         match tensors.keys().next() {
-            Some(name) => Err(TrainError::State { path: path.into(), reason: format!("tensor `{name}` belongs to no parameter") }),
+            Some(name) => {
+                Err(TrainError::State { path: path.into(), reason: format!("tensor `{name}` belongs to no parameter") })
+            }
             None => Ok(()),
         }
     }
@@ -174,7 +180,6 @@ impl Slot {
         Ok(())
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! What a run is: every number that its result depends on.
 
 use crate::{AdamWConfig, Schedule, TrainError};
-use posttrain_loss::{AdvantageConfig, PolicyObjective};
 use posttrain_lora::LoraConfig;
+use posttrain_loss::{AdvantageConfig, PolicyObjective};
 use posttrain_reward::ScorerConfig;
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use serde::{Deserialize, Serialize};

@@ -38,7 +38,9 @@ pub enum TrainError {
     #[error("there is no gradient: `forward_backward` comes before `optim_step`")]
     NoGradient,
     /// Too many rewards failed for a step to mean anything.
-    #[error("step {step}: {failed} of {total} rewards failed, more than the share of {allowed} allowed; by cause: {causes}")]
+    #[error(
+        "step {step}: {failed} of {total} rewards failed, more than the share of {allowed} allowed; by cause: {causes}"
+    )]
     RewardFailures {
         /// The step.
         step: u64,
@@ -61,7 +63,9 @@ pub enum TrainError {
         source: posttrain_rollout::RequestError,
     },
     /// The run's folder belongs to a run with another configuration.
-    #[error("{path}: was begun with another configuration (`{field}` was {was}, is now {now}); give a new folder, or the old configuration to go on")]
+    #[error(
+        "{path}: was begun with another configuration (`{field}` was {was}, is now {now}); give a new folder, or the old configuration to go on"
+    )]
     OtherRun {
         /// The state's file.
         path: PathBuf,

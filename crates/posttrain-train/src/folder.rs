@@ -12,10 +12,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Whatever `write` returns, or [`TrainError::Io`]; the old folder is then as it was.
-pub fn replace_folder(
-    target: &Path,
-    write: impl FnOnce(&Path) -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
+pub fn replace_folder(target: &Path, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
     let fresh = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(TrainError::io(parent))?;
@@ -66,16 +63,18 @@ fn open_to_readers(_path: &Path) -> Result<(), TrainError> {
 
 /// Writes a value as JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|source| TrainError::Json { path: path.into(), line: 0, source })?;
+    let json = serde_json::to_string_pretty(value).map_err(|source| TrainError::Json {
+        path: path.into(),
+        line: 0,
+        source,
+    })?;
     fs::write(path, json + "\n").map_err(TrainError::io(path))
 }
 
 /// Reads a value from JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
-    serde_json::from_str(&text)
-        .map_err(|source| TrainError::Json { path: path.into(), line: source.line(), source })
+    serde_json::from_str(&text).map_err(|source| TrainError::Json { path: path.into(), line: source.line(), source })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Log-probabilities of texts that are there already.
 
 use crate::TrainError;
-use posttrain_loss::{Head, HeadOptions, TokenScores};
 use posttrain_lora::{AdapterView, RowAdapters};
+use posttrain_loss::{Head, HeadOptions, TokenScores};
 use posttrain_model::{Decoder, PackedAttention, Packing, Sequence};
 use tch::Tensor;
 

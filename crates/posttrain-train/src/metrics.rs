@@ -155,7 +155,8 @@ impl MetricsLog {
 
 /// Appends a value as a line of JSON.
 pub(crate) fn append_line(file: &mut File, path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let line = serde_json::to_string(value).map_err(|source| TrainError::Json { path: path.into(), line: 0, source })?;
+    let line =
+        serde_json::to_string(value).map_err(|source| TrainError::Json { path: path.into(), line: 0, source })?;
     file.write_all((line + "\n").as_bytes()).map_err(TrainError::io(path))
 }
 

@@ -1,5 +1,6 @@
 //! The loop: sample, score, compare, train; evaluate and keep the best.
 
+use crate::TrainError;
 use crate::batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
 use crate::checkpoint::{BestStep, RunState};
 use crate::config::{RlConfig, TruncatedCompletions};
@@ -11,10 +12,9 @@ use crate::policy::{Policy, PromptStyle};
 use crate::rollout::{Rollout, Sampling, Scored, ScoredGroup, Wanted};
 use crate::seed::derive_seed;
 use crate::trainer::{ForwardBackward, OptimStep, PolicySnapshot, Trainer};
-use crate::TrainError;
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
-use posttrain_loss::Advantages;
 use posttrain_lora::load_peft;
+use posttrain_loss::Advantages;
 use posttrain_reward::Reward;
 use posttrain_rollout::{FinishReason, SamplingParams};
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,10 @@ impl<'m> RlRun<'m> {
             metrics.append(&record)?;
             observer.see(&Event::Step { record: &record, steps: config.steps });
             state.seconds += started.elapsed().as_secs_f64();
-            if state.step % config.checkpoint_every == 0 || state.step == config.steps || self.stop.load(Ordering::Relaxed) {
+            if state.step.is_multiple_of(config.checkpoint_every)
+                || state.step == config.steps
+                || self.stop.load(Ordering::Relaxed)
+            {
                 state.save(&state_folder, &trainer, config)?;
                 trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
             }
@@ -198,7 +201,10 @@ impl<'m> RlRun<'m> {
     ) -> Result<(StepRecord, Rollout, Advantages), TrainError> {
         let started = Instant::now();
         let snapshot = trainer.snapshot()?;
-        let seeded = |row| SamplingParams { seed: derive_seed(self.config.seed, "sample", step, row), ..self.config.sampling.clone() };
+        let seeded = |row| SamplingParams {
+            seed: derive_seed(self.config.seed, "sample", step, row),
+            ..self.config.sampling.clone()
+        };
         let params = (0..examples.len() as u64).map(seeded).collect();
         let (samples, phase) = (self.config.group_size, Phase::Sampling);
         let wanted = Wanted { snapshot: Some(&snapshot), examples, samples, params, phase };
@@ -272,7 +278,7 @@ impl<'m> RlRun<'m> {
         validation: &[Example],
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>, TrainError> {
-        let due = state.step % self.config.evaluation.every == 0 || state.step == self.config.steps;
+        let due = state.step.is_multiple_of(self.config.evaluation.every) || state.step == self.config.steps;
         if !due || validation.is_empty() {
             return Ok(None);
         }
@@ -394,7 +400,8 @@ fn describe_rollout(record: &mut StepRecord, rollout: &Rollout, advantages: &Adv
     record.completions = count;
     record.completion_tokens = share(lengths().sum(), count);
     record.completion_tokens_max = lengths().max().unwrap_or(0);
-    record.truncated = share(completions().filter(|c| c.completion.finish_reason == FinishReason::Length).count(), count);
+    record.truncated =
+        share(completions().filter(|c| c.completion.finish_reason == FinishReason::Length).count(), count);
     record.seconds_sampling = rollout.seconds_sampling;
     record.seconds_reward = rollout.seconds_reward;
     record.sampled_tokens_per_second = rollout.sampled_tokens as f64 / rollout.seconds_sampling.max(1e-9);

@@ -1,9 +1,9 @@
 //! Sampling groups and scoring each completion the moment that it is finished.
 
+use crate::TrainError;
 use crate::observer::{Event, Observer, Phase};
 use crate::policy::{Policy, PromptStyle};
 use crate::trainer::PolicySnapshot;
-use crate::TrainError;
 use posttrain_data::Example;
 use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Termination};
 use posttrain_rollout::{Completion, Engine, EngineConfig, FinishReason, Outcome, Request, SamplingParams};
@@ -85,7 +85,8 @@ impl Sampling<'_> {
         for (example, params) in wanted.examples.iter().zip(&wanted.params) {
             let prompt = self.policy.prompt(self.style, &example.question)?;
             let (adapter, version) = wanted.snapshot.map_or((None, 0), |s| (Some(s.adapter.clone()), s.version));
-            engine.submit(Request::new(prompt.clone(), params.clone()).samples(wanted.samples).policy(adapter, version));
+            engine
+                .submit(Request::new(prompt.clone(), params.clone()).samples(wanted.samples).policy(adapter, version));
             prompts.push(prompt);
         }
         Ok(prompts)

@@ -7,10 +7,10 @@ use crate::logprobs::score_sequences;
 use crate::micro_batch::{MicroBatch, micro_batches};
 use crate::seed::derive_seed;
 use crate::{TrainError, folder};
+use posttrain_lora::{Adapter, AdapterView, LoraConfig, RowAdapters, load_peft, save_peft};
 use posttrain_loss::{
     Head, HeadOptions, PolicyBatch, PolicyMetrics, PolicyObjective, PolicyStep, TokenAdvantages, surrogate,
 };
-use posttrain_lora::{Adapter, AdapterView, LoraConfig, RowAdapters, load_peft, save_peft};
 use posttrain_model::{Decoder, PackedAttention, Packing};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -131,8 +131,12 @@ impl<'m> Trainer<'m> {
         let only_policy = objective.kl.is_none() && objective.entropy_coefficient == 0.0;
         let skip = self.config.dead_groups == DeadGroups::Skip && only_policy;
         let micro = micro_batches(batch, self.config.micro_batch_tokens, |c| !skip || c.advantage != 0.0);
-        let mut outcome =
-            ForwardBackward { loss: 0.0, metrics: PolicyMetrics::default(), computed_tokens: 0, micro_batches: micro.len() };
+        let mut outcome = ForwardBackward {
+            loss: 0.0,
+            metrics: PolicyMetrics::default(),
+            computed_tokens: 0,
+            micro_batches: micro.len(),
+        };
         for (index, part) in micro.iter().enumerate() {
             self.micro_step(part, index as u64, batch, objective, &mut outcome)?;
         }
@@ -236,9 +240,13 @@ impl<'m> Trainer<'m> {
         let targets = device(packing.targets())?;
         let reference = objective.kl.map(|_| self.reference_logprobs(&packing)).transpose()?;
         let fields = Fields::of(micro);
-        let head = Head::new(self.model.head(), HeadOptions { temperature: self.config.temperature, ..HeadOptions::default() })?;
+        let head = Head::new(
+            self.model.head(),
+            HeadOptions { temperature: self.config.temperature, ..HeadOptions::default() },
+        )?;
         let batch = fields.batch(reference.as_deref());
-        let scored = head.policy_step(&hidden, &targets, PolicyStep { objective, batch: &batch, totals: step.totals() })?;
+        let scored =
+            head.policy_step(&hidden, &targets, PolicyStep { objective, batch: &batch, totals: step.totals() })?;
         surrogate(&hidden, &scored.gradients.hidden)?.f_backward()?;
         outcome.loss += scored.outcome.loss();
         outcome.metrics.merge(&scored.outcome.metrics);

@@ -1,9 +1,10 @@
 //! Advantages and losses against TRL's `GRPOTrainer._compute_loss`, with gradients (`fixtures/grpo`).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use posttrain_lora::read_tensors;
 use posttrain_loss::{
     AdvantageConfig, Aggregation, KlEstimator, KlPenalty, PolicyBatch, PolicyLoss, PolicyObjective, TokenAdvantages,
 };
-use posttrain_lora::read_tensors;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -27,7 +28,8 @@ fn close(got: &[f32], expected: &[f32], what: &str) {
 #[test]
 fn advantages_are_trls() {
     let golden = golden();
-    let rewards: Vec<Option<f32>> = floats(&golden["rewards"]).into_iter().map(|r| (!r.is_nan()).then_some(r)).collect();
+    let rewards: Vec<Option<f32>> =
+        floats(&golden["rewards"]).into_iter().map(|r| (!r.is_nan()).then_some(r)).collect();
     for (config, name) in [
         (AdvantageConfig::GroupNormalised { epsilon: 1e-4 }, "group"),
         (AdvantageConfig::GroupMean {}, "none"),
@@ -35,7 +37,8 @@ fn advantages_are_trls() {
     ] {
         let got = config.advantages(&rewards, &[3; 4]).unwrap().values;
         // TRL makes a missing reward's advantage NaN; here it is 0 and counted.
-        let expected = floats(&golden[&format!("advantages.{name}")]).into_iter().map(|a| if a.is_nan() { 0.0 } else { a });
+        let expected =
+            floats(&golden[&format!("advantages.{name}")]).into_iter().map(|a| if a.is_nan() { 0.0 } else { a });
         close(&got, &expected.collect::<Vec<_>>(), name);
     }
 }
@@ -53,7 +56,8 @@ fn losses_and_gradients_are_trls() {
         ("dr_grpo", clip(0.2), Aggregation::ConstantLength { tokens: 6 }, None),
     ];
     let mask: Vec<bool> = floats(&golden["mask"]).into_iter().map(|m| m != 0.0).collect();
-    let advantages = floats(&golden["advantages.group"]).into_iter().map(|a| if a.is_nan() { 0.0 } else { a }).collect::<Vec<_>>();
+    let advantages =
+        floats(&golden["advantages.group"]).into_iter().map(|a| if a.is_nan() { 0.0 } else { a }).collect::<Vec<_>>();
     for (name, loss, aggregation, kl) in cases {
         let objective = PolicyObjective { loss, aggregation, kl, entropy_coefficient: 0.0 };
         let (old, reference) = (floats(&golden["old_logprobs"]), floats(&golden["reference_logprobs"]));

@@ -1,7 +1,8 @@
 //! The primitives' promises, on a small random model.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_loss::PolicyObjective;
 use posttrain_lora::LoraConfig;
+use posttrain_loss::PolicyObjective;
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_train::{DeadGroups, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion, TrainingGroup};
 use proptest::prelude::*;
@@ -91,8 +92,11 @@ fn a_positive_advantage_makes_its_completion_likelier() {
     let model = model();
     let mut trainer = trainer(&model, 4096);
     let batch = batch(&[(3, vec![4, 4])]);
-    let texts: Vec<Vec<i64>> =
-        batch.groups()[0].completions.iter().map(|c| [batch.groups()[0].prompt.clone(), c.tokens.clone()].concat()).collect();
+    let texts: Vec<Vec<i64>> = batch.groups()[0]
+        .completions
+        .iter()
+        .map(|c| [batch.groups()[0].prompt.clone(), c.tokens.clone()].concat())
+        .collect();
     let total = |trainer: &Trainer| -> Vec<f32> {
         let view = trainer.adapter().snapshot(Kind::Float).unwrap();
         let scores = posttrain_train::score_texts(&model, Some(&view), &texts).unwrap();
