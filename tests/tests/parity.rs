@@ -29,7 +29,8 @@ fn sampled(model: &Decoder, trainer: &Trainer, prompt: &[i64], temperature: f64)
     completions
 }
 
-/// At T ≠ 1, with a trained adapter, in f32: within 1e-3 nats. In bf16, whose logits have eight bits: 0.05 on average.
+/// At T ≠ 1, with a trained adapter, in f32: within 1e-3 nats. In bf16, whose logits have eight bits: 0.1 on
+/// average (transformers' own bf16 is 0.07 from f64 on this model).
 #[test]
 fn sampled_logprobs_are_the_trainers() {
     let Some(path) = demo_model() else { return };
@@ -37,7 +38,7 @@ fn sampled_logprobs_are_the_trainers() {
     let (tokenizer, template) = (checkpoint.tokenizer().unwrap(), checkpoint.chat_template().unwrap());
     let prompt = template.encode(&tokenizer, &[Message::user("What is 7 + 5?")], true).unwrap();
     let temperature = 0.8;
-    for (kind, mean_bound, worst_bound) in [(Kind::Float, 1e-4, 1e-3), (Kind::BFloat16, 0.05, 0.6)] {
+    for (kind, mean_bound, worst_bound) in [(Kind::Float, 1e-4, 1e-3), (Kind::BFloat16, 0.1, 0.6)] {
         let model = checkpoint.decoder(kind, Device::Cpu).unwrap();
         let config = TrainerConfig { temperature, dead_groups: DeadGroups::Compute, ..TrainerConfig::default() };
         let lora = LoraConfig { rank: 8, ..LoraConfig::default() };

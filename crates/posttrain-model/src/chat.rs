@@ -2,6 +2,7 @@
 
 use crate::{ModelError, TextTokenizer};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,8 @@ const FUEL: u64 = 10_000_000;
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    begin: Option<String>,
+    end: Option<String>,
 }
 
 impl ChatTemplate {
@@ -62,10 +65,16 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", tojson);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let compiled = environment.add_template_owned("chat", without_generation_marks(source));
         compiled.map_err(|source| ModelError::Template { source })?;
-        Ok(Self { environment })
+        Ok(Self { environment, begin: None, end: None })
+    }
+
+    /// The same with the tokens that a template knows as `bos_token` and `eos_token`.
+    pub fn with_tokens(self, begin: Option<String>, end: Option<String>) -> Self {
+        Self { begin, end, ..self }
     }
 
     /// The text of a conversation; with `generation_prompt` it ends where the assistant's answer begins.
@@ -77,8 +86,14 @@ impl ChatTemplate {
         let messages: Value = messages.iter().map(Message::to_value).collect();
         // transformers passes these two as None; templates test for them.
         let none = || Value::from(());
-        let context =
-            context! { messages, add_generation_prompt => generation_prompt, tools => none(), documents => none() };
+        let context = context! {
+            messages,
+            add_generation_prompt => generation_prompt,
+            bos_token => self.begin.as_deref(),
+            eos_token => self.end.as_deref(),
+            tools => none(),
+            documents => none(),
+        };
         template.and_then(|t| t.render(context)).map_err(|source| ModelError::Template { source })
     }
 
@@ -151,6 +166,30 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
+/// Python's `json.dumps(value, ensure_ascii=False)`: the engine's own filter also escapes what HTML would read.
+fn tojson(value: &Value, indent: Option<Value>, args: Kwargs) -> Result<Value, Error> {
+    let json = minijinja::filters::tojson(value, indent, args)?.to_string();
+    Ok(Value::from_safe_string(without_html_escapes(&json)))
+}
+
+fn without_html_escapes(json: &str) -> String {
+    const ESCAPES: [(&str, char); 4] = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
+    let (mut out, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        // An escape that is none of the four is two characters at least; the second may be a backslash of its own.
+        let escape = ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape));
+        let length = escape.map_or(2.min(rest.len()), |(escape, _)| escape.len());
+        match escape {
+            Some((_, character)) => out.push(*character),
+            None => out.push_str(&rest[..length]),
+        }
+        rest = &rest[length..];
+    }
+    out + rest
+}
+
 fn strftime_now(format: String) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();
@@ -184,6 +223,13 @@ mod tests {
     fn special_text_is_marked_and_the_rest_left() {
         let special = vec!["<|im|>".to_string(), "<|im|>x".to_string()];
         assert_eq!(marked("a<|im|>xé<|im|>", &special, '#'), "a#<|im|>x#é#<|im|>#");
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        let template = ChatTemplate::new("{{ messages[0].content | tojson }}").unwrap();
+        let rendered = template.render(&[Message::user("<b> & 'é' \\u003c \"q\"\n")], false).unwrap();
+        assert_eq!(rendered, r#""<b> & 'é' \\u003c \"q\"\n""#);
     }
 
     #[test]

@@ -101,12 +101,21 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError::NoTemplate`] if there is none; [`ModelError::Template`] if it is broken.
     pub fn chat_template(&self) -> Result<ChatTemplate, ModelError> {
-        let source = match self.format {
-            Format::Folder => folder_template(&self.path)?,
+        let (source, begin, end) = match self.format {
+            Format::Folder => (
+                folder_template(&self.path)?,
+                folder_token(&self.path, "bos_token")?,
+                folder_token(&self.path, "eos_token")?,
+            ),
             #[cfg(feature = "gguf")]
-            Format::Gguf => GgufFile::open(&self.path)?.chat_template().map(str::to_string),
+            Format::Gguf => {
+                let file = GgufFile::open(&self.path)?;
+                let token = |name: &str| file.special_token(name).map(str::to_string);
+                (file.chat_template().map(str::to_string), token("bos"), token("eos"))
+            }
         };
-        ChatTemplate::new(&source.ok_or_else(|| ModelError::NoTemplate { path: self.path.clone() })?)
+        let source = source.ok_or_else(|| ModelError::NoTemplate { path: self.path.clone() })?;
+        Ok(ChatTemplate::new(&source)?.with_tokens(begin, end))
     }
 }
 
@@ -156,6 +165,17 @@ fn folder_template(folder: &Path) -> Result<Option<String>, ModelError> {
             .map(str::to_string),
         _ => None,
     })
+}
+
+/// A special token of `tokenizer_config.json`, written as a text or as an object with a `content`.
+fn folder_token(folder: &Path, name: &str) -> Result<Option<String>, ModelError> {
+    let file = folder.join("tokenizer_config.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let json = read_json(&file)?;
+    let token = json.get(name).map(|t| t.get("content").unwrap_or(t));
+    Ok(token.and_then(Value::as_str).map(str::to_string))
 }
 
 fn read_json(path: &Path) -> Result<Value, ModelError> {

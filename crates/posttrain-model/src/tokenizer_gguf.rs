@@ -47,6 +47,12 @@ impl GgufFile {
         self.optional_text("tokenizer.chat_template")
     }
 
+    /// The text of a special token (`bos`, `eos`), if the file names one.
+    pub(crate) fn special_token(&self, name: &str) -> Option<&str> {
+        let id = self.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
+        self.texts("tokenizer.ggml.tokens").ok()?.get(usize::try_from(id).ok()?).copied()
+    }
+
     fn added_tokens(&self, tokens: &[&str]) -> Vec<Value> {
         let types = self.integers("tokenizer.ggml.token_type").unwrap_or_default();
         let kinds = tokens.iter().zip(types).enumerate();

@@ -91,15 +91,17 @@ fn the_same_seed_gives_the_same_numbers_and_it_learns() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let (train, held_out) = (examples(0..40), examples(40..60));
     let mut before = 0.0;
+    // Without dropout, which the sampler does not apply, trainer and sampler agree to f32's rounding.
+    let config = || RlConfig { lora: LoraConfig { dropout: 0.0, ..config(1).lora }, ..config(20) };
     for name in ["a", "b"] {
-        let run = world.run(config(20), &dir.path().join(name), reward());
+        let run = world.run(config(), &dir.path().join(name), reward());
         before = run.evaluate("base", None, &held_out, EvaluationMode::Sampled, &mut Silent).unwrap().sampled.accuracy;
         assert!(run.train(&train, &held_out, &mut Silent).unwrap().complete);
     }
     let (a, b) = (records(&dir.path().join("a")), records(&dir.path().join("b")));
     assert_eq!(a, b);
     assert_eq!(a.len(), 20);
-    let run = world.run(config(20), &dir.path().join("a"), reward());
+    let run = world.run(config(), &dir.path().join("a"), reward());
     let best = dir.path().join("a/best");
     let after = run.evaluate("best", Some(&best), &held_out, EvaluationMode::Sampled, &mut Silent).unwrap();
     assert!(after.sampled.accuracy > before + 0.3, "{before} {after:?}");
@@ -146,7 +148,7 @@ fn another_configuration_in_the_same_folder_is_refused_by_field() {
     world.run(config(2), dir.path(), reward()).train(&train, &[], &mut Silent).unwrap();
     let other = RlConfig { learning_rate: 0.5, ..config(2) };
     let error = world.run(other, dir.path(), reward()).train(&train, &[], &mut Silent).unwrap_err().to_string();
-    assert!(error.contains("learning_rate") && error.contains("0.02") && error.contains("0.5"), "{error}");
+    assert!(error.contains("`learning_rate` was 0.005, is now 0.5"), "{error}");
 }
 
 #[test]
