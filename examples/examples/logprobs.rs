@@ -10,7 +10,6 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use examples::{LoadedModel, ModelArgs, log_to_stderr, read_lines};
-use posttrain::lora::load_peft;
 use posttrain::model::Message;
 use posttrain::train::score_texts;
 use serde::{Deserialize, Serialize};
@@ -50,8 +49,7 @@ fn main() -> Result<()> {
     let texts: Vec<Text> = read_lines(std::io::stdin().lock())?;
     let model = LoadedModel::open(&args.model.config())?;
     let decoder = &model.decoder;
-    let adapter = args.adapter.as_ref().map(|dir| load_peft(dir, decoder.modules(), decoder.device())).transpose()?;
-    let view = adapter.as_ref().map(|adapter| adapter.snapshot(decoder.kind())).transpose()?;
+    let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
     let mut out = std::io::stdout().lock();
     for (index, text) in texts.into_iter().enumerate() {
         let tokens = match text {
@@ -60,7 +58,7 @@ fn main() -> Result<()> {
                 model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?
             }
         };
-        let scores = score_texts(decoder, view.as_ref(), std::slice::from_ref(&tokens))
+        let scores = score_texts(decoder, adapter.as_deref(), std::slice::from_ref(&tokens))
             .with_context(|| format!("text {} of standard input", index + 1))?;
         let logprobs = std::iter::once(None).chain(scores[0].logprobs.iter().copied().map(Some)).collect();
         serde_json::to_writer(&mut out, &Scored { tokens, logprobs })?;

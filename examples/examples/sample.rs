@@ -12,14 +12,12 @@
 use anyhow::Result;
 use clap::Parser;
 use examples::{LoadedModel, ModelArgs, log_to_stderr, read_lines};
-use posttrain::lora::load_peft;
 use posttrain::model::Message;
 use posttrain::rollout::{Engine, EngineConfig, FinishReason, Outcome, Request, SamplingParams};
 use posttrain::train::derive_seed;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 /// Samples completions of the conversations on standard input.
 #[derive(Parser)]
@@ -120,8 +118,7 @@ fn main() -> Result<()> {
     let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
     let model = LoadedModel::open(&args.model.config())?;
     let decoder = &model.decoder;
-    let adapter = args.adapter.as_ref().map(|dir| load_peft(dir, decoder.modules(), decoder.device())).transpose()?;
-    let view = adapter.as_ref().map(|a| a.snapshot(decoder.kind()).map(Rc::new)).transpose()?;
+    let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
     let mut engine = Engine::new(decoder, Some(&model.tokenizer), EngineConfig::default())?;
     for (index, prompt) in prompts.iter().enumerate() {
         let tokens = match prompt {
@@ -130,7 +127,7 @@ fn main() -> Result<()> {
                 model.template.encode(&model.tokenizer, messages, true)?
             }
         };
-        engine.submit(Request::new(tokens, args.params(index)).samples(args.samples).policy(view.clone(), 0));
+        engine.submit(Request::new(tokens, args.params(index)).samples(args.samples).policy(adapter.clone(), 0));
     }
     let mut outcomes = Vec::new();
     engine.run(|outcome| outcomes.push(outcome))?;

@@ -2,12 +2,14 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
+use posttrain::lora::{AdapterView, load_peft};
 use posttrain::model::{
     ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, TextTokenizer, select_device, select_kind,
 };
 use posttrain::train::Policy;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Which model, where, in what kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +78,15 @@ impl LoadedModel {
             tokenizer: checkpoint.tokenizer()?,
             template: checkpoint.chat_template()?,
         })
+    }
+
+    /// An adapter from a PEFT folder, in the kind that the model computes in.
+    ///
+    /// # Errors
+    /// What is wrong with its files, or where it does not fit the model.
+    pub fn adapter(&self, dir: &Path) -> Result<Rc<AdapterView>> {
+        let adapter = load_peft(dir, self.decoder.modules(), self.decoder.device())?;
+        Ok(Rc::new(adapter.snapshot(self.decoder.kind())?))
     }
 
     /// The model as a policy sees it.

@@ -6,7 +6,7 @@ use posttrain::model::{Checkpoint, Decoder, PackedAttention, Packing, Sequence};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
-use tests::workspace;
+use tests::{skipped, workspace};
 
 const CASES: [&str; 3] = ["all_linear", "rslora_qv", "patterns"];
 
@@ -79,8 +79,7 @@ fn gradients_of_the_summed_logprobs_are_pefts() {
 #[test]
 fn what_we_write_peft_loads_to_the_same_logits() {
     let Ok(python) = std::env::var("POSTTRAIN_PEERS_PYTHON") else {
-        eprintln!("SKIPPED: set POSTTRAIN_PEERS_PYTHON to a Python that has peft 0.21 to load our adapters there");
-        return;
+        return skipped("set POSTTRAIN_PEERS_PYTHON to a Python that has peft 0.21 to load our adapters there");
     };
     let (model, dir) = (base(), tempfile::tempdir().unwrap());
     let inputs: Vec<_> =

@@ -98,7 +98,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
 
-    /// The bytes that TensorBoard's own writer gives for the version event at time 0 (checked with tensorboard 2.20).
+    /// A version event is 24 bytes, whose header every TensorFlow event file begins with. (TensorBoard 2.21 reads the files.)
     #[test]
     fn the_first_frame_is_tensorboards() {
         let dir = tempfile::tempdir().unwrap();

@@ -241,7 +241,9 @@ impl<'m> RlRun<'m> {
         learning_rate: f64,
     ) -> Result<(ForwardBackward, Option<OptimStep>), TrainError> {
         let passes = trainer.forward_backward(batch, &self.config.objective)?;
-        let optim = if passes.micro_batches > 0 { Some(trainer.optim_step(learning_rate)?) } else { None };
+        let objective = &self.config.objective;
+        let moves = batch.has_signal() || objective.kl.is_some() || objective.entropy_coefficient > 0.0;
+        let optim = if moves { Some(trainer.optim_step(learning_rate)?) } else { None };
         Ok((passes, optim))
     }
 
