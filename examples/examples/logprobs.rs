@@ -31,7 +31,7 @@ struct Args {
 
 /// A text as tokens or as a conversation.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`")]
 enum Text {
     Tokens { tokens: Vec<i64> },
     Messages { messages: Vec<Message> },

@@ -105,9 +105,11 @@ impl DataConfig {
 fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
-    let config = open_config(&args)?;
+    let config = read_config(&args)?;
     let data = config.data.examples()?;
     let model = LoadedModel::open(&config.model)?;
+    config.rl.lora.select(model.decoder.modules())?;
+    keep_config(&args, &config)?;
     let folder = args.out.join(&config.name);
     let reward = Arc::new(config.reward.clone().build()?.into_reward());
     let base = config.model.path.display().to_string();
@@ -140,25 +142,38 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Reads the configuration and keeps it, as resolved, in the run's folder; a folder that was begun with another one is
-/// refused.
-fn open_config(args: &Args) -> Result<Config> {
+/// Reads the configuration and checks what can be checked before anything is loaded.
+fn read_config(args: &Args) -> Result<Config> {
     let named = || args.config.display().to_string();
     let text = std::fs::read_to_string(&args.config).with_context(named)?;
     let config: Config = toml::from_str(&text).with_context(named)?;
     config.rl.validate().with_context(named)?;
-    if config.name.is_empty() || config.name.contains(['/', '\\', '\0']) || config.name.starts_with('.') {
-        bail!("{}: `name` must be a plain folder name, got `{}`", named(), config.name);
+    if config.name.is_empty() || !config.name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+        bail!("{}: `name` must be letters, digits, - and _, got {:?}", named(), config.name);
     }
-    let resolved = toml::to_string(&config)?;
+    if config.data.sizes.test == 0 {
+        bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report without a test", named());
+    }
+    Ok(config)
+}
+
+/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another one is refused.
+fn keep_config(args: &Args, config: &Config) -> Result<()> {
+    let resolved = toml::to_string(config)?;
     let kept = args.out.join("config.toml");
-    let old = std::fs::read_to_string(&kept).unwrap_or_else(|_| resolved.clone());
-    if let Some((was, now)) = old.lines().zip(resolved.lines()).find(|(was, now)| was != now) {
-        bail!("{}: the run was begun with `{was}`, {} has `{now}`; give another --out", kept.display(), named());
+    if let Ok(old) = std::fs::read_to_string(&kept) {
+        if old == resolved {
+            return Ok(());
+        }
+        let (mut was, mut now) = (old.lines(), resolved.lines());
+        let differ = std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
+        let (was, now) = differ.into_iter().find(|(was, now)| was != now).unwrap_or_default();
+        let (was, now) = (was.unwrap_or("nothing"), now.unwrap_or("nothing"));
+        let path = args.config.display();
+        bail!("{}: the run was begun with `{was}` where {path} has `{now}`; give another --out", kept.display());
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    write(&kept, &resolved)?;
-    Ok(config)
+    write(&kept, &resolved)
 }
 
 fn evaluated_once(

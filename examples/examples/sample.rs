@@ -34,7 +34,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     min_tokens: usize,
     /// 0 takes the most probable token every time.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Keep the K most probable tokens.
     #[arg(long)]
@@ -52,13 +52,13 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Completions of each prompt.
-    #[arg(short = 'n', long, default_value_t = 1)]
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = at_least_one)]
     samples: usize,
 }
 
 /// A prompt as a conversation or as tokens.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`")]
 enum Prompt {
     Messages { messages: Vec<Message> },
     List(Vec<Message>),
@@ -98,6 +98,10 @@ impl Args {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number, at least 1".into())
+}
+
 fn line(outcome: Outcome) -> Line {
     match outcome.result {
         Ok(c) => Line::Completion {
@@ -115,6 +119,7 @@ fn line(outcome: Outcome) -> Line {
 fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
+    args.params(0).validate()?;
     let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
     let model = LoadedModel::open(&args.model.config())?;
     let decoder = &model.decoder;

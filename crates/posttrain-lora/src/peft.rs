@@ -54,7 +54,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
         let module = &modules[index];
         let a = take(&mut tensors, &weights, &module.path, "A")?;
         let b = take(&mut tensors, &weights, &module.path, "B")?;
-        check_factors(&weights, module, &a, &b)?;
+        check_factors(&weights, module, file.rank_of(&module.path), [&a, &b])?;
         let scale = file.scale_of(&module.path, a.size()[0]);
         pairs[index] = Some(LoraPair { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale });
     }
@@ -69,9 +69,8 @@ fn take(tensors: &mut BTreeMap<String, Tensor>, path: &Path, module: &str, half:
     tensors.remove(&name).ok_or(LoraError::MissingTensor { path: path.into(), name })
 }
 
-fn check_factors(path: &Path, module: &ModuleSpec, a: &Tensor, b: &Tensor) -> Result<(), LoraError> {
-    let rank = a.size().first().copied().unwrap_or(0);
-    let wanted = [("A", a, [rank.max(1), module.in_features]), ("B", b, [module.out_features, rank.max(1)])];
+fn check_factors(path: &Path, module: &ModuleSpec, rank: i64, [a, b]: [&Tensor; 2]) -> Result<(), LoraError> {
+    let wanted = [("A", a, [rank, module.in_features]), ("B", b, [module.out_features, rank])];
     for (half, tensor, expected) in wanted {
         if tensor.size() != expected {
             let name = format!("{PREFIX}{}.lora_{half}.weight", module.path);
@@ -145,6 +144,7 @@ fn patterns(adapter: &Adapter) -> (Map<String, Value>, Map<String, Value>) {
 /// What `adapter_config.json` says.
 struct PeftConfig {
     config: LoraConfig,
+    ranks: Vec<(regex::Regex, f64)>,
     alphas: Vec<(regex::Regex, f64)>,
 }
 
@@ -162,7 +162,13 @@ impl PeftConfig {
             target_modules: targets(path, &fields)?,
         };
         config.validate()?;
-        Ok(Self { config, alphas: alpha_patterns(path, &fields)? })
+        let ranks = patterns_of(path, &fields, "rank_pattern")?;
+        Ok(Self { config, ranks, alphas: patterns_of(path, &fields, "alpha_pattern")? })
+    }
+
+    fn rank_of(&self, module: &str) -> i64 {
+        let special = self.ranks.iter().find(|(pattern, _)| pattern.is_match(module));
+        special.map_or(self.config.rank, |&(_, rank)| rank as i64)
     }
 
     fn scale_of(&self, module: &str, rank: i64) -> f64 {
@@ -225,9 +231,9 @@ fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, Lo
 }
 
 /// PEFT matches a pattern's key as `(.*\.)?(key)$`.
-fn alpha_patterns(path: &Path, fields: &Map<String, Value>) -> Result<Vec<(regex::Regex, f64)>, LoraError> {
+fn patterns_of(path: &Path, fields: &Map<String, Value>, name: &str) -> Result<Vec<(regex::Regex, f64)>, LoraError> {
     let expected = "a table of patterns to numbers";
-    let Some(table) = optional(path, fields, "alpha_pattern", expected, Value::as_object)? else {
+    let Some(table) = optional(path, fields, name, expected, Value::as_object)? else {
         return Ok(Vec::new());
     };
     let mut patterns = Vec::with_capacity(table.len());
@@ -235,7 +241,7 @@ fn alpha_patterns(path: &Path, fields: &Map<String, Value>) -> Result<Vec<(regex
         let regex = regex::Regex::new(&format!(r"^(.*\.)?({key})$")).ok();
         match regex.zip(value.as_f64()) {
             Some(pattern) => patterns.push(pattern),
-            None => return Err(unsupported(path, "alpha_pattern", expected, value)),
+            None => return Err(unsupported(path, name, expected, value)),
         }
     }
     Ok(patterns)
@@ -300,6 +306,8 @@ mod tests {
             assert!(load_error(dir.path()).contains(field));
             saved(dir.path());
         }
+        edit(dir.path(), "r", json!(8));
+        assert!(load_error(dir.path()).contains("expected shape [8, 4], got shape [2, 4]"));
         edit(dir.path(), "r", json!("two"));
         assert!(load_error(dir.path()).contains("`r`"));
     }

@@ -94,11 +94,23 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Lo
 pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> Result<(), LoraError> {
     let io = |source| LoraError::Io { path: path.into(), source };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io)?;
+    let mut file = as_readable_as_others(&mut tempfile::Builder::new()).tempfile_in(parent).map_err(io)?;
     std::io::Write::write_all(&mut file, bytes).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     Ok(())
+}
+
+/// A temporary file is its owner's alone; what is renamed into place is for every reader that the umask allows.
+#[cfg(unix)]
+fn as_readable_as_others<'a, 'b>(builder: &'a mut tempfile::Builder<'b, 'b>) -> &'a mut tempfile::Builder<'b, 'b> {
+    use std::os::unix::fs::PermissionsExt;
+    builder.permissions(std::fs::Permissions::from_mode(0o666))
+}
+
+#[cfg(not(unix))]
+fn as_readable_as_others<'a, 'b>(builder: &'a mut tempfile::Builder<'b, 'b>) -> &'a mut tempfile::Builder<'b, 'b> {
+    builder
 }
 
 struct Stored {

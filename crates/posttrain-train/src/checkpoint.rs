@@ -68,7 +68,7 @@ impl RunState {
     }
 }
 
-/// The configuration without what may change while a run goes on: how long it is to be, and where files are written.
+/// The configuration without what does not touch the numbers: how often a state is saved, how many samples are logged.
 fn as_json(config: &RlConfig) -> Result<Value, TrainError> {
     let free = RlConfig { logged_samples: 0, checkpoint_every: 1, ..config.clone() };
     serde_json::to_value(free).map_err(|source| TrainError::Json { path: RUN.into(), line: 0, source })

@@ -17,7 +17,9 @@ pub struct TrainerConfig {
     pub max_grad_norm: f64,
     /// Tokens of one forward and backward pass, 1 and up: what bounds the memory of activations.
     pub micro_batch_tokens: usize,
-    /// The temperature that the completions were sampled at: the trainer's log-probabilities are under the same.
+    /// The temperature that the completions were sampled at: the trainer's log-probabilities are under the same. Not a
+    /// field of a file: a run takes it from its sampling.
+    #[serde(skip)]
     pub temperature: f64,
     /// What becomes of completions whose advantage is 0.
     pub dead_groups: DeadGroups,
@@ -82,7 +84,7 @@ impl Default for EvaluationConfig {
 pub struct RlConfig {
     /// Seed of everything: data order, adapter, sampling, dropout.
     pub seed: u64,
-    /// Optimiser steps, 1 and up.
+    /// Steps, 1 and up: rollout, scoring, training. One without any signal takes no optimiser step.
     pub steps: u64,
     /// Prompts a step, `P`, 1 and up.
     pub prompts: u64,
@@ -178,8 +180,6 @@ impl RlConfig {
         let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
         TrainError::check("sampling", !truncated, expected, "truncated")?;
         TrainError::check("sampling.temperature", s.temperature > 0.0, "above 0 in training", s.temperature)?;
-        let same = s.temperature == self.trainer.temperature;
-        TrainError::check("trainer.temperature", same, "the sampling temperature", self.trainer.temperature)?;
         s.validate().map_err(|e| TrainError::Config { field: "sampling", expected: "in range", got: e.to_string() })
     }
 }

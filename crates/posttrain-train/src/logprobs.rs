@@ -3,7 +3,7 @@
 use crate::TrainError;
 use posttrain_lora::{AdapterView, RowAdapters};
 use posttrain_loss::{Head, HeadOptions, TokenScores};
-use posttrain_model::{Decoder, PackedAttention, Packing, Sequence};
+use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
 use tch::Tensor;
 
 /// One text's log-probabilities.
@@ -35,7 +35,12 @@ pub fn score_texts(
     texts: &[Vec<i64>],
 ) -> Result<Vec<TextScores>, TrainError> {
     let mut all = Vec::with_capacity(texts.len());
+    let vocab = model.config().vocab_size;
     for text in texts {
+        if let Some(token) = text.iter().find(|t| !(0..vocab).contains(*t)) {
+            let (expected, got) = (format!("token ids from 0 below {vocab}"), token.to_string());
+            return Err(ModelError::Argument { argument: "texts", expected, got }.into());
+        }
         let (first, rest) = text.split_at(text.len().min(1));
         let packing = Packing::new(&[Sequence { prompt: first.to_vec(), completions: vec![rest.to_vec()] }])?;
         let (logprobs, entropy) = match rest.is_empty() {

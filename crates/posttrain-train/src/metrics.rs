@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line of `metrics.jsonl`.
 ///
-/// Times, rates and memory depend on the machine; everything else is the same for the same seed.
+/// Times, rates and memory differ from run to run; everything else is the same for the same seed on the same machine,
+/// device and kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepRecord {
@@ -25,7 +26,7 @@ pub struct StepRecord {
     pub reward_std: f64,
     /// Share of groups with unequal rewards: the others teach nothing.
     pub groups_with_signal: f64,
-    /// Share of completions without a reward, by cause.
+    /// Completions without a reward, counted by cause.
     pub reward_failures: BTreeMap<String, usize>,
     /// Completions sampled.
     pub completions: usize,
@@ -169,12 +170,13 @@ pub(crate) fn keep_lines<T: serde::de::DeserializeOwned>(
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+    // Bytes, not text: the last line may be torn within a character.
+    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let (mut kept, mut end) = (Vec::new(), 0);
-    let mut lines = text.split_inclusive('\n').enumerate().peekable();
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
-        match serde_json::from_str::<T>(line) {
-            Ok(value) if line.ends_with('\n') && keep(&value) => {
+        match serde_json::from_slice::<T>(line) {
+            Ok(value) if line.ends_with(b"\n") && keep(&value) => {
                 kept.push(value);
                 end += line.len();
             }
@@ -206,9 +208,9 @@ mod tests {
             log.append(&StepRecord { step, ..StepRecord::default() }).unwrap();
         }
         let path = dir.path().join("metrics.jsonl");
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        text.push_str("{\"step\":4,");
-        std::fs::write(&path, &text).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(b"{\"step\":4,\"\xe6"); // torn within a character
+        std::fs::write(&path, &bytes).unwrap();
         let steps = |(_, records): (MetricsLog, Vec<StepRecord>)| records.iter().map(|r| r.step).collect::<Vec<_>>();
         assert_eq!(steps(MetricsLog::open(dir.path(), 9).unwrap()), [1, 2, 3]);
         assert_eq!(steps(MetricsLog::open(dir.path(), 2).unwrap()), [1, 2]);

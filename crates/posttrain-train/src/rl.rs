@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
 use crate::checkpoint::{BestStep, RunState};
-use crate::config::{RlConfig, TruncatedCompletions};
+use crate::config::{RlConfig, TrainerConfig, TruncatedCompletions};
 use crate::evaluation::{Accuracy, Evaluation, EvaluationMode};
 use crate::memory::peak_memory_bytes;
 use crate::metrics::{MetricsLog, StepRecord, append_line, keep_lines};
@@ -120,14 +120,16 @@ impl<'m> RlRun<'m> {
         observer: &mut dyn Observer,
     ) -> Result<RunOutcome, TrainError> {
         let config = &self.config;
-        let mut trainer = Trainer::new(self.policy.model, &config.lora, config.trainer, config.seed)?;
+        let trainer_config = TrainerConfig { temperature: config.sampling.temperature, ..config.trainer };
+        let mut trainer = Trainer::new(self.policy.model, &config.lora, trainer_config, config.seed)?;
         let state_folder = self.folder.join("state");
         let mut state = RunState::load(&state_folder, &mut trainer, config)?.unwrap_or_default();
         let mut data = self.data(train)?.resume(state.data)?;
         let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_file(state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
-        while state.step < config.steps && !self.stop.load(Ordering::Relaxed) {
+        let mut stopping = self.stop.load(Ordering::Relaxed);
+        while state.step < config.steps && !stopping {
             let started = Instant::now();
             let (mut record, rollout, advantages) = self.step(state.step, &mut trainer, data.next_batch(), observer)?;
             state.step += 1;
@@ -138,10 +140,8 @@ impl<'m> RlRun<'m> {
             metrics.append(&record)?;
             observer.see(&Event::Step { record: &record, steps: config.steps });
             state.seconds += started.elapsed().as_secs_f64();
-            if state.step.is_multiple_of(config.checkpoint_every)
-                || state.step == config.steps
-                || self.stop.load(Ordering::Relaxed)
-            {
+            stopping = self.stop.load(Ordering::Relaxed);
+            if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps || stopping {
                 state.save(&state_folder, &trainer, config)?;
                 trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
             }

@@ -129,7 +129,8 @@ impl<'m> Trainer<'m> {
     ) -> Result<ForwardBackward, TrainError> {
         objective.validate()?;
         let only_policy = objective.kl.is_none() && objective.entropy_coefficient == 0.0;
-        let skip = self.config.dead_groups == DeadGroups::Skip && only_policy;
+        // A batch without any signal is computed all the same: every step measures how far the policies are apart.
+        let skip = self.config.dead_groups == DeadGroups::Skip && only_policy && batch.has_signal();
         let micro = micro_batches(batch, self.config.micro_batch_tokens, |c| !skip || c.advantage != 0.0);
         let mut outcome = ForwardBackward {
             loss: 0.0,

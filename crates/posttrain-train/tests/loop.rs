@@ -177,7 +177,7 @@ fn what_would_bias_the_ratio_is_refused() {
     for sampling in [
         SamplingParams { top_p: Some(0.9), ..config(1).sampling },
         SamplingParams { top_k: Some(5), ..config(1).sampling },
-        SamplingParams { temperature: 0.7, ..config(1).sampling }, // the trainer's is 1
+        SamplingParams { temperature: 0.0, ..config(1).sampling },
     ] {
         assert!(RlConfig { sampling, ..config(1) }.validate().is_err());
     }
