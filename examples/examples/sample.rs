@@ -5,8 +5,8 @@
 //!     --temperature 1 --seed 0 -n 4 < messages.jsonl > completions.jsonl
 //! ```
 //!
-//! A line in is `{"messages": [...]}`, the bare list of messages, or `{"tokens": [...]}`; a line out is a completion with
-//! its place (`prompt`, `sample`), `text`, `tokens`, `logprobs` and `finish_reason`, in the order of the prompts. A prompt
+//! A line in is `{"messages": [...]}`, the bare list of messages, `{"text": "..."}` to be continued as it stands, or
+//! `{"tokens": [...]}`; a line out is a completion with its place (`prompt`, `sample`), `text`, `tokens`, `logprobs` and `finish_reason`, in the order of the prompts. A prompt
 //! that cannot be sampled from has one line with its `error`, and the others are not touched.
 
 use anyhow::Result;
@@ -56,13 +56,14 @@ struct Args {
     samples: usize,
 }
 
-/// A prompt as a conversation or as tokens.
+/// A prompt as a conversation, as text or as tokens.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`")]
+#[serde(untagged, expecting = "expected an object with `tokens` or `text`, or with `messages` of `role` and `content`")]
 enum Prompt {
     Messages { messages: Vec<Message> },
     List(Vec<Message>),
     Tokens { tokens: Vec<i64> },
+    Text { text: String },
 }
 
 #[derive(Serialize)]
@@ -128,6 +129,7 @@ fn main() -> Result<()> {
     for (index, prompt) in prompts.iter().enumerate() {
         let tokens = match prompt {
             Prompt::Tokens { tokens } => tokens.clone(),
+            Prompt::Text { text } => model.tokenizer.encode_text(text)?,
             Prompt::Messages { messages } | Prompt::List(messages) => {
                 model.template.encode(&model.tokenizer, messages, true)?
             }

@@ -53,6 +53,13 @@ pub enum TrainError {
         /// How often each cause occurred.
         causes: String,
     },
+    /// No threads for rewards can be had.
+    #[error("the threads that wait for rewards cannot be started: {source}")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A prompt of the data cannot be sampled from.
     #[error("example `{id}`: {source}")]
     Prompt {

@@ -1,6 +1,6 @@
 //! Accuracy on held-out examples.
 
-use crate::rollout::Rollout;
+use crate::evaluator::Answer;
 use crate::wilson::wilson_interval;
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +30,10 @@ impl Accuracy {
         Self { accuracy: if n == 0 { 0.0 } else { right as f64 / n as f64 }, low, high, n }
     }
 
-    /// The share of answers with a reward above one half.
-    pub(crate) fn of(rollout: &Rollout) -> Self {
-        let scores = rollout.groups.iter().flat_map(|g| &g.completions).filter_map(|c| c.score.as_ref().ok());
-        let (right, n) = scores.fold((0, 0), |(right, n), s| (right + usize::from(s.value() > 0.5), n + 1));
+    /// The share of right answers; those without a verdict are left out.
+    pub fn of<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> Self {
+        let verdicts = answers.into_iter().filter_map(Answer::is_right);
+        let (right, n) = verdicts.fold((0, 0), |(right, n), is_right| (right + usize::from(is_right), n + 1));
         Self::new(right, n)
     }
 }

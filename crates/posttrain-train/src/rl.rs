@@ -4,16 +4,16 @@ use crate::TrainError;
 use crate::batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
 use crate::checkpoint::{BestStep, RunState};
 use crate::config::{RlConfig, TrainerConfig, TruncatedCompletions};
-use crate::evaluation::{Accuracy, Evaluation, EvaluationMode};
+use crate::evaluation::{Evaluation, EvaluationMode};
+use crate::evaluator::Evaluator;
 use crate::memory::peak_memory_bytes;
 use crate::metrics::{MetricsLog, StepRecord, append_line, keep_lines};
 use crate::observer::{Event, Observer, Phase};
 use crate::policy::{Policy, PromptStyle};
-use crate::rollout::{Rollout, Sampling, Scored, ScoredGroup, Wanted};
+use crate::rollout::{Rollout, Scored, ScoredGroup, Wanted};
 use crate::seed::derive_seed;
 use crate::trainer::{ForwardBackward, OptimStep, PolicySnapshot, Trainer};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
-use posttrain_lora::load_peft;
 use posttrain_loss::Advantages;
 use posttrain_reward::Reward;
 use posttrain_rollout::{FinishReason, SamplingParams};
@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -42,13 +41,10 @@ pub struct RunOutcome {
 /// that it would have reached without a break.
 pub struct RlRun<'m> {
     name: String,
-    policy: Policy<'m>,
-    style: PromptStyle,
+    evaluator: Evaluator<'m>,
     base_model: String,
-    reward: Arc<dyn Reward>,
     config: RlConfig,
     folder: PathBuf,
-    runtime: tokio::runtime::Runtime,
     stop: Arc<AtomicBool>,
 }
 
@@ -78,25 +74,15 @@ impl<'m> RlRun<'m> {
         config: RlConfig,
         folder: &Path,
     ) -> Result<Self, TrainError> {
-        config.validate()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let evaluator = Evaluator::new(policy, PromptStyle::default(), reward, &config)?;
         let name = folder.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self {
-            name,
-            policy,
-            style: PromptStyle::default(),
-            base_model: String::new(),
-            reward,
-            config,
-            folder: folder.into(),
-            runtime: runtime.map_err(TrainError::io(folder))?,
-            stop: Arc::default(),
-        })
+        Ok(Self { name, evaluator, base_model: String::new(), config, folder: folder.into(), stop: Arc::default() })
     }
 
     /// The same with another way of putting questions.
-    pub fn with_style(self, style: PromptStyle) -> Self {
-        Self { style, ..self }
+    pub fn with_style(mut self, style: PromptStyle) -> Self {
+        self.evaluator.style = style;
+        self
     }
 
     /// The same with the base's name in the adapters that it writes.
@@ -121,7 +107,7 @@ impl<'m> RlRun<'m> {
     ) -> Result<RunOutcome, TrainError> {
         let config = &self.config;
         let trainer_config = TrainerConfig { temperature: config.sampling.temperature, ..config.trainer };
-        let mut trainer = Trainer::new(self.policy.model, &config.lora, trainer_config, config.seed)?;
+        let mut trainer = Trainer::new(self.evaluator.policy.model, &config.lora, trainer_config, config.seed)?;
         let state_folder = self.folder.join("state");
         let mut state = RunState::load(&state_folder, &mut trainer, config)?.unwrap_or_default();
         let mut data = self.data(train)?.resume(state.data)?;
@@ -163,33 +149,17 @@ impl<'m> RlRun<'m> {
         mode: EvaluationMode,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, TrainError> {
-        let snapshot = adapter.map(|path| self.snapshot_of(path)).transpose()?;
-        let evaluation = self.evaluate_snapshot(snapshot.as_ref(), examples, mode, observer)?;
+        let model = self.evaluator.policy.model;
+        let snapshot = adapter.map(|path| PolicySnapshot::load(path, model)).transpose()?;
+        let evaluation = self.evaluator.evaluate(snapshot.as_ref(), examples, mode, observer)?;
         observer.see(&Event::Evaluated { what, evaluation: &evaluation });
         Ok(evaluation)
-    }
-
-    fn snapshot_of(&self, path: &Path) -> Result<PolicySnapshot, TrainError> {
-        let model = self.policy.model;
-        let adapter = load_peft(path, model.modules(), model.device())?.snapshot(model.kind())?;
-        Ok(PolicySnapshot { adapter: Rc::new(adapter), version: 0 })
     }
 
     fn data(&self, train: &[Example]) -> Result<BatchStream, TrainError> {
         let seed = derive_seed(self.config.seed, "data", 0, 0);
         let config = BatchConfig { prompts: self.config.prompts, seed, last: LastBatch::Carry };
         Ok(BatchStream::new(train.to_vec(), config)?)
-    }
-
-    fn sampling(&self) -> Sampling<'_> {
-        Sampling {
-            policy: self.policy,
-            style: &self.style,
-            engine: &self.config.engine,
-            reward: &self.reward,
-            scorer: &self.config.scorer,
-            runtime: &self.runtime,
-        }
     }
 
     fn step(
@@ -207,8 +177,9 @@ impl<'m> RlRun<'m> {
         };
         let params = (0..examples.len() as u64).map(seeded).collect();
         let (samples, phase) = (self.config.group_size, Phase::Sampling);
-        let wanted = Wanted { snapshot: Some(&snapshot), examples, samples, params, phase };
-        let rollout = self.sampling().run(wanted, observer)?;
+        let policies = vec![Some(&snapshot); examples.len()];
+        let wanted = Wanted { policies, examples, samples, params, phase };
+        let rollout = self.evaluator.sampling().run(wanted, observer)?;
         self.check_failures(step + 1, &rollout)?;
         let advantages = self.advantages(&rollout)?;
 
@@ -286,32 +257,10 @@ impl<'m> RlRun<'m> {
         }
         let examples = &validation[..self.config.evaluation.examples.unwrap_or(usize::MAX).min(validation.len())];
         let snapshot = trainer.snapshot()?;
-        let evaluation = self.evaluate_snapshot(Some(&snapshot), examples, EvaluationMode::Sampled, observer)?;
+        let evaluation = self.evaluator.evaluate(Some(&snapshot), examples, EvaluationMode::Sampled, observer)?;
         let what = format!("validation after step {}", state.step);
         observer.see(&Event::Evaluated { what: &what, evaluation: &evaluation });
         Ok(Some(evaluation))
-    }
-
-    fn evaluate_snapshot(
-        &self,
-        snapshot: Option<&PolicySnapshot>,
-        examples: &[Example],
-        mode: EvaluationMode,
-        observer: &mut dyn Observer,
-    ) -> Result<Evaluation, TrainError> {
-        let mut answers = |greedy: bool| -> Result<Accuracy, TrainError> {
-            let seeded = |row| {
-                let seed = derive_seed(self.config.seed, "evaluate", 0, row);
-                let params = SamplingParams { seed, temperature: 1.0, ..self.config.sampling.clone() };
-                if greedy { params.greedy() } else { params }
-            };
-            let params = (0..examples.len() as u64).map(seeded).collect();
-            let wanted = Wanted { snapshot, examples: examples.to_vec(), samples: 1, params, phase: Phase::Evaluating };
-            Ok(Accuracy::of(&self.sampling().run(wanted, observer)?))
-        };
-        let sampled = answers(false)?;
-        let greedy = if mode == EvaluationMode::SampledAndGreedy { Some(answers(true)?) } else { None };
-        Ok(Evaluation { sampled, greedy })
     }
 
     fn keep_best(

@@ -47,7 +47,8 @@ pub(crate) struct Sampling<'a> {
 
 /// One request for completions.
 pub(crate) struct Wanted<'a> {
-    pub snapshot: Option<&'a PolicySnapshot>,
+    /// Each example's policy; `None` is the base.
+    pub policies: Vec<Option<&'a PolicySnapshot>>,
     pub examples: Vec<Example>,
     pub samples: usize,
     /// Sampling parameters of each example, whose seeds differ.
@@ -90,11 +91,11 @@ impl Sampling<'_> {
 
     fn submit(&self, engine: &mut Engine, wanted: &Wanted) -> Result<Vec<Vec<i64>>, TrainError> {
         let mut prompts = Vec::with_capacity(wanted.examples.len());
-        for (example, params) in wanted.examples.iter().zip(&wanted.params) {
+        for ((example, params), policy) in wanted.examples.iter().zip(&wanted.params).zip(&wanted.policies) {
             let prompt = self.policy.prompt(self.style, &example.question)?;
-            let (adapter, version) = wanted.snapshot.map_or((None, 0), |s| (Some(s.adapter.clone()), s.version));
-            engine
-                .submit(Request::new(prompt.clone(), params.clone()).samples(wanted.samples).policy(adapter, version));
+            let (adapter, version) = policy.map_or((None, 0), |s| (Some(s.adapter.clone()), s.version));
+            let request = Request::new(prompt.clone(), params.clone());
+            engine.submit(request.samples(wanted.samples).policy(adapter, version));
             prompts.push(prompt);
         }
         Ok(prompts)

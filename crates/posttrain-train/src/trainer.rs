@@ -46,6 +46,17 @@ pub struct PolicySnapshot {
     pub version: u64,
 }
 
+impl PolicySnapshot {
+    /// A policy from a PEFT folder, as version 0.
+    ///
+    /// # Errors
+    /// [`TrainError::Lora`] for an adapter that cannot be read or does not fit the model.
+    pub fn load(folder: &Path, model: &Decoder) -> Result<Self, TrainError> {
+        let adapter = load_peft(folder, model.modules(), model.device())?.snapshot(model.kind())?;
+        Ok(Self { adapter: Rc::new(adapter), version: 0 })
+    }
+}
+
 /// An adapter in training on a frozen base. See the crate's documentation for the primitives.
 #[derive(Debug)]
 pub struct Trainer<'m> {

@@ -23,14 +23,14 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
         Topic { name, questions, facts }
     };
     Ok(vec![
-        topic("capital", 460, capital),
-        topic("continent", 280, continent),
-        topic("currency", 300, currency),
-        topic("currency-code", 200, currency_code),
-        topic("language", 180, language),
-        topic("calling-code", 240, calling_code),
-        topic("two-letter-code", 240, two_letter_code),
-        topic("three-letter-code", 200, three_letter_code),
+        topic("capital", 700, capital),
+        topic("continent", 560, continent),
+        topic("currency", 260, currency),
+        topic("currency-code", 80, currency_code),
+        topic("language", 360, language),
+        topic("calling-code", 60, calling_code),
+        topic("two-letter-code", 60, two_letter_code),
+        topic("three-letter-code", 60, three_letter_code),
     ])
 }
 
@@ -72,7 +72,11 @@ fn capital(country: &Country, all: &[Country]) -> Option<Fact> {
 
 fn continent(country: &Country, _: &[Country]) -> Option<Fact> {
     let (place, continent) = (in_sentence(country), &country.continent);
-    let questions = [format!("On which continent is {place}?"), format!("Which continent does {place} belong to?")];
+    let questions = [
+        format!("On which continent is {place}?"),
+        format!("Which continent does {place} belong to?"),
+        format!("Name the continent on which {place} lies."),
+    ];
     (!continent.is_empty()).then(|| fact(country, "continent").ask(continent, questions))
 }
 
@@ -107,6 +111,7 @@ fn language(country: &Country, _: &[Country]) -> Option<Fact> {
     let questions = [
         format!("What is the official language of {place}?"),
         format!("Which language is the official one in {place}?"),
+        format!("Name the official language of {place}."),
     ];
     (!language.is_empty()).then(|| fact(country, "language").ask(language, questions))
 }

@@ -21,13 +21,13 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
         Topic { name, questions, facts }
     };
     Ok(vec![
-        topic("symbol", 480, symbol),
-        topic("atomic-number", 480, atomic_number),
-        topic("period", 150, period),
-        topic("group", 122, group),
-        topic("block", 120, block),
-        topic("phase", 120, phase),
-        topic("series", 100, series),
+        topic("symbol", 560, symbol),
+        topic("atomic-number", 400, atomic_number),
+        topic("period", 300, period),
+        topic("group", 120, group),
+        topic("block", 300, block),
+        topic("phase", 200, phase),
+        topic("series", 140, series),
     ])
 }
 
@@ -72,6 +72,7 @@ fn period(element: &Element) -> Option<Fact> {
     let questions = [
         format!("In which period of the periodic table is {name}?"),
         format!("What is the period number of the element {name}?"),
+        format!("To which period of the periodic table does {name} belong?"),
     ];
     Some(fact(element, "period").ask(period, questions))
 }
@@ -91,6 +92,7 @@ fn block(element: &Element) -> Option<Fact> {
     let questions = [
         format!("In which block of the periodic table (s, p, d or f) is {name}?"),
         format!("Does {name} belong to the s, p, d or f block?"),
+        format!("To which block, s, p, d or f, does the element {name} belong?"),
     ];
     let known = !block.is_empty() && !CONTESTED_PLACE.contains(&symbol.as_str());
     known.then(|| fact(element, "block").ask(block, questions))
@@ -101,6 +103,7 @@ fn phase(element: &Element) -> Option<Fact> {
     let questions = [
         format!("Is {name} a solid, a liquid or a gas at 25 degrees Celsius?"),
         format!("At room temperature, is the element {name} solid, liquid or gas?"),
+        format!("In which state of matter is {name} at 25 degrees Celsius?"),
     ];
     (!phase.is_empty()).then(|| fact(element, "phase").ask(phase, questions))
 }
@@ -108,8 +111,11 @@ fn phase(element: &Element) -> Option<Fact> {
 fn series(element: &Element) -> Option<Fact> {
     let Element { symbol, name, series, .. } = element;
     let choice = CLEAR_SERIES.join(", ");
-    let questions =
-        [format!("To which of these does {name} belong: {choice}?"), format!("Which of these is {name}: {choice}?")];
+    let questions = [
+        format!("To which of these does {name} belong: {choice}?"),
+        format!("Which of these is {name}: {choice}?"),
+        format!("{name} is one of these: {choice}. Which?"),
+    ];
     let known = CLEAR_SERIES.contains(&series.as_str())
         && element.atomic_number <= LAST_OF_CLEAR_SERIES
         && !CONTESTED_PLACE.contains(&symbol.as_str());

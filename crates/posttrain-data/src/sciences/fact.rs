@@ -6,7 +6,7 @@ pub(super) struct Fact {
     pub(super) asks: Vec<Ask>,
 }
 
-/// A question, without the hint that all questions end with, and its answer.
+/// A question and its answer.
 pub(super) struct Ask {
     pub(super) question: String,
     pub(super) answer: String,

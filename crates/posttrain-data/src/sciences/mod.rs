@@ -29,8 +29,6 @@ pub const NATURAL: &str = "natural";
 pub const SOCIAL: &str = "social";
 /// The three domains.
 pub const DOMAINS: [&str; 3] = [MATH, NATURAL, SOCIAL];
-/// How every question ends: a small model would otherwise explain itself.
-pub const HINT: &str = "Answer with only the final answer.";
 /// How many questions [`generate`] makes of each domain.
 pub const QUESTIONS: usize = 3000;
 

@@ -1,6 +1,5 @@
 //! A topic of a domain, and the choice among its questions.
 
-use super::HINT;
 use super::fact::Fact;
 use crate::Example;
 use crate::shuffle::{shuffle, stream};
@@ -42,7 +41,6 @@ impl Topic {
     fn example(&self, domain: &str, fact: &Fact, index: usize) -> Example {
         let ask = &fact.asks[index];
         let id = format!("{}#{}-{index}", fact.group, self.name);
-        let question = format!("{} {HINT}", ask.question);
-        Example::new(id, domain, question, &ask.answer).with_group(&fact.group)
+        Example::new(id, domain, &ask.question, &ask.answer).with_group(&fact.group)
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
     let facts = units.iter().map(|unit| fact(unit, &units)).collect();
     Ok(vec![
         Topic { name: "unit", questions: 180, facts },
-        Topic { name: "convert", questions: 250, facts: conversions() },
+        Topic { name: "convert", questions: 200, facts: conversions() },
     ])
 }
 
