@@ -1,0 +1,14 @@
+//! Specialists and a router against one generalist: statistics, learning dynamics, the report.
+
+mod dynamics;
+mod error;
+mod report;
+mod statistics;
+
+pub use dynamics::Dynamics;
+pub use error::ExperimentError;
+pub use report::{
+    Accuracy, AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead, JudgeReport, Machine,
+    MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts, TimelinePhase,
+    TimelineSpan, WallClock, findings,
+};
