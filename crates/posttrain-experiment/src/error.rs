@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum ExperimentError {
     /// Two lists of verdicts that are compared question by question differ in length.
-    #[error("`{argument}`: expected a verdict for each of {expected} questions, got {got}")]
+    #[error("`{argument}`: expected one for each of {expected} questions, got {got}")]
     Unpaired {
         /// The argument.
         argument: &'static str,

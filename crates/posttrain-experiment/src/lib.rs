@@ -2,6 +2,7 @@
 
 mod dynamics;
 mod error;
+mod numeral;
 mod report;
 mod statistics;
 
@@ -12,3 +13,4 @@ pub use report::{
     MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts, TimelinePhase,
     TimelineSpan, WallClock, findings,
 };
+pub use statistics::{McNemar, PairedBootstrap, head_to_head, head_to_head_by_domain};
