@@ -103,12 +103,8 @@ impl Report {
     /// # Errors
     /// [`ExperimentError::Format`] names a number that is not finite, for which JSON has no form.
     pub fn to_json(&self) -> Result<String, ExperimentError> {
-        let unwritable = |source| ExperimentError::Format {
-            origin: "report".into(),
-            field: "config".into(),
-            line: 0,
-            source,
-        };
+        let unwritable =
+            |source| ExperimentError::Format { origin: "report".into(), field: "config".into(), line: 0, source };
         let text = serde_json::to_string_pretty(self).map_err(unwritable)?;
         // A number that is not finite is written as null, which is not a number.
         Self::parse("report", &text)?;
@@ -137,7 +133,8 @@ impl Report {
     pub fn domains(&self) -> Vec<&str> {
         let tested = self.models.values().flat_map(|model| model.test.keys());
         let base = self.base.iter().flat_map(|base| base.test.keys());
-        let mut domains: Vec<&str> = self.data.per_domain.keys().chain(tested).chain(base).map(String::as_str).collect();
+        let mut domains: Vec<&str> =
+            self.data.per_domain.keys().chain(tested).chain(base).map(String::as_str).collect();
         domains.sort_unstable();
         domains.dedup();
         domains
