@@ -124,8 +124,8 @@ fn difference(outcome: &HeadToHead) -> String {
     let (low, high) = (points(outcome.low), points(outcome.high));
     match Verdict::of(outcome) {
         Verdict::Undecided => format!(
-            "Neither side is shown to be better: anything from {low} to {high} points for the specialists fits these \
-             answers. The two disagreed on {}: {} for the specialists, {} for the generalist.",
+            "Neither side is shown to be better: a difference from {low} to {high} points (specialists less generalist) \
+             fits these answers. The two disagreed on {}: {} for the specialists, {} for the generalist.",
             counted(outcome.routed_only + outcome.generalist_only, "question"),
             outcome.routed_only,
             outcome.generalist_only,

@@ -3,9 +3,9 @@
 use super::escape;
 use super::scale::Scale;
 
-const WIDTH: f64 = 340.0;
-const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 42.0;
+const WIDTH: f64 = 280.0;
+const HEIGHT: f64 = 190.0;
+const LEFT: f64 = 36.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 36.0;

@@ -11,7 +11,7 @@ use crate::{TimelinePhase, TimelineSpan, WallClock};
 pub(super) fn section(view: &View) -> String {
     let clock = view.report.wall_clock;
     let bars = clock.map_or(String::new(), |clock| {
-        panel("Seconds of training, arm by arm", &compared(view, &clock)) + &explained(&clock)
+        panel("Training time, arm by arm", &compared(view, &clock)) + &explained(&clock)
     });
     let timeline = if view.report.timeline.is_empty() {
         String::new()
@@ -25,32 +25,56 @@ pub(super) fn section(view: &View) -> String {
 }
 
 fn compared(view: &View, clock: &WallClock) -> String {
-    let longest = [clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s];
-    let scale = Scale::from(0.0, longest);
-    let said = format!(
-        "Generalist {}; all specialists together {}; longest specialist {}.",
-        duration(longest[0]),
-        duration(longest[1]),
-        duration(longest[2])
-    );
-    let mut bars = Bars::new("Training time", said, (scale, duration), "time of training, validation left out");
-    bars.bar(("Generalist", &duration(longest[0])), longest[0], None, "generalist");
-    let mut start = 0.0;
+    let times = [clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s];
+    let unit = Unit::of(times);
+    let [whole, total, longest] = times.map(duration);
+    let said = format!("Generalist {whole}; all specialists together {total}; longest specialist {longest}.");
+    let foot = format!("{} of training, validation left out", unit.name);
+    let mut bars = Bars::new("Training time", said, (unit.scale(times), super::plain_number), &foot);
+    let look = |model: Option<&str>| model.map_or("routed".to_owned(), |name| format!("m{}", view.look(name)));
+    let generalist = look(view.generalist().map(|(name, _)| name));
+    bars.bar(("Generalist", &whole), times[0] / unit.seconds, None, &generalist);
     let mut spans = Vec::new();
+    let mut start = 0.0;
     for (name, model) in view.specialists() {
-        spans.push((start, start + model.seconds, format!("tall m{}", view.look(name))));
+        spans.push((
+            start / unit.seconds,
+            (start + model.seconds) / unit.seconds,
+            format!("tall m{}", view.look(name)),
+        ));
         start += model.seconds;
     }
-    let words = ("All specialists, one after another", duration(longest[1]));
-    // Only where the parts make up the whole.
-    if (start - longest[1]).abs() <= 0.01 * longest[1] {
+    let words = ("All specialists, one after another", total.as_str());
+    // In parts only where the parts make up the whole.
+    if (start - times[1]).abs() <= 0.01 * times[1] {
         let spans: Vec<(f64, f64, &str)> = spans.iter().map(|(from, to, class)| (*from, *to, class.as_str())).collect();
-        bars.spans((words.0, &words.1), &spans, "routed");
+        bars.spans(words, &spans, "routed");
     } else {
-        bars.bar((words.0, &words.1), longest[1], None, "routed");
+        bars.bar(words, times[1] / unit.seconds, None, "routed");
     }
-    bars.bar(("Longest specialist (the critical path)", &duration(longest[2])), longest[2], None, "oracle");
+    let slowest = view.specialists().max_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(name, _)| name);
+    bars.bar(("Longest specialist (the critical path)", &longest), times[2] / unit.seconds, None, &look(slowest));
     bars.svg()
+}
+
+/// What a scale of times counts in.
+struct Unit {
+    seconds: f64,
+    name: &'static str,
+}
+
+impl Unit {
+    fn of(times: impl IntoIterator<Item = f64>) -> Self {
+        match times.into_iter().filter(|time| time.is_finite()).fold(0.0, f64::max) {
+            longest if longest < 180.0 => Self { seconds: 1.0, name: "seconds" },
+            longest if longest < 10_800.0 => Self { seconds: 60.0, name: "minutes" },
+            _ => Self { seconds: 3600.0, name: "hours" },
+        }
+    }
+
+    fn scale(&self, times: impl IntoIterator<Item = f64>) -> Scale {
+        Scale::from(0.0, times.into_iter().map(|time| time / self.seconds))
+    }
 }
 
 fn explained(clock: &WallClock) -> String {
@@ -83,7 +107,8 @@ fn explained(clock: &WallClock) -> String {
 fn timeline(view: &View) -> String {
     let spans = &view.report.timeline;
     let finite = || spans.iter().filter(|span| span.start_s.is_finite() && span.end_s.is_finite());
-    let scale = Scale::from(0.0, finite().map(|span| span.end_s));
+    let unit = Unit::of(finite().map(|span| span.end_s));
+    let scale = unit.scale(finite().map(|span| span.end_s));
     let mut names: Vec<&str> = Vec::new();
     for span in spans {
         if !names.contains(&span.model.as_str()) {
@@ -92,25 +117,25 @@ fn timeline(view: &View) -> String {
     }
     let end = |name: &str| finite().filter(|s| s.model == name).map(|s| s.end_s).fold(0.0, f64::max);
     let start = |name: &str| finite().filter(|s| s.model == name).map(|s| s.start_s).fold(f64::INFINITY, f64::min);
-    let when = |name: &str| format!("{} – {}", duration(start(name)), duration(end(name)));
-    let said: Vec<String> = names.iter().map(|name| format!("{name}: {}", when(name))).collect();
-    let mut bars = Bars::new("Timeline", said.join("; "), (scale, duration), "time since the experiment began");
+    let when = |name: &str| format!("{} to {}", duration(start(name)), duration(end(name)));
+    let said: Vec<String> = names.iter().map(|name| format!("{}: {}", escape::shortened(name), when(name))).collect();
+    let foot = format!("{} since the experiment began", unit.name);
+    let mut bars = Bars::new("Timeline", said.join("; "), (scale, super::plain_number), &foot);
     for name in names {
-        let own: Vec<(f64, f64, &str)> = joined(finite().filter(|span| span.model == name));
-        let short: String = name.chars().take(40).collect();
-        bars.spans((&short, &when(name)), &own, "");
+        let own: Vec<(f64, f64, &str)> = joined(finite().filter(|span| span.model == name), unit.seconds);
+        bars.spans((&escape::shortened(name), &when(name)), &own, "");
     }
     bars.svg()
 }
 
-/// Spans of the same phase that follow each other at once, as one.
-fn joined<'a>(spans: impl Iterator<Item = &'a TimelineSpan>) -> Vec<(f64, f64, &'static str)> {
+/// Spans of the same phase that follow each other at once as one, in a unit.
+fn joined<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, unit: f64) -> Vec<(f64, f64, &'static str)> {
     let mut joined: Vec<(f64, f64, &'static str)> = Vec::new();
     for span in spans {
-        let class = class_of(span.phase);
+        let (start, end, class) = (span.start_s / unit, span.end_s / unit, class_of(span.phase));
         match joined.last_mut() {
-            Some(last) if last.2 == class && (span.start_s - last.1).abs() < 1e-3 => last.1 = span.end_s,
-            _ => joined.push((span.start_s, span.end_s, class)),
+            Some(last) if last.2 == class && (start - last.1).abs() * unit < 1e-3 => last.1 = end,
+            _ => joined.push((start, end, class)),
         }
     }
     joined

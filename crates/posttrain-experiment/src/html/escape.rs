@@ -17,8 +17,13 @@ pub(super) fn plain(foreign: &str) -> String {
 
 /// A name: plain, and no longer than 60 characters.
 pub(super) fn name(foreign: &str) -> String {
+    plain(&shortened(foreign))
+}
+
+/// A name of no more than 60 characters, not yet escaped.
+pub(super) fn shortened(foreign: &str) -> String {
     let (kept, rest) = split_at_chars(foreign, NAME);
-    if rest == 0 { plain(kept) } else { plain(kept) + "…" }
+    if rest == 0 { kept.to_owned() } else { format!("{kept}…") }
 }
 
 /// The first `limit` characters as [`text`], and how many were left out.

@@ -16,12 +16,13 @@ struct Measure {
     form: fn(f64) -> String,
 }
 
-const MEASURES: [Measure; 5] = [
+const MEASURES: [Measure; 6] = [
     Measure { heading: "Log-probability gap, nats", of: |p| p.logprob_gap, form: super::plain_number },
     Measure { heading: "Groups with a signal", of: |p| p.groups_with_signal, form: share },
     Measure { heading: "Entropy of the policy, nats", of: |p| p.entropy, form: super::plain_number },
     Measure { heading: "Tokens a completion", of: |p| p.completion_tokens, form: super::plain_number },
     Measure { heading: "Completions cut off", of: |p| p.truncated, form: share },
+    Measure { heading: "Seconds a step", of: |p| p.seconds, form: super::plain_number },
 ];
 
 pub(super) fn section(view: &View) -> String {
@@ -33,7 +34,7 @@ pub(super) fn section(view: &View) -> String {
                  reward; the others teach nothing. Means over nine steps, by each model’s own progress, since the generalist \
                  takes more steps.";
     let panels: String = MEASURES.iter().map(|measure| panel(measure.heading, &chart(view, measure))).collect();
-    paragraph(words) + &view.legend() + &grid(&panels) + &means(view)
+    paragraph(words) + &view.legend() + &grid("three", &panels) + &means(view)
 }
 
 fn chart(view: &View, measure: &Measure) -> String {
@@ -41,11 +42,11 @@ fn chart(view: &View, measure: &Measure) -> String {
         let last = model.curve.last().map_or(1, |point| point.step).max(1) as f64;
         smoothed(&model.curve.iter().map(|p| (100.0 * p.step as f64 / last, (measure.of)(p))).collect::<Vec<_>>())
     };
-    let lines: Vec<(usize, &str, Vec<(f64, f64)>)> =
-        view.models.iter().map(|(name, model)| (view.look(name), *name, line(model))).collect();
+    let lines: Vec<_> = view.models.iter().map(|(name, model)| (view.look(name), *name, line(model))).collect();
     let scale = Scale::from(0.0, lines.iter().flat_map(|(_, _, points)| points.iter().map(|point| point.1)));
     let last = |points: &[(f64, f64)]| points.last().map_or("–".to_owned(), |point| (measure.form)(point.1));
-    let said: Vec<String> = lines.iter().map(|(_, name, points)| format!("{name} ends at {}", last(points))).collect();
+    let said: Vec<String> =
+        lines.iter().map(|(_, name, points)| format!("{} ends at {}", escape::shortened(name), last(points))).collect();
     let progress = Scale::exactly(0.0, 100.0);
     let title = measure.heading.to_owned();
     let mut chart = Chart::new(title, said.join("; "), (progress, "% of its steps"), (scale, measure.form));

@@ -20,7 +20,7 @@ pub(super) fn rewards(view: &View) -> String {
     let words = "The mean reward of each step’s completions (thin) and its mean over nine steps (thick). A step has a batch \
                  of its own, so the thin line moves by chance as well. All panels share the upright scale; the generalist \
                  trains for more steps, since it sees every domain’s data.";
-    paragraph(words) + &grid(&panels)
+    paragraph(words) + &grid("four", &panels)
 }
 
 fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> String {
@@ -28,7 +28,7 @@ fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> 
     let smooth = smoothed(&points);
     let (first, last) = (smooth.first().map_or(f64::NAN, |p| p.1), smooth.last().map_or(f64::NAN, |p| p.1));
     let said = format!("From {} at first to {} at last over {} steps.", percent(first), percent(last), points.len());
-    let title = format!("Reward of {}", shortened(name));
+    let title = format!("Reward of {}", escape::shortened(name));
     let mut chart = Chart::new(title, said, (steps_scale(model), "step"), (scale.clone(), share));
     chart.line(&points, "faint");
     chart.line(&smooth, "line solid");
@@ -48,7 +48,7 @@ pub(super) fn validation(view: &View) -> String {
     let words = "Accuracy on each model’s own validation questions, which it never trains on. The ringed checkpoint is the \
                  best of them and the one that was tested; being the best of several, its validation accuracy flatters it, \
                  and its test accuracy does not.";
-    paragraph(words) + &grid(&panels)
+    paragraph(words) + &grid("four", &panels)
 }
 
 fn validation_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> String {
@@ -60,7 +60,7 @@ fn validation_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale)
         points.len(),
         chosen.clone().unwrap_or_else(|| format!("step {}", model.best_step))
     );
-    let title = format!("Validation accuracy of {}", shortened(name));
+    let title = format!("Validation accuracy of {}", escape::shortened(name));
     let mut chart = Chart::new(title, said, (steps_scale(model), "step"), (scale.clone(), share));
     let look = view.look(name);
     chart.line(&points, "line solid");
@@ -96,7 +96,8 @@ pub(super) fn dynamics(view: &View) -> String {
         "Steps to plateau",
     ]);
     let words = "In points of reward. The plateau is reached at the first step from which the running mean stays within 5 \
-                 points of the final level (the mean of the last fifth); a dash says that the curve still moved then.";
+                 points of the final level (the mean of the last fifth); a dash says that the \
+                 curve still moved then. A part of each change is chance, since every step has questions of its own.";
     let asked: String = view.report.findings.iter().map(finding).collect();
     let asked = if asked.is_empty() { asked } else { format!("<dl class=\"findings\">{asked}</dl>\n") };
     table("How steadily each model learnt", &heads, &rows) + &paragraph(words) + &asked
@@ -137,9 +138,4 @@ fn trained_on(model: &ModelReport) -> String {
             format!("on {}", names.join(", "))
         }
     }
-}
-
-/// A name for a chart's title, which escapes it itself.
-fn shortened(name: &str) -> String {
-    name.chars().take(60).collect()
 }

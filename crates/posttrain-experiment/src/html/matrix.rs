@@ -30,7 +30,8 @@ pub(super) fn section(view: &View) -> String {
     }
     let words = "Shaded by accuracy, with 95% Wilson intervals below. Outlined: a domain that the model was trained on. ★: the \
                  best of its column, which may be so by chance where intervals overlap.";
-    paragraph(words) + &first + &matrix(view, "The same, greedy: the most probable token each time", &greedy)
+    let second = matrix(view, "The same, greedy: the most probable token each time", &greedy);
+    paragraph(words) + &format!("<div class=\"two\">{first}{second}</div>\n")
 }
 
 fn matrix(view: &View, caption: &str, rows: &[Row]) -> String {

@@ -25,9 +25,10 @@ const STYLE: &str = include_str!("style.css");
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-/// A part of the page: its anchor, its heading, what is in it. Empty parts are left out.
+/// A part of the page: its anchor, its name among the links, its heading, what is in it. Empty parts are left out.
 struct Section {
     id: &'static str,
+    link: &'static str,
     heading: &'static str,
     body: String,
 }
@@ -35,22 +36,22 @@ struct Section {
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
     let view = View::new(report);
-    let part = |id, heading, body| Section { id, heading, body };
+    let part = |id, link, heading, body| Section { id, link, heading, body };
     let mut sections = vec![
-        part("conclusions", "What follows, and what does not", answer::conclusions(&view)),
-        part("outcome", "Head to head", outcome::section(&view)),
-        part("rewards", "How they learnt: reward", learning::rewards(&view)),
-        part("validation", "Validation and the chosen checkpoint", learning::validation(&view)),
-        part("cross", "Every model on every domain", matrix::section(&view)),
-        part("routing", "Routing", routing::section(&view)),
-        part("time", "Time and compute", clock::section(&view)),
-        part("dynamics", "Learning dynamics, and what the source found", learning::dynamics(&view)),
-        part("health", "Health of the training", health::section(&view)),
-        part("samples", "Samples", samples::section(&view)),
-        part("origin", "Data, configuration, machine", origin::section(&view)),
+        part("conclusions", "In short", "What follows, and what does not", answer::conclusions(&view)),
+        part("outcome", "Head to head", "Head to head", outcome::section(&view)),
+        part("rewards", "Reward", "How they learnt: reward", learning::rewards(&view)),
+        part("validation", "Validation", "Validation and the chosen checkpoint", learning::validation(&view)),
+        part("cross", "Every domain", "Every model on every domain", matrix::section(&view)),
+        part("routing", "Routing", "Routing", routing::section(&view)),
+        part("time", "Time", "Time and compute", clock::section(&view)),
+        part("dynamics", "Dynamics", "Learning dynamics, and what the source found", learning::dynamics(&view)),
+        part("health", "Health", "Health of the training", health::section(&view)),
+        part("samples", "Samples", "Samples", samples::section(&view)),
+        part("origin", "Set-up", "Data, configuration, machine", origin::section(&view)),
     ];
     sections.retain(|section| !section.body.is_empty());
-    let links: String = sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, s.heading)).collect();
+    let links: String = sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, s.link)).collect();
     let body: String = sections.iter().map(Section::markup).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -69,7 +70,7 @@ pub(crate) fn page(report: &Report) -> String {
 
 impl Section {
     fn markup(&self) -> String {
-        let Self { id, heading, body } = self;
+        let Self { id, heading, body, .. } = self;
         format!(
             "<section id=\"{id}\" aria-labelledby=\"{id}-h\">\n<h2 id=\"{id}-h\">{heading}</h2>\n{body}</section>\n"
         )
@@ -86,8 +87,9 @@ fn panel(heading: &str, drawn: &str) -> String {
     format!("<figure><figcaption>{heading}</figcaption>{drawn}</figure>\n")
 }
 
-fn grid(panels: &str) -> String {
-    if panels.is_empty() { String::new() } else { format!("<div class=\"grid-of\">\n{panels}</div>\n") }
+/// Panels side by side, as many as fit up to `most`, which is a class: `three` or `four`.
+fn grid(most: &str, panels: &str) -> String {
+    if panels.is_empty() { String::new() } else { format!("<div class=\"panels {most}\">\n{panels}</div>\n") }
 }
 
 /// A tick's number: as many decimals as it needs, three at most.

@@ -24,10 +24,11 @@ pub(super) fn section(view: &View) -> String {
 
 fn sides(view: &View, outcome: &HeadToHead) -> String {
     let base = view.report.base.as_ref().and_then(|base| Accuracy::pooled(base.test.values()));
+    let generalist = view.generalist().map_or("base".to_owned(), |(name, _)| format!("m{}", view.look(name)));
     let rows = [
         ("Specialists, routed", Some(outcome.routed), "routed"),
         ("Specialists, perfect routing", outcome.oracle, "oracle"),
-        ("Generalist", Some(outcome.generalist), "generalist"),
+        ("Generalist", Some(outcome.generalist), generalist.as_str()),
         ("Untrained base", base, "base"),
     ];
     let rows: Vec<(&str, Accuracy, &str)> = rows.into_iter().filter_map(|(w, a, c)| Some((w, a?, c))).collect();

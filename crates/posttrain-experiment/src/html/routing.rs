@@ -2,7 +2,7 @@
 
 use super::table::{heads, heat, or_dash, table};
 use super::view::View;
-use super::{escape, grid, panel, paragraph};
+use super::{escape, grid, paragraph};
 use crate::RouterReport;
 use crate::numeral::{counted, duration, fixed, interval, percent, points};
 
@@ -17,12 +17,12 @@ pub(super) fn section(view: &View) -> String {
     let matrices: String = routers
         .iter()
         .filter(|(_, router)| !router.confusion.is_empty())
-        .map(|(name, router)| panel(&escape::name(name), &confusion(name, router)))
+        .map(|(name, router)| confusion(name, router))
         .collect();
     let words = "A question’s true domain down, where the router sent it across; shaded by the share of the row. Recall: of what \
                  belongs to a domain, what was sent there. Precision: of what was sent there, what belongs.";
     let explained = if matrices.is_empty() { String::new() } else { paragraph(words) };
-    errors(view) + &table("Routers on the combined test set", &heads, &rows) + &explained + &grid(&matrices)
+    errors(view) + &table("Routers on the combined test set", &heads, &rows) + &explained + &grid("three", &matrices)
 }
 
 fn errors(view: &View) -> String {
@@ -59,6 +59,7 @@ fn summary(name: &str, router: &RouterReport, used: bool) -> Vec<String> {
 
 fn time_of_one(seconds: f64) -> String {
     match seconds {
+        s if s < 1e-6 => "&lt; 1 µs".to_owned(),
         s if s < 0.001 => format!("{} µs", fixed(1e6 * s, 0)),
         s if s < 1.0 => format!("{} ms", fixed(1e3 * s, 1)),
         s => duration(s),
@@ -88,9 +89,8 @@ fn confusion(name: &str, router: &RouterReport) -> String {
     precision.extend((0..columns).map(|column| shown(&router.precision, column)));
     precision.push(String::new());
     rows.push(precision);
-    let mut heads = vec!["true ↓ sent to →".to_owned()];
+    let mut heads = vec!["true ↓ &nbsp;sent&nbsp;to&nbsp;→".to_owned()];
     heads.extend((0..columns).map(label));
     heads.push("recall".to_owned());
-    let caption: String = name.chars().take(60).collect();
-    table(&format!("Confusion matrix of {caption}"), &heads, &rows)
+    table(&format!("Confusion matrix of {}", escape::shortened(name)), &heads, &rows)
 }

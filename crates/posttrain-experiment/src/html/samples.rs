@@ -62,6 +62,10 @@ fn card(sample: &AnswerSample) -> String {
          <dt>Response</dt><dd dir=\"auto\" class=\"response\" tabindex=\"0\">{}</dd>{error}</dl></article>\n",
         escape::clamped(&sample.question, TEXT),
         escape::clamped(&sample.reference, SHORT),
-        escape::clamped(&sample.response, TEXT),
+        response(&sample.response),
     )
+}
+
+fn response(text: &str) -> String {
+    if text.trim().is_empty() { "<span class=\"empty\">nothing</span>".to_owned() } else { escape::clamped(text, TEXT) }
 }

@@ -16,15 +16,15 @@ impl Scale {
         Self::round(low, high)
     }
 
-    /// A scale around zero that holds all values.
+    /// A scale that holds zero and all values, with a little room.
     pub(super) fn around_zero(values: impl IntoIterator<Item = f64>) -> Self {
         let values = values.into_iter().filter(|v| v.is_finite());
         let (low, high) = values.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
         let room = (high - low).max(1e-3) / 10.0;
-        Self::round(low - room, high + room)
+        Self::exactly(low - room, high + room)
     }
 
-    /// From the first whole step to the last, ends exactly.
+    /// A scale from one end to the other, with the round ticks between them.
     pub(super) fn exactly(low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step(high - low);

@@ -11,7 +11,7 @@ pub(super) fn table(caption: &str, heads: &[String], rows: &[Vec<String>]) -> St
     let head: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
     let body: String = rows.iter().map(|row| format!("<tr>{}</tr>", cells(row))).collect();
     format!(
-        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\"><table><caption>{caption}</caption>\
+        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\"><table><caption><span>{caption}</span></caption>\
          <thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
     )
 }

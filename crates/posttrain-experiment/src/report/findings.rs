@@ -35,7 +35,7 @@ pub struct Finding {
 ///     ("generalist".to_owned(), model(&["math", "social"], 0.03)),
 /// ];
 /// let found = findings(&models.into());
-/// assert_eq!(found[0].answer, "Yes: from step to step its reward moved by 2.0 points; social: 4.0.");
+/// assert_eq!(found[0].answer, "Yes: the changes of its reward deviate by 2.0 points; social: 4.0.");
 /// assert_eq!((found[0].agrees, found[1].agrees), (Some(true), Some(false)));
 /// ```
 pub fn findings(models: &BTreeMap<String, ModelReport>) -> Vec<Finding> {
@@ -71,8 +71,12 @@ fn steadiest(maths: Named, specialists: &[Named]) -> Option<Finding> {
     let yes = others.iter().all(|(_, std)| own < *std);
     let word = if yes { "Yes" } else { "No" };
     let answer =
-        format!("{word}: from step to step its reward moved by {:.1} points; {}.", 100.0 * own, listed(&others));
-    Some(Finding { question: format!("Is {} the steadiest of the specialists?", maths.0), answer, agrees: Some(yes) })
+        format!("{word}: the changes of its reward deviate by {:.1} points; {}.", 100.0 * own, listed(&others));
+    Some(Finding {
+        question: "Is the specialist for mathematics the steadiest from step to step?".into(),
+        answer,
+        agrees: Some(yes),
+    })
 }
 
 fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
@@ -87,9 +91,10 @@ fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
         all if all == others.len() => "Yes, than every one".to_owned(),
         some => format!("Only than {some} of {}", others.len()),
     };
-    let answer = format!("{word}: its reward moved by {:.1} points a step; {}.", 100.0 * own, listed(&others));
+    let answer =
+        format!("{word}: the changes of its reward deviate by {:.1} points; {}.", 100.0 * own, listed(&others));
     let agrees = Some(above == others.len());
-    Some(Finding { question: format!("Is {} spikier than the specialists?", generalist.0), answer, agrees })
+    Some(Finding { question: "Is the generalist spikier than the specialists?".into(), answer, agrees })
 }
 
 fn gain(generalist: Named, maths: Named) -> Option<Finding> {
@@ -102,7 +107,7 @@ fn gain(generalist: Named, maths: Named) -> Option<Finding> {
         _ => ("This run cannot tell", None),
     };
     let answer = format!(
-        "{word}: {} {} against the specialist's {} {}, {} points {}.",
+        "{word}: {} {} against the specialist’s {} {}, {} points {}.",
         percent(whole.accuracy),
         interval(whole.low, whole.high),
         percent(special.accuracy),
@@ -110,7 +115,7 @@ fn gain(generalist: Named, maths: Named) -> Option<Finding> {
         points(whole.accuracy - special.accuracy),
         points_interval(low, high),
     );
-    Some(Finding { question: format!("Does {} gain on {domain} over its specialist?", generalist.0), answer, agrees })
+    Some(Finding { question: "Does the generalist gain on mathematics over the specialist?".into(), answer, agrees })
 }
 
 /// The 95% interval of a difference of two shares from their Wilson intervals (Newcombe, 1998, method 10). It does not
