@@ -18,9 +18,10 @@ pub(super) fn rewards(view: &View) -> String {
         return panels;
     }
     let words = "The mean reward of each step’s completions (thin) and its mean over nine steps (thick). A step has a batch \
-                 of its own, so the thin line moves by chance as well. All panels share the upright scale; the generalist \
-                 trains for more steps, since it sees every domain’s data.";
-    paragraph(words) + &grid("four", &panels)
+                 of its own, so the thin line moves by chance as well. All panels share the upright scale.";
+    let more =
+        view.generalist().map_or("", |_| " The generalist trains for more steps, since it sees every domain’s data.");
+    paragraph(&(words.to_owned() + more)) + &grid("four", &panels)
 }
 
 fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> String {

@@ -9,7 +9,9 @@ use crate::numeral::count;
 const CONFIG: usize = 40_000;
 
 pub(super) fn section(view: &View) -> String {
-    splits(view) + &seen(view) + &machine(view) + &config(view)
+    let tables = splits(view) + &seen(view);
+    let tables = if tables.is_empty() { tables } else { format!("<div class=\"two\">{tables}</div>\n") };
+    tables + &machine(view) + &config(view)
 }
 
 fn splits(view: &View) -> String {
@@ -32,7 +34,9 @@ fn seen(view: &View) -> String {
     if seen.is_empty() {
         return String::new();
     }
-    let rows: Vec<Vec<String>> = seen.iter().map(|(model, n)| vec![escape::name(model), count(*n)]).collect();
+    let mut ordered: Vec<(&String, &u64)> = seen.iter().collect();
+    ordered.sort_by_key(|(model, _)| view.models.iter().position(|(name, _)| name == model));
+    let rows: Vec<Vec<String>> = ordered.iter().map(|(model, n)| vec![escape::name(model), count(**n)]).collect();
     let specialists: Option<u64> = view.specialists().map(|(name, _)| seen.get(name).copied()).sum();
     let generalist = view.generalist().and_then(|(name, _)| seen.get(name).copied());
     let words = match (specialists.filter(|n| *n > 0), generalist) {
@@ -48,7 +52,8 @@ fn seen(view: &View) -> String {
         _ => String::new(),
     };
     let said = if words.is_empty() { words } else { paragraph(&words) };
-    table("Examples trained on, repetitions counted", &heads(&["Model", "Examples"]), &rows) + &said
+    let table = table("Examples trained on, repetitions counted", &heads(&["Model", "Examples"]), &rows);
+    format!("<div>{table}{said}</div>\n")
 }
 
 fn machine(view: &View) -> String {
