@@ -13,6 +13,7 @@
 //! | [`reward`] | `posttrain-reward` | verifiable rewards, scored as completions stream in |
 //! | [`rollout`] | `posttrain-rollout` | the generation engine |
 //! | [`train`] | `posttrain-train` | trainer primitives, the reinforcement-learning loop |
+//! | [`experiment`] | `posttrain-experiment` | specialists against a generalist: statistics, the report |
 //!
 //! ```
 //! use posttrain::loss::AdvantageConfig;
@@ -29,6 +30,7 @@
 
 pub use posttrain_chat as chat;
 pub use posttrain_data as data;
+pub use posttrain_experiment as experiment;
 pub use posttrain_kernel as kernel;
 pub use posttrain_lora as lora;
 pub use posttrain_loss as loss;

@@ -1,0 +1,41 @@
+//! One model for all domains, or a specialist for each and a router in front: what the experiment found, and whether it
+//! means anything.
+//!
+//! [`Report`] is `report.json` as a type, and [`Report::to_html`] the page that a person reads: one file with no script,
+//! nothing from the network, and every foreign word escaped. [`head_to_head`] compares two sides question by question
+//! (a paired bootstrap and McNemar's exact test), [`Dynamics`] says how steadily a model learnt, [`findings`] asks of a run
+//! what was found before. None of it links libtorch.
+//!
+//! ```
+//! use posttrain_experiment::{Report, head_to_head};
+//!
+//! // Forty questions: the routed specialists alone are right on twelve, the generalist alone on two, both on the rest.
+//! let routed: Vec<_> = (0..40).map(|question| Some(question >= 2)).collect();
+//! let generalist: Vec<_> = (0..40).map(|question| Some(question < 28)).collect();
+//! let outcome = head_to_head(&routed, &generalist, 7)?;
+//! assert_eq!(outcome.difference, 0.25);
+//! // 2 · (C(14,0) + C(14,1) + C(14,2)) / 2¹⁴ = 212/16384.
+//! assert!((outcome.mcnemar_p - 212.0 / 16384.0).abs() < 1e-12);
+//!
+//! let page = Report { head_to_head: Some(outcome), ..Report::default() }.to_html();
+//! assert!(page.contains("The specialists behind a router did better."));
+//! # Ok::<(), posttrain_experiment::ExperimentError>(())
+//! ```
+
+mod dynamics;
+mod error;
+mod folder;
+mod html;
+mod numeral;
+mod report;
+mod statistics;
+
+pub use dynamics::Dynamics;
+pub use error::ExperimentError;
+pub use folder::write_report;
+pub use report::{
+    Accuracy, AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead, JudgeReport,
+    Machine, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts,
+    TimelinePhase, TimelineSpan, WallClock, findings,
+};
+pub use statistics::{McNemar, PairedBootstrap, head_to_head, head_to_head_by_domain};

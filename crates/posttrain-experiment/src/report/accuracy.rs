@@ -1,0 +1,78 @@
+//! A share of right answers with its interval.
+
+use serde::{Deserialize, Serialize};
+
+/// The 97.5% quantile of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;
+
+/// A share of right answers with its 95% Wilson interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Right answers over `n`; 0 of none.
+    pub accuracy: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+    /// Answers that have a verdict.
+    pub n: usize,
+}
+
+impl Accuracy {
+    /// `right` of `n`, with the interval `(p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)`, z = 1.96 (Wilson, 1927).
+    ///
+    /// ```
+    /// use posttrain_experiment::Accuracy;
+    ///
+    /// let half = Accuracy::new(50, 100);
+    /// assert_eq!(half.accuracy, 0.5);
+    /// assert!((half.low - 0.4038).abs() < 1e-4 && (half.high - 0.5962).abs() < 1e-4);
+    /// assert_eq!(Accuracy::new(0, 0), Accuracy { accuracy: 0.0, low: 0.0, high: 1.0, n: 0 });
+    /// ```
+    pub fn new(right: usize, n: usize) -> Self {
+        if n == 0 {
+            return Self { accuracy: 0.0, low: 0.0, high: 1.0, n };
+        }
+        let (size, p) = (n as f64, right as f64 / n as f64);
+        let square = Z * Z / size;
+        let half = Z * (p * (1.0 - p) / size + square / (4.0 * size)).sqrt();
+        let end = |side: f64| ((p + square / 2.0 + side * half) / (1.0 + square)).clamp(0.0, 1.0);
+        // Rounding must not leave the share itself outside.
+        Self { accuracy: p, low: end(-1.0).min(p), high: end(1.0).max(p), n }
+    }
+
+    /// The share of right verdicts; those that failed are left out.
+    ///
+    /// ```
+    /// use posttrain_experiment::Accuracy;
+    ///
+    /// assert_eq!(Accuracy::of(&[Some(true), None, Some(false)]), Accuracy::new(1, 2));
+    /// ```
+    pub fn of(verdicts: &[Option<bool>]) -> Self {
+        let judged = verdicts.iter().flatten();
+        Self::new(judged.clone().filter(|right| **right).count(), judged.count())
+    }
+
+    /// How many answers were right.
+    ///
+    /// ```
+    /// assert_eq!(posttrain_experiment::Accuracy::new(7, 9).right(), 7);
+    /// ```
+    pub fn right(&self) -> usize {
+        (self.accuracy * self.n as f64).round() as usize
+    }
+
+    /// The share over several sets of questions together; none of no questions.
+    ///
+    /// ```
+    /// use posttrain_experiment::Accuracy;
+    ///
+    /// let sets = [Accuracy::new(1, 2), Accuracy::new(5, 6)];
+    /// assert_eq!(Accuracy::pooled(&sets), Some(Accuracy::new(6, 8)));
+    /// assert_eq!(Accuracy::pooled([]), None);
+    /// ```
+    pub fn pooled<'a>(sets: impl IntoIterator<Item = &'a Accuracy>) -> Option<Self> {
+        let (right, n) = sets.into_iter().fold((0, 0), |(right, n), set| (right + set.right(), n + set.n));
+        (n > 0).then(|| Self::new(right, n))
+    }
+}

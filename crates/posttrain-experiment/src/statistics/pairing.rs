@@ -1,0 +1,131 @@
+//! Two lists of verdicts over the same questions, as a head-to-head.
+
+use super::{McNemar, PairedBootstrap};
+use crate::{Accuracy, DomainOutcome, ExperimentError, HeadToHead};
+use std::collections::BTreeMap;
+
+/// Compares verdicts question by question: accuracies, their difference with a paired bootstrap interval (10,000 draws),
+/// and McNemar's exact test. Questions whose verdict failed on either side are left out of all of it, and counted.
+///
+/// ```
+/// use posttrain_experiment::head_to_head;
+///
+/// let routed = [Some(true), Some(true), Some(false), Some(true), None];
+/// let generalist = [Some(false), Some(true), Some(false), Some(false), Some(true)];
+/// let outcome = head_to_head(&routed, &generalist, 7)?;
+/// assert_eq!((outcome.routed.accuracy, outcome.generalist.accuracy), (0.75, 0.25));
+/// assert_eq!((outcome.routed_only, outcome.generalist_only, outcome.left_out), (2, 0, 1));
+/// assert_eq!(outcome.difference, 0.5);
+/// assert!((outcome.mcnemar_p - 0.5).abs() < 1e-12); // 2 · 1/2²
+/// # Ok::<(), posttrain_experiment::ExperimentError>(())
+/// ```
+///
+/// # Errors
+/// [`ExperimentError::Unpaired`] if the lists differ in length.
+pub fn head_to_head(
+    routed: &[Option<bool>],
+    generalist: &[Option<bool>],
+    seed: u64,
+) -> Result<HeadToHead, ExperimentError> {
+    check_length("generalist", routed.len(), generalist.len())?;
+    Ok(compare(&[judged(routed.iter().zip(generalist))], routed.len(), seed))
+}
+
+/// [`head_to_head`] with the bootstrap drawn within each domain, and the sides on each domain's questions.
+///
+/// ```
+/// use posttrain_experiment::head_to_head_by_domain;
+///
+/// let (routed, generalist) = ([Some(true), Some(false)], [Some(true), Some(true)]);
+/// let outcome = head_to_head_by_domain(&routed, &generalist, &["math", "social"], 7)?;
+/// assert_eq!(outcome.per_domain["social"].generalist.accuracy, 1.0);
+/// // One question a domain: drawn anew, it is the same.
+/// assert_eq!((outcome.low, outcome.high), (-0.5, -0.5));
+/// # Ok::<(), posttrain_experiment::ExperimentError>(())
+/// ```
+///
+/// # Errors
+/// [`ExperimentError::Unpaired`] if the lists differ in length.
+pub fn head_to_head_by_domain(
+    routed: &[Option<bool>],
+    generalist: &[Option<bool>],
+    domains: &[&str],
+    seed: u64,
+) -> Result<HeadToHead, ExperimentError> {
+    check_length("generalist", routed.len(), generalist.len())?;
+    check_length("domains", routed.len(), domains.len())?;
+    let names: BTreeMap<&str, ()> = domains.iter().map(|domain| (*domain, ())).collect();
+    let of = |name: &str| {
+        let pairs = routed.iter().zip(generalist).zip(domains);
+        judged(pairs.filter(|(_, domain)| **domain == name).map(|(pair, _)| pair))
+    };
+    let strata: Vec<Vec<(bool, bool)>> = names.keys().map(|name| of(name)).collect();
+    let mut outcome = compare(&strata, routed.len(), seed);
+    outcome.per_domain = names.keys().zip(&strata).map(|(name, pairs)| (name.to_string(), sides(pairs))).collect();
+    Ok(outcome)
+}
+
+fn check_length(argument: &'static str, expected: usize, got: usize) -> Result<(), ExperimentError> {
+    if expected == got { Ok(()) } else { Err(ExperimentError::Unpaired { argument, expected, got }) }
+}
+
+/// The pairs in which both have a verdict.
+fn judged<'a>(pairs: impl Iterator<Item = (&'a Option<bool>, &'a Option<bool>)>) -> Vec<(bool, bool)> {
+    pairs.filter_map(|(first, second)| first.zip(*second)).collect()
+}
+
+fn sides(pairs: &[(bool, bool)]) -> DomainOutcome {
+    let right = |side: fn(&(bool, bool)) -> bool| pairs.iter().filter(|pair| side(pair)).count();
+    DomainOutcome {
+        routed: Accuracy::new(right(|pair| pair.0), pairs.len()),
+        oracle: None,
+        generalist: Accuracy::new(right(|pair| pair.1), pairs.len()),
+    }
+}
+
+fn compare(strata: &[Vec<(bool, bool)>], questions: usize, seed: u64) -> HeadToHead {
+    let pairs = strata.concat();
+    let differences = |stratum: &Vec<(bool, bool)>| stratum.iter().map(|p| i8::from(p.0) - i8::from(p.1)).collect();
+    let strata: Vec<Vec<i8>> = strata.iter().map(differences).collect();
+    // Of no questions nothing is known: the difference may be anything.
+    let (low, high) = PairedBootstrap::default().interval(&strata, seed).unwrap_or((-1.0, 1.0));
+    let count = |pair| pairs.iter().filter(|p| **p == pair).count();
+    let (routed_only, generalist_only) = (count((true, false)), count((false, true)));
+    let test = McNemar::new(routed_only, generalist_only);
+    let DomainOutcome { routed, generalist, .. } = sides(&pairs);
+    HeadToHead {
+        routed,
+        oracle: None,
+        generalist,
+        difference: (routed_only as f64 - generalist_only as f64) / pairs.len().max(1) as f64,
+        low,
+        high,
+        mcnemar_p: test.p,
+        mcnemar_mid_p: Some(test.mid_p),
+        routed_only,
+        generalist_only,
+        left_out: questions - pairs.len(),
+        per_domain: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_different_lengths_are_refused_by_name() {
+        let verdicts = [Some(true); 3];
+        let error = head_to_head(&verdicts, &verdicts[..2], 1).unwrap_err();
+        assert_eq!(error.to_string(), "`generalist`: expected one for each of 3 questions, got 2");
+        let error = head_to_head_by_domain(&verdicts, &verdicts, &["math"], 1).unwrap_err();
+        assert_eq!(error.to_string(), "`domains`: expected one for each of 3 questions, got 1");
+    }
+
+    #[test]
+    fn no_verdicts_say_nothing() {
+        let outcome = head_to_head(&[None, Some(true)], &[Some(true), None], 1).unwrap();
+        assert_eq!((outcome.difference, outcome.low, outcome.high, outcome.mcnemar_p), (0.0, -1.0, 1.0, 1.0));
+        assert_eq!((outcome.routed.n, outcome.left_out), (0, 2));
+    }
+}
