@@ -115,7 +115,7 @@ fn the_same_on_every_platform() {
         }
     }
     let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, "5445e02ba65d2aac32376f91baa377ba4b4d832f318f259ddd94f218a31508a3");
+    assert_eq!(digest, "b0428b787ea9f8369b1ee9644ae3ecfb2b57efb0578de8a6ad9c28172333d488");
     assert_eq!(splits.test[0].id, "math/compare/12,29#compare-2");
 }
 

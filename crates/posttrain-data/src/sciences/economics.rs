@@ -103,7 +103,7 @@ const RELATIONS: [Relation; 8] = [
 
 pub(super) fn topic() -> Topic {
     let related = RELATIONS.iter().flat_map(|relation| relation.facts("social"));
-    Topic { name: "economics", questions: 440, facts: related.chain(percentages()).collect() }
+    Topic { name: "economics", questions: 470, facts: related.chain(percentages()).collect() }
 }
 
 /// Percentages that leave whole numbers: of 20, 40, … 400.
