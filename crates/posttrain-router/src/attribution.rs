@@ -159,7 +159,11 @@ fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
         return wrong("a label's place", place.to_string(), format!("less than {}", labels.len()));
     }
     match right.iter().find(|row| row.len() != labels.len()) {
-        Some(row) => wrong("the length of a row of `right`", row.len().to_string(), format!("{}, one a specialist", labels.len())),
+        Some(row) => wrong(
+            "the length of a row of `right`",
+            row.len().to_string(),
+            format!("{}, one a specialist", labels.len()),
+        ),
         None => Ok(()),
     }
 }

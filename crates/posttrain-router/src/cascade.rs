@@ -90,7 +90,8 @@ impl<First: Router, Second: Router> Router for Cascade<First, Second> {
 
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
         let mut decisions = asked(&self.first, questions)?;
-        let unsure: Vec<usize> = (0..decisions.len()).filter(|&at| decisions[at].confidence() < self.threshold).collect();
+        let unsure: Vec<usize> =
+            (0..decisions.len()).filter(|&at| decisions[at].confidence() < self.threshold).collect();
         if !unsure.is_empty() {
             let passed_on: Vec<Question> = unsure.iter().map(|&at| questions[at].clone()).collect();
             for (at, second) in unsure.iter().zip(asked(&self.second, &passed_on)?) {

@@ -43,7 +43,8 @@ fn mentioned(text: &str, names: &[String]) -> Vec<usize> {
     let mut text = text.to_lowercase();
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(names[at].len()));
-    let mut found: Vec<usize> = order.into_iter().filter(|&at| strike_out(&mut text, &names[at].to_lowercase())).collect();
+    let mut found: Vec<usize> =
+        order.into_iter().filter(|&at| strike_out(&mut text, &names[at].to_lowercase())).collect();
     found.sort_unstable();
     found
 }
@@ -95,7 +96,9 @@ mod tests {
 
     #[test]
     fn what_names_none_or_several_is_not() {
-        for text in ["", "42", "math or social", "mathematics", r#"{"label": 0}"#, r#"{"label": "art"}"#, "{", "unsocial"] {
+        for text in
+            ["", "42", "math or social", "mathematics", r#"{"label": 0}"#, r#"{"label": "art"}"#, "{", "unsocial"]
+        {
             assert_eq!(read(text), None, "{text:?}");
         }
     }

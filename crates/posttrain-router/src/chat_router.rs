@@ -50,9 +50,14 @@ pub struct ChatRouter {
 type Answered = (usize, Result<ChatResponse, ChatError>, f64);
 
 impl ChatRouter {
-    pub(crate) fn new(config: ChatRouterConfig, model: Arc<dyn ChatModel>, runtime: Handle) -> Result<Self, RouterError> {
+    pub(crate) fn new(
+        config: ChatRouterConfig,
+        model: Arc<dyn ChatModel>,
+        runtime: Handle,
+    ) -> Result<Self, RouterError> {
         let fallback = config.fallback.as_ref();
-        let fallback = fallback.map(|label| labels::index(&config.labels, label, || "`fallback`".to_owned())).transpose()?;
+        let fallback =
+            fallback.map(|label| labels::index(&config.labels, label, || "`fallback`".to_owned())).transpose()?;
         Ok(Self { answers: config.answers(), config, fallback, fallbacks: AtomicUsize::new(0), model, runtime })
     }
 
@@ -102,8 +107,11 @@ impl ChatRouter {
         seconds: f64,
     ) -> Result<Decision, RouterError> {
         let (id, model) = (question.id.clone(), self.model.name().to_owned());
-        let response =
-            answered.map_err(|source| RouterError::Chat { id: id.clone(), model: model.clone(), source: source.into() })?;
+        let response = answered.map_err(|source| RouterError::Chat {
+            id: id.clone(),
+            model: model.clone(),
+            source: source.into(),
+        })?;
         let count = self.answers.len();
         match (read_label(&response, &self.answers), self.fallback) {
             (Some(label), _) => {

@@ -92,7 +92,8 @@ pub(crate) fn embed(embedder: &impl Embedder, texts: &[&str]) -> Result<Array2<f
     }
     match vectors.iter().position(|value| !value.is_finite()) {
         Some(at) => {
-            let got = format!("{} for text {}", vectors.iter().nth(at).copied().unwrap_or(f32::NAN), at / expected.1 + 1);
+            let got =
+                format!("{} for text {}", vectors.iter().nth(at).copied().unwrap_or(f32::NAN), at / expected.1 + 1);
             Err(RouterError::answer(embedder.name(), "a vector's component", got, "a finite number"))
         }
         None => Ok(vectors),

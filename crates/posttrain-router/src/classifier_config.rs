@@ -71,7 +71,11 @@ impl ClassifierConfig {
     pub fn validate(&self) -> Result<(), RouterError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         if self.l2.is_empty() || !self.l2.iter().all(|l2| positive(*l2)) {
-            return Err(RouterError::config("l2", format!("{:?}", self.l2), "at least one, all finite and more than 0"));
+            return Err(RouterError::config(
+                "l2",
+                format!("{:?}", self.l2),
+                "at least one, all finite and more than 0",
+            ));
         }
         if !positive(self.tolerance) {
             return Err(RouterError::config("tolerance", self.tolerance, "a finite number, more than 0"));
@@ -150,7 +154,7 @@ fn texts(questions: &[Question]) -> Vec<&str> {
 }
 
 fn accuracy(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
-    let right = |(scores, &truth): &(&Vec<f64>, &usize)| scores.iter().all(|score| *score <= scores[truth]);
+    let right = |(scores, truth): &(&Vec<f64>, &usize)| scores.iter().all(|score| *score <= scores[**truth]);
     scores.iter().zip(truth).filter(right).count() as f64 / truth.len() as f64
 }
 

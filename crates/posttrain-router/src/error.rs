@@ -187,12 +187,7 @@ impl RouterError {
         Self::InvalidConfig { field, got: got.to_string(), expected }
     }
 
-    pub(crate) fn answer(
-        part: &str,
-        field: &'static str,
-        got: impl ToString,
-        expected: impl ToString,
-    ) -> Self {
+    pub(crate) fn answer(part: &str, field: &'static str, got: impl ToString, expected: impl ToString) -> Self {
         Self::BadAnswer { part: part.to_owned(), field, got: got.to_string(), expected: expected.to_string() }
     }
 }

@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_seed_puts_n_grams_elsewhere() {
-        let embed = |seed| NgramConfig { seed, ..NgramConfig::default() }.build().unwrap().embed(&["elements"]).unwrap();
+        let embed =
+            |seed| NgramConfig { seed, ..NgramConfig::default() }.build().unwrap().embed(&["elements"]).unwrap();
         assert_eq!(embed(1), embed(1));
         assert_ne!(embed(1), embed(2));
     }

@@ -106,7 +106,9 @@ impl KeywordConfig {
         let fallback = labels::index(&self.labels, &self.fallback, || "`fallback`".to_owned())?;
         let mut labels_of = BTreeMap::<String, BTreeSet<usize>>::new();
         for (label, keywords) in self.keywords.iter().enumerate() {
-            keywords.iter().for_each(|word| drop(labels_of.entry(word.to_lowercase()).or_default().insert(label)));
+            for word in keywords {
+                labels_of.entry(word.to_lowercase()).or_default().insert(label);
+            }
         }
         Ok(KeywordRouter { labels: self.labels, labels_of, fallback })
     }

@@ -19,7 +19,8 @@ pub(crate) struct PromptMaker {
 impl PromptMaker {
     pub fn new(config: &LikelihoodConfig, shots: &[Shot]) -> Result<Self, RouterError> {
         let names = if config.names.is_empty() { &config.labels } else { &config.names };
-        let name = |shot: &Shot| labels::index(&config.labels, &shot.label, || "a shot".to_owned()).map(|at| &names[at]);
+        let name =
+            |shot: &Shot| labels::index(&config.labels, &shot.label, || "a shot".to_owned()).map(|at| &names[at]);
         let named = shots.iter().map(|shot| Ok((shot.question.as_str(), name(shot)?.as_str())));
         let named: Vec<(&str, &str)> = named.collect::<Result<_, RouterError>>()?;
         let mut maker = Self {
@@ -73,7 +74,8 @@ impl PromptMaker {
     fn messages_before(&self, config: &LikelihoodConfig, names: &[String], shots: &[(&str, &str)]) -> Vec<Message> {
         let heading = self.heading.to_lowercase();
         let list = names.join(", ");
-        let mut system = format!("Say which {heading} the question belongs to: {list}. Answer with the {heading} only.");
+        let mut system =
+            format!("Say which {heading} the question belongs to: {list}. Answer with the {heading} only.");
         let described = described(config, names);
         if !described.is_empty() {
             system = format!("{system}\n{}", described.trim_end());

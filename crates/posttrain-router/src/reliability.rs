@@ -41,13 +41,7 @@ pub(crate) fn bins(decisions: &[Decision], truth: &[usize]) -> Vec<ReliabilityBi
     let edge = |at: usize| at as f64 / BINS as f64;
     let bin = |(at, (count, total, right)): (usize, (usize, f64, usize))| {
         let n = count.max(1) as f64;
-        ReliabilityBin {
-            low: edge(at),
-            high: edge(at + 1),
-            count,
-            confidence: total / n,
-            accuracy: right as f64 / n,
-        }
+        ReliabilityBin { low: edge(at), high: edge(at + 1), count, confidence: total / n, accuracy: right as f64 / n }
     };
     sums.into_iter().enumerate().map(bin).collect()
 }

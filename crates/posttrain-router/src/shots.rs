@@ -85,7 +85,8 @@ pub(crate) fn from_train(shots: &Shots, train: &TrainSet) -> Result<Vec<Shot>, R
 /// The questions of one label whose names' digests under the seed are the least.
 fn draw(train: &TrainSet, label: usize, needed: usize, seed: u64) -> Result<Vec<&Question>, RouterError> {
     let rows = train.questions().iter().zip(train.truth());
-    let mut questions: Vec<&Question> = rows.filter(|(_, truth)| **truth == label).map(|(question, _)| question).collect();
+    let mut questions: Vec<&Question> =
+        rows.filter(|(_, truth)| **truth == label).map(|(question, _)| question).collect();
     if questions.len() < needed {
         let (split, label) = ("training", train.labels()[label].clone());
         return Err(RouterError::TooFewExamples { split, label, needed, got: questions.len() });
