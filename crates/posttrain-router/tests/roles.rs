@@ -6,6 +6,7 @@ mod sciences;
 use posttrain_data::{Example, Splits};
 use posttrain_router::{Cascade, ConstantRouter, Decision, KeywordConfig, OracleRouter, Question, Router, RouterData};
 use posttrain_router::{RouterError, RouterReport};
+use proptest::prelude::*;
 use sciences::data;
 
 fn splits() -> Splits {
@@ -108,4 +109,41 @@ fn keywords_route_better_than_chance_and_survive_hostile_questions() {
     let config = KeywordConfig { keywords: vec![vec!["two words".into()]], ..KeywordConfig::new(["a"], "a") };
     assert!(config.build().err().unwrap().to_string().starts_with("`keywords` is \"two words\""));
     assert!(KeywordConfig::new(["a"], "b").build().err().unwrap().to_string().contains("unknown label \"b\""));
+}
+
+/// Sends the questions to these labels, in turn.
+struct Turns(Vec<usize>);
+
+impl Router for Turns {
+    fn name(&self) -> &str {
+        "turns"
+    }
+
+    fn labels(&self) -> &[String] {
+        data().test.labels()
+    }
+
+    fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
+        let decide = |label: &usize| Decision { label: *label, probabilities: vec![1.0 / 3.0; 3], seconds: 0.0 };
+        Ok(self.0.iter().cycle().take(questions.len()).map(decide).collect())
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_matrix_counts_every_question_once(turns in prop::collection::vec(0usize..3, 1..40)) {
+        let report = RouterReport::of(&Turns(turns), &data().test).unwrap();
+        for (row, by_label) in report.confusion.iter().zip(&report.by_label) {
+            prop_assert_eq!(row.iter().sum::<usize>(), 50);
+            prop_assert_eq!(by_label.questions, 50);
+        }
+        let right: usize = (0..3).map(|label| report.confusion[label][label]).sum();
+        prop_assert_eq!(report.accuracy, right as f64 / 150.0);
+        prop_assert_eq!(report.by_label.iter().map(|label| label.routed).sum::<usize>(), 150);
+        let [low, high] = report.accuracy_interval;
+        prop_assert!(low <= report.accuracy && report.accuracy <= high);
+        prop_assert_eq!(report.reliability.iter().map(|bin| bin.count).sum::<usize>(), 150);
+        prop_assert!((report.ece - (report.accuracy - 1.0 / 3.0).abs()).abs() < 1e-9);
+        prop_assert_eq!(report.decisions().count(), 150);
+    }
 }
