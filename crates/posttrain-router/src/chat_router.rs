@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use crate::chat_answer::read_label;
 use crate::excerpt::excerpt;
@@ -18,8 +19,8 @@ const SHOWN: usize = 200;
 /// Asks a chat model for the label of each question, several at a time, by constrained generation where the server has it.
 ///
 /// An answer that names no label, or several, is an error (or the configured fallback, counted), and a failure of the server
-/// is one always: neither is ever a label. [`route`](Router::route) waits for the runtime, so that async callers go by
-/// `spawn_blocking`; with one label there is nothing to ask.
+/// is one always: neither is ever a label. [`route`](Router::route) waits for the runtime, so that async callers had
+/// better go by `spawn_blocking`; with one label there is nothing to ask.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -72,8 +73,16 @@ impl ChatRouter {
             return questions.iter().map(|_| Ok(Decision::certain(0, 1, 0.0))).collect();
         }
         let mut results: Vec<_> = questions.iter().map(|question| Err(self.cancelled(question))).collect();
-        for (at, answered, seconds) in self.answers_to(questions) {
-            results[at] = self.decide(&questions[at], answered, seconds);
+        let answers = self.answers_to(questions);
+        let mut wait = || {
+            answers.iter().for_each(|(at, answered, seconds)| {
+                results[at] = self.decide(&questions[at], answered, seconds);
+            })
+        };
+        // A worker thread that waits must not keep others from answering.
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(wait),
+            _ => wait(),
         }
         results
     }

@@ -71,7 +71,7 @@ mod tests {
     fn the_error_is_the_distance_to_the_diagonal() {
         // 10 at 0.9 of which 5 are right, 30 at 0.6 of which 24 are right: (10·0.4 + 30·0.2) / 40.
         let all: Vec<Decision> = [decisions(0.9, 10), decisions(0.6, 30)].concat();
-        let truth: Vec<usize> = (0..40).map(|at| usize::from(at < 5 || at >= 34)).collect();
+        let truth: Vec<usize> = (0..40).map(|at| usize::from(!(5..34).contains(&at))).collect();
         assert!((expected_calibration_error(&bins(&all, &truth)) - 0.25).abs() < 1e-12);
         assert_eq!(expected_calibration_error(&bins(&[], &[])), 0.0);
     }

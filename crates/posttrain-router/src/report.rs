@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::reliability::{bins, expected_calibration_error};
-use crate::{Decision, ReliabilityBin, Router, RouterError, Share, TestSet, distribution, labels};
+use crate::{
+    AttributionInput, Decision, ErrorAttribution, ReliabilityBin, Router, RouterError, Share, TestSet, distribution,
+    labels,
+};
 
 /// The least probability that a mean log-likelihood is taken of.
 const LEAST: f64 = 1e-12;
@@ -119,6 +122,16 @@ impl RouterReport {
             seconds_per_question: decisions.iter().map(|decision| decision.seconds).sum::<f64>() / n as f64,
             decisions: routed(test, decisions),
         }
+    }
+
+    /// What the errors cost, where `right` says which specialist answers which question of the test set right.
+    ///
+    /// # Errors
+    /// As in [`ErrorAttribution::of`].
+    pub fn attribution(&self, right: &[Vec<Option<bool>>]) -> Result<ErrorAttribution, RouterError> {
+        let decisions: Vec<Decision> = self.decisions().cloned().collect();
+        let truth: Vec<usize> = self.decisions.iter().map(|routed| routed.truth).collect();
+        ErrorAttribution::of(AttributionInput { labels: &self.labels, decisions: &decisions, truth: &truth, right })
     }
 
     /// The decisions alone, in the test set's order.

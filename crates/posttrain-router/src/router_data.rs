@@ -62,7 +62,7 @@ role! {
     /// What is reported. Nothing is fitted or tuned on it: whatever is takes one of the other two. Only
     /// [`RouterData::from_splits`] makes one.
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0308
     /// use posttrain_router::{ClassifierConfig, HashedNgrams, RouterData};
     ///
     /// fn fit_on_test(data: &RouterData) {

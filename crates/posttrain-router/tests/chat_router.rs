@@ -178,6 +178,10 @@ fn it_may_be_called_where_blocking_would_panic() {
     let router = build(config(), parrot(), &runtime);
     let decisions = runtime.block_on(async { router.route(&questions(&["math"])) });
     assert_eq!(decisions.unwrap()[0].label, 0);
+    let one_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let router = build(config(), parrot(), &one_worker);
+    let task = one_worker.spawn(async move { router.route(&questions(&["social"])).unwrap()[0].label });
+    assert_eq!(one_worker.block_on(task).unwrap(), 2);
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn left_over_rows_are_in_no_set() {
 fn the_oracle_is_always_right() {
     let report = RouterReport::of(&OracleRouter::of(&data().test).unwrap(), &data().test).unwrap();
     assert_eq!((report.accuracy, report.ece, report.nll), (1.0, 0.0, 0.0));
+    let attribution = report.attribution(&vec![vec![Some(false), Some(true), Some(true)]; 150]).unwrap();
+    assert_eq!((attribution.misrouted, attribution.routed.share), (0, Some(2.0 / 3.0)));
     assert_eq!(report.confusion, [[50, 0, 0], [0, 50, 0], [0, 0, 50]]);
     let twice = OracleRouter::new(["a", "b"], [("q", "a"), ("q", "b")]).err().unwrap().to_string();
     assert_eq!(twice, "`oracle`: the truth is `a` and `b` of `q`: expected one label a question");
