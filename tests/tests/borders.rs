@@ -17,8 +17,8 @@ fn reach(package: &str, depth: u32) -> BTreeSet<String> {
 }
 
 #[test]
-fn data_chat_and_rewards_do_not_link_libtorch() {
-    for package in ["posttrain-data", "posttrain-chat", "posttrain-reward"] {
+fn data_chat_rewards_and_routers_do_not_link_libtorch() {
+    for package in ["posttrain-data", "posttrain-chat", "posttrain-reward", "posttrain-router"] {
         assert!(!reach(package, 99).contains("torch-sys"), "{package} links libtorch");
     }
     assert!(reach("posttrain-loss", 99).contains("torch-sys"), "the test sees nothing");
@@ -29,7 +29,7 @@ fn a_crate_depends_only_on_floors_below_it() {
     let floors = [
         vec!["posttrain-kernel"],
         vec!["posttrain-data", "posttrain-chat", "posttrain-loss", "posttrain-lora"],
-        vec!["posttrain-model", "posttrain-reward"],
+        vec!["posttrain-model", "posttrain-reward", "posttrain-router"],
         vec!["posttrain-rollout"],
         vec!["posttrain-train"],
         vec!["posttrain-experiment"],
@@ -51,6 +51,7 @@ fn a_loss_knows_no_model_and_a_model_no_reward_or_loss() {
         ("posttrain-model", "posttrain-loss"),
         ("posttrain-rollout", "posttrain-reward"),
         ("posttrain-reward", "posttrain-data"),
+        ("posttrain-router", "posttrain-reward"),
     ];
     for (package, other) in apart {
         assert!(!reach(package, 99).contains(other), "{package} depends on {other}");

@@ -12,6 +12,7 @@
 //! | [`model`] | `posttrain-model` | decoders, tokenizer, chat template |
 //! | [`reward`] | `posttrain-reward` | verifiable rewards, scored as completions stream in |
 //! | [`rollout`] | `posttrain-rollout` | the generation engine |
+//! | [`router`] | `posttrain-router` | routers in front of specialists, and what their errors cost |
 //! | [`train`] | `posttrain-train` | trainer primitives, the reinforcement-learning loop |
 //! | [`experiment`] | `posttrain-experiment` | specialists against a generalist: statistics, the report |
 //!
@@ -37,4 +38,5 @@ pub use posttrain_loss as loss;
 pub use posttrain_model as model;
 pub use posttrain_reward as reward;
 pub use posttrain_rollout as rollout;
+pub use posttrain_router as router;
 pub use posttrain_train as train;
