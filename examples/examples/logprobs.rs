@@ -9,7 +9,7 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use examples::{LoadedModel, ModelArgs, log_to_stderr, read_lines};
+use examples::{ModelArgs, log_to_stderr, read_lines};
 use posttrain::model::Message;
 use posttrain::train::score_texts;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let texts: Vec<Text> = read_lines(std::io::stdin().lock())?;
-    let model = LoadedModel::open(&args.model.config())?;
+    let model = args.model.open()?;
     let decoder = &model.decoder;
     let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
     let mut out = std::io::stdout().lock();

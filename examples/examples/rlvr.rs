@@ -9,13 +9,14 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use examples::{LoadedModel, ModelConfig, draw_rewards, log_to_stderr, stop_on_interrupt};
-use posttrain::data::{Columns, Dataset, Example, ReadConfig, Split, SplitConfig, SplitSizes, read, sciences, split};
-use posttrain::reward::{AnswerConfig, Verifier};
-use posttrain::train::{Console, Evaluation, EvaluationMode, MetricsLog, PromptStyle, RlConfig, RlRun, RunOutcome};
+use examples::{draw_rewards, log_to_stderr, stop_on_interrupt};
+use posttrain::data::{Example, Split};
+use posttrain::experiment::{DataConfig, RewardConfig};
+use posttrain::train::{
+    Console, Evaluation, EvaluationMode, LoadedModel, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Trains one specialist and says what it gained.
@@ -35,31 +36,16 @@ struct Args {
 struct Config {
     /// The name of the model's folder within the run's.
     name: String,
-    model: ModelConfig,
+    /// The domain that is trained on.
+    domain: String,
+    model: ModelSource,
     data: DataConfig,
     #[serde(default)]
     prompt: PromptStyle,
     #[serde(default)]
-    reward: AnswerConfig,
+    reward: RewardConfig,
     #[serde(default)]
     rl: RlConfig,
-}
-
-/// Where the examples come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DataConfig {
-    /// `sciences`, or a JSONL or Parquet file.
-    dataset: PathBuf,
-    /// The domain that is trained on.
-    domain: String,
-    /// Seed of the built-in set and of the split.
-    seed: u64,
-    #[serde(default)]
-    sizes: SplitSizes,
-    /// Which column of a file is which field.
-    #[serde(default)]
-    columns: Columns,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,16 +70,9 @@ struct Examples {
     test: Vec<Example>,
 }
 
-impl DataConfig {
-    fn dataset(&self) -> Result<Dataset> {
-        if self.dataset == Path::new("sciences") {
-            return Ok(sciences::generate(self.seed)?);
-        }
-        Ok(read(&self.dataset, &ReadConfig::new(self.columns.clone()))?)
-    }
-
+impl Config {
     fn examples(&self) -> Result<Examples> {
-        let splits = split(&self.dataset()?, &SplitConfig { sizes: self.sizes, seed: self.seed })?;
+        let splits = self.data.splits()?;
         if !splits.domains().contains(&self.domain.as_str()) {
             bail!("domain `{}` is not in the dataset; there are: {}", self.domain, splits.domains().join(", "));
         }
@@ -106,12 +85,12 @@ fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let config = read_config(&args)?;
-    let data = config.data.examples()?;
-    let model = LoadedModel::open(&config.model)?;
+    let data = config.examples()?;
+    let model = LoadedModel::open(&config.model).context("the model cannot be opened")?;
     config.rl.lora.select(model.decoder.modules())?;
     keep_config(&args, &config)?;
     let folder = args.out.join(&config.name);
-    let reward = Arc::new(config.reward.clone().build()?.into_reward());
+    let reward = config.reward.build()?;
     let base = config.model.path.display().to_string();
     let run = RlRun::new(model.policy(), reward, config.rl.clone(), &folder)?;
     let run = run.with_style(config.prompt.clone()).with_base_model(base);

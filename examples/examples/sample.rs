@@ -11,7 +11,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{LoadedModel, ModelArgs, log_to_stderr, read_lines};
+use examples::{ModelArgs, log_to_stderr, read_lines};
 use posttrain::model::Message;
 use posttrain::rollout::{Engine, EngineConfig, FinishReason, Outcome, Request, SamplingParams};
 use posttrain::train::derive_seed;
@@ -122,7 +122,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     args.params(0).validate()?;
     let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
-    let model = LoadedModel::open(&args.model.config())?;
+    let model = args.model.open()?;
     let decoder = &model.decoder;
     let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
     let mut engine = Engine::new(decoder, Some(&model.tokenizer), EngineConfig::default())?;

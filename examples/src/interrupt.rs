@@ -1,21 +1,29 @@
 //! Ctrl-C ends a run after the step that it is in; a second one ends it at once.
 
 use anyhow::Result;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+/// Flags that an interrupt sets.
+static FLAGS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
+static HANDLER: Once = Once::new();
 
 /// Sets `stop` at the first interrupt, and exits at the second.
 ///
 /// # Errors
 /// If another handler is installed already.
 pub fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
-    ctrlc::set_handler(move || {
-        if stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!(
-            "stopping after this step; the run goes on when it is started again (interrupt again to stop at once)"
-        );
-    })?;
-    Ok(())
+    FLAGS.lock().unwrap_or_else(PoisonError::into_inner).push(stop);
+    let mut outcome = Ok(());
+    HANDLER.call_once(|| outcome = ctrlc::set_handler(interrupt));
+    Ok(outcome?)
+}
+
+fn interrupt() {
+    let flags = FLAGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let again = flags.iter().fold(false, |again, flag| flag.swap(true, Ordering::Relaxed) || again);
+    if again {
+        std::process::exit(130);
+    }
+    eprintln!("stopping after this step; the run goes on when it is started again (interrupt again to stop at once)");
 }

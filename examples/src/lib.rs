@@ -14,4 +14,4 @@ mod loaded;
 pub use curve::draw_rewards;
 pub use interrupt::stop_on_interrupt;
 pub use lines::read_lines;
-pub use loaded::{LoadedModel, ModelArgs, ModelConfig, log_to_stderr};
+pub use loaded::{ModelArgs, log_to_stderr};

@@ -1,31 +1,12 @@
-//! A model from the command line or from a configuration file.
+//! A model from the command line, and the libraries' log.
 
 use anyhow::{Context, Result};
 use clap::Args;
-use posttrain::lora::{AdapterView, load_peft};
-use posttrain::model::{
-    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, TextTokenizer, select_device, select_kind,
-};
-use posttrain::train::Policy;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use posttrain::model::{ComputeKind, DeviceChoice};
+use posttrain::train::{LoadedModel, ModelSource};
+use std::path::PathBuf;
 
 /// Which model, where, in what kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder in the Hugging Face layout, or a GGUF file.
-    pub path: PathBuf,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default)]
-    pub device: DeviceChoice,
-    /// `auto`, `f32` or `bf16`.
-    #[serde(default)]
-    pub kind: ComputeKind,
-}
-
-/// The same from the command line.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// A folder in the Hugging Face layout, or a GGUF file.
@@ -44,54 +25,18 @@ fn kind(text: &str) -> Result<ComputeKind, String> {
         "auto" => Ok(ComputeKind::Auto),
         "f32" => Ok(ComputeKind::F32),
         "bf16" => Ok(ComputeKind::Bf16),
-        _ => Err(format!("kind `{text}`: expected auto, f32 or bf16")),
+        other => Err(format!("`{other}` is none of auto, f32, bf16")),
     }
 }
 
 impl ModelArgs {
-    /// The same as a configuration.
-    pub fn config(&self) -> ModelConfig {
-        ModelConfig { path: self.model.clone(), device: self.device, kind: self.kind }
-    }
-}
-
-/// A model with everything that goes with it.
-pub struct LoadedModel {
-    /// The decoder.
-    pub decoder: Decoder,
-    /// Its tokenizer.
-    pub tokenizer: TextTokenizer,
-    /// Its chat template.
-    pub template: ChatTemplate,
-}
-
-impl LoadedModel {
-    /// Loads a model.
+    /// Loads it.
     ///
     /// # Errors
     /// What is wrong with its files, or that a CUDA device was asked for and is not there.
-    pub fn open(config: &ModelConfig) -> Result<Self> {
-        let device = select_device(config.device)?;
-        let checkpoint = Checkpoint::open(&config.path).context("the model cannot be opened")?;
-        Ok(Self {
-            decoder: checkpoint.decoder(select_kind(config.kind, device), device)?,
-            tokenizer: checkpoint.tokenizer()?,
-            template: checkpoint.chat_template()?,
-        })
-    }
-
-    /// An adapter from a PEFT folder, in the kind that the model computes in.
-    ///
-    /// # Errors
-    /// What is wrong with its files, or where it does not fit the model.
-    pub fn adapter(&self, dir: &Path) -> Result<Rc<AdapterView>> {
-        let adapter = load_peft(dir, self.decoder.modules(), self.decoder.device())?;
-        Ok(Rc::new(adapter.snapshot(self.decoder.kind())?))
-    }
-
-    /// The model as a policy sees it.
-    pub fn policy(&self) -> Policy<'_> {
-        Policy { model: &self.decoder, tokenizer: &self.tokenizer, template: &self.template }
+    pub fn open(&self) -> Result<LoadedModel> {
+        let source = ModelSource { path: self.model.clone(), device: self.device, kind: self.kind };
+        LoadedModel::open(&source).context("the model cannot be opened")
     }
 }
 

@@ -39,6 +39,81 @@ pub enum ExperimentError {
         #[source]
         source: serde_json::Error,
     },
+    /// A configuration file is not of its form.
+    #[error("{path}: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A field is out of its range.
+    #[error("config: `{field}` must be {expected}, got {got}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What was expected.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// Specialists and generalist would not see the same examples equally often.
+    #[error(
+        "specialists and generalist would see {unequal} examples unequally often: {seen} questions (rl.steps · rl.prompts) must be a multiple of the {rows} training examples of a domain (data.sizes.train)"
+    )]
+    UnequalData {
+        /// Examples that one side would see more often than the other.
+        unequal: usize,
+        /// Questions that a specialist is asked.
+        seen: u64,
+        /// Training examples of a domain.
+        rows: u64,
+    },
+    /// No arm has this name.
+    #[error("there is no arm `{name}`; there are: {}", names.join(", "))]
+    NoArm {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        names: Vec<String>,
+    },
+    /// The folder holds a run of another configuration.
+    #[error("{path}: the run was begun with `{was}` where there is now `{now}`; give another folder", path = path.display())]
+    OtherRun {
+        /// The kept configuration.
+        path: PathBuf,
+        /// The first line that differs, as it was.
+        was: String,
+        /// As it is now.
+        now: String,
+    },
+    /// An arm's process could not be started or watched.
+    #[error("arm `{arm}`: its process cannot be started: {source}")]
+    Process {
+        /// The arm.
+        arm: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Reading or splitting the data failed.
+    #[error(transparent)]
+    Data(#[from] posttrain_data::DataError),
+    /// A reward could not be built, or its runner failed.
+    #[error(transparent)]
+    Reward(#[from] posttrain_reward::RewardError),
+    /// A chat model could not be built.
+    #[error(transparent)]
+    Chat(#[from] posttrain_chat::ChatError),
+    /// A router could not be fitted or asked.
+    #[error(transparent)]
+    Router(#[from] posttrain_router::RouterError),
+    /// Training or evaluation failed.
+    #[error(transparent)]
+    Train(#[from] posttrain_train::TrainError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] posttrain_model::ModelError),
     /// A file could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {

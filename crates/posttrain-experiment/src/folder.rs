@@ -54,7 +54,7 @@ pub fn write_report(folder: &Path, report: &Report) -> Result<(), ExperimentErro
     replace(&folder.join("report.html"), &report.to_html())
 }
 
-fn replace(path: &Path, text: &str) -> Result<(), ExperimentError> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), ExperimentError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut fresh =
         tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(ExperimentError::io(path))?;

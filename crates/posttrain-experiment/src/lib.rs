@@ -22,20 +22,41 @@
 //! # Ok::<(), posttrain_experiment::ExperimentError>(())
 //! ```
 
+mod answers;
+mod arm;
+mod assemble;
+mod config;
 mod dynamics;
 mod error;
+mod experiment;
 mod folder;
 mod html;
+mod judged;
+mod kept_config;
+mod local_model;
 mod numeral;
+mod parallel;
 mod report;
+mod reward;
+mod routers;
 mod statistics;
+mod timeline;
 
+pub use answers::TestAnswers;
+pub use arm::{Arm, plan};
+pub use assemble::{assemble, with_seeds};
+pub use config::{ArmsConfig, DataConfig, ExperimentConfig, RoutingConfig, TestConfig};
 pub use dynamics::Dynamics;
 pub use error::ExperimentError;
+pub use experiment::{Experiment, Progress};
 pub use folder::write_report;
+pub use local_model::{HiddenStates, LocalLabels};
+pub use parallel::{ArmEnd, Parallel, Slot};
 pub use report::{
     Accuracy, AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead, JudgeReport,
     Machine, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts,
     TimelinePhase, TimelineSpan, WallClock, findings,
 };
+pub use reward::{RewardConfig, ServedJudge};
+pub use routers::{RouterConfig, RouterKind};
 pub use statistics::{McNemar, PairedBootstrap, head_to_head, head_to_head_by_domain};

@@ -42,6 +42,18 @@ struct Saved {
 const RUN: &str = "run.json";
 
 impl RunState {
+    /// What a run's folder says of its last saved state, without anything else of it; none where nothing is saved yet.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Json`] for a file that cannot be read.
+    pub fn peek(run: &Path) -> Result<Option<Self>, TrainError> {
+        let path = run.join("state").join(RUN);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(read_json::<Saved>(&path)?.run))
+    }
+
     /// Writes a run's state to `dir`, whole or not at all.
     pub(crate) fn save(&self, dir: &Path, trainer: &Trainer, config: &RlConfig) -> Result<(), TrainError> {
         let saved = Saved { run: self.clone(), config: as_json(config)? };

@@ -1,6 +1,7 @@
 //! What a run is: every number that its result depends on.
 
-use crate::{AdamWConfig, Schedule, TrainError};
+use crate::{AdamWConfig, Schedule, TrainError, derive_seed};
+use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
 use posttrain_loss::{AdvantageConfig, PolicyObjective};
 use posttrain_reward::ScorerConfig;
@@ -201,6 +202,16 @@ impl RlConfig {
         self.objective.validate()?;
         self.scorer.validate()?;
         self.trainer.validate()
+    }
+
+    /// The batches of a run on `train`, from their beginning: each example comes once an epoch.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] without examples, or with fewer than `prompts`.
+    pub fn batches(&self, train: &[Example]) -> Result<BatchStream, TrainError> {
+        let seed = derive_seed(self.seed, "data", 0, 0);
+        let config = BatchConfig { prompts: self.prompts, seed, last: LastBatch::Carry };
+        Ok(BatchStream::new(train.to_vec(), config)?)
     }
 
     fn validate_sampling(&self) -> Result<(), TrainError> {

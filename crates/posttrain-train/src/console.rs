@@ -47,6 +47,7 @@ impl Observer for Console {
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Step { record, steps } => self.step(record, *steps),
             Event::Evaluated { what, evaluation } => self.line(&evaluation_line(what, evaluation)),
+            Event::Note { text } => self.line(text),
             Event::Finished { .. } => self.finished(),
         }
     }

@@ -1,8 +1,9 @@
 //! Answers to held-out questions, each with its verdict.
 
 use crate::TrainError;
+use crate::accuracy::Accuracy;
 use crate::config::RlConfig;
-use crate::evaluation::{Accuracy, Evaluation, EvaluationMode};
+use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::observer::{Observer, Phase};
 use crate::policy::{Policy, PromptStyle};
 use crate::rollout::{Rollout, Sampling, Scored, Wanted};
@@ -137,12 +138,12 @@ impl<'m> Evaluator<'m> {
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, TrainError> {
         let asked: Vec<_> = examples.iter().map(|example| Asked { example, policy }).collect();
-        let sampled = Accuracy::of(&self.answers(&asked, Drawing::Sampled, observer)?);
+        let sampled = accuracy(&self.answers(&asked, Drawing::Sampled, observer)?);
         let greedy = match mode {
             EvaluationMode::Sampled => None,
             EvaluationMode::SampledAndGreedy => Some(self.answers(&asked, Drawing::Greedy, observer)?),
         };
-        Ok(Evaluation { sampled, greedy: greedy.map(|answers| Accuracy::of(&answers)) })
+        Ok(Evaluation { sampled, greedy: greedy.map(|answers| accuracy(&answers)) })
     }
 
     pub(crate) fn sampling(&self) -> Sampling<'_> {
@@ -164,6 +165,10 @@ impl<'m> Evaluator<'m> {
             Drawing::Greedy => params.greedy(),
         }
     }
+}
+
+fn accuracy(answers: &[Answer]) -> Accuracy {
+    Accuracy::of(&answers.iter().map(Answer::is_right).collect::<Vec<_>>())
 }
 
 fn answers(rollout: Rollout) -> Vec<Answer> {

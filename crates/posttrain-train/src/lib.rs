@@ -27,6 +27,7 @@
 //! # Ok::<(), posttrain_train::TrainError>(())
 //! ```
 
+mod accuracy;
 mod adamw;
 mod batch;
 mod checkpoint;
@@ -37,6 +38,7 @@ mod evaluation;
 mod evaluator;
 mod event_file;
 mod folder;
+mod loaded;
 mod logprobs;
 mod memory;
 mod metrics;
@@ -51,6 +53,7 @@ mod seed;
 mod trainer;
 mod wilson;
 
+pub use accuracy::Accuracy;
 pub use adamw::{AdamW, AdamWConfig};
 pub use batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
 pub use checkpoint::{BestStep, RunState};
@@ -59,13 +62,14 @@ pub use config::{
 };
 pub use console::Console;
 pub use error::TrainError;
-pub use evaluation::{Accuracy, Evaluation, EvaluationMode};
+pub use evaluation::{Evaluation, EvaluationMode};
 pub use evaluator::{Answer, Asked, Drawing, Evaluator};
 pub use event_file::EventFile;
 pub use folder::{recover_folder, replace_folder};
+pub use loaded::{LoadedModel, ModelSource};
 pub use logprobs::{TextScores, score_texts};
 pub use memory::peak_memory_bytes;
-pub use metrics::{MetricsLog, StepRecord};
+pub use metrics::{MetricsLog, StepRecord, read_metrics};
 pub use observer::{Event, Observer, Phase, Silent};
 pub use policy::{Policy, PromptForm, PromptStyle, Shot};
 pub use rl::{RlRun, RunOutcome};

@@ -118,6 +118,24 @@ impl StepRecord {
     }
 }
 
+/// The steps of a model's folder that are on record; none where it has no `metrics.jsonl`. Nothing is written, so that a
+/// run may go on meanwhile: a last line that is being written is left out.
+///
+/// # Errors
+/// [`TrainError::Io`], or [`TrainError::Json`] with the line that is damaged.
+pub fn read_metrics(folder: &Path) -> Result<Vec<StepRecord>, TrainError> {
+    let path = folder.join("metrics.jsonl");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read(&path).map_err(TrainError::io(&path))?;
+    let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let read = |(index, line)| {
+        serde_json::from_slice(line).map_err(|source| TrainError::Json { path: path.clone(), line: index + 1, source })
+    };
+    whole.enumerate().map(read).collect()
+}
+
 /// The open metrics of a run.
 #[derive(Debug)]
 pub struct MetricsLog {

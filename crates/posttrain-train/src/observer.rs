@@ -49,6 +49,11 @@ pub enum Event<'a> {
         /// The result.
         evaluation: &'a Evaluation,
     },
+    /// Something worth telling a person.
+    Note {
+        /// What.
+        text: &'a str,
+    },
     /// A run ends: all its steps are done, or it was asked to stop.
     Finished {
         /// The last step that is done.

@@ -13,7 +13,7 @@ use crate::policy::{Policy, PromptStyle};
 use crate::rollout::{Rollout, Scored, ScoredGroup, Wanted};
 use crate::seed::derive_seed;
 use crate::trainer::{ForwardBackward, OptimStep, PolicySnapshot, Trainer};
-use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
+use posttrain_data::Example;
 use posttrain_loss::Advantages;
 use posttrain_reward::Reward;
 use posttrain_rollout::{FinishReason, SamplingParams};
@@ -90,6 +90,11 @@ impl<'m> RlRun<'m> {
         Self { base_model: base_model.into(), ..self }
     }
 
+    /// The same with a flag of the caller's, see [`RlRun::stop_flag`].
+    pub fn with_stop_flag(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+
     /// A flag that, once set, ends the run after the step that it is in, with its state saved.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         self.stop.clone()
@@ -110,7 +115,7 @@ impl<'m> RlRun<'m> {
         let mut trainer = Trainer::new(self.evaluator.policy.model, &config.lora, trainer_config, config.seed)?;
         let state_folder = self.folder.join("state");
         let mut state = RunState::load(&state_folder, &mut trainer, config)?.unwrap_or_default();
-        let mut data = self.data(train)?.resume(state.data)?;
+        let mut data = config.batches(train)?.resume(state.data)?;
         let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_file(state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
@@ -154,12 +159,6 @@ impl<'m> RlRun<'m> {
         let evaluation = self.evaluator.evaluate(snapshot.as_ref(), examples, mode, observer)?;
         observer.see(&Event::Evaluated { what, evaluation: &evaluation });
         Ok(evaluation)
-    }
-
-    fn data(&self, train: &[Example]) -> Result<BatchStream, TrainError> {
-        let seed = derive_seed(self.config.seed, "data", 0, 0);
-        let config = BatchConfig { prompts: self.config.prompts, seed, last: LastBatch::Carry };
-        Ok(BatchStream::new(train.to_vec(), config)?)
     }
 
     fn step(

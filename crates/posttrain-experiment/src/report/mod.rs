@@ -1,6 +1,5 @@
 //! The report of an experiment: `report.json`, as a type.
 
-mod accuracy;
 mod data;
 mod findings;
 mod model;
@@ -10,12 +9,12 @@ mod router;
 mod sample;
 mod wall_clock;
 
-pub use accuracy::Accuracy;
 pub use data::{DataSummary, SplitCounts};
 pub use findings::{Finding, findings};
 pub use model::{BaseReport, CurvePoint, MissingModel, ModelReport};
 pub use origin::{Machine, Provenance};
 pub use outcome::{DomainOutcome, HeadToHead, JudgeReport, SeedOutcome};
+pub use posttrain_train::Accuracy;
 pub use router::{RouterReport, RoutingErrors};
 pub use sample::AnswerSample;
 pub use wall_clock::{TimelinePhase, TimelineSpan, WallClock};

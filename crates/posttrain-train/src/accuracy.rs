@@ -1,9 +1,7 @@
 //! A share of right answers with its interval.
 
+use crate::wilson::wilson_interval;
 use serde::{Deserialize, Serialize};
-
-/// The 97.5% quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 
 /// A share of right answers with its 95% Wilson interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,7 +20,7 @@ impl Accuracy {
     /// `right` of `n`, with the interval `(p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)`, z = 1.96 (Wilson, 1927).
     ///
     /// ```
-    /// use posttrain_experiment::Accuracy;
+    /// use posttrain_train::Accuracy;
     ///
     /// let half = Accuracy::new(50, 100);
     /// assert_eq!(half.accuracy, 0.5);
@@ -30,21 +28,14 @@ impl Accuracy {
     /// assert_eq!(Accuracy::new(0, 0), Accuracy { accuracy: 0.0, low: 0.0, high: 1.0, n: 0 });
     /// ```
     pub fn new(right: usize, n: usize) -> Self {
-        if n == 0 {
-            return Self { accuracy: 0.0, low: 0.0, high: 1.0, n };
-        }
-        let (size, p) = (n as f64, right as f64 / n as f64);
-        let square = Z * Z / size;
-        let half = Z * (p * (1.0 - p) / size + square / (4.0 * size)).sqrt();
-        let end = |side: f64| ((p + square / 2.0 + side * half) / (1.0 + square)).clamp(0.0, 1.0);
-        // Rounding must not leave the share itself outside.
-        Self { accuracy: p, low: end(-1.0).min(p), high: end(1.0).max(p), n }
+        let (low, high) = wilson_interval(right, n);
+        Self { accuracy: if n == 0 { 0.0 } else { right as f64 / n as f64 }, low, high, n }
     }
 
     /// The share of right verdicts; those that failed are left out.
     ///
     /// ```
-    /// use posttrain_experiment::Accuracy;
+    /// use posttrain_train::Accuracy;
     ///
     /// assert_eq!(Accuracy::of(&[Some(true), None, Some(false)]), Accuracy::new(1, 2));
     /// ```
@@ -56,7 +47,7 @@ impl Accuracy {
     /// How many answers were right.
     ///
     /// ```
-    /// assert_eq!(posttrain_experiment::Accuracy::new(7, 9).right(), 7);
+    /// assert_eq!(posttrain_train::Accuracy::new(7, 9).right(), 7);
     /// ```
     pub fn right(&self) -> usize {
         (self.accuracy * self.n as f64).round() as usize
@@ -65,7 +56,7 @@ impl Accuracy {
     /// The share over several sets of questions together; none of no questions.
     ///
     /// ```
-    /// use posttrain_experiment::Accuracy;
+    /// use posttrain_train::Accuracy;
     ///
     /// let sets = [Accuracy::new(1, 2), Accuracy::new(5, 6)];
     /// assert_eq!(Accuracy::pooled(&sets), Some(Accuracy::new(6, 8)));

@@ -1,0 +1,227 @@
+//! A language model on this machine as a router sees it: likelihoods of labels, and texts as vectors.
+
+use ndarray::Array2;
+use posttrain_chat::{Message as Said, Role};
+use posttrain_lora::RowAdapters;
+use posttrain_loss::{Head, HeadOptions};
+use posttrain_model::{Message, ModelError, PackedAttention, Packing, Sequence};
+use posttrain_router::{Embedder, LabelQuery, LabelScorer, Likelihood, Prompt, RouterError};
+use posttrain_train::{Policy, TrainError};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use tch::{Kind, Tensor};
+
+/// Tokens of a pass.
+const PASS: usize = 2048;
+
+/// A base model, without any adapter, that scores labels. What it has scored once it remembers, so that a calibrated router
+/// and an uncalibrated one cost one pass.
+pub struct LocalLabels<'m> {
+    policy: Policy<'m>,
+    known: RefCell<HashMap<(Vec<i64>, Vec<i64>), Likelihood>>,
+}
+
+/// A base model, without any adapter, whose last hidden states, averaged over a text's tokens, are the text's vector.
+pub struct HiddenStates<'m> {
+    policy: Policy<'m>,
+    name: String,
+}
+
+/// A prompt's tokens with those of each continuation.
+type Tokens = (Vec<i64>, Vec<Vec<i64>>);
+
+impl<'m> LocalLabels<'m> {
+    /// Labels scored by a policy's base.
+    pub fn new(policy: Policy<'m>) -> Self {
+        Self { policy, known: RefCell::default() }
+    }
+
+    fn tokens(&self, query: &LabelQuery) -> Result<Tokens, ModelError> {
+        let Policy { tokenizer, template, .. } = self.policy;
+        let prompt = match &query.prompt {
+            Prompt::Text(text) => tokenizer.encode_text(text)?,
+            Prompt::Chat(messages) => {
+                template.encode(tokenizer, &messages.iter().map(message).collect::<Vec<_>>(), true)?
+            }
+        };
+        if prompt.is_empty() {
+            return Err(argument("a prompt of at least one token", "an empty one"));
+        }
+        let continuations = query.continuations.iter().map(|text| match tokenizer.encode_text(text)? {
+            tokens if tokens.is_empty() => Err(argument("continuations of at least one token", text)),
+            tokens => Ok(tokens),
+        });
+        Ok((prompt, continuations.collect::<Result<_, _>>()?))
+    }
+
+    /// Scores what is not known yet, the prompts' common beginning computed once a pass.
+    fn learn(&self, queries: &[Tokens]) -> Result<(), TrainError> {
+        let mut known = self.known.borrow_mut();
+        let mut fresh: Vec<(Vec<i64>, Vec<i64>)> = Vec::new();
+        for (prompt, continuations) in queries {
+            let pairs = continuations.iter().map(|continuation| (prompt.clone(), continuation.clone()));
+            fresh.extend(pairs.filter(|pair| !known.contains_key(pair)));
+        }
+        let shared = shared_prefix(&fresh);
+        let mut rest = fresh.as_slice();
+        while !rest.is_empty() {
+            let (pass, later) = rest.split_at(pass_length(rest, shared));
+            // A pass of one text shares all of its prompt with nobody.
+            let scores = self.pass(pass, if shared == 0 { pass[0].0.len() } else { shared })?;
+            known.extend(pass.iter().cloned().zip(scores));
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// One pass over texts whose first `shared` tokens are the same.
+    fn pass(&self, pairs: &[(Vec<i64>, Vec<i64>)], shared: usize) -> Result<Vec<Likelihood>, TrainError> {
+        let _guard = tch::no_grad_guard();
+        let model = self.policy.model;
+        // Neighbours with the same prompt and labels of one token each stand in one text: only its end is looked at.
+        let mut texts: Vec<Vec<i64>> = Vec::new();
+        let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), shared);
+        let mut last: Option<(&[i64], usize)> = None;
+        for (prompt, continuation) in pairs {
+            let same = last.filter(|(before, _)| *before == prompt.as_slice() && continuation.len() == 1);
+            let own = match same {
+                Some((_, own)) => own,
+                None => {
+                    let text = [&prompt[shared..], &continuation[..continuation.len() - 1]].concat();
+                    let own = start;
+                    start += text.len();
+                    texts.push(text);
+                    last = (continuation.len() == 1).then_some((prompt.as_slice(), own));
+                    own
+                }
+            };
+            let first = own + prompt.len() - shared - 1;
+            rows.extend((0..continuation.len()).map(|place| (first + place) as i64));
+            targets.extend(continuation);
+        }
+        let packing = Packing::new(&[Sequence { prompt: pairs[0].0[..shared].to_vec(), completions: texts }])?;
+        let mut attention = PackedAttention::new(&packing, model)?;
+        let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::none())?;
+        let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
+        let hidden = hidden.f_index_select(0, &on_device(&rows)?)?;
+        let scores = Head::new(model.head(), HeadOptions::default())?.scores(&hidden, &on_device(&targets)?)?;
+        let (logprobs, _) = scores.to_vecs()?;
+        let mut logprobs = logprobs.into_iter().map(f64::from);
+        let sum = |tokens: usize| Likelihood { logprob: logprobs.by_ref().take(tokens).sum(), tokens };
+        Ok(pairs.iter().map(|(_, continuation)| continuation.len()).map(sum).collect())
+    }
+}
+
+impl LabelScorer for LocalLabels<'_> {
+    fn score(&self, queries: &[LabelQuery]) -> Result<Vec<Vec<Likelihood>>, RouterError> {
+        let tokens: Result<Vec<Tokens>, ModelError> = queries.iter().map(|query| self.tokens(query)).collect();
+        let tokens = tokens.map_err(|e| RouterError::foreign("tokenizer", e))?;
+        self.learn(&tokens).map_err(|e| RouterError::foreign("local model", e))?;
+        let known = self.known.borrow();
+        let of = |(prompt, continuations): Tokens| {
+            let each = continuations.into_iter().filter_map(|c| known.get(&(prompt.clone(), c)).copied());
+            each.collect()
+        };
+        Ok(tokens.into_iter().map(of).collect())
+    }
+}
+
+impl<'m> HiddenStates<'m> {
+    /// Vectors of a policy's base, which is called `name`.
+    pub fn new(policy: Policy<'m>, name: impl Into<String>) -> Self {
+        Self { policy, name: name.into() }
+    }
+
+    fn pass(&self, texts: &[Vec<i64>]) -> Result<Vec<f32>, TrainError> {
+        let _guard = tch::no_grad_guard();
+        let model = self.policy.model;
+        let sequence = |text: &Vec<i64>| Sequence { prompt: text.clone(), completions: Vec::new() };
+        let packing = Packing::new(&texts.iter().map(sequence).collect::<Vec<_>>())?;
+        let mut attention = PackedAttention::new(&packing, model)?;
+        let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::none())?;
+        let mut means = Vec::with_capacity(texts.len() * self.dimension());
+        for rows in packing.prompt_rows() {
+            let own = hidden.f_narrow(0, rows.start as i64, rows.len() as i64)?;
+            let mean = own.f_mean_dim(0i64, false, Kind::Float)?.f_to_device(tch::Device::Cpu)?;
+            means.extend(Vec::<f32>::try_from(&mean).map_err(ModelError::from)?);
+        }
+        Ok(means)
+    }
+}
+
+impl Embedder for HiddenStates<'_> {
+    fn embed(&self, texts: &[&str]) -> Result<Array2<f32>, RouterError> {
+        let encoded: Result<Vec<_>, _> = texts.iter().map(|text| self.policy.tokenizer.encode_text(text)).collect();
+        let mut encoded = encoded.map_err(|e| RouterError::foreign("tokenizer", e))?;
+        let context = self.policy.model.config().max_position_embeddings as usize;
+        for tokens in &mut encoded {
+            tokens.truncate(context.min(PASS));
+            // A text without a token has the vector of the first one in the vocabulary: any would do, none would not.
+            if tokens.is_empty() {
+                tokens.push(0);
+            }
+        }
+        let (mut rest, mut values) = (encoded.as_slice(), Vec::with_capacity(texts.len() * self.dimension()));
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fits = rest.iter().take_while(|text| {
+                tokens += text.len();
+                tokens <= PASS
+            });
+            let (pass, later) = rest.split_at(fits.count().max(1));
+            values.extend(self.pass(pass).map_err(|e| RouterError::foreign("local model", e))?);
+            rest = later;
+        }
+        Array2::from_shape_vec((texts.len(), self.dimension()), values)
+            .map_err(|e| RouterError::foreign("local model", e))
+    }
+
+    fn dimension(&self) -> usize {
+        self.policy.model.config().hidden_size as usize
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn settings(&self) -> String {
+        "mean of the last hidden states".into()
+    }
+}
+
+fn argument(expected: &str, got: &str) -> ModelError {
+    ModelError::Argument { argument: "query", expected: expected.into(), got: got.into() }
+}
+
+fn message(said: &Said) -> Message {
+    let role = match said.role {
+        Role::System => "system",
+        Role::Assistant => "assistant",
+        _ => "user",
+    };
+    Message::new(role, &said.content)
+}
+
+/// How many first tokens all prompts share, at least one token of each left for itself, and at least one shared: texts that
+/// have none in common are scored one a pass.
+fn shared_prefix(pairs: &[(Vec<i64>, Vec<i64>)]) -> usize {
+    let Some((first, _)) = pairs.first() else { return 0 };
+    let common = |(prompt, _): &(Vec<i64>, Vec<i64>)| {
+        let same = first.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        same.min(prompt.len() - 1)
+    };
+    pairs.iter().map(common).min().unwrap_or(0)
+}
+
+/// How many of the texts go into one pass.
+fn pass_length(pairs: &[(Vec<i64>, Vec<i64>)], shared: usize) -> usize {
+    if shared == 0 {
+        return 1;
+    }
+    let mut tokens = shared;
+    let fits = pairs.iter().take_while(|(prompt, continuation)| {
+        tokens += prompt.len() - shared + continuation.len();
+        tokens <= PASS
+    });
+    fits.count().max(1)
+}

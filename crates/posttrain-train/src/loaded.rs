@@ -1,0 +1,64 @@
+//! A model with everything that goes with it, from a configuration.
+
+use crate::{Policy, TrainError};
+use posttrain_lora::{AdapterView, load_peft};
+use posttrain_model::{
+    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, TextTokenizer, select_device, select_kind,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Which model, where, in what kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSource {
+    /// A folder in the Hugging Face layout, or a GGUF file.
+    pub path: PathBuf,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[serde(default)]
+    pub device: DeviceChoice,
+    /// `auto`, `f32` or `bf16`.
+    #[serde(default)]
+    pub kind: ComputeKind,
+}
+
+/// A model with its tokenizer and its chat template.
+pub struct LoadedModel {
+    /// The decoder.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// Its chat template.
+    pub template: ChatTemplate,
+}
+
+impl LoadedModel {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`]: what is wrong with its files, or that a CUDA device was asked for and is not there.
+    pub fn open(source: &ModelSource) -> Result<Self, TrainError> {
+        let device = select_device(source.device)?;
+        let checkpoint = Checkpoint::open(&source.path)?;
+        Ok(Self {
+            decoder: checkpoint.decoder(select_kind(source.kind, device), device)?,
+            tokenizer: checkpoint.tokenizer()?,
+            template: checkpoint.chat_template()?,
+        })
+    }
+
+    /// An adapter from a PEFT folder, in the kind that the model computes in.
+    ///
+    /// # Errors
+    /// [`TrainError::Lora`]: what is wrong with its files, or where it does not fit the model.
+    pub fn adapter(&self, folder: &Path) -> Result<Rc<AdapterView>, TrainError> {
+        let adapter = load_peft(folder, self.decoder.modules(), self.decoder.device())?;
+        Ok(Rc::new(adapter.snapshot(self.decoder.kind())?))
+    }
+
+    /// The model as a policy sees it.
+    pub fn policy(&self) -> Policy<'_> {
+        Policy { model: &self.decoder, tokenizer: &self.tokenizer, template: &self.template }
+    }
+}

@@ -1,0 +1,222 @@
+//! Is it better to train one model on all domains, or one specialist a domain and a router in front of them?
+//!
+//! ```text
+//! cargo run --release -p examples --example four_models -- --config examples/configs/demo.toml --out runs/demo
+//! ```
+//!
+//! Trains a specialist a domain and a generalist on one base, tests all of them and the base on every domain, measures
+//! routers, puts every test question to the specialist that the router chooses, and writes `report.html` and
+//! `report.json`. Interrupted or killed, it goes on where it was when it is started again with the same arguments.
+//!
+//! `--parallel 2` trains two arms at a time, each in a process of its own with half of the cores or GPUs. `--arm NAME` does one
+//! arm alone, for a scheduler that runs them as jobs; `--report` joins what they left.
+
+use anyhow::{Result, bail, ensure};
+use clap::Parser;
+use examples::{log_to_stderr, stop_on_interrupt};
+use posttrain::experiment::{
+    ArmEnd, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds, write_report,
+};
+use posttrain::train::{Console, LoadedModel};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Trains specialists and a generalist, and says which side is better.
+#[derive(Parser)]
+struct Args {
+    /// The experiment's configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// The run's folder.
+    #[arg(long)]
+    out: PathBuf,
+    /// A seed in place of the configuration's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Train and test this arm alone, without a report.
+    #[arg(long, value_name = "NAME")]
+    arm: Option<String>,
+    /// Train so many arms at a time, each in a process of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["arm", "report"])]
+    parallel: usize,
+    /// How often an arm that died is started again under --parallel.
+    #[arg(long, default_value_t = 1)]
+    retries: usize,
+    /// Train nothing: join what is there, with the arms that are missing named.
+    #[arg(long)]
+    report: bool,
+    /// The folder of the same experiment under another seed, for the report; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    also: Vec<PathBuf>,
+    /// Check configuration and data, and say what would be done, without loading the model.
+    #[arg(long)]
+    dry_run: bool,
+    /// The cores of this process; set by --parallel.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Arms that run beside this one, itself counted; set by --parallel.
+    #[arg(long, hide = true, default_value_t = 1)]
+    at_a_time: usize,
+}
+
+fn main() -> Result<()> {
+    log_to_stderr();
+    let args = Args::parse();
+    ensure!(args.parallel >= 1, "--parallel must be at least 1");
+    keep_to(&args.cores)?;
+    let mut config = ExperimentConfig::read(&args.config)?;
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.validate()?;
+    if args.dry_run {
+        return dry_run(&config);
+    }
+    let ends = if args.parallel > 1 { in_parallel(&args, &config)? } else { Vec::new() };
+    let failed: Vec<&ArmEnd> = ends.iter().filter(|end| !end.ok).collect();
+    if with_model(&args, &config)? == Progress::Stopped {
+        eprintln!("stopped; start it again with the same arguments to go on");
+        return Ok(());
+    }
+    if args.arm.is_none() {
+        let report = with_seeds(assemble(&args.out)?, &args.also)?;
+        write_report(&args.out, &report)?;
+        summarise(&report);
+        println!("report: {}", args.out.join("report.html").display());
+    }
+    if !failed.is_empty() {
+        let arms: Vec<String> = failed.iter().map(|end| format!("{} ({})", end.arm, end.status)).collect();
+        bail!("arms that did not finish: {}; start it again to go on with them", arms.join(", "));
+    }
+    Ok(())
+}
+
+/// Everything that needs the model in this process.
+fn with_model(args: &Args, config: &ExperimentConfig) -> Result<Progress> {
+    let model = LoadedModel::open(&config.model)?;
+    let router = config.routing.model.as_ref().map(LoadedModel::open).transpose()?;
+    let base = config.model.path.display().to_string();
+    let mut experiment = Experiment::new(config.clone(), model.policy(), &base, &args.out)?;
+    experiment = experiment.with_arms_at_a_time(args.at_a_time);
+    if let Some(router) = &router {
+        experiment = experiment.with_router_model(router.policy());
+    }
+    stop_on_interrupt(experiment.stop_flag())?;
+    let mut console = Console::default();
+    Ok(match &args.arm {
+        Some(arm) => experiment.run_arm(arm, &mut console)?,
+        None if args.report || args.parallel > 1 => experiment.finish(&mut console)?,
+        None => experiment.run(&mut console)?,
+    })
+}
+
+/// Trains the arms in processes of this same program.
+fn in_parallel(args: &Args, config: &ExperimentConfig) -> Result<Vec<ArmEnd>> {
+    let (_, arms) = plan(&config.clone().resolved())?;
+    let program = std::env::current_exe()?;
+    let parallel = Parallel {
+        at_a_time: args.parallel,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        gpus: tch::Cuda::device_count().max(0) as usize,
+        retries: args.retries,
+    };
+    let numbers = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let command = |arm: &posttrain::experiment::Arm, slot: &Slot| {
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(&args.config).arg("--out").arg(&args.out).args(["--arm", &arm.name]);
+        command.args(["--at-a-time", &args.parallel.to_string(), "--cores", &numbers(&slot.cores)]);
+        command.args(args.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
+        let threads = slot.cores.len().to_string();
+        command.env("OMP_NUM_THREADS", &threads).env("RAYON_NUM_THREADS", &threads);
+        if !slot.gpus.is_empty() {
+            command.env("CUDA_VISIBLE_DEVICES", numbers(&slot.gpus));
+        }
+        command
+    };
+    let line = Arc::new(|arm: &str, line: &str| eprintln!("{arm:>12} │ {line}"));
+    // An interrupt reaches the arms by themselves; here it keeps further ones from being started.
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(stop.clone())?;
+    Ok(parallel.run(&arms, &command, &stop, line)?)
+}
+
+/// Keeps this process and its threads to some cores.
+fn keep_to(cores: &[usize]) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    if !cores.is_empty() {
+        let mut set = rustix::thread::CpuSet::new();
+        cores.iter().for_each(|core| set.set(*core));
+        rustix::thread::sched_setaffinity(None, &set)?;
+    }
+    Ok(())
+}
+
+fn dry_run(config: &ExperimentConfig) -> Result<()> {
+    let config = config.clone().resolved();
+    let (splits, arms) = plan(&config)?;
+    config.reward.build()?;
+    println!(
+        "{} training, {} validation and {} test questions of {}",
+        splits.train.len(),
+        splits.validation.len(),
+        splits.test.len(),
+        splits.domains().join(", ")
+    );
+    for arm in &arms {
+        let (steps, prompts, group) = (arm.rl.steps, arm.rl.prompts, arm.rl.group_size);
+        println!(
+            "{}: {steps} steps of {prompts} prompts x {group} completions, on {}",
+            arm.name,
+            arm.domains.join(", ")
+        );
+    }
+    let routers: Vec<&str> = config.routing.routers.iter().map(|router| router.name()).collect();
+    println!("routers: {}; `{}` stands before the specialists", routers.join(", "), config.routing.used);
+    Ok(())
+}
+
+fn summarise(report: &Report) {
+    let domains = report.domains();
+    println!(
+        "\n{:<12}{}   steps  seconds",
+        "test, T = 1",
+        domains.iter().map(|d| format!("{d:>23}")).collect::<String>()
+    );
+    let row = |name: &str, test: &std::collections::BTreeMap<String, posttrain::train::Accuracy>, end: String| {
+        let cell =
+            |d: &str| test.get(d).map_or(String::new(), |a| format!("{:.3} [{:.3}, {:.3}]", a.accuracy, a.low, a.high));
+        println!("{name:<12}{}{end}", domains.iter().map(|d| format!("{:>23}", cell(d))).collect::<String>());
+    };
+    if let Some(base) = &report.base {
+        row("base", &base.test, String::new());
+    }
+    for name in report.model_names() {
+        let model = &report.models[name];
+        row(name, &model.test, format!("{:>8}{:>9.0}", model.steps, model.seconds));
+    }
+    for (name, router) in &report.router {
+        println!("router {name}: {:.3}", router.accuracy);
+    }
+    if let Some(h) = &report.head_to_head {
+        println!(
+            "routed {:.3} [{:.3}, {:.3}], generalist {:.3} [{:.3}, {:.3}], difference {:+.3} [{:+.3}, {:+.3}], McNemar p = {:.3}",
+            h.routed.accuracy,
+            h.routed.low,
+            h.routed.high,
+            h.generalist.accuracy,
+            h.generalist.low,
+            h.generalist.high,
+            h.difference,
+            h.low,
+            h.high,
+            h.mcnemar_p
+        );
+    }
+    if let Some(clock) = &report.wall_clock {
+        println!(
+            "training: generalist {:.0} s, specialists {:.0} s in all, the longest {:.0} s: {:.2} times sooner side by side",
+            clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s, clock.ratio
+        );
+    }
+    report.missing.iter().for_each(|missing| println!("missing: {} ({})", missing.model, missing.reason));
+}
