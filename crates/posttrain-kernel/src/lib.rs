@@ -9,12 +9,12 @@
 //! | --- | --- |
 //! | `x / √(mean(x²) + ε) · w` | [`rms_norm`] |
 //! | `silu(gate) · up` | [`swiglu`] |
-//! | rotary positions of a whole packing, and back | [`turn`], [`turn_back`] |
-//! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`] |
+//! | rotary positions and attention of whole texts, a group's prompt standing once | [`attend_packed`] |
+//! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`], [`attend_packed_backward`] |
 //! | rotary positions, the new token's key and value kept, attention over prompt and completion | [`attend_step`] |
 //!
-//! Autograd does not see them: sampling needs no gradient, and the trainer walks back by hand. They run on the calling thread alone; [`on_workers`] gives each
-//! processor its own rows.
+//! Autograd does not see them: sampling needs no gradient, and the trainer walks back by hand. They run on the calling
+//! thread alone; [`on_workers`] gives each processor its own rows.
 //!
 //! # Two layouts
 //!
@@ -45,9 +45,13 @@ mod key_values;
 mod layout;
 mod memory;
 mod norm;
+mod packed;
+mod packed_attention;
+mod packed_attention_backward;
+mod packed_rows;
 mod product;
 mod simd;
-mod turn;
+mod tile;
 mod workers;
 
 pub use attention::{AttentionStep, Heads, StepRow, attend_step};
@@ -57,7 +61,7 @@ pub use gate::{swiglu, swiglu_backward};
 pub use key_values::KeyValues;
 pub use memory::{Values, ValuesMut, integers, values, values_mut};
 pub use norm::{rms_norm, rms_norm_backward};
+pub use packed::{PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
 pub use product::{columns_pay, laid_out, product};
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
-pub use turn::{turn, turn_back};
 pub use workers::on_workers;

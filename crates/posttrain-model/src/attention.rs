@@ -1,9 +1,12 @@
 //! Where keys and values come from: the seam between the decoder and what trains or samples with it.
 
+use crate::attention_graph::NativeAttention;
+use crate::block::native;
 use crate::packing::{Packing, Span};
 use crate::rope::Rotation;
 use crate::{Decoder, ModelError};
-use posttrain_kernel::Heads;
+use posttrain_kernel::{Heads, PackedText};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Attention over whatever keys and values the caller keeps.
@@ -59,10 +62,15 @@ impl Projected<'_> {
 ///
 /// A group's prompt is computed once, forward and backward; gradients of all completions meet in its keys and values.
 /// With [`PackedAttention::keeping`] the keys and values of every layer stay, for a cache to be filled from.
+///
+/// On the CPU a native kernel reads the prompt where it stands, and its backward pass is written out ([`posttrain_kernel::attend_packed`],
+/// [`posttrain_kernel::attend_packed_backward`]). Elsewhere, and under autograd, libtorch attends group by group.
 #[derive(Debug)]
 pub struct PackedAttention {
-    groups: Vec<Group>,
-    kind: Kind,
+    texts: Arc<[PackedText]>,
+    spans: Vec<Span>,
+    /// The spans as libtorch takes them, once it has been needed.
+    groups: Option<Vec<Group>>,
     kept: Option<Vec<(Tensor, Tensor)>>,
 }
 
@@ -100,9 +108,8 @@ impl PackedAttention {
             let expected = format!("texts of at most {context} tokens (the model's context)");
             return Err(ModelError::Argument { argument: "packing", expected, got: format!("{longest} tokens") });
         }
-        let kind = attention_kind(model);
-        let group = |span| Group::new(span, kind, model.device());
-        Ok(Self { groups: packing.spans().iter().map(group).collect::<Result<_, _>>()?, kind, kept: None })
+        let spans = packing.spans().to_vec();
+        Ok(Self { texts: spans.iter().map(Span::text).collect(), spans, groups: None, kept: None })
     }
 
     /// The same, keeping keys and values.
@@ -119,38 +126,59 @@ impl PackedAttention {
 
 impl Attend for PackedAttention {
     fn attend(&mut self, _layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
-        let turned = projected.turned()?;
-        if let Some(kept) = &mut self.kept {
+        let native = native(&projected.qkv);
+        let turned = if native && self.kept.is_none() { None } else { Some(projected.turned()?) };
+        if let (Some(kept), Some(turned)) = (&mut self.kept, &turned) {
             kept.push((turned.k.shallow_clone(), turned.v.shallow_clone()));
         }
-        self.attend_turned(&turned, turned.q.kind())
+        match turned {
+            Some(turned) if !native => self.attend_turned(&turned),
+            _ => Ok(NativeAttention::forward(projected, self.texts.clone())?.attended.out),
+        }
     }
 }
 
 impl PackedAttention {
-    /// Attention of queries that are turned already, in `kind`: `[N, heads·d]`. Gradients flow.
-    pub(crate) fn attend_turned(&self, Turned { q, k, v }: &Turned, kind: Kind) -> Result<Tensor, ModelError> {
+    /// The texts that attend.
+    pub(crate) fn texts(&self) -> Arc<[PackedText]> {
+        self.texts.clone()
+    }
+
+    /// Attention by libtorch: `[N, heads·d]`. Gradients flow.
+    fn attend_turned(&mut self, Turned { q, k, v }: &Turned) -> Result<Tensor, ModelError> {
+        let kind = attention_kind(q);
+        if self.groups.is_none() {
+            let group = |span| Group::new(span, kind, q.device());
+            self.groups = Some(self.spans.iter().map(group).collect::<Result<_, _>>()?);
+        }
+        let groups = self.groups.as_deref().unwrap_or_default();
         // One split for all groups: its backward pass is one concatenation, where narrowing each group would form and add
         // a whole row of zeros for each.
-        let sizes: Vec<i64> = self.groups.iter().flat_map(Group::sizes).collect();
-        let split = |t: &Tensor| t.f_to_kind(self.kind)?.f_split_with_sizes(sizes.as_slice(), 0);
-        let (q, k, v) = (split(q)?, split(k)?, split(v)?);
+        let sizes: Vec<i64> = groups.iter().flat_map(Group::sizes).collect();
+        let split = |t: &Tensor| t.f_to_kind(kind)?.f_split_with_sizes(sizes.as_slice(), 0);
+        let (out_kind, q, k, v) = (q.kind(), split(q)?, split(k)?, split(v)?);
         let mut outputs = Vec::with_capacity(q.len());
-        for group in &self.groups {
+        for group in groups {
             let at = outputs.len();
             outputs.push(causal(&q[at], &k[at], &v[at])?);
             if let Some(completions) = &group.completions {
                 outputs.push(completions.attend(&q[at + 1], [&k[at], &k[at + 1]], [&v[at], &v[at + 1]])?);
             }
         }
-        Ok(Tensor::f_cat(&outputs, 0)?.f_flatten(1, 2)?.f_to_kind(kind)?)
+        Ok(Tensor::f_cat(&outputs, 0)?.f_flatten(1, 2)?.f_to_kind(out_kind)?)
     }
 }
 
-/// The kind that texts attend in. On the CPU f32 whatever the model computes in: libtorch's backward pass of bf16 attention
+/// The kind that libtorch attends in. On the CPU f32 whatever the model computes in: the backward pass of bf16 attention
 /// takes 3.5 times as long there (8 completions of 24 tokens after 45: 3.7 ms against 1.0 ms), and rounds more.
-fn attention_kind(model: &Decoder) -> Kind {
-    if model.device() == Device::Cpu { Kind::Float } else { model.kind() }
+fn attention_kind(x: &Tensor) -> Kind {
+    if x.device() == Device::Cpu { Kind::Float } else { x.kind() }
+}
+
+impl Span {
+    fn text(&self) -> PackedText {
+        PackedText { prompt: self.prompt.len(), completions: self.completions.iter().map(|rows| rows.len()).collect() }
+    }
 }
 
 impl Group {

@@ -1,52 +1,75 @@
-//! The one part of a hand-written backward pass that is left to autograd: attention, from queries, keys and values on.
+//! Attention that can be walked back: by the native kernel where there is one, by autograd elsewhere.
 
-use crate::block::native;
+use crate::block::{backward_from, native};
 use crate::rope::Rotation;
-use crate::{Attend, ModelError, PackedAttention, Projected, Turned};
-use posttrain_kernel::{Heads, turn, turn_back};
-use tch::{Kind, Tensor};
+use crate::{Attend, ModelError, PackedAttention, Projected};
+use posttrain_kernel::{Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
+use std::sync::Arc;
+use tch::Tensor;
 
-/// Where a layer's attention begins: the leaves that its gradient comes out at.
+/// A layer's attention, from its projections on.
 #[derive(Debug)]
 pub(crate) enum AttentionGraph {
-    /// Queries, keys and values, turned and widened by the native kernel, and the tables that turned them.
-    Native { turned: Turned, heads: Heads, tables: [Tensor; 2], kind: Kind },
-    /// The projections side by side, which libtorch's operations turn.
-    Projected { qkv: Tensor, heads: Heads, rotation: Rotation },
+    /// By the native kernel, whose backward pass is written out.
+    Native(NativeAttention),
+    /// By libtorch: the leaf that the gradient comes out at, and the end of autograd's graph.
+    Autograd { qkv: Tensor, attended: Tensor },
 }
 
 impl AttentionGraph {
-    /// Leaves from `qkv: [N, (heads + 2·kv_heads)·d]`.
-    pub fn begin(qkv: Tensor, heads: Heads, rotation: &Rotation) -> Result<Self, ModelError> {
-        if !native(&qkv) {
-            let qkv = qkv.f_set_requires_grad(true)?;
-            return Ok(Self::Projected { qkv, heads, rotation: rotation.share() });
+    /// Attends from `qkv: [N, (heads + 2·kv_heads)·d]`.
+    pub fn forward(projected: Projected, attention: &mut PackedAttention) -> Result<Self, ModelError> {
+        if native(&projected.qkv) {
+            return Ok(Self::Native(NativeAttention::forward(&projected, attention.texts())?));
         }
-        let tables = rotation.tables()?;
-        let parts = turn(&qkv, heads, &tables[0], &tables[1])?;
-        let [q, k, v] = parts.map(|part| part.set_requires_grad(true));
-        Ok(Self::Native { turned: Turned { q, k, v }, heads, tables, kind: qkv.kind() })
+        let qkv = projected.qkv.f_detach()?.f_set_requires_grad(true)?;
+        let leaf = Projected { qkv: qkv.shallow_clone(), ..projected };
+        Ok(Self::Autograd { qkv, attended: tch::with_grad(|| attention.attend(0, &leaf))? })
     }
 
-    /// The attended values `[N, heads·d]`, with autograd's graph behind them.
-    pub fn attend(&self, attention: &mut PackedAttention) -> Result<Tensor, ModelError> {
-        tch::with_grad(|| match self {
-            Self::Native { turned, kind, .. } => attention.attend_turned(turned, *kind),
-            Self::Projected { qkv, heads, rotation } => {
-                let projected = Projected { qkv: qkv.shallow_clone(), heads: *heads, rotation };
-                attention.attend(0, &projected)
-            }
-        })
-    }
-
-    /// The gradient by `qkv`, once autograd has been through.
-    pub fn gradient(&self) -> Result<Tensor, ModelError> {
+    /// The attended values `[N, heads·d]`, without a graph.
+    pub fn attended(&self) -> Result<Tensor, ModelError> {
         match self {
-            Self::Native { turned: Turned { q, k, v }, heads, tables, kind } => {
-                let gradients = [q.f_grad()?, k.f_grad()?, v.f_grad()?];
-                Ok(turn_back(&gradients, *heads, &tables[0], &tables[1], *kind)?)
-            }
-            Self::Projected { qkv, .. } => Ok(qkv.f_grad()?),
+            Self::Native(native) => Ok(native.attended.out.shallow_clone()),
+            Self::Autograd { attended, .. } => Ok(attended.f_detach()?),
         }
+    }
+
+    /// The gradient by the projections from that by the attended values.
+    pub fn backward(&self, gradient: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Native(native) => native.backward(gradient),
+            Self::Autograd { qkv, attended } => {
+                backward_from(attended, gradient)?;
+                Ok(qkv.f_grad()?)
+            }
+        }
+    }
+}
+
+/// A layer's attention by the native kernel, and what its backward pass needs.
+#[derive(Debug)]
+pub(crate) struct NativeAttention {
+    qkv: Tensor,
+    heads: Heads,
+    rotation: Rotation,
+    texts: Arc<[PackedText]>,
+    pub attended: PackedOutput,
+}
+
+impl NativeAttention {
+    /// Attention of projections that [`native`] kernels can take.
+    pub fn forward(projected: &Projected, texts: Arc<[PackedText]>) -> Result<Self, ModelError> {
+        let (heads, rotation, qkv) = (projected.heads, projected.rotation.share(), projected.qkv.f_contiguous()?);
+        let [cos, sin] = &rotation.tables()?;
+        let attended = attend_packed(&PackedStep { heads, qkv: &qkv, cos, sin, texts: &texts })?;
+        Ok(Self { qkv, heads, rotation, texts, attended })
+    }
+
+    /// The gradient by the projections from that by the attended values.
+    pub fn backward(&self, gradient: &Tensor) -> Result<Tensor, ModelError> {
+        let [cos, sin] = &self.rotation.tables()?;
+        let step = PackedStep { heads: self.heads, qkv: &self.qkv, cos, sin, texts: &self.texts };
+        Ok(attend_packed_backward(&step, &self.attended, &gradient.f_contiguous()?)?)
     }
 }

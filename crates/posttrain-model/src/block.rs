@@ -39,8 +39,6 @@ pub(crate) struct Block {
 pub(crate) struct Kept {
     heads: AttentionGraph,
     qkv_thin: ThinProducts,
-    /// `[N, heads·d]`: the end of the attention's graph.
-    attended: Tensor,
     output_thin: ThinProducts,
     /// `[N, H]`: the residual stream between attention and feed-forward.
     middle: Tensor,
@@ -144,15 +142,14 @@ impl Block {
         view: &AdapterView,
     ) -> Result<(Tensor, Kept), ModelError> {
         let (qkv, qkv_thin) = self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, view)?;
-        let heads = AttentionGraph::begin(qkv, self.heads, rotation)?;
-        let attended = heads.attend(attention)?;
-        let (output, output_thin) = self.output.forward_keeping(&attended.f_detach()?, view)?;
+        let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+        let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
         let middle = x.f_add(&output)?;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(&normed, view)?;
         let (mut out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
         let _ = out.f_add_(&middle)?;
-        Ok((out, Kept { heads, qkv_thin, attended, output_thin, middle, gate_up, gate_up_thin, down_thin }))
+        Ok((out, Kept { heads, qkv_thin, output_thin, middle, gate_up, gate_up_thin, down_thin }))
     }
 
     /// The gradient by `x` from that by the block's output; the adapter's gradients are added to `sums`.
@@ -164,16 +161,15 @@ impl Block {
         view: &AdapterView,
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
-        let Kept { heads, qkv_thin, attended, output_thin, middle, gate_up, gate_up_thin, down_thin } = kept;
+        let Kept { heads, qkv_thin, output_thin, middle, gate_up, gate_up_thin, down_thin } = kept;
         let by_gated = self.down.backward(&swiglu(&gate_up)?, &down_thin, gradient, view, sums)?;
         let by_gate_up = swiglu_backward(&gate_up, &by_gated)?;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let by_normed = self.gate_up.backward(&normed, &gate_up_thin, &by_gate_up, view, sums)?;
         let by_middle = rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
-        let by_attended = self.output.backward(&attended.f_detach()?, &output_thin, &by_middle, view, sums)?;
-        backward_from(&attended, &by_attended)?;
+        let by_attended = self.output.backward(&heads.attended()?, &output_thin, &by_middle, view, sums)?;
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let by_normed = self.qkv.backward(&normed, &qkv_thin, &heads.gradient()?, view, sums)?;
+        let by_normed = self.qkv.backward(&normed, &qkv_thin, &heads.backward(&by_attended)?, view, sums)?;
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)
     }
 
@@ -247,7 +243,7 @@ fn by_autograd(
 }
 
 /// Starts autograd at `output` with the gradient that has reached it.
-fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<(), ModelError> {
+pub(crate) fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<(), ModelError> {
     Ok(tch::with_grad(|| output.f_mul(gradient)?.f_sum(output.kind())?.f_backward())?)
 }
 

@@ -18,7 +18,8 @@ pub enum Keep {
 /// A forward pass over a [`Packing`] with one adapter, and what its backward pass needs.
 ///
 /// Autograd keeps far more than the gradient of an adapter needs, adds up gradients in tensors of their own, and allocates
-/// every intermediate anew. Here each block's backward pass is written out; only attention is left to autograd.
+/// every intermediate anew. Here each block's backward pass is written out, on the
+/// CPU attention's as well; elsewhere autograd walks back through attention alone.
 ///
 /// ```
 /// use posttrain_lora::{Adapter, AdapterGradients, LoraConfig};
