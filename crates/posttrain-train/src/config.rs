@@ -97,12 +97,15 @@ pub struct EvaluationConfig {
     pub every: u64,
     /// Examples of the validation split that are used, from its beginning; all of them by default.
     pub examples: Option<usize>,
+    /// Answers to each question at temperature 1, 1 and up. More of them choose the best step with less luck, and cost
+    /// little, since they share their prompt.
+    pub samples: usize,
 }
 
 impl Default for EvaluationConfig {
-    /// Every 20 steps (tinker-cookbook's `eval_every`), on the whole split.
+    /// Every 20 steps (tinker-cookbook's `eval_every`), on the whole split, one answer a question.
     fn default() -> Self {
-        Self { every: 20, examples: None }
+        Self { every: 20, examples: None, samples: 1 }
     }
 }
 
@@ -187,6 +190,7 @@ impl RlConfig {
             ("prompts", self.prompts),
             ("group_size", self.group_size as u64),
             ("evaluation.every", self.evaluation.every),
+            ("evaluation.samples", self.evaluation.samples as u64),
             ("checkpoint_every", self.checkpoint_every),
         ] {
             TrainError::check(field, value >= 1, "at least 1", value)?;

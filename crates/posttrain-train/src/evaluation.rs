@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// A policy's accuracy on a set of examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// One answer an example, sampled at temperature 1.
+    /// Answers sampled at temperature 1. Where there are several to a question they are not independent, and the interval is
+    /// narrower than the truth.
     pub sampled: Accuracy,
     /// One answer an example, the most probable token each time; absent where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -119,14 +119,10 @@ impl<'m> Evaluator<'m> {
         drawing: Drawing,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Answer>, TrainError> {
-        let params = asked.iter().map(|a| self.params(a.example, drawing)).collect();
-        let examples = asked.iter().map(|a| a.example.clone()).collect();
-        let policies = asked.iter().map(|a| a.policy).collect();
-        let wanted = Wanted { policies, examples, samples: 1, params, phase: Phase::Evaluating };
-        Ok(answers(self.sampling().run(wanted, observer)?))
+        Ok(answers(self.draw(asked, 1, drawing, observer)?))
     }
 
-    /// The accuracy of one policy, or of the base where it is `None`.
+    /// The accuracy of one policy, or of the base where it is `None`; sampled from `samples` answers to each question.
     ///
     /// # Errors
     /// Those of [`Evaluator::answers`].
@@ -134,16 +130,31 @@ impl<'m> Evaluator<'m> {
         &self,
         policy: Option<&PolicySnapshot>,
         examples: &[Example],
+        samples: usize,
         mode: EvaluationMode,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, TrainError> {
         let asked: Vec<_> = examples.iter().map(|example| Asked { example, policy }).collect();
-        let sampled = accuracy(&self.answers(&asked, Drawing::Sampled, observer)?);
+        let sampled = accuracy(&self.draw(&asked, samples, Drawing::Sampled, observer)?);
         let greedy = match mode {
             EvaluationMode::Sampled => None,
-            EvaluationMode::SampledAndGreedy => Some(self.answers(&asked, Drawing::Greedy, observer)?),
+            EvaluationMode::SampledAndGreedy => Some(accuracy(&self.draw(&asked, 1, Drawing::Greedy, observer)?)),
         };
-        Ok(Evaluation { sampled, greedy: greedy.map(|answers| accuracy(&answers)) })
+        Ok(Evaluation { sampled, greedy })
+    }
+
+    fn draw(
+        &self,
+        asked: &[Asked],
+        samples: usize,
+        drawing: Drawing,
+        observer: &mut dyn Observer,
+    ) -> Result<Rollout, TrainError> {
+        let params = asked.iter().map(|a| self.params(a.example, drawing)).collect();
+        let examples = asked.iter().map(|a| a.example.clone()).collect();
+        let policies = asked.iter().map(|a| a.policy).collect();
+        let wanted = Wanted { policies, examples, samples, params, phase: Phase::Evaluating };
+        self.sampling().run(wanted, observer)
     }
 
     pub(crate) fn sampling(&self) -> Sampling<'_> {
@@ -167,8 +178,10 @@ impl<'m> Evaluator<'m> {
     }
 }
 
-fn accuracy(answers: &[Answer]) -> Accuracy {
-    Accuracy::of(&answers.iter().map(Answer::is_right).collect::<Vec<_>>())
+/// A reward above one half is right; without a reward there is no verdict.
+fn accuracy(rollout: &Rollout) -> Accuracy {
+    let scores = rollout.groups.iter().flat_map(|group| &group.completions).map(|completion| &completion.score);
+    Accuracy::of(&scores.map(|score| score.as_ref().ok().map(|s| s.value() > 0.5)).collect::<Vec<_>>())
 }
 
 fn answers(rollout: Rollout) -> Vec<Answer> {

@@ -156,7 +156,7 @@ impl<'m> RlRun<'m> {
     ) -> Result<Evaluation, TrainError> {
         let model = self.evaluator.policy.model;
         let snapshot = adapter.map(|path| PolicySnapshot::load(path, model)).transpose()?;
-        let evaluation = self.evaluator.evaluate(snapshot.as_ref(), examples, mode, observer)?;
+        let evaluation = self.evaluator.evaluate(snapshot.as_ref(), examples, 1, mode, observer)?;
         observer.see(&Event::Evaluated { what, evaluation: &evaluation });
         Ok(evaluation)
     }
@@ -255,8 +255,9 @@ impl<'m> RlRun<'m> {
             return Ok(None);
         }
         let examples = &validation[..self.config.evaluation.examples.unwrap_or(usize::MAX).min(validation.len())];
-        let snapshot = trainer.snapshot()?;
-        let evaluation = self.evaluator.evaluate(Some(&snapshot), examples, EvaluationMode::Sampled, observer)?;
+        let (snapshot, samples) = (trainer.snapshot()?, self.config.evaluation.samples);
+        let evaluation =
+            self.evaluator.evaluate(Some(&snapshot), examples, samples, EvaluationMode::Sampled, observer)?;
         let what = format!("validation after step {}", state.step);
         observer.see(&Event::Evaluated { what: &what, evaluation: &evaluation });
         Ok(Some(evaluation))

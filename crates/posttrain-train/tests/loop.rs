@@ -65,7 +65,7 @@ fn config(steps: u64) -> RlConfig {
         checkpoint_every: 2,
         lora: LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, ..LoraConfig::default() },
         sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
-        evaluation: EvaluationConfig { every: 3, examples: Some(10) },
+        evaluation: EvaluationConfig { every: 3, examples: Some(10), ..EvaluationConfig::default() },
         ..RlConfig::default()
     }
 }
