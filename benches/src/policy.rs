@@ -2,7 +2,7 @@
 
 use crate::questions::{BenchModel, Question, questions};
 use anyhow::Result;
-use posttrain::lora::{AdapterView, LoraConfig};
+use posttrain::lora::{Adapter, AdapterView, LoraConfig, LoraPair};
 use posttrain::loss::{AdvantageConfig, PolicyObjective};
 use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
 use posttrain::train::{
@@ -48,7 +48,7 @@ impl<'m> TrainedPolicy<'m> {
     }
 
     fn with_config(model: &'m BenchModel, config: TrainerConfig) -> Result<Self> {
-        let lora = LoraConfig { rank: RANK, alpha: 32.0, ..LoraConfig::default() };
+        let lora = lora(RANK);
         let trainer = Trainer::new(&model.decoder, &lora, config, 1)?;
         Ok(Self { model, trainer, questions: questions()?, next: 0, seed: 0 })
     }
@@ -67,7 +67,7 @@ impl<'m> TrainedPolicy<'m> {
         let asked = (0..prompts).map(|i| self.questions[(self.next + i) % self.questions.len()].clone()).collect();
         self.next += prompts;
         self.seed += 1;
-        sample(self.model, asked, Some(adapter), samples, tokens, self.seed)
+        sample(self.model, asked, &[Some(adapter)], samples, tokens, self.seed)
     }
 
     /// Scores a rollout (1 where the answer stands in the completion), compares within groups, and takes a step.
@@ -102,11 +102,15 @@ impl Rollout {
     }
 }
 
-/// Samples completions for questions, through an adapter or the base alone.
+fn lora(rank: i64) -> LoraConfig {
+    LoraConfig { rank, alpha: 32.0, ..LoraConfig::default() }
+}
+
+/// Samples completions for questions, the adapters (or the base alone) taking them in turn.
 fn sample(
     model: &BenchModel,
     asked: Vec<Question>,
-    adapter: Option<Rc<AdapterView>>,
+    adapters: &[Option<Rc<AdapterView>>],
     samples: usize,
     tokens: std::ops::RangeInclusive<usize>,
     seed: u64,
@@ -123,7 +127,8 @@ fn sample(
             seed,
             ..SamplingParams::default()
         };
-        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(adapter.clone(), 0));
+        let adapter = adapters[index % adapters.len()].clone();
+        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(adapter, 0));
         groups.push((question, prompt, Vec::new()));
     }
     let mut failed = None;
@@ -143,7 +148,34 @@ impl BenchModel {
     /// # Errors
     /// What the engine says.
     pub fn decode(&self, rows: usize, tokens: usize) -> Result<Rollout> {
+        self.decode_by(&[None], rows, tokens)
+    }
+
+    /// The same, the adapters taking the questions in turn.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn decode_by(&self, adapters: &[Option<Rc<AdapterView>>], rows: usize, tokens: usize) -> Result<Rollout> {
         let asked = questions()?.into_iter().take(rows / 8).collect();
-        sample(self, asked, None, 8, tokens..=tokens, 1)
+        sample(self, asked, adapters, 8, tokens..=tokens, 1)
+    }
+
+    /// Adapters on every linear layer that change what the model says: their `B`s are not zero.
+    ///
+    /// # Errors
+    /// When memory fails.
+    pub fn adapters(&self, count: u64, rank: i64) -> Result<Vec<Option<Rc<AdapterView>>>> {
+        let adapter = |seed| {
+            let fresh = Adapter::init(&lora(rank), self.decoder.modules(), seed, self.decoder.device())?;
+            let filled = |pair: &LoraPair| {
+                let numbers = crate::floats(pair.b.numel());
+                let b = (tch::Tensor::from_slice(&numbers).view_as(&pair.b) - 0.5) * 1e-3;
+                LoraPair { a: pair.a.detach(), b: b.to_device(pair.b.device()), scale: pair.scale }
+            };
+            let pairs = fresh.layers().map(|(_, pair)| Some(filled(pair))).collect();
+            let adapter = Adapter::from_pairs(lora(rank), self.decoder.modules(), pairs)?;
+            Ok(Some(Rc::new(adapter.snapshot(self.decoder.kind())?)))
+        };
+        (0..count).map(adapter).collect()
     }
 }

@@ -10,13 +10,13 @@ pub(crate) const TOKENS: usize = 16;
 
 /// Keys and values of some tokens of one text in every layer: a prompt, shared by its completions, or what a completion has
 /// so far. Grows at its end and never moves more than its own vectors do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeyValues {
     pub(crate) heads: Heads,
     pub(crate) layers: Layers,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Layers {
     F32(Vec<Layer<f32>>),
     Bf16(Vec<Layer<Bf16>>),

@@ -111,6 +111,11 @@ impl Packing {
         self.spans.iter().map(|s| s.prompt.clone()).collect()
     }
 
+    /// The rows of every completion, by sequence.
+    pub fn completion_rows(&self) -> Vec<Vec<Range<usize>>> {
+        self.spans.iter().map(|s| s.completions.clone()).collect()
+    }
+
     /// Tokens and positions as the decoder takes them.
     ///
     /// # Errors
@@ -146,6 +151,7 @@ mod tests {
         assert_eq!(packing.targets(), [2, 3]);
         assert_eq!(packing.last_prompt_rows(), [0, 4]);
         assert_eq!(packing.prompt_rows(), [0..1, 3..5]);
+        assert_eq!(packing.completion_rows(), [vec![1..1, 1..3], vec![]]);
     }
 
     #[test]

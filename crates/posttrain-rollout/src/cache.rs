@@ -2,6 +2,7 @@
 
 use crate::device_cache::DeviceCache;
 use crate::native_cache::{self, NativeCache};
+use crate::order::Move;
 use posttrain_kernel::KeyValues;
 use posttrain_model::{Attend, Decoder, ModelError, Projected};
 use std::rc::Rc;
@@ -34,6 +35,32 @@ impl PromptCache {
         }
         Ok(Self::Device(layers))
     }
+
+    /// The same text with further tokens behind it; what both share is copied.
+    pub fn followed_by(&self, layers: &[(Tensor, Tensor)]) -> Result<Self, ModelError> {
+        let joined = |(one, next): (&Tensor, &Tensor)| Tensor::f_cat(&[one, next], 0);
+        match self {
+            Self::Native(text) => Ok(Self::Native(Rc::new(native_cache::extended((**text).clone(), layers)?))),
+            Self::Device(text) => {
+                let both = text.iter().zip(layers);
+                let both = both.map(|((k, v), (next_k, next_v))| Ok((joined((k, next_k))?, joined((v, next_v))?)));
+                Ok(Self::Device(both.collect::<Result<_, ModelError>>()?))
+            }
+        }
+    }
+}
+
+/// Rows that join a cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joining<'a> {
+    /// What they follow.
+    pub prompt: &'a PromptCache,
+    /// How many.
+    pub count: usize,
+    /// The first one's place, once `moves` have made room for them.
+    pub at: usize,
+    /// The moves of the rows behind that place.
+    pub moves: &'a [Move],
 }
 
 impl Cache {
@@ -45,20 +72,22 @@ impl Cache {
         Ok(Self::Device(DeviceCache::new(model, rows)?))
     }
 
-    /// Adds `count` rows after a prompt.
-    pub fn join(&mut self, prompt: &PromptCache, count: usize) -> Result<(), ModelError> {
-        match (self, prompt) {
-            (Self::Native(cache), PromptCache::Native(prompt)) => Ok(cache.join(prompt, count)?),
-            (Self::Device(cache), PromptCache::Device(layers)) => cache.join(layers, count),
+    /// Adds rows after a prompt.
+    pub fn join(&mut self, rows: Joining) -> Result<(), ModelError> {
+        match (self, rows.prompt) {
+            (Self::Native(cache), PromptCache::Native(prompt)) => Ok(cache.join(prompt, rows.count, rows.moves)?),
+            (Self::Device(cache), PromptCache::Device(layers)) => {
+                cache.join(layers, rows.at..rows.at + rows.count, rows.moves)
+            }
             _ => unreachable!("both were made for the same model"),
         }
     }
 
-    /// Takes a row out; the last row takes its place.
-    pub fn leave(&mut self, row: usize) -> Result<(), ModelError> {
+    /// Takes out the row that stands last after some moves.
+    pub fn leave(&mut self, moves: &[Move]) -> Result<(), ModelError> {
         match self {
-            Self::Native(cache) => cache.leave(row),
-            Self::Device(cache) => cache.leave(row)?,
+            Self::Native(cache) => cache.leave(moves),
+            Self::Device(cache) => cache.leave(moves)?,
         }
         Ok(())
     }

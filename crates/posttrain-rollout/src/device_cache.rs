@@ -4,7 +4,9 @@
 //! one column for all rows with a single strided copy, and no index is needed. What lies before a row's own start is
 //! masked. When the columns run out, the dead ones on the left are dropped; only then is anything moved.
 
+use crate::order::Move;
 use posttrain_model::{Attend, Decoder, ModelError, Projected, Turned};
+use std::ops::Range;
 use tch::Tensor;
 
 /// Columns that a cache grows by at least.
@@ -34,43 +36,54 @@ impl DeviceCache {
         Ok(Self { layers, mask, starts: Vec::new(), column: 0, columns: GROWTH })
     }
 
-    /// Adds `count` rows that share a prompt: `prompt[layer]` is its keys and values, `[P, kv_heads, d]` each.
-    pub fn join(&mut self, prompt: &[(Tensor, Tensor)], count: usize) -> Result<(), ModelError> {
+    /// Adds rows that share a prompt at `places`, once `moves` have made room for them there: `prompt[layer]` is its keys
+    /// and values, `[P, kv_heads, d]` each.
+    pub fn join(
+        &mut self,
+        prompt: &[(Tensor, Tensor)],
+        places: Range<usize>,
+        moves: &[Move],
+    ) -> Result<(), ModelError> {
         let length = prompt.first().map_or(0, |(k, _)| k.size()[0]);
         if self.starts.is_empty() {
             self.column = 0;
         }
         self.shift_to(self.column.max(length))?;
-        let (first, start) = (self.starts.len() as i64, self.column - length);
+        let start = self.column - length;
+        self.starts.resize(self.starts.len() + places.len(), start);
+        moves.iter().try_for_each(|block| self.copy(*block))?;
+        let (first, count) = (places.start as i64, places.len() as i64);
         for ((keys, values), (k, v)) in self.layers.iter().zip(prompt) {
             for (cache, new) in [(keys, k), (values, v)] {
-                let mut place = cache.f_narrow(0, first, count as i64)?.f_narrow(2, start, length)?;
+                let mut place = cache.f_narrow(0, first, count)?.f_narrow(2, start, length)?;
                 place.f_copy_(&new.f_transpose(0, 1)?.f_unsqueeze(0)?.f_expand_as(&place)?)?;
             }
         }
-        for row in 0..count as i64 {
-            self.starts.push(start);
-            self.remask(first + row)?;
+        for row in places {
+            self.starts[row] = start;
+            self.remask(row as i64)?;
         }
         Ok(())
     }
 
-    /// Takes a row out; the last row takes its place.
-    pub fn leave(&mut self, row: usize) -> Result<(), ModelError> {
-        let last = self.starts.len() - 1;
-        if row != last {
-            let (start, length) = (self.starts[last], self.column - self.starts[last]);
-            let part = |cache: &Tensor, row: usize| cache.f_get(row as i64)?.f_narrow(1, start, length);
-            for (keys, values) in &self.layers {
-                part(keys, row)?.f_copy_(&part(keys, last)?)?;
-                part(values, row)?.f_copy_(&part(values, last)?)?;
-            }
-        }
-        self.starts.swap_remove(row);
-        if row != last {
-            self.remask(row as i64)?;
-        }
+    /// Takes out the row that stands last after some moves.
+    pub fn leave(&mut self, moves: &[Move]) -> Result<(), ModelError> {
+        moves.iter().try_for_each(|block| self.copy(*block))?;
+        self.starts.pop();
         Ok(())
+    }
+
+    /// Copies a block of rows to its new place. What stood there is no longer needed.
+    fn copy(&mut self, Move { from, to, count }: Move) -> Result<(), ModelError> {
+        let start = self.starts[from..from + count].iter().copied().min().unwrap_or(self.column);
+        let part = |cache: &Tensor, row: usize| {
+            cache.f_narrow(0, row as i64, count as i64)?.f_narrow(2, start, self.column - start)
+        };
+        for cache in self.layers.iter().flat_map(|(keys, values)| [keys, values]) {
+            part(cache, to)?.f_copy_(&part(cache, from)?)?;
+        }
+        self.starts.copy_within(from..from + count, to);
+        (to..to + count).try_for_each(|row| self.remask(row as i64))
     }
 
     /// Makes sure that the next column is there.
@@ -194,25 +207,30 @@ mod tests {
     #[test]
     fn every_row_sees_its_own_prompt_and_steps_whoever_joins_or_leaves() {
         let mut cache = DeviceCache::new(&model(), 4).unwrap();
-        cache.join(&uniform(3, 1.0), 2).unwrap();
+        cache.join(&uniform(3, 1.0), 0..2, &[]).unwrap();
         assert!(step(&mut cache, 5.0).iter().all(|seen| (seen - 2.0).abs() < 1e-5)); // (3·1 + 5) / 4
-        cache.join(&uniform(9, 0.0), 1).unwrap(); // longer than the column: everything shifts
+        cache.join(&uniform(9, 0.0), 2..3, &[]).unwrap(); // longer than the column: everything shifts
         let seen = step(&mut cache, 10.0);
         assert!(seen.iter().zip([3.6, 3.6, 1.0]).all(|(got, expected)| (got - expected).abs() < 1e-5), "{seen:?}");
-        cache.leave(0).unwrap(); // the last row takes its place
+        cache.leave(&[Move { from: 2, to: 0, count: 1 }]).unwrap();
         let seen = step(&mut cache, 0.0);
         assert!((seen[0] - 10.0 / 11.0).abs() < 1e-6 && (seen[1] - 18.0 / 6.0).abs() < 1e-6, "{seen:?}");
+        // Two rows between them: the last moves behind them.
+        cache.join(&uniform(1, 4.0), 1..3, &[Move { from: 1, to: 3, count: 1 }]).unwrap();
+        let seen = step(&mut cache, 2.0);
+        let expected = [12.0 / 12.0, 3.0, 3.0, 20.0 / 7.0];
+        assert!(seen.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5), "{seen:?}");
     }
 
     #[test]
     fn a_long_run_grows_and_drops_dead_columns() {
         let mut cache = DeviceCache::new(&model(), 2).unwrap();
-        cache.join(&uniform(2, 1.0), 1).unwrap();
+        cache.join(&uniform(2, 1.0), 0..1, &[]).unwrap();
         for _ in 0..200 {
             step(&mut cache, 1.0);
         }
-        cache.join(&uniform(2, 1.0), 1).unwrap();
-        cache.leave(0).unwrap();
+        cache.join(&uniform(2, 1.0), 1..2, &[]).unwrap();
+        cache.leave(&[Move { from: 1, to: 0, count: 1 }]).unwrap();
         for _ in 0..400 {
             assert!((step(&mut cache, 1.0)[0] - 1.0).abs() < 1e-5);
         }

@@ -1,13 +1,13 @@
 //! The engine: a queue of samples, the rows that run, and the step that moves all of them on.
 
-use crate::cache::Cache;
-use crate::prefill::{Prefix, joined, prefill};
-use crate::row::{Group, Row, check_prompt};
+use crate::batch::Batch;
+use crate::family::alike;
+use crate::prefill::{Prefix, prefill};
+use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
 use crate::{Outcome, Request, RequestError, RequestId, RolloutError};
-use posttrain_lora::{RowAdapters, Segment};
 use posttrain_loss::sample;
-use posttrain_model::{Decoder, Input, TextTokenizer};
+use posttrain_model::{Decoder, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -55,7 +55,7 @@ const ROWS_A_WORKER: usize = 16;
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SamplingStats {
-    /// Prompt tokens computed.
+    /// Prompt tokens computed: once for what several prompts begin with.
     pub prompt_tokens: usize,
     /// Tokens sampled.
     pub sampled_tokens: usize,
@@ -71,13 +71,16 @@ pub(crate) struct Waiting {
 }
 
 /// A generation engine over one frozen base. See the crate's documentation for how it is driven.
+///
+/// Any number of adapters run side by side. To replace one, hand the next snapshot to the requests that follow
+/// ([`Request::policy`]): rows that run keep the one that they began with, and every completion carries its own version. An
+/// adapter that no request or row has any more is freed, if the caller keeps none.
 pub struct Engine<'m> {
     pub(crate) model: &'m Decoder,
     pub(crate) tokenizer: Option<&'m TextTokenizer>,
     pub(crate) config: EngineConfig,
     pub(crate) waiting: VecDeque<Waiting>,
-    rows: Vec<Row>,
-    cache: Option<Cache>,
+    batch: Batch,
     pub(crate) refused: Vec<Outcome>,
     submitted: usize,
     pub(crate) stats: SamplingStats,
@@ -106,8 +109,7 @@ impl<'m> Engine<'m> {
             tokenizer,
             config,
             waiting: VecDeque::new(),
-            rows: Vec::new(),
-            cache: None,
+            batch: Batch::default(),
             refused: Vec::new(),
             submitted: 0,
             stats: SamplingStats::default(),
@@ -129,7 +131,7 @@ impl<'m> Engine<'m> {
 
     /// Whether nothing runs or waits.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.rows.is_empty() && self.refused.is_empty()
+        self.waiting.is_empty() && self.batch.is_empty() && self.refused.is_empty()
     }
 
     /// What it has done so far.
@@ -145,7 +147,7 @@ impl<'m> Engine<'m> {
         let _guard = tch::no_grad_guard();
         let mut done = std::mem::take(&mut self.refused);
         self.admit(&mut done)?;
-        if !self.rows.is_empty() {
+        if !self.batch.is_empty() {
             self.decode(&mut done)?;
         }
         Ok(done)
@@ -169,7 +171,7 @@ impl<'m> Engine<'m> {
     /// Those of [`Engine::step`].
     pub fn run_while(&mut self, mut each: impl FnMut(Outcome) -> ControlFlow<()>) -> Result<(), RolloutError> {
         let workers = self.workers();
-        if workers > 1 && self.rows.is_empty() {
+        if workers > 1 && self.batch.is_empty() {
             return shards::run(self, workers, each);
         }
         while !self.is_idle() {
@@ -200,9 +202,8 @@ impl<'m> Engine<'m> {
 
     fn give_up(&mut self) {
         self.waiting.clear();
-        self.rows.clear();
         self.refused.clear();
-        self.cache = None;
+        self.batch = Batch::default();
     }
 
     fn check(&self, request: &Request) -> Result<(), RequestError> {
@@ -226,19 +227,22 @@ impl<'m> Engine<'m> {
     /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and those that go on
     /// join the cache.
     fn admit(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
-        while self.rows.len() < self.config.max_rows && !self.waiting.is_empty() {
+        while self.batch.len() < self.config.max_rows && !self.waiting.is_empty() {
             self.prefill_next()?;
             self.join_computed(done)?;
         }
         Ok(())
     }
 
-    /// Computes the prompts at the head of the queue that fit the free rows and the token budget.
+    /// Computes the prompts at the head of the queue that fit the token budget: those that have free rows, and those behind
+    /// them that begin alike, whose beginning would be computed again when their turn comes.
     fn prefill_next(&mut self) -> Result<(), RolloutError> {
-        let (mut free, mut tokens) = (self.config.max_rows - self.rows.len(), 0);
-        let mut groups = Vec::new();
+        let (mut free, mut tokens) = (self.config.max_rows - self.batch.len(), 0);
+        let mut groups: Vec<Rc<Group>> = Vec::new();
         for waiting in &self.waiting {
-            if free == 0 || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens) {
+            let ahead = groups.last().is_some_and(|last| related(last, &waiting.group));
+            if (free == 0 && !ahead) || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens)
+            {
                 break;
             }
             free = free.saturating_sub(waiting.samples.len());
@@ -250,8 +254,9 @@ impl<'m> Engine<'m> {
         if groups.is_empty() {
             return Ok(());
         }
-        let mut prefixes = prefill(self.model, &groups)?.into_iter();
-        self.stats.prompt_tokens += tokens;
+        let prefilled = prefill(self.model, &groups)?;
+        self.stats.prompt_tokens += prefilled.tokens;
+        let mut prefixes = prefilled.prefixes.into_iter();
         for waiting in self.waiting.iter_mut().filter(|w| w.prefix.is_none()) {
             match prefixes.next() {
                 Some(prefix) => waiting.prefix = Some(prefix),
@@ -263,10 +268,10 @@ impl<'m> Engine<'m> {
 
     /// Lets the samples at the head of the queue whose prompt is computed into the free rows.
     fn join_computed(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
-        while self.rows.len() < self.config.max_rows && self.waiting.front().is_some_and(|w| w.prefix.is_some()) {
+        while self.batch.len() < self.config.max_rows && self.waiting.front().is_some_and(|w| w.prefix.is_some()) {
             let Some(mut waiting) = self.waiting.pop_front() else { break };
             let Some(prefix) = waiting.prefix.take() else { break };
-            let count = waiting.samples.len().min(self.config.max_rows - self.rows.len());
+            let count = waiting.samples.len().min(self.config.max_rows - self.batch.len());
             let samples = waiting.samples.start..waiting.samples.start + count;
             waiting.samples.start += count;
             self.join(&waiting.group, samples, &prefix, done)?;
@@ -294,46 +299,22 @@ impl<'m> Engine<'m> {
             done.push(result);
             rows.remove(index);
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        if self.cache.is_none() {
-            self.cache = Some(Cache::new(self.model, self.config.max_rows)?);
-        }
-        if let Some(cache) = &mut self.cache {
-            cache.join(&prefix.cache, rows.len())?;
-        }
-        self.rows.append(&mut rows);
-        Ok(())
+        self.batch.join(self.model, self.config.max_rows, &prefix.cache, rows)
     }
 
     /// One forward pass over the running rows, one token each.
     fn decode(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
-        let Some(mut cache) = self.cache.take() else { return Ok(()) };
-        cache.make_room()?;
-        let inputs: Vec<_> = self.rows.iter().map(Row::next_input).collect();
-        let segment = |r: &Row| (r.group.adapter.clone(), 1i64);
-        let owned: Vec<_> = self.rows.iter().map(segment).collect();
-        let runs = joined(owned.iter().map(|(a, rows)| Segment { rows: *rows, adapter: a.as_deref() }));
-        let device = self.model.device();
-        let input = Input {
-            tokens: Tensor::f_from_slice(&inputs.iter().map(|i| i.0).collect::<Vec<_>>())?.f_to_device(device)?,
-            positions: Tensor::f_from_slice(&inputs.iter().map(|i| i.1).collect::<Vec<_>>())?.f_to_device(device)?,
-        };
-        let hidden = self.model.forward(&input, &mut cache, &RowAdapters::segments(runs))?;
-        cache.advance();
-        let logits = self.model.logits(&hidden)?;
-        let mut rows = std::mem::take(&mut self.rows);
-        let finished = self.draw(&logits, &mut rows)?;
-        // From the back, so that the last row, which takes a leaving row's place, is never one that leaves as well.
-        for (index, result) in finished.into_iter().rev() {
-            done.push(result);
-            rows.swap_remove(index);
-            cache.leave(index)?;
+        let mut batch = std::mem::take(&mut self.batch);
+        if let Some(logits) = batch.decode(self.model)? {
+            let finished = self.draw(&logits, batch.rows_mut())?;
+            // From the back, so that no row moves before it leaves.
+            for (index, result) in finished.into_iter().rev() {
+                done.push(result);
+                batch.leave(index)?;
+            }
+            self.stats.steps += 1;
         }
-        self.rows = rows;
-        self.stats.steps += 1;
-        self.cache = Some(cache);
+        self.batch = batch;
         Ok(())
     }
 
@@ -354,4 +335,9 @@ impl<'m> Engine<'m> {
         }
         Ok(finished)
     }
+}
+
+/// Whether the beginning of two groups' prompts is computed once if they are computed together.
+fn related(one: &Group, other: &Group) -> bool {
+    same_adapter(one, other) && alike(&one.prompt, &other.prompt)
 }

@@ -3,7 +3,8 @@
 //! Requests go in with [`Engine::submit`]; every [`Engine::step`] decodes one token for each running row and hands out
 //! the completions that have just finished, so that a reward can begin while the rest is still being sampled. A finished
 //! row's place is taken by the next waiting sample at once; a group's prompt is computed once and its keys and values
-//! are shared out to the group's rows.
+//! are shared out to the group's rows. What several prompts of an adapter have in common at their beginning, such as the
+//! shots of a few-shot prompt, is computed once for all that are computed together.
 //!
 //! Every [`Completion`] carries its tokens, their log-probabilities under the very distribution that they were drawn
 //! from, why it ended, and the version of the policy that wrote it. The randomness of a sample follows from its request's
@@ -30,12 +31,16 @@
 //! # Ok::<(), posttrain_rollout::RolloutError>(())
 //! ```
 
+mod batch;
 mod cache;
 mod completion;
+mod deal;
 mod device_cache;
 mod engine;
 mod error;
+mod family;
 mod native_cache;
+mod order;
 mod prefill;
 mod request;
 mod row;

@@ -1,5 +1,6 @@
 //! The keys and values of the running rows on the CPU, in the layout of the native kernel.
 
+use crate::order::{Move, reorder};
 use posttrain_kernel::{AttentionStep, Heads, KernelError, KeyValues, StepRow, attend_step};
 use posttrain_model::{Attend, Decoder, ModelError, Projected};
 use std::rc::Rc;
@@ -28,18 +29,20 @@ impl NativeCache {
         Self { heads: model.heads(), layers, kind: model.kind(), rows: Vec::new(), tables: None }
     }
 
-    /// Adds `count` rows after a prompt.
-    pub fn join(&mut self, prompt: &Rc<KeyValues>, count: usize) -> Result<(), KernelError> {
+    /// Adds `count` rows after a prompt at the end, then makes moves: of handles, not of keys and values.
+    pub fn join(&mut self, prompt: &Rc<KeyValues>, count: usize, moves: &[Move]) -> Result<(), KernelError> {
         for _ in 0..count {
             let own = KeyValues::new(self.heads, self.layers, self.kind)?;
             self.rows.push(Text { prompt: prompt.clone(), own });
         }
+        reorder(&mut self.rows, moves);
         Ok(())
     }
 
-    /// Takes a row out; the last row takes its place.
-    pub fn leave(&mut self, row: usize) {
-        self.rows.swap_remove(row);
+    /// Takes out the row that stands last after some moves.
+    pub fn leave(&mut self, moves: &[Move]) {
+        reorder(&mut self.rows, moves);
+        self.rows.pop();
     }
 
     /// Ends a decoding step.
@@ -50,11 +53,15 @@ impl NativeCache {
 
 /// A prompt's keys and values in the kernel's layout.
 pub(crate) fn prompt(model: &Decoder, layers: &[(Tensor, Tensor)]) -> Result<KeyValues, KernelError> {
-    let mut prompt = KeyValues::new(model.heads(), layers.len(), model.kind())?;
+    extended(KeyValues::new(model.heads(), layers.len(), model.kind())?, layers)
+}
+
+/// Keys and values with further tokens behind them.
+pub(crate) fn extended(mut text: KeyValues, layers: &[(Tensor, Tensor)]) -> Result<KeyValues, KernelError> {
     for (index, (keys, values)) in layers.iter().enumerate() {
-        prompt.extend(index, keys, values)?;
+        text.extend(index, keys, values)?;
     }
-    Ok(prompt)
+    Ok(text)
 }
 
 /// A decoding step: one token a row.

@@ -1,10 +1,13 @@
-//! Prompts before their first token: their keys, values and first logits, computed once a group.
+//! Prompts before their first token: their keys, values and first logits, computed once a group, and what several prompts
+//! begin with once for all of them.
 
 use crate::RolloutError;
 use crate::cache::PromptCache;
-use crate::row::Group;
+use crate::family::{Family, families};
+use crate::row::{Group, same_adapter};
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{Decoder, PackedAttention, Packing, Sequence};
+use std::ops::Range;
 use std::rc::Rc;
 use tch::Tensor;
 
@@ -17,38 +20,101 @@ pub(crate) struct Prefix {
     pub logits: Tensor,
 }
 
-/// Computes the prompts of `groups` in one packed pass.
-pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Vec<Prefix>, RolloutError> {
-    let sequences: Vec<_> = groups.iter().map(|g| Sequence { prompt: g.prompt.clone(), completions: vec![] }).collect();
-    let packing = Packing::new(&sequences)?;
-    let segments = groups.iter().map(|g| Segment { rows: g.prompt.len() as i64, adapter: g.adapter.as_deref() });
-    let adapters = RowAdapters::segments(joined(segments));
-    let mut attention = PackedAttention::new(&packing, model)?.keeping();
-    let hidden = model.forward(&packing.input(model.device())?, &mut attention, &adapters)?;
-    let last = Tensor::f_from_slice(&packing.last_prompt_rows())?.f_to_device(model.device())?;
-    let logits = model.logits(&hidden.f_index_select(0, &last)?)?;
-    let kept = attention.into_kept();
-    let mut prefixes = Vec::with_capacity(groups.len());
-    for (index, rows) in packing.prompt_rows().into_iter().enumerate() {
-        let part = |t: &Tensor| t.f_narrow(0, rows.start as i64, rows.len() as i64);
-        let layers = kept.iter().map(|(k, v)| Ok::<_, RolloutError>((part(k)?, part(v)?))).collect::<Result<_, _>>()?;
-        prefixes.push(Prefix { cache: PromptCache::new(model, layers)?, logits: logits.f_get(index as i64)? });
-    }
-    Ok(prefixes)
+/// What a pass has computed.
+#[derive(Debug)]
+pub(crate) struct Prefilled {
+    /// The groups' prompts, in the order of the groups.
+    pub prefixes: Vec<Prefix>,
+    /// Tokens computed.
+    pub tokens: usize,
 }
 
-/// Neighbouring runs of the same adapter as one.
-pub(crate) fn joined<'a>(segments: impl Iterator<Item = Segment<'a>>) -> Vec<Segment<'a>> {
-    let mut runs: Vec<Segment<'a>> = Vec::new();
-    for segment in segments {
-        let same = |last: &&mut Segment<'a>| match (last.adapter, segment.adapter) {
-            (Some(a), Some(b)) => std::ptr::eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        match runs.last_mut().filter(same) {
-            Some(last) => last.rows += segment.rows,
-            None => runs.push(segment),
+/// Computes the prompts of `groups` in one packed pass. Prompts of one adapter that begin alike stand in it as one prompt, what
+/// they share, with a completion for what is each one's own.
+pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Prefilled, RolloutError> {
+    let runs: Vec<Vec<Family>> = by_adapter(groups).iter().map(|places| related(groups, places)).collect();
+    let families: Vec<&Family> = runs.iter().flatten().collect();
+    let packing = Packing::new(&families.iter().map(|family| family.sequence(groups)).collect::<Vec<_>>())?;
+    let segments = runs.iter().map(|run| segment(groups, run)).collect();
+    let mut attention = PackedAttention::new(&packing, model)?.keeping();
+    let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::segments(segments))?;
+    let texts = Texts { model, layers: attention.into_kept() };
+    let mut caches: Vec<(usize, i64, PromptCache)> = Vec::with_capacity(groups.len());
+    for ((family, shared), own) in families.iter().zip(packing.prompt_rows()).zip(packing.completion_rows()) {
+        let last = if family.shared == 0 { vec![shared.end] } else { own.iter().map(|rows| rows.end).collect() };
+        let members = family.members.iter().zip(last).zip(texts.of_family(shared, &own)?);
+        caches.extend(members.map(|((place, end), cache)| (*place, end as i64 - 1, cache)));
+    }
+    caches.sort_by_key(|(place, ..)| *place);
+    let last: Vec<i64> = caches.iter().map(|(_, row, _)| *row).collect();
+    let last = Tensor::f_from_slice(&last)?.f_to_device(model.device())?;
+    let logits = model.logits(&hidden.f_index_select(0, &last)?)?;
+    let prefix = |(index, (_, _, cache))| Ok(Prefix { cache, logits: logits.f_get(index as i64)? });
+    let prefixes = caches.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;
+    Ok(Prefilled { prefixes, tokens: packing.tokens().len() })
+}
+
+/// The groups' places by adapter, in the order in which the adapters appear.
+fn by_adapter(groups: &[Rc<Group>]) -> Vec<Vec<usize>> {
+    let mut adapters: Vec<Vec<usize>> = Vec::new();
+    for (place, group) in groups.iter().enumerate() {
+        match adapters.iter_mut().find(|places| same_adapter(&groups[places[0]], group)) {
+            Some(places) => places.push(place),
+            None => adapters.push(vec![place]),
         }
     }
-    runs
+    adapters
+}
+
+/// The families of one adapter's groups.
+fn related(groups: &[Rc<Group>], places: &[usize]) -> Vec<Family> {
+    let prompts: Vec<&[i64]> = places.iter().map(|&place| groups[place].prompt.as_slice()).collect();
+    let mut families = families(&prompts);
+    families.iter_mut().flat_map(|family| &mut family.members).for_each(|member| *member = places[*member]);
+    families
+}
+
+/// The rows of one adapter's families, of which there is at least one.
+fn segment<'a>(groups: &'a [Rc<Group>], families: &[Family]) -> Segment<'a> {
+    let rows: usize = families.iter().map(|family| family.sequence(groups).tokens()).sum();
+    let adapter = families.first().and_then(|family| groups[family.members[0]].adapter.as_deref());
+    Segment { rows: rows as i64, adapter }
+}
+
+impl Family {
+    /// What is shared as the prompt, what is each one's own as a completion. A prompt that shares nothing stands alone.
+    fn sequence(&self, groups: &[Rc<Group>]) -> Sequence {
+        let prompts = self.members.iter().map(|&place| &groups[place].prompt);
+        let mut cut = prompts.map(|prompt| prompt.split_at(if self.shared == 0 { prompt.len() } else { self.shared }));
+        match self.shared {
+            0 => Sequence { prompt: cut.flat_map(|(whole, _)| whole.to_vec()).collect(), completions: vec![] },
+            _ => {
+                let (shared, own) = cut.next().unwrap_or_default();
+                let completions = std::iter::once(own).chain(cut.map(|(_, own)| own)).map(<[i64]>::to_vec).collect();
+                Sequence { prompt: shared.to_vec(), completions }
+            }
+        }
+    }
+}
+
+/// Keys and values of a pass in every layer, `[N, kv_heads, d]` each.
+struct Texts<'m> {
+    model: &'m Decoder,
+    layers: Vec<(Tensor, Tensor)>,
+}
+
+impl Texts<'_> {
+    /// The prompts of a family: what is shared, and behind it each one's own.
+    fn of_family(&self, shared: Range<usize>, own: &[Range<usize>]) -> Result<Vec<PromptCache>, RolloutError> {
+        let beginning = PromptCache::new(self.model, self.rows(shared)?)?;
+        if own.is_empty() {
+            return Ok(vec![beginning]);
+        }
+        own.iter().map(|own| Ok(beginning.followed_by(&self.rows(own.clone())?)?)).collect()
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Result<Vec<(Tensor, Tensor)>, RolloutError> {
+        let part = |t: &Tensor| t.f_narrow(0, rows.start as i64, rows.len() as i64);
+        self.layers.iter().map(|(k, v)| Ok((part(k)?, part(v)?))).collect()
+    }
 }

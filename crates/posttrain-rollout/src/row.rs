@@ -18,6 +18,14 @@ pub(crate) struct Group {
     pub policy_version: u64,
 }
 
+/// Whether two groups are sampled by the same adapter: the same snapshot, not an equal one.
+pub(crate) fn same_adapter(one: &Group, other: &Group) -> bool {
+    match (&one.adapter, &other.adapter) {
+        (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 /// A sample that occupies a row of the cache.
 #[derive(Debug)]
 pub(crate) struct Row {

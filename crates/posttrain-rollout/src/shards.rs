@@ -1,11 +1,13 @@
 //! The waiting requests divided among threads, each an engine with rows of its own.
 
+use crate::deal::{Dealt, Offer, deal};
 use crate::engine::Waiting;
-use crate::row::Group;
+use crate::row::{Group, same_adapter};
 use crate::{Engine, EngineConfig, Outcome, RolloutError, SamplingParams, SamplingStats, Workers};
 use posttrain_kernel::on_workers;
 use posttrain_lora::AdapterView;
 use posttrain_model::{Decoder, TextTokenizer};
+use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,41 +100,39 @@ impl SharedRequest {
     }
 }
 
-/// Deals what waits out to `workers` threads: whole requests in turn where there are enough of them, else each request's
-/// samples in equal parts. The same requests are always dealt the same way.
+/// Deals what waits out to `workers` threads.
 fn shards(engine: &mut Engine, workers: usize, outcomes: &Sender<Result<Outcome, RolloutError>>) -> Vec<Shard> {
     let rows = engine.config.max_rows.div_ceil(workers);
     let config = EngineConfig { max_rows: rows, workers: Workers::Count(1), ..engine.config.clone() };
     let waiting = std::mem::take(&mut engine.waiting);
-    let whole = waiting.len() >= 4 * workers;
-    let mut hands: Vec<Vec<(Rc<Group>, Range<usize>)>> = (0..workers).map(|_| Vec::new()).collect();
-    for (index, waiting) in waiting.into_iter().enumerate() {
-        if whole {
-            hands[index % workers].push((waiting.group, waiting.samples));
-        } else {
-            let parts = hands.iter_mut().zip(cut(&waiting.samples, workers));
-            parts
-                .filter(|(_, part)| !part.is_empty())
-                .for_each(|(hand, part)| hand.push((waiting.group.clone(), part)));
-        }
-    }
-    let shard = |hand: Vec<(Rc<Group>, Range<usize>)>| {
+    let hands = deal(&offers(&waiting), workers);
+    let shard = |hand: Vec<Dealt>| {
+        let hand = hand.into_iter().map(|dealt| (waiting[dealt.offer].group.clone(), dealt.samples));
         let (adapters, requests) = shared(hand);
         Shard { model: engine.model.share(), adapters, requests, config: config.clone(), outcomes: outcomes.clone() }
     };
     hands.into_iter().filter(|hand| !hand.is_empty()).map(shard).collect()
 }
 
-/// A range in `parts` neighbouring parts of nearly equal length.
-fn cut(range: &Range<usize>, parts: usize) -> impl Iterator<Item = Range<usize>> {
-    let (start, length) = (range.start, range.len());
-    (0..parts).map(move |part| start + length * part / parts..start + length * (part + 1) / parts)
+/// What waits, to be dealt; an adapter's number is that of the first request that wants it.
+fn offers(waiting: &VecDeque<Waiting>) -> Vec<Offer> {
+    let mut first: Vec<usize> = Vec::new();
+    let mut offers = Vec::with_capacity(waiting.len());
+    for (place, next) in waiting.iter().enumerate() {
+        let known = first.iter().copied().find(|&other| same_adapter(&waiting[other].group, &next.group));
+        let adapter = known.unwrap_or(place);
+        if known.is_none() {
+            first.push(place);
+        }
+        offers.push(Offer { adapter, samples: next.samples.clone() });
+    }
+    offers
 }
 
 /// Requests as they may go to another thread, and the adapters that they point to.
-fn shared(hand: Vec<(Rc<Group>, Range<usize>)>) -> (Vec<AdapterView>, Vec<SharedRequest>) {
+fn shared(hand: impl Iterator<Item = (Rc<Group>, Range<usize>)>) -> (Vec<AdapterView>, Vec<SharedRequest>) {
     let mut known: Vec<Rc<AdapterView>> = Vec::new();
-    let mut requests = Vec::with_capacity(hand.len());
+    let mut requests = Vec::new();
     for (group, samples) in hand {
         let adapter = group.adapter.as_ref().map(|adapter| {
             known.iter().position(|other| Rc::ptr_eq(other, adapter)).unwrap_or_else(|| {

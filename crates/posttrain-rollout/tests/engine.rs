@@ -1,13 +1,13 @@
 //! The engine's promises on the tiny Llamas whose continuations transformers has given.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_lora::{Adapter, AdapterView, LoraConfig, LoraPair, read_tensors};
+mod support;
+
+use posttrain_lora::read_tensors;
 use posttrain_model::{Checkpoint, Decoder};
-use posttrain_rollout::{
-    Completion, Engine, EngineConfig, FinishReason, Request, RequestError, SamplingParams, Workers,
-};
+use posttrain_rollout::{Engine, EngineConfig, FinishReason, Request, SamplingParams, Workers};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use support::{adapter, run, sampled};
 use tch::{Device, Kind};
 
 fn fixture(case: &str) -> PathBuf {
@@ -16,39 +16,6 @@ fn fixture(case: &str) -> PathBuf {
 
 fn open(case: &str) -> Decoder {
     Checkpoint::open(&fixture(case)).unwrap().decoder(Kind::Float, Device::Cpu).unwrap()
-}
-
-fn run(model: &Decoder, config: EngineConfig, requests: Vec<Request>) -> Vec<Vec<Result<Completion, RequestError>>> {
-    let mut results: Vec<Vec<_>> = requests.iter().map(|r| (0..r.samples.max(1)).map(|_| None).collect()).collect();
-    let mut engine = Engine::new(model, None, config).unwrap();
-    requests.into_iter().for_each(|request| {
-        engine.submit(request);
-    });
-    engine.run(|o| assert!(results[o.request][o.sample].replace(o.result).is_none(), "given twice")).unwrap();
-    results.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect()
-}
-
-fn adapter(model: &Decoder, seed: u64) -> Rc<AdapterView> {
-    let config = LoraConfig { rank: 2, alpha: 8.0, ..LoraConfig::default() };
-    let fresh = Adapter::init(&config, model.modules(), seed, Device::Cpu).unwrap();
-    let pair = |m: &posttrain_lora::ModuleSpec, p: &LoraPair| {
-        // B from another seed's A, so that the adapter does something.
-        let b = Adapter::init(
-            &config,
-            &[posttrain_lora::ModuleSpec::new(m.path.clone(), m.out_features, 1)],
-            seed + 1,
-            Device::Cpu,
-        );
-        let b = b.unwrap().pair(0).unwrap().a.detach().transpose(0, 1).contiguous();
-        LoraPair { a: p.a.detach().copy(), b, scale: p.scale }
-    };
-    let pairs = fresh.layers().map(|(m, p)| Some(pair(m, p))).collect();
-    let adapter = Adapter::from_pairs(config.clone(), model.modules(), pairs).unwrap();
-    Rc::new(adapter.snapshot(Kind::Float).unwrap())
-}
-
-fn sampled(tokens: usize, seed: u64) -> SamplingParams {
-    SamplingParams { max_tokens: tokens, min_tokens: tokens, seed, ..SamplingParams::default() }
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! The running rows and their keys and values, in one order.
+
+use crate::RolloutError;
+use crate::cache::{Cache, Joining, PromptCache};
+use crate::order::{closing, opening, reorder, runs};
+use crate::row::{Row, same_adapter};
+use posttrain_lora::{RowAdapters, Segment};
+use posttrain_model::{Decoder, Input};
+use std::ops::Range;
+use tch::Tensor;
+
+/// The rows that are decoded side by side, those of one adapter next to each other.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    rows: Vec<Row>,
+    cache: Option<Cache>,
+}
+
+impl Batch {
+    /// How many rows run.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows, in the order of [`Batch::decode`]'s.
+    pub fn rows_mut(&mut self) -> &mut [Row] {
+        &mut self.rows
+    }
+
+    /// Adds rows of one prompt behind those of their adapter; `most` rows run at a time at most.
+    pub fn join(
+        &mut self,
+        model: &Decoder,
+        most: usize,
+        prompt: &PromptCache,
+        mut rows: Vec<Row>,
+    ) -> Result<(), RolloutError> {
+        let Some(new) = rows.first() else { return Ok(()) };
+        let runs = self.runs();
+        let same = |run: &Range<usize>| same_adapter(&self.rows[run.start].group, &new.group);
+        let first = runs.iter().position(same).unwrap_or(runs.len());
+        let at = runs.get(first).map_or(self.rows.len(), |run| run.end);
+        let moves = opening(&runs[first..], rows.len());
+        let cache = match self.cache.take() {
+            Some(cache) => cache,
+            None => Cache::new(model, most)?,
+        };
+        self.cache.insert(cache).join(Joining { prompt, count: rows.len(), at, moves: &moves })?;
+        self.rows.append(&mut rows);
+        reorder(&mut self.rows, &moves);
+        Ok(())
+    }
+
+    /// Takes a row out. Only rows behind it change their places.
+    pub fn leave(&mut self, row: usize) -> Result<(), RolloutError> {
+        let moves = closing(&self.runs(), row);
+        if let Some(cache) = &mut self.cache {
+            cache.leave(&moves)?;
+        }
+        reorder(&mut self.rows, &moves);
+        self.rows.pop();
+        Ok(())
+    }
+
+    /// One forward pass over the rows' latest tokens: `[rows, V]`, the logits of their next ones.
+    pub fn decode(&mut self, model: &Decoder) -> Result<Option<Tensor>, RolloutError> {
+        let runs = self.runs();
+        let Some(cache) = &mut self.cache else { return Ok(None) };
+        cache.make_room()?;
+        let segment = |run: &Range<usize>| Segment {
+            rows: run.len() as i64,
+            adapter: self.rows[run.start].group.adapter.as_deref(),
+        };
+        let adapters = RowAdapters::segments(runs.iter().map(segment).collect());
+        let (tokens, positions): (Vec<_>, Vec<_>) = self.rows.iter().map(Row::next_input).unzip();
+        let input = Input {
+            tokens: Tensor::f_from_slice(&tokens)?.f_to_device(model.device())?,
+            positions: Tensor::f_from_slice(&positions)?.f_to_device(model.device())?,
+        };
+        let hidden = model.forward(&input, cache, &adapters)?;
+        cache.advance();
+        Ok(Some(model.logits(&hidden)?))
+    }
+
+    fn runs(&self) -> Vec<Range<usize>> {
+        runs(&self.rows, |one, next| same_adapter(&one.group, &next.group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SamplingParams;
+    use crate::device_cache::DeviceCache;
+    use crate::row::Group;
+    use posttrain_lora::{Adapter, AdapterView, LoraConfig};
+    use posttrain_model::ModelConfig;
+    use std::rc::Rc;
+    use tch::{Device, Kind};
+
+    /// A model, two batches of it, one on a device's cache, and what has happened to both.
+    struct Twins {
+        model: Decoder,
+        adapters: Vec<Option<Rc<AdapterView>>>,
+        native: Batch,
+        device: Batch,
+    }
+
+    impl Twins {
+        fn new() -> Self {
+            let model = Decoder::random(&ModelConfig::tiny(), 1, Kind::Float, Device::Cpu).unwrap();
+            let adapter = |seed| {
+                let adapter = Adapter::init(&LoraConfig::default(), model.modules(), seed, Device::Cpu).unwrap();
+                Some(Rc::new(adapter.snapshot(Kind::Float).unwrap()))
+            };
+            let adapters = vec![None, adapter(1), adapter(2)];
+            let cache = Some(Cache::Device(DeviceCache::new(&model, 64).unwrap()));
+            Self { model, adapters, native: Batch::default(), device: Batch { rows: Vec::new(), cache } }
+        }
+
+        /// `count` rows by an adapter after `shared` tokens and `own` more, their keys and values drawn from a seed.
+        fn join(&mut self, adapter: usize, [shared, own]: [i64; 2], count: usize, seed: i64) {
+            let drawn = |tokens: i64, seed: i64| {
+                let part = |seed: i64| {
+                    ((Tensor::arange(tokens * 8, (Kind::Float, Device::Cpu)) + seed) * 1.7).sin().view([tokens, 1, 8])
+                };
+                vec![(part(seed), part(seed + 500))]
+            };
+            let (beginning, end) = (drawn(shared, seed), drawn(own, seed + 70));
+            let native = PromptCache::new(&self.model, beginning.iter().map(|(k, v)| (k.copy(), v.copy())).collect());
+            for (batch, prompt) in
+                [(&mut self.native, native.unwrap()), (&mut self.device, PromptCache::Device(beginning))]
+            {
+                let prompt = prompt.followed_by(&end).unwrap();
+                let prompt_tokens = vec![1; (shared + own) as usize];
+                let (params, adapter) = (SamplingParams::default(), self.adapters[adapter].clone());
+                let group = Group { request: 0, prompt: prompt_tokens, params, adapter, policy_version: 0 };
+                let group = Rc::new(group);
+                let mut rows: Vec<_> = (0..count).map(|sample| Row::new(group.clone(), sample, 256)).collect();
+                for (sample, row) in rows.iter_mut().enumerate() {
+                    row.push((seed + sample as i64) % 63 + 1, 0.0, &[], None).unwrap();
+                }
+                batch.join(&self.model, 64, &prompt, rows).unwrap();
+            }
+        }
+
+        fn leave(&mut self, row: usize) {
+            [&mut self.native, &mut self.device].into_iter().for_each(|batch| batch.leave(row).unwrap());
+        }
+
+        /// Decodes a token in both; every row must see the same.
+        fn step(&mut self) {
+            let _guard = tch::no_grad_guard();
+            let [native, device] = [&mut self.native, &mut self.device].map(|batch| {
+                let logits = batch.decode(&self.model).unwrap().unwrap();
+                batch.rows_mut().iter_mut().enumerate().for_each(|(row, r)| {
+                    r.push(row as i64 % 63 + 1, 0.0, &[], None).unwrap();
+                });
+                assert!(batch.runs().len() <= 3, "an adapter's rows are scattered");
+                logits
+            });
+            assert_eq!(native.size(), device.size());
+            let difference = (native - device).abs().max().double_value(&[]);
+            assert!(difference < 1e-5, "{difference}");
+        }
+    }
+
+    #[test]
+    fn rows_see_their_own_texts_in_both_caches_whoever_joins_or_leaves() {
+        let mut twins = Twins::new();
+        for round in 0..12 {
+            let seed = round * 31;
+            twins.join(round as usize % 3, [1 + round % 5, 1 + round % 4], 1 + round as usize % 4, seed);
+            twins.step();
+            twins.join((round as usize + 1) % 3, [2, 1], 2, seed + 11);
+            twins.step();
+            let rows = twins.native.len();
+            twins.leave(rows / 2);
+            twins.leave(0);
+            twins.step();
+        }
+        assert!(twins.native.len() > 20);
+        while twins.native.len() > 1 {
+            twins.leave(twins.native.len() / 3);
+            twins.step();
+        }
+    }
+}
