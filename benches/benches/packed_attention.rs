@@ -45,7 +45,8 @@ fn packed_attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("packed_attention");
     group.bench_function("forward", |bencher| bencher.iter(|| attend_packed(&step).expect("attended")));
     group.bench_function("forward and backward", |bencher| {
-        bencher.iter(|| attend_packed_backward(&step, &attend_packed(&step).expect("attended"), &gradient).expect("back"));
+        bencher
+            .iter(|| attend_packed_backward(&step, &attend_packed(&step).expect("attended"), &gradient).expect("back"));
     });
     group.bench_function("libtorch forward", |bencher| {
         bencher.iter(|| by_libtorch(&qkv, &mut attention, &rotation));
