@@ -51,16 +51,23 @@ impl Panels {
     /// Writes a row of `width` numbers.
     #[inline(always)]
     pub fn put(&mut self, row: usize, values: &[f32]) {
-        for (panel, values) in self.strips.chunks_exact_mut(self.rows).zip(values.chunks(LANES)) {
-            panel[row][..values.len()].copy_from_slice(values);
+        // Whole strips by themselves: a copy of unknown length is a call.
+        let (whole, rest) = values.as_chunks::<LANES>();
+        let mut panels = self.strips.chunks_exact_mut(self.rows);
+        whole.iter().zip(&mut panels).for_each(|(strip, panel)| panel[row] = *strip);
+        if let (false, Some(panel)) = (rest.is_empty(), panels.next()) {
+            panel[row][..rest.len()].copy_from_slice(rest);
         }
     }
 
     /// Reads a row of `width` numbers.
     #[inline(always)]
     pub fn get(&self, row: usize, values: &mut [f32]) {
-        for (panel, values) in self.strips.chunks_exact(self.rows).zip(values.chunks_mut(LANES)) {
-            values.copy_from_slice(&panel[row][..values.len()]);
+        let (whole, rest) = values.as_chunks_mut::<LANES>();
+        let mut panels = self.strips.chunks_exact(self.rows);
+        whole.iter_mut().zip(&mut panels).for_each(|(strip, panel)| *strip = panel[row]);
+        if let (false, Some(panel)) = (rest.is_empty(), panels.next()) {
+            rest.copy_from_slice(&panel[row][..rest.len()]);
         }
     }
 
