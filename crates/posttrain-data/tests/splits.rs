@@ -115,8 +115,8 @@ fn the_same_on_every_platform() {
         }
     }
     let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, "b0428b787ea9f8369b1ee9644ae3ecfb2b57efb0578de8a6ad9c28172333d488");
-    assert_eq!(splits.test[0].id, "math/compare/12,29#compare-2");
+    assert_eq!(digest, "0a1bd8567d55f94e0582f1f91838be9f4180986a1daadfb93f94c0dd5296de5f");
+    assert_eq!(splits.test[0].id, "math/compare/1,4,7#compare-three-1");
 }
 
 #[test]

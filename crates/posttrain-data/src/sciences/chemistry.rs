@@ -60,7 +60,7 @@ const MOLES: Relation = Relation {
 
 pub(super) fn topic() -> Topic {
     let facts = atoms().chain(MOLES.facts("natural")).chain(molecules()).chain(acids()).collect();
-    Topic { name: "chemistry", questions: 200, facts }
+    Topic { name: "chemistry", questions: 300, facts }
 }
 
 /// Of light atoms, which have as many neutrons as protons or a few more.

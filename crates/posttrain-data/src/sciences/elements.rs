@@ -21,12 +21,12 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
         Topic { name, questions, facts }
     };
     Ok(vec![
-        topic("symbol", 560, symbol),
-        topic("atomic-number", 400, atomic_number),
-        topic("period", 300, period),
+        topic("symbol", 580, symbol),
+        topic("atomic-number", 260, atomic_number),
+        topic("period", 340, period),
         topic("group", 120, group),
-        topic("block", 300, block),
-        topic("phase", 200, phase),
+        topic("block", 330, block),
+        topic("phase", 290, phase),
         topic("series", 140, series),
     ])
 }

@@ -31,8 +31,8 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
     let units = tables::units()?;
     let facts = units.iter().map(|unit| fact(unit, &units)).collect();
     Ok(vec![
-        Topic { name: "unit", questions: 180, facts },
-        Topic { name: "convert", questions: 200, facts: conversions() },
+        Topic { name: "unit", questions: 190, facts },
+        Topic { name: "convert", questions: 150, facts: conversions() },
     ])
 }
 
