@@ -8,6 +8,7 @@
 //! | step | item |
 //! | --- | --- |
 //! | `x / √(mean(x²) + ε) · w` | [`rms_norm`] |
+//! | the same of every query and key head, and its backward pass | [`HeadNorms`] |
 //! | `silu(gate) · up` | [`swiglu`] |
 //! | rotary positions of a whole packing, and back | [`turn`], [`turn_back`] |
 //! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`] |
@@ -41,11 +42,13 @@ mod attention;
 mod element;
 mod error;
 mod gate;
+mod head_norm;
 mod key_values;
 mod layout;
 mod memory;
 mod norm;
 mod product;
+mod quantised;
 mod simd;
 mod turn;
 mod workers;
@@ -54,10 +57,12 @@ pub use attention::{AttentionStep, Heads, StepRow, attend_step};
 pub use element::{Bf16, Element};
 pub use error::KernelError;
 pub use gate::{swiglu, swiglu_backward};
+pub use head_norm::HeadNorms;
 pub use key_values::KeyValues;
-pub use memory::{Values, ValuesMut, integers, values, values_mut};
+pub use memory::{Values, ValuesMut, bytes, integers, values, values_mut};
 pub use norm::{rms_norm, rms_norm_backward};
 pub use product::{columns_pay, laid_out, product};
+pub use quantised::{NF4_LEVELS, QUANTISED_BLOCK, QuantisedForm, dequantise};
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
 pub use turn::{turn, turn_back};
 pub use workers::on_workers;
