@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use posttrain::lora::{AdapterView, load_peft};
 use posttrain::model::{
-    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, TextTokenizer, select_device, select_kind,
+    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextTokenizer, select_device, select_kind,
 };
 use posttrain::train::Policy;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub struct ModelConfig {
     /// `auto`, `f32` or `bf16`.
     #[serde(default)]
     pub kind: ComputeKind,
+    /// How the frozen layers are kept: `none`, `int8` or `nf4`.
+    #[serde(default)]
+    pub quantise: Quantise,
 }
 
 /// The same from the command line.
@@ -37,6 +40,18 @@ pub struct ModelArgs {
     /// `f32` or `bf16`; by default bf16 where the processor multiplies it fast.
     #[arg(long, value_parser = kind, default_value = "auto")]
     kind: ComputeKind,
+    /// How the frozen layers are kept: `none`, `int8` or `nf4`.
+    #[arg(long, value_parser = quantise, default_value = "none")]
+    quantise: Quantise,
+}
+
+fn quantise(text: &str) -> Result<Quantise, String> {
+    match text {
+        "none" => Ok(Quantise::None),
+        "int8" => Ok(Quantise::Int8),
+        "nf4" => Ok(Quantise::Nf4),
+        _ => Err(format!("quantise `{text}`: expected none, int8 or nf4")),
+    }
 }
 
 fn kind(text: &str) -> Result<ComputeKind, String> {
@@ -51,7 +66,7 @@ fn kind(text: &str) -> Result<ComputeKind, String> {
 impl ModelArgs {
     /// The same as a configuration.
     pub fn config(&self) -> ModelConfig {
-        ModelConfig { path: self.model.clone(), device: self.device, kind: self.kind }
+        ModelConfig { path: self.model.clone(), device: self.device, kind: self.kind, quantise: self.quantise }
     }
 }
 
@@ -74,7 +89,7 @@ impl LoadedModel {
         let device = select_device(config.device)?;
         let checkpoint = Checkpoint::open(&config.path).context("the model cannot be opened")?;
         Ok(Self {
-            decoder: checkpoint.decoder(select_kind(config.kind, device), device)?,
+            decoder: checkpoint.decoder_quantised(config.quantise, select_kind(config.kind, device), device)?,
             tokenizer: checkpoint.tokenizer()?,
             template: checkpoint.chat_template()?,
         })
