@@ -4,7 +4,7 @@ use crate::HubError;
 use secrecy::SecretString;
 use std::path::PathBuf;
 
-/// How the hub is reached. A [`Debug`] of it shows no token.
+/// How the hub is reached. Printed for debugging, it shows no token.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
     /// The hub's address.

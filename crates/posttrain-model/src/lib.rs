@@ -29,6 +29,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod device;
+mod device_map;
 mod error;
 mod experts;
 mod family;
@@ -57,6 +58,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{Architecture, AttentionBias, ExpertsConfig, ModelConfig};
 pub use decoder::{Decoder, Input};
 pub use device::{ComputeKind, DeviceChoice, cuda_status, select_device, select_kind};
+pub use device_map::DeviceMap;
 pub use error::ModelError;
 #[cfg(feature = "gguf")]
 pub use gguf::GgufFile;

@@ -85,9 +85,9 @@ impl MemoryPlan {
     pub fn of(request: &PlanRequest) -> Self {
         let PlanRequest { model, kind, workers, .. } = request;
         let (element, workers) = (kind.elt_size_in_bytes() as u64, *workers as u64);
-        let pairs: u64 = adapted(request).map(|(input, output)| request.lora.rank as u64 * (input + output)).sum();
+        let pairs = request.lora.rank as u64 * adapted_features(request);
         let tokens = request.trainer.micro_batch_tokens as u64;
-        let blocks = || (0..model.num_hidden_layers).map(|layer| tokens * kept_a_token(request, layer));
+        let blocks = || (0..model.num_hidden_layers).map(move |layer| tokens * kept_a_token(request, layer));
         let inputs = model.num_hidden_layers as u64 * tokens * model.hidden_size as u64 * element;
         let (without, with) = (blocks().sum::<u64>() * workers, (inputs + blocks().max().unwrap_or(0)) * workers);
         let chunk = (HeadOptions::default().chunk_tokens as u64).min(tokens) * model.vocab_size as u64;
@@ -124,11 +124,11 @@ impl MemoryPlan {
     }
 }
 
-/// Features in and out of every layer with an adapter.
-fn adapted(request: &PlanRequest) -> impl Iterator<Item = (u64, u64)> {
+/// Features in and out of all layers with an adapter together.
+fn adapted_features(request: &PlanRequest) -> u64 {
     let target = &request.lora.target_modules;
     let modules = request.model.modules().into_iter().filter(|m| target.matches(m));
-    modules.map(|m| (m.in_features as u64, m.out_features as u64)).collect::<Vec<_>>().into_iter()
+    modules.map(|m| (m.in_features + m.out_features) as u64).sum()
 }
 
 /// Bytes that a block's forward pass keeps of one token. `posttrain-model`'s `Kept` is the list; prompts alone are counted,
