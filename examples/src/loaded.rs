@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use posttrain::model::{ComputeKind, DeviceChoice};
+use posttrain::model::{ComputeKind, DeviceChoice, Quantise};
 use posttrain::train::{LoadedModel, ModelSource};
 use std::path::PathBuf;
 
@@ -18,6 +18,18 @@ pub struct ModelArgs {
     /// `f32` or `bf16`; by default bf16 where the processor multiplies it fast.
     #[arg(long, value_parser = kind, default_value = "auto")]
     kind: ComputeKind,
+    /// How the frozen layers are kept: `none`, `int8` or `nf4`.
+    #[arg(long, value_parser = quantise, default_value = "none")]
+    quantise: Quantise,
+}
+
+fn quantise(text: &str) -> Result<Quantise, String> {
+    match text {
+        "none" => Ok(Quantise::None),
+        "int8" => Ok(Quantise::Int8),
+        "nf4" => Ok(Quantise::Nf4),
+        _ => Err(format!("quantise `{text}`: expected none, int8 or nf4")),
+    }
 }
 
 fn kind(text: &str) -> Result<ComputeKind, String> {
@@ -25,7 +37,7 @@ fn kind(text: &str) -> Result<ComputeKind, String> {
         "auto" => Ok(ComputeKind::Auto),
         "f32" => Ok(ComputeKind::F32),
         "bf16" => Ok(ComputeKind::Bf16),
-        other => Err(format!("`{other}` is none of auto, f32, bf16")),
+        _ => Err(format!("kind `{text}`: expected auto, f32 or bf16")),
     }
 }
 
@@ -35,7 +47,8 @@ impl ModelArgs {
     /// # Errors
     /// What is wrong with its files, or that a CUDA device was asked for and is not there.
     pub fn open(&self) -> Result<LoadedModel> {
-        let source = ModelSource { path: self.model.clone(), device: self.device, kind: self.kind };
+        let (device, kind, quantise) = (self.device, self.kind, self.quantise);
+        let source = ModelSource { path: self.model.clone(), device, kind, quantise };
         LoadedModel::open(&source).context("the model cannot be opened")
     }
 }

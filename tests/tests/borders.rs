@@ -17,8 +17,8 @@ fn reach(package: &str, depth: u32) -> BTreeSet<String> {
 }
 
 #[test]
-fn data_chat_rewards_and_routers_do_not_link_libtorch() {
-    for package in ["posttrain-data", "posttrain-chat", "posttrain-reward", "posttrain-router"] {
+fn data_chat_hub_rewards_and_routers_do_not_link_libtorch() {
+    for package in ["posttrain-data", "posttrain-chat", "posttrain-hub", "posttrain-reward", "posttrain-router"] {
         assert!(!reach(package, 99).contains("torch-sys"), "{package} links libtorch");
     }
     assert!(reach("posttrain-loss", 99).contains("torch-sys"), "the test sees nothing");
@@ -28,7 +28,7 @@ fn data_chat_rewards_and_routers_do_not_link_libtorch() {
 fn a_crate_depends_only_on_floors_below_it() {
     let floors = [
         vec!["posttrain-kernel"],
-        vec!["posttrain-data", "posttrain-chat", "posttrain-loss", "posttrain-lora"],
+        vec!["posttrain-data", "posttrain-chat", "posttrain-hub", "posttrain-loss", "posttrain-lora"],
         vec!["posttrain-model", "posttrain-reward", "posttrain-router"],
         vec!["posttrain-rollout"],
         vec!["posttrain-train"],

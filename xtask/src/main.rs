@@ -15,6 +15,7 @@ mod demo;
 mod demo_model;
 mod disk;
 mod form;
+mod gpu_check;
 mod judge_server;
 mod libtorch;
 mod peers;
@@ -57,6 +58,8 @@ enum Task {
     },
     /// Set up, then run every benchmark, beside the peers where they are given, and write target/bench/report.json
     Bench(bench::Arguments),
+    /// Set up, then run what depends on a GPU on the GPU, and print a table; fails where there is none
+    GpuCheck,
     /// Set up, then train the demonstration model with progress bars
     Demo {
         /// Passed on to the example, whose paths count from the workspace's root
@@ -79,6 +82,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup { cpu, cuda } => setup::run(&workspace, Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Test { servers } => test::run(&workspace, servers),
+        Task::GpuCheck => gpu_check::run(&workspace),
         Task::JudgeServer { stop } => judge_server::run(&workspace, stop),
         Task::Demo { extra } => demo::run(&workspace, &extra),
     }

@@ -8,6 +8,7 @@
 //! | step | item |
 //! | --- | --- |
 //! | `x / √(mean(x²) + ε) · w` | [`rms_norm`] |
+//! | the same of every query and key head, and its backward pass | [`HeadNorms`] |
 //! | `silu(gate) · up` | [`swiglu`] |
 //! | rotary positions and attention of whole texts, a group's prompt standing once | [`attend_packed`] |
 //! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`], [`attend_packed_backward`] |
@@ -41,6 +42,7 @@ mod attention;
 mod element;
 mod error;
 mod gate;
+mod head_norm;
 mod key_values;
 mod layout;
 mod memory;
@@ -50,6 +52,7 @@ mod packed_attention;
 mod packed_attention_backward;
 mod packed_rows;
 mod product;
+mod quantised;
 mod simd;
 mod tile;
 mod workers;
@@ -58,10 +61,12 @@ pub use attention::{AttentionStep, Heads, StepRow, attend_step};
 pub use element::{Bf16, Element};
 pub use error::KernelError;
 pub use gate::{swiglu, swiglu_backward};
+pub use head_norm::HeadNorms;
 pub use key_values::KeyValues;
-pub use memory::{Values, ValuesMut, integers, values, values_mut};
+pub use memory::{Values, ValuesMut, bytes, integers, values, values_mut};
 pub use norm::{rms_norm, rms_norm_backward};
 pub use packed::{PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
 pub use product::{columns_pay, laid_out, product};
+pub use quantised::{NF4_LEVELS, QUANTISED_BLOCK, QuantisedForm, dequantise};
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
 pub use workers::on_workers;

@@ -97,6 +97,25 @@ pub fn integers<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [i
     }
 }
 
+/// The values of a contiguous u8 tensor on the CPU.
+///
+/// # Errors
+/// As for [`values`].
+///
+/// ```
+/// let tensor = tch::Tensor::from_slice(&[4u8, 5]);
+/// assert_eq!(posttrain_kernel::bytes("tensor", &tensor)?, [4, 5]);
+/// # Ok::<(), posttrain_kernel::KernelError>(())
+/// ```
+pub fn bytes<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [u8], KernelError> {
+    let len = checked_len(argument, tensor)?;
+    match tensor.kind() {
+        // SAFETY: as in `values`.
+        Kind::Uint8 => Ok(unsafe { slice(tensor, len) }),
+        got => Err(KernelError::Kind { argument, expected: "Uint8", got }),
+    }
+}
+
 fn checked_len(argument: &'static str, tensor: &Tensor) -> Result<usize, KernelError> {
     if tensor.device() != Device::Cpu {
         return Err(KernelError::Device { argument, expected: Device::Cpu, got: tensor.device() });

@@ -78,7 +78,7 @@ impl<E: Element> Kernel for ByRows<'_, E> {
 
 /// `Σ x²`.
 #[inline(always)]
-fn squares<E: Element, const FMA: bool>(x: &[E]) -> f32 {
+pub(crate) fn squares<E: Element, const FMA: bool>(x: &[E]) -> f32 {
     let mut sums = [0.0; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
@@ -210,7 +210,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
 
 /// `Σ x·g·w`.
 #[inline(always)]
-fn weighted<E: Element, const FMA: bool>(x: &[E], gradient: &[E], weight: &[E]) -> f32 {
+pub(crate) fn weighted<E: Element, const FMA: bool>(x: &[E], gradient: &[E], weight: &[E]) -> f32 {
     let mut sums = [0.0; LANES];
     let ((x, x_rest), (g, g_rest), (w, w_rest)) =
         (x.as_chunks::<LANES>(), gradient.as_chunks::<LANES>(), weight.as_chunks::<LANES>());

@@ -131,17 +131,24 @@ impl Adapter {
     }
 
     /// Checks that a gradient reached every layer: `B`'s is all zero only where nothing trains (`A`'s is zero at the
-    /// first step, since `B` is). Call it after the first backward pass of a loss that has a signal.
+    /// first step, since `B` is). Call it after the first backward pass of a loss that has a signal. Of the layers that
+    /// only some tokens reach, one is enough.
     ///
     /// # Errors
     /// [`LoraError::NoGradient`] with the count of dead layers and the first one's path.
     pub fn check_gradients(&self) -> Result<(), LoraError> {
         let total = self.layers().count();
-        let mut dead = Vec::new();
+        let (mut dead, mut idle, mut reached) = (Vec::new(), Vec::new(), false);
         for (module, pair) in self.layers() {
-            if !has_gradient(&pair.b)? {
-                dead.push(module.path.clone());
+            let alive = has_gradient(&pair.b)?;
+            match (alive, module.routed) {
+                (true, routed) => reached |= routed,
+                (false, true) => idle.push(module.path.clone()),
+                (false, false) => dead.push(module.path.clone()),
             }
+        }
+        if !reached {
+            dead.append(&mut idle);
         }
         match dead.first() {
             Some(first) => Err(LoraError::NoGradient { count: dead.len(), total, first: first.clone() }),
@@ -244,6 +251,17 @@ mod tests {
         assert!(error.contains("1 of 2") && error.contains("l.0.up_proj"), "{error}");
         let up = adapter.pair(1).unwrap();
         up.b.matmul(&up.a).sum(Kind::Float).backward();
+        adapter.check_gradients().unwrap();
+    }
+
+    #[test]
+    fn an_idle_expert_is_no_fault_but_idle_experts_alone_are() {
+        let expert = |n: i64| ModuleSpec::new(format!("l.0.experts.{n}.up_proj"), 8, 6).routed();
+        let config = LoraConfig { rank: 2, ..LoraConfig::default() };
+        let adapter = Adapter::init(&config, &[expert(0), expert(1)], 0, Device::Cpu).unwrap();
+        assert!(adapter.check_gradients().unwrap_err().to_string().contains("2 of 2"));
+        let first = adapter.pair(0).unwrap();
+        first.b.matmul(&first.a).sum(Kind::Float).backward();
         adapter.check_gradients().unwrap();
     }
 }

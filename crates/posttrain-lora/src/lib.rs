@@ -36,6 +36,7 @@ mod linear;
 mod merge;
 mod module;
 mod peft;
+mod row_selection;
 mod rows;
 mod tensor_file;
 mod view;

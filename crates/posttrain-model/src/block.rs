@@ -1,23 +1,15 @@
 //! One block of a decoder: attention and feed-forward, each behind a norm.
 
 use crate::attention_graph::AttentionGraph;
+use crate::feed_forward::{FeedForward, FeedForwardKept};
+use crate::frozen_linear::FrozenLinear;
+use crate::head_norms::HeadNorms;
+use crate::linears::{Bias, Linears};
 use crate::rope::Rotation;
-use crate::weights::Weights;
-use crate::{Attend, ModelConfig, ModelError, PackedAttention, Projected};
+use crate::{Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward};
 use posttrain_kernel::Heads;
-use posttrain_lora::{AdaptedLinear, AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use posttrain_lora::{AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
 use tch::{Device, Kind, Tensor};
-
-/// The linear layers of a block, in the order in which adapters count them: name and the part of the model it is in.
-const LINEARS: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
 
 /// A pre-norm block: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
 #[derive(Debug)]
@@ -25,44 +17,41 @@ pub(crate) struct Block {
     index: usize,
     heads: Heads,
     input_norm: Tensor,
-    qkv: AdaptedLinear,
-    output: AdaptedLinear,
+    qkv: FrozenLinear,
+    head_norms: Option<HeadNorms>,
+    output: FrozenLinear,
     post_norm: Tensor,
-    gate_up: AdaptedLinear,
-    down: AdaptedLinear,
+    feed_forward: FeedForward,
     eps: f64,
 }
 
-/// What a block's forward pass keeps for its backward pass. Norms and gates are computed anew: they cost less than the
-/// memory to keep them.
+/// What a block's forward pass keeps for its backward pass. Norms are computed anew: they cost less than the memory to
+/// keep them.
 #[derive(Debug)]
 pub(crate) struct Kept {
     heads: AttentionGraph,
+    /// The projections before the norms of heads, where the model has those.
+    unnormed: Option<Tensor>,
     qkv_thin: ThinProducts,
     output_thin: ThinProducts,
     /// `[N, H]`: the residual stream between attention and feed-forward.
     middle: Tensor,
-    gate_up: Tensor,
-    gate_up_thin: ThinProducts,
-    down_thin: ThinProducts,
+    feed_forward: FeedForwardKept,
 }
 
-/// The linear layers of block `index` with their sizes.
+/// The linear layers of block `index` with their sizes, in the order in which adapters count them.
 pub(crate) fn modules(config: &ModelConfig, index: i64) -> Vec<ModuleSpec> {
-    let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+    let hidden = config.hidden_size;
     let query = config.num_attention_heads * config.head_dim;
     let key_value = config.num_key_value_heads * config.head_dim;
-    let sizes = [
-        (hidden, query),
-        (hidden, key_value),
-        (hidden, key_value),
-        (query, hidden),
-        (hidden, wide),
-        (hidden, wide),
-        (wide, hidden),
+    let attention = [
+        ("q_proj", hidden, query),
+        ("k_proj", hidden, key_value),
+        ("v_proj", hidden, key_value),
+        ("o_proj", query, hidden),
     ];
-    let spec = |(name, (input, output))| ModuleSpec::new(format!("model.layers.{index}.{name}"), input, output);
-    LINEARS.into_iter().zip(sizes).map(spec).collect()
+    let spec = |(name, input, output)| ModuleSpec::new(format!("model.layers.{index}.self_attn.{name}"), input, output);
+    attention.into_iter().map(spec).chain(feed_forward::modules(config, index)).collect()
 }
 
 /// The heads of every block's attention.
@@ -75,30 +64,27 @@ pub(crate) fn heads(config: &ModelConfig) -> Heads {
 }
 
 impl Block {
-    pub fn load(config: &ModelConfig, index: i64, weights: &mut Weights) -> Result<Self, ModelError> {
+    pub fn load(config: &ModelConfig, index: i64, linears: &mut Linears) -> Result<Self, ModelError> {
         let specs = modules(config, index);
-        let first = index as usize * specs.len();
-        let mut fused = |range: std::ops::Range<usize>| -> Result<AdaptedLinear, ModelError> {
-            let mut rows = Vec::with_capacity(range.len());
-            for spec in &specs[range.clone()] {
-                let shape = [spec.out_features, spec.in_features];
-                rows.push(weights.take(&format!("{}.weight", spec.path), &shape)?);
-            }
-            let parts = range.map(|i| (first + i, specs[i].out_features)).collect();
-            let weight = if rows.len() == 1 { rows.remove(0) } else { Tensor::f_cat(&rows, 0)? };
-            Ok(AdaptedLinear::new(weight, None, parts)?)
+        let (qkv_bias, output_bias) = match config.attention_bias {
+            AttentionBias::None => (Bias::Without, Bias::Without),
+            AttentionBias::QueryKeyValue => (Bias::With, Bias::Without),
+            AttentionBias::All => (Bias::With, Bias::With),
         };
-        let (qkv, output, gate_up, down) = (fused(0..3)?, fused(3..4)?, fused(4..6)?, fused(6..7)?);
-        let mut norm = |name: &str| weights.take(&format!("model.layers.{index}.{name}.weight"), &[config.hidden_size]);
+        let (qkv, output) = (linears.fused(&specs[..3], qkv_bias)?, linears.fused(&specs[3..4], output_bias)?);
+        let head_norms = HeadNorms::load(config, index, linears.weights())?;
+        let feed_forward = FeedForward::load(config, index, linears)?;
+        let mut norm =
+            |name: &str| linears.weights().take(&format!("model.layers.{index}.{name}.weight"), &[config.hidden_size]);
         Ok(Self {
             index: index as usize,
             heads: heads(config),
             input_norm: norm("input_layernorm")?,
             post_norm: norm("post_attention_layernorm")?,
             qkv,
+            head_norms,
             output,
-            gate_up,
-            down,
+            feed_forward,
             eps: config.rms_norm_eps,
         })
     }
@@ -114,7 +100,7 @@ impl Block {
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
         let x = x.f_add(&self.attention(&normed, rotation, attention, adapters)?)?;
         let normed = rms_norm(&x, &self.post_norm, self.eps)?;
-        Ok(x.f_add(&self.feed_forward(&normed, adapters)?)?)
+        Ok(x.f_add(&self.feed_forward.forward(&normed, adapters)?)?)
     }
 
     fn attention(
@@ -124,13 +110,10 @@ impl Block {
         attention: &mut dyn Attend,
         adapters: &RowAdapters,
     ) -> Result<Tensor, ModelError> {
-        let projected = Projected { qkv: self.qkv.forward(x, adapters)?, heads: self.heads, rotation };
-        let attended = attention.attend(self.index, &projected)?;
-        Ok(self.output.forward(&attended, adapters)?)
-    }
-
-    fn feed_forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
-        Ok(self.down.forward(&swiglu(&self.gate_up.forward(x, adapters)?)?, adapters)?)
+        let qkv = self.qkv.forward(x, adapters)?;
+        let qkv = self.head_norms.as_ref().map_or(Ok(qkv.shallow_clone()), |norms| norms.forward(&qkv))?;
+        let attended = attention.attend(self.index, &Projected { qkv, heads: self.heads, rotation })?;
+        self.output.forward(&attended, adapters)
     }
 
     /// `x: [N, H]` through the block, and what [`Block::backward`] needs besides `x`.
@@ -142,14 +125,17 @@ impl Block {
         view: &AdapterView,
     ) -> Result<(Tensor, Kept), ModelError> {
         let (qkv, qkv_thin) = self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, view)?;
+        let (qkv, unnormed) = match &self.head_norms {
+            Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
+            None => (qkv, None),
+        };
         let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
         let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
         let middle = x.f_add(&output)?;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
-        let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(&normed, view)?;
-        let (mut out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
+        let (mut out, feed_forward) = self.feed_forward.forward_keeping(&normed, view)?;
         let _ = out.f_add_(&middle)?;
-        Ok((out, Kept { heads, qkv_thin, output_thin, middle, gate_up, gate_up_thin, down_thin }))
+        Ok((out, Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward }))
     }
 
     /// The gradient by `x` from that by the block's output; the adapter's gradients are added to `sums`.
@@ -161,15 +147,18 @@ impl Block {
         view: &AdapterView,
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
-        let Kept { heads, qkv_thin, output_thin, middle, gate_up, gate_up_thin, down_thin } = kept;
-        let by_gated = self.down.backward(&swiglu(&gate_up)?, &down_thin, gradient, view, sums)?;
-        let by_gate_up = swiglu_backward(&gate_up, &by_gated)?;
+        let Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward } = kept;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
-        let by_normed = self.gate_up.backward(&normed, &gate_up_thin, &by_gate_up, view, sums)?;
+        let by_normed = self.feed_forward.backward(&normed, &feed_forward, gradient, view, sums)?;
         let by_middle = rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
         let by_attended = self.output.backward(&heads.attended()?, &output_thin, &by_middle, view, sums)?;
+        let by_heads = heads.backward(&by_attended)?;
+        let by_qkv = match (&self.head_norms, &unnormed) {
+            (Some(norms), Some(qkv)) => norms.backward(qkv, &by_heads)?,
+            _ => by_heads,
+        };
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let by_normed = self.qkv.backward(&normed, &qkv_thin, &heads.backward(&by_attended)?, view, sums)?;
+        let by_normed = self.qkv.backward(&normed, &qkv_thin, &by_qkv, view, sums)?;
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)
     }
 
@@ -180,16 +169,18 @@ impl Block {
             heads: self.heads,
             input_norm: self.input_norm.shallow_clone(),
             qkv: self.qkv.share(),
+            head_norms: self.head_norms.as_ref().map(HeadNorms::share),
             output: self.output.share(),
             post_norm: self.post_norm.shallow_clone(),
-            gate_up: self.gate_up.share(),
-            down: self.down.share(),
+            feed_forward: self.feed_forward.share(),
             eps: self.eps,
         }
     }
 
-    pub fn linears_mut(&mut self) -> [&mut AdaptedLinear; 4] {
-        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    pub fn linears_mut(&mut self) -> Vec<&mut FrozenLinear> {
+        let mut all = vec![&mut self.qkv, &mut self.output];
+        all.extend(self.feed_forward.linears_mut());
+        all
     }
 }
 
@@ -199,15 +190,6 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, 
         return Ok(posttrain_kernel::rms_norm(x, weight, eps)?);
     }
     Ok(x.f_rms_norm(weight.size(), Some(weight), eps)?)
-}
-
-/// `silu(gate) · up` for `gate_up: [N, 2I]`.
-fn swiglu(gate_up: &Tensor) -> Result<Tensor, ModelError> {
-    if native(gate_up) {
-        return Ok(posttrain_kernel::swiglu(gate_up)?);
-    }
-    let halves = gate_up.f_chunk(2, -1)?;
-    Ok(halves[0].f_silu()?.f_mul(&halves[1])?)
 }
 
 /// The backward pass of [`rms_norm`], added to `into`.
@@ -224,15 +206,8 @@ pub(crate) fn rms_norm_backward(
     Ok(by_autograd(x, gradient, |x| Ok(x.f_rms_norm(weight.size(), Some(weight), eps)?))?.f_add(into)?)
 }
 
-fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, ModelError> {
-    if native(gate_up) {
-        return Ok(posttrain_kernel::swiglu_backward(gate_up, gradient)?);
-    }
-    by_autograd(gate_up, gradient, swiglu)
-}
-
 /// The gradient by `x` from that by `f(x)`, where there is no native kernel.
-fn by_autograd(
+pub(crate) fn by_autograd(
     x: &Tensor,
     gradient: &Tensor,
     f: impl FnOnce(&Tensor) -> Result<Tensor, ModelError>,

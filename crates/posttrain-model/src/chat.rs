@@ -1,5 +1,6 @@
 //! Chat templates: messages to the text, and the tokens, that a model was trained on.
 
+use crate::thinking::{Start, Thinking, start_after};
 use crate::{ModelError, TextTokenizer};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
@@ -50,6 +51,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     begin: Option<String>,
     end: Option<String>,
+    thinking: Thinking,
 }
 
 impl ChatTemplate {
@@ -69,12 +71,34 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let compiled = environment.add_template_owned("chat", without_generation_marks(source));
         compiled.map_err(|source| ModelError::Template { source })?;
-        Ok(Self { environment, begin: None, end: None })
+        Ok(Self { environment, begin: None, end: None, thinking: Thinking::default() })
     }
 
     /// The same with the tokens that a template knows as `bos_token` and `eos_token`.
     pub fn with_tokens(self, begin: Option<String>, end: Option<String>) -> Self {
         Self { begin, end, ..self }
+    }
+
+    /// The same, asking the model to think or not (`enable_thinking`, which Qwen3's template knows; others do as they do).
+    ///
+    /// ```
+    /// use posttrain_model::{ChatTemplate, Message, Thinking};
+    /// let source = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}";
+    /// let template = ChatTemplate::new(source)?;
+    /// assert_eq!(template.render(&[Message::user("Hi!")], true)?, "");
+    /// assert_eq!(template.with_thinking(Thinking::Off).render(&[], true)?, "<think></think>");
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    pub fn with_thinking(self, thinking: Thinking) -> Self {
+        Self { thinking, ..self }
+    }
+
+    /// Where completions of this template's prompts begin: inside a thinking block where the template opens one itself.
+    ///
+    /// # Errors
+    /// [`ModelError::Template`] if the template refuses a lone message of the user's.
+    pub fn start(&self) -> Result<Start, ModelError> {
+        Ok(start_after(&self.render(&[Message::user("?")], true)?))
     }
 
     /// The text of a conversation; with `generation_prompt` it ends where the assistant's answer begins.
@@ -86,6 +110,12 @@ impl ChatTemplate {
         let messages: Value = messages.iter().map(Message::to_value).collect();
         // transformers passes these two as None; templates test for them.
         let none = || Value::from(());
+        // Templates ask whether it is defined.
+        let enable_thinking = match self.thinking {
+            Thinking::AsTemplate => Value::UNDEFINED,
+            Thinking::On => Value::from(true),
+            Thinking::Off => Value::from(false),
+        };
         let context = context! {
             messages,
             add_generation_prompt => generation_prompt,
@@ -93,6 +123,7 @@ impl ChatTemplate {
             eos_token => self.end.as_deref(),
             tools => none(),
             documents => none(),
+            enable_thinking,
         };
         template.and_then(|t| t.render(context)).map_err(|source| ModelError::Template { source })
     }

@@ -3,7 +3,8 @@
 #[cfg(feature = "gguf")]
 use crate::gguf::GgufFile;
 use crate::weights::Weights;
-use crate::{ChatTemplate, Decoder, ModelConfig, ModelError, TextTokenizer};
+use crate::weights::shards;
+use crate::{ChatTemplate, Decoder, ModelConfig, ModelError, ModelSize, Quantise, TextTokenizer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
@@ -70,12 +71,35 @@ impl Checkpoint {
     /// # Errors
     /// A weight that is missing, left over or of another shape is named.
     pub fn decoder(&self, kind: Kind, device: Device) -> Result<Decoder, ModelError> {
+        self.decoder_quantised(Quantise::None, kind, device)
+    }
+
+    /// The same with the frozen linear layers in fewer bits. What it will take is told first, to the log.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::decoder`].
+    pub fn decoder_quantised(&self, quantise: Quantise, kind: Kind, device: Device) -> Result<Decoder, ModelError> {
+        let size = self.size(quantise, kind)?;
+        tracing::info!("{}: {size}", self.path.display());
         let weights = match self.format {
             Format::Folder => Weights::from_folder(&self.path, kind, device)?,
             #[cfg(feature = "gguf")]
             Format::Gguf => Weights::from_gguf(GgufFile::open(&self.path)?, kind, device),
         };
-        Decoder::load(&self.config, weights)
+        Decoder::load(&self.config, weights.quantised(quantise))
+    }
+
+    /// How large the model is, without reading its weights.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingFile`] or [`ModelError::Io`] if the weights are not there.
+    pub fn size(&self, quantise: Quantise, kind: Kind) -> Result<ModelSize, ModelError> {
+        let files = match self.format {
+            Format::Folder => shards(&self.path)?,
+            #[cfg(feature = "gguf")]
+            Format::Gguf => vec![self.path.clone()],
+        };
+        ModelSize::of(&self.config, quantise, kind).with_files(&files)
     }
 
     /// Reads the tokenizer.

@@ -1,14 +1,52 @@
 //! A decoder's shape, as `config.json` or a GGUF's metadata gives it.
 
-use crate::ModelError;
-use serde_json::{Map, Value};
+use crate::block;
+use crate::family;
+use crate::fields::Fields;
+use crate::{ModelError, RopeScaling};
+use posttrain_lora::ModuleSpec;
 use std::path::Path;
 
-/// The families of decoders that this crate computes.
+/// The families of decoders that this crate computes. What they compute follows from the other fields of a
+/// [`ModelConfig`]; the family is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Architecture {
-    /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU; no biases, no norm on queries and keys.
+    /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
     Llama,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
+    /// Qwen3: a norm on every query and key head.
+    Qwen3,
+    /// Qwen3 with a mixture of experts.
+    Qwen3Moe,
+}
+
+/// Which projections of attention have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AttentionBias {
+    /// None.
+    #[default]
+    None,
+    /// Queries, keys and values.
+    QueryKeyValue,
+    /// The output as well.
+    All,
+}
+
+/// A mixture of experts: a router chooses a few of many feed-forward layers for each token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpertsConfig {
+    /// Experts a layer, `E`.
+    pub count: i64,
+    /// Experts that a token goes to, at most `E`.
+    pub a_token: i64,
+    /// Width of each expert.
+    pub intermediate_size: i64,
+    /// Whether the chosen experts' probabilities are divided by their sum (`norm_topk_prob`).
+    pub normalised: bool,
+    /// The layers that have experts; the others have one feed-forward layer.
+    pub layers: Vec<i64>,
 }
 
 /// A decoder's shape.
@@ -30,10 +68,18 @@ pub struct ModelConfig {
     pub num_key_value_heads: i64,
     /// Width of a head; even.
     pub head_dim: i64,
+    /// Whether every query and key head is normed before it is turned (Qwen3).
+    pub head_norms: bool,
+    /// Biases of attention.
+    pub attention_bias: AttentionBias,
+    /// The experts, where there are any.
+    pub experts: Option<ExpertsConfig>,
     /// ε of the norms.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How those are stretched.
+    pub rope_scaling: RopeScaling,
     /// The longest sequence that the model was made for, in tokens.
     pub max_position_embeddings: i64,
     /// Whether the head is the embedding.
@@ -54,8 +100,12 @@ impl ModelConfig {
             num_attention_heads: 2,
             num_key_value_heads: 1,
             head_dim: 8,
+            head_norms: false,
+            attention_bias: AttentionBias::None,
+            experts: None,
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
             max_position_embeddings: 256,
             tie_word_embeddings: true,
             eos_token_ids: vec![0],
@@ -68,37 +118,7 @@ impl ModelConfig {
     /// A field that is missing, out of range or not supported is named ([`ModelError::Config`]).
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
-        let fields = serde_json::from_str(&text)
-            .map_err(|e| ModelError::Format { path: path.into(), reason: format!("not a JSON object: {e}") })?;
-        Self::from_json(&Fields { path, map: fields })
-    }
-
-    fn from_json(f: &Fields) -> Result<Self, ModelError> {
-        let architecture = f.architecture()?;
-        f.refuse_unless("hidden_act", &["silu"])?;
-        for field in ["attention_bias", "mlp_bias"] {
-            f.refuse_unless(field, &["false"])?;
-        }
-        f.plain_rope()?;
-        let hidden_size = f.size("hidden_size")?;
-        let num_attention_heads = f.size("num_attention_heads")?;
-        let config = Self {
-            architecture,
-            vocab_size: f.size("vocab_size")?,
-            hidden_size,
-            intermediate_size: f.size("intermediate_size")?,
-            num_hidden_layers: f.size("num_hidden_layers")?,
-            num_attention_heads,
-            num_key_value_heads: f.size_or("num_key_value_heads", num_attention_heads)?,
-            head_dim: f.size_or("head_dim", hidden_size / num_attention_heads)?,
-            rms_norm_eps: f.positive_or("rms_norm_eps", 1e-6)?,
-            rope_theta: f.rope_theta()?,
-            max_position_embeddings: f.size_or("max_position_embeddings", 2048)?,
-            tie_word_embeddings: f.flag_or("tie_word_embeddings", false)?,
-            eos_token_ids: f.ids("eos_token_id")?,
-        };
-        config.check(f.path)?;
-        Ok(config)
+        family::read(&Fields::parse(path, &text)?)
     }
 
     /// Checks that the sizes fit each other; `path` is named in the error.
@@ -123,107 +143,62 @@ impl ModelConfig {
     /// assert_eq!(posttrain_model::ModelConfig::tiny().parameter_count(), 1024 + 768 + 1536 + 48);
     /// ```
     pub fn parameter_count(&self) -> i64 {
+        let heads = if self.tie_word_embeddings { 1 } else { 2 };
+        let blocks: i64 = (0..self.num_hidden_layers).map(|layer| self.block_parameters(layer)).sum();
+        heads * self.vocab_size * self.hidden_size + blocks + self.hidden_size
+    }
+
+    /// Parameters that a token passes through: of the experts only those that it goes to.
+    ///
+    /// ```
+    /// use posttrain_model::{ExpertsConfig, ModelConfig};
+    ///
+    /// let experts =
+    ///     ExpertsConfig { count: 4, a_token: 2, intermediate_size: 8, normalised: true, layers: vec![0] };
+    /// let config = ModelConfig { experts: Some(experts), ..ModelConfig::tiny() };
+    /// // Two experts of 3·16·8 parameters are idle.
+    /// assert_eq!(config.parameter_count() - config.active_parameter_count(), 2 * 384);
+    /// ```
+    pub fn active_parameter_count(&self) -> i64 {
+        let idle = |e: &ExpertsConfig| {
+            let expert = 3 * self.hidden_size * e.intermediate_size;
+            e.layers.len() as i64 * (e.count - e.a_token) * expert
+        };
+        self.parameter_count() - self.experts.as_ref().map_or(0, idle)
+    }
+
+    /// The linear layers that an adapter may target, in the order that its layers take. The head and the routers of
+    /// experts are not among them.
+    pub fn modules(&self) -> Vec<ModuleSpec> {
+        (0..self.num_hidden_layers).flat_map(|layer| block::modules(self, layer)).collect()
+    }
+
+    fn block_parameters(&self, layer: i64) -> i64 {
         let (h, q) = (self.hidden_size, self.num_attention_heads * self.head_dim);
         let kv = self.num_key_value_heads * self.head_dim;
-        let block = h * q * 2 + h * kv * 2 + 3 * h * self.intermediate_size + 2 * h;
-        let heads = if self.tie_word_embeddings { 1 } else { 2 };
-        heads * self.vocab_size * h + self.num_hidden_layers * block + h
-    }
-}
-
-/// The largest size that a configuration may ask for: beyond any model there is, below what would overflow products.
-const LARGEST: i64 = 1 << 24;
-
-/// The fields of a `config.json`, with errors that name the file and the field.
-struct Fields<'a> {
-    path: &'a Path,
-    map: Map<String, Value>,
-}
-
-impl Fields<'_> {
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|v| !v.is_null())
-    }
-
-    fn error(&self, field: &str, expected: impl Into<String>) -> ModelError {
-        let got = self.get(field).map_or("nothing".into(), Value::to_string);
-        ModelError::Config { path: self.path.into(), field: field.into(), expected: expected.into(), got }
-    }
-
-    fn architecture(&self) -> Result<Architecture, ModelError> {
-        match self.get("model_type").and_then(Value::as_str) {
-            Some("llama") => Ok(Architecture::Llama),
-            _ => Err(self.error("model_type", "a supported architecture (llama)")),
-        }
-    }
-
-    fn size(&self, field: &str) -> Result<i64, ModelError> {
-        let value = self.get(field).and_then(Value::as_i64).filter(|v| (1..=LARGEST).contains(v));
-        value.ok_or_else(|| self.error(field, format!("a whole number from 1 to {LARGEST}")))
-    }
-
-    fn size_or(&self, field: &str, default: i64) -> Result<i64, ModelError> {
-        if self.get(field).is_some() { self.size(field) } else { Ok(default) }
-    }
-
-    fn positive_or(&self, field: &str, default: f64) -> Result<f64, ModelError> {
-        match self.get(field) {
-            Some(v) => v.as_f64().filter(|v| *v > 0.0).ok_or_else(|| self.error(field, "a number above 0")),
-            None => Ok(default),
-        }
-    }
-
-    fn flag_or(&self, field: &str, default: bool) -> Result<bool, ModelError> {
-        match self.get(field) {
-            Some(v) => v.as_bool().ok_or_else(|| self.error(field, "true or false")),
-            None => Ok(default),
-        }
-    }
-
-    fn ids(&self, field: &str) -> Result<Vec<i64>, ModelError> {
-        let ids = match self.get(field) {
-            None => Some(Vec::new()),
-            Some(Value::Array(list)) => list.iter().map(Value::as_i64).collect(),
-            Some(value) => value.as_i64().map(|id| vec![id]),
+        let biases = match self.attention_bias {
+            AttentionBias::None => 0,
+            AttentionBias::QueryKeyValue => q + 2 * kv,
+            AttentionBias::All => q + 2 * kv + h,
         };
-        ids.ok_or_else(|| self.error(field, "a token id or a list of them"))
+        let head_norms = if self.head_norms { 2 * self.head_dim } else { 0 };
+        let feed_forward = match self.experts_of(layer) {
+            Some(e) => e.count * (3 * h * e.intermediate_size + h),
+            None => 3 * h * self.intermediate_size,
+        };
+        h * q * 2 + h * kv * 2 + biases + head_norms + feed_forward + 2 * h
     }
 
-    /// A field that changes the result must be absent or have one of the values that are computed.
-    fn refuse_unless(&self, field: &str, supported: &[&str]) -> Result<(), ModelError> {
-        let text = self.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string));
-        match text {
-            Some(text) if !supported.contains(&text.as_str()) => {
-                Err(self.error(field, format!("{} (the rest is not supported)", supported.join(" or "))))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// transformers 5 keeps the rotary settings in `rope_parameters`, earlier versions in `rope_scaling`.
-    fn plain_rope(&self) -> Result<(), ModelError> {
-        for field in ["rope_scaling", "rope_parameters"] {
-            let kind = self.get(field).map(|v| v.get("rope_type").or(v.get("type")).and_then(Value::as_str));
-            if kind.is_some_and(|kind| !matches!(kind, None | Some("default"))) {
-                return Err(self.error(field, "absent or of type default (scaled rotary positions are not supported)"));
-            }
-        }
-        Ok(())
-    }
-
-    fn rope_theta(&self) -> Result<f64, ModelError> {
-        let nested = self.get("rope_parameters").and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);
-        match nested {
-            Some(theta) if theta > 0.0 => Ok(theta),
-            Some(_) => Err(self.error("rope_parameters", "a rope_theta above 0")),
-            None => self.positive_or("rope_theta", 10_000.0),
-        }
+    /// The experts of a layer, if it has any.
+    pub(crate) fn experts_of(&self, layer: i64) -> Option<&ExpertsConfig> {
+        self.experts.as_ref().filter(|e| e.layers.contains(&layer))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn parse(edit: impl Fn(&mut Value)) -> Result<ModelConfig, ModelError> {
         let mut json = serde_json::json!({
@@ -231,8 +206,17 @@ mod tests {
             "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": [2, 3], "rope_theta": 1e5,
         });
         edit(&mut json);
-        let map = json.as_object().unwrap().clone();
-        ModelConfig::from_json(&Fields { path: Path::new("m/config.json"), map })
+        family::read(&Fields::parse(Path::new("m/config.json"), &json.to_string())?)
+    }
+
+    fn parse_moe(field: &str, value: Value) -> Result<ModelConfig, ModelError> {
+        parse(|json| {
+            json["model_type"] = "qwen3_moe".into();
+            for (field, value) in [("num_experts", 4), ("num_experts_per_tok", 2), ("moe_intermediate_size", 8)] {
+                json[field] = value.into();
+            }
+            json[field] = value.clone();
+        })
     }
 
     #[test]
@@ -245,19 +229,91 @@ mod tests {
 
     #[test]
     fn what_cannot_be_computed_is_refused_by_name() {
-        let cases: [(&str, Value); 8] = [
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let cases: [(&str, Value); 16] = [
             ("model_type", "gpt2".into()),
             ("hidden_size", 0.into()),
             ("vocab_size", (-5).into()),
+            ("num_hidden_layers", 1e300.into()),
+            ("intermediate_size", "64".into()),
             ("hidden_act", "gelu".into()),
-            ("attention_bias", true.into()),
+            ("attention_bias", "yes".into()),
+            ("mlp_bias", true.into()),
             ("num_key_value_heads", 3.into()),
             ("head_dim", 7.into()),
-            ("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 4.0})),
+            ("rms_norm_eps", 0.into()),
+            ("eos_token_id", "end".into()),
+            ("rope_scaling", json(r#"{"rope_type": "longrope", "factor": 4.0}"#)),
+            ("rope_scaling", json(r#"{"type": "yarn", "factor": -4.0}"#)),
+            ("rope_parameters", json(r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}"#)),
+            ("quantization_config", json(r#"{"quant_method": "fp8"}"#)),
         ];
         for (field, value) in cases {
             let error = parse(|json| json[field] = value.clone()).unwrap_err().to_string();
             assert!(error.contains(field) && error.contains("config.json"), "{field}: {error}");
         }
+    }
+
+    #[test]
+    fn families_differ_by_what_their_configurations_say() {
+        let family = |name: &str| parse(|json| json["model_type"] = name.into()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(parse(|json| json["attention_bias"] = true.into()).unwrap().attention_bias, AttentionBias::All);
+        let heads = |json: &mut Value| json["num_key_value_heads"] = 2.into();
+        let qwen2 = parse(|json| {
+            json["model_type"] = "qwen2".into();
+            heads(json);
+        });
+        assert_eq!(qwen2.unwrap().attention_bias, AttentionBias::QueryKeyValue);
+        let qwen3 = parse(|json| {
+            json["model_type"] = "qwen3".into();
+            heads(json);
+        });
+        let qwen3 = qwen3.unwrap();
+        assert!(qwen3.head_norms && qwen3.head_dim == 128);
+        assert!(!family("llama").head_norms);
+    }
+
+    #[test]
+    fn layers_with_experts_follow_from_the_step_and_the_exceptions() {
+        let layers = |field: &str, value: Value| parse_moe(field, value).unwrap().experts.unwrap().layers;
+        assert_eq!(layers("num_hidden_layers", 5.into()), [0, 1, 2, 3, 4]);
+        let stepped = parse(|json| {
+            *json = serde_json::json!({
+                "model_type": "qwen3_moe", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
+                "num_hidden_layers": 6, "num_attention_heads": 4, "num_experts": 4, "num_experts_per_tok": 2,
+                "moe_intermediate_size": 8, "decoder_sparse_step": 2, "mlp_only_layers": [3],
+            });
+        });
+        assert_eq!(stepped.unwrap().experts.unwrap().layers, [1, 5]);
+        for (field, value) in [("num_experts_per_tok", 5), ("num_experts", 0), ("moe_intermediate_size", -1)] {
+            let error = parse_moe(field, value.into()).unwrap_err().to_string();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sliding_window_ends_the_context() {
+        let context = |window: i64, layers: i64, used: bool| {
+            let config = parse(|json| {
+                json["model_type"] = "qwen2".into();
+                json["num_key_value_heads"] = 4.into();
+                json["max_position_embeddings"] = 1000.into();
+                json["use_sliding_window"] = used.into();
+                json["sliding_window"] = window.into();
+                json["max_window_layers"] = layers.into();
+            });
+            config.unwrap().max_position_embeddings
+        };
+        assert_eq!(context(64, 1, true), 64);
+        assert_eq!(context(64, 2, true), 1000); // no layer is beyond the second
+        assert_eq!(context(64, 1, false), 1000);
+        assert_eq!(context(4096, 1, true), 1000);
+    }
+
+    #[test]
+    fn yarn_stretches_the_context() {
+        let rope = serde_json::json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512});
+        let config = parse(|json| json["rope_scaling"] = rope.clone()).unwrap();
+        assert_eq!(config.max_position_embeddings, 2048);
     }
 }

@@ -1,7 +1,8 @@
 //! A decoder transformer: embedding, blocks, final norm, head.
 
 use crate::block::{self, Block};
-use crate::rope::{Rotation, inverse_frequencies};
+use crate::linears::Linears;
+use crate::rope::{Frequencies, Rotation};
 use crate::weights::Weights;
 use crate::{Attend, ModelConfig, ModelError};
 use posttrain_kernel::Heads;
@@ -26,7 +27,7 @@ pub struct Decoder {
     pub(crate) blocks: Vec<Block>,
     pub(crate) norm: Tensor,
     head: Option<Tensor>,
-    inverse_frequencies: Tensor,
+    frequencies: Frequencies,
 }
 
 impl Decoder {
@@ -37,7 +38,8 @@ impl Decoder {
     pub fn load(config: &ModelConfig, mut weights: Weights) -> Result<Self, ModelError> {
         let table = [config.vocab_size, config.hidden_size];
         let embedding = weights.take("model.embed_tokens.weight", &table)?;
-        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(config, i, &mut weights));
+        let mut linears = Linears::new(&mut weights);
+        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(config, i, &mut linears));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let norm = weights.take("model.norm.weight", &[config.hidden_size])?;
         let head = if config.tie_word_embeddings {
@@ -47,9 +49,8 @@ impl Decoder {
             Some(weights.take("lm_head.weight", &table)?)
         };
         weights.finish()?;
-        let inverse_frequencies = inverse_frequencies(config.rope_theta, config.head_dim, embedding.device())?;
-        let modules = (0..config.num_hidden_layers).flat_map(|i| block::modules(config, i)).collect();
-        Ok(Self { config: config.clone(), modules, embedding, blocks, norm, head, inverse_frequencies })
+        let frequencies = Frequencies::of(config, embedding.device())?;
+        Ok(Self { config: config.clone(), modules: config.modules(), embedding, blocks, norm, head, frequencies })
     }
 
     /// A decoder with random weights (normal, deviation 0.02 as Llama's initialisation; norms one), the same for the
@@ -90,7 +91,7 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Torch`] when memory fails.
     pub fn rotation(&self, positions: &Tensor) -> Result<Rotation, ModelError> {
-        Rotation::new(positions, &self.inverse_frequencies, self.kind())
+        Rotation::new(positions, &self.frequencies, self.kind())
     }
 
     /// The heads of its attention.
@@ -108,7 +109,7 @@ impl Decoder {
             blocks: self.blocks.iter().map(Block::share).collect(),
             norm: tensor(&self.norm),
             head: self.head.as_ref().map(tensor),
-            inverse_frequencies: tensor(&self.inverse_frequencies),
+            frequencies: self.frequencies.share(),
         }
     }
 
@@ -149,7 +150,7 @@ impl Decoder {
     /// Folds an adapter into the weights (see [`posttrain_lora::AdaptedLinear::merge`]).
     ///
     /// # Errors
-    /// [`ModelError::Lora`] if one is merged already or it does not fit.
+    /// [`ModelError::Lora`] if one is merged already or it does not fit; [`ModelError::Argument`] for a quantised base.
     pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
             linear.merge(adapter)?;
@@ -159,6 +160,6 @@ impl Decoder {
 
     /// Takes a merged adapter out again, exactly.
     pub fn unmerge(&mut self) {
-        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(posttrain_lora::AdaptedLinear::unmerge);
+        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(crate::frozen_linear::FrozenLinear::unmerge);
     }
 }

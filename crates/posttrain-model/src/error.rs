@@ -71,6 +71,16 @@ pub enum ModelError {
         /// The shape that it has.
         got: Vec<i64>,
     },
+    /// A weight is stored as whole numbers, which nothing here knows the scale of.
+    #[error("{path}: weight `{name}`: expected f32, bf16, f16 or f64, got {got:?}")]
+    WeightKind {
+        /// The file or folder.
+        path: PathBuf,
+        /// The weight's name.
+        name: String,
+        /// The kind that it is stored in.
+        got: tch::Kind,
+    },
     /// Weights that the architecture has no use for: the model would not be the one that was trained.
     #[error("{path}: {count} weights that this architecture does not have, the first being `{first}`")]
     ExtraWeights {

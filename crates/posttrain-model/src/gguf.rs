@@ -1,6 +1,6 @@
 //! GGUF files: llama.cpp's format, read and dequantised by candle's reader.
 
-use crate::{Architecture, ModelConfig, ModelError};
+use crate::{Architecture, AttentionBias, ModelConfig, ModelError, RopeScaling};
 use candle_core::quantized::gguf_file::{Content, Value};
 use std::fs::File;
 use std::io::BufReader;
@@ -51,6 +51,7 @@ impl GgufFile {
             Ok(Err(e)) => return Err(format_error(path, format!("not a readable GGUF: {e}"))),
             Err(_) => return Err(format_error(path, "not a readable GGUF: its header makes no sense".into())),
         };
+        check_length(path, &content)?;
         let mut file = Self { path: path.into(), content, heads: Heads { query: 1, key_value: 1 } };
         let config = file.config()?;
         file.heads = Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads };
@@ -89,8 +90,12 @@ impl GgufFile {
             num_attention_heads,
             num_key_value_heads: self.size_or("llama.attention.head_count_kv", num_attention_heads)?,
             head_dim: self.size_or("llama.attention.key_length", hidden_size / num_attention_heads)?,
+            head_norms: false,
+            attention_bias: AttentionBias::None,
+            experts: None,
             rms_norm_eps: self.positive("llama.attention.layer_norm_rms_epsilon")?,
             rope_theta: self.positive_or("llama.rope.freq_base", 10_000.0)?,
+            rope_scaling: RopeScaling::None,
             max_position_embeddings: self.size("llama.context_length")?,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             eos_token_ids: self.integer("tokenizer.ggml.eos_token_id").into_iter().collect(),
@@ -209,6 +214,21 @@ impl GgufFile {
 fn open(path: &Path) -> Result<BufReader<File>, ModelError> {
     let file = File::open(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
     Ok(BufReader::with_capacity(1 << 20, file))
+}
+
+/// Every weight must lie within the file: one that was cut short is refused before anything is read.
+fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
+    let length = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?.len();
+    for (name, info) in &content.tensor_infos {
+        let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size().max(1)) as u64;
+        let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
+        let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
+        if end > length {
+            let reason = format!("cut short: weight `{name}` ends at byte {end}, the file at {length}");
+            return Err(format_error(path, reason));
+        }
+    }
+    Ok(())
 }
 
 fn format_error(path: &Path, reason: String) -> ModelError {

@@ -1,9 +1,10 @@
 //! Rotary positions.
 
-use crate::ModelError;
+use crate::{ModelConfig, ModelError};
 use tch::{Device, Kind, Tensor};
 
-/// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind.
+/// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind; with YaRN multiplied by its
+/// attention factor.
 ///
 /// Rotary position embedding (Su et al., 2021, <https://arxiv.org/abs/2104.09864>) in the half-split layout of the
 /// Hugging Face checkpoints: dimension `i` turns with dimension `i + d/2` by `position · θ^(−2i/d)`.
@@ -13,18 +14,37 @@ pub struct Rotation {
     sin: Tensor,
 }
 
-/// `θ^(−2i/d)` for `i < d/2`, in f32.
-pub(crate) fn inverse_frequencies(theta: f64, head_dim: i64, device: Device) -> Result<Tensor, ModelError> {
-    let values: Vec<f32> =
-        (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
-    Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
+/// A model's rotary frequencies, `[d/2]` f32, and what cosine and sine are multiplied by.
+#[derive(Debug)]
+pub(crate) struct Frequencies {
+    values: Tensor,
+    factor: f64,
+}
+
+impl Frequencies {
+    /// Those of a configuration, formed in f64.
+    pub fn of(config: &ModelConfig, device: Device) -> Result<Self, ModelError> {
+        let exact = config.rope_scaling.frequencies(config.rope_theta, config.head_dim);
+        let values: Vec<f32> = exact.into_iter().map(|f| f as f32).collect();
+        let factor = config.rope_scaling.attention_factor();
+        Ok(Self { values: Tensor::f_from_slice(&values)?.f_to_device(device)?, factor })
+    }
+
+    /// The same over the same memory.
+    pub fn share(&self) -> Self {
+        Self { values: self.values.shallow_clone(), factor: self.factor }
+    }
 }
 
 impl Rotation {
     /// The rotation of `positions: [N]`; angles are formed in f32 whatever the model computes in.
-    pub(crate) fn new(positions: &Tensor, inverse_frequencies: &Tensor, kind: Kind) -> Result<Self, ModelError> {
-        let angles = positions.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(inverse_frequencies)?.f_unsqueeze(1)?;
-        Ok(Self { cos: angles.f_cos()?.f_to_kind(kind)?, sin: angles.f_sin()?.f_to_kind(kind)? })
+    pub(crate) fn new(positions: &Tensor, frequencies: &Frequencies, kind: Kind) -> Result<Self, ModelError> {
+        let angles = positions.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&frequencies.values)?.f_unsqueeze(1)?;
+        let table = |t: Tensor| {
+            let scaled = if frequencies.factor == 1.0 { t } else { t.f_mul_scalar(frequencies.factor)? };
+            scaled.f_to_kind(kind)
+        };
+        Ok(Self { cos: table(angles.f_cos()?)?, sin: table(angles.f_sin()?)? })
     }
 
     /// The same turn over the same memory.
@@ -60,7 +80,7 @@ mod tests {
 
     #[test]
     fn position_zero_is_the_identity_and_scores_depend_on_distance_alone() {
-        let frequencies = inverse_frequencies(10_000.0, 8, Device::Cpu).unwrap();
+        let frequencies = Frequencies::of(&ModelConfig::tiny(), Device::Cpu).unwrap();
         let x = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([1, 1, 8]);
         let turned = |position: i64| {
             let positions = Tensor::from_slice(&[position]);

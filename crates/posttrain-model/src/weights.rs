@@ -1,8 +1,8 @@
 //! Where a model's weights come from: safetensors, GGUF, or a seed.
 
-use crate::ModelError;
 #[cfg(feature = "gguf")]
 use crate::gguf::GgufFile;
+use crate::{ModelError, Quantise};
 use posttrain_lora::TensorFile;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +19,7 @@ pub struct Weights {
     left: BTreeSet<String>,
     kind: Kind,
     device: Device,
+    quantise: Quantise,
 }
 
 enum Source {
@@ -51,7 +52,14 @@ impl Weights {
             }
         }
         let left = place.keys().filter(|name| !is_buffer(name)).cloned().collect();
-        Ok(Self { path: folder.into(), source: Source::Safetensors { files, place }, left, kind, device })
+        Ok(Self {
+            path: folder.into(),
+            source: Source::Safetensors { files, place },
+            left,
+            kind,
+            device,
+            quantise: Quantise::None,
+        })
     }
 
     /// The weights of a GGUF file, dequantised.
@@ -61,25 +69,37 @@ impl Weights {
     #[cfg(feature = "gguf")]
     pub fn from_gguf(file: GgufFile, kind: Kind, device: Device) -> Self {
         let left = file.weight_names().collect();
-        Self { path: file.path().into(), source: Source::Gguf(file), left, kind, device }
+        Self { path: file.path().into(), source: Source::Gguf(file), left, kind, device, quantise: Quantise::None }
     }
 
     /// Weights drawn from a seed: normal with deviation 0.02, norms one. A weight's values depend on its name and the
     /// seed alone.
     pub fn random(seed: u64, kind: Kind, device: Device) -> Self {
         let path = PathBuf::from("(random weights)");
-        Self { path, source: Source::Random { seed }, left: BTreeSet::new(), kind, device }
+        Self { path, source: Source::Random { seed }, left: BTreeSet::new(), kind, device, quantise: Quantise::None }
+    }
+
+    /// The same, with the frozen linear layers in fewer bits once they are taken.
+    pub fn quantised(self, quantise: Quantise) -> Self {
+        Self { quantise, ..self }
+    }
+
+    pub(crate) fn quantise(&self) -> Quantise {
+        self.quantise
     }
 
     /// Takes the weight of that name, which must have that shape.
     ///
     /// # Errors
-    /// [`ModelError::MissingWeight`] or [`ModelError::WeightShape`] names it.
+    /// [`ModelError::MissingWeight`], [`ModelError::WeightShape`] or [`ModelError::WeightKind`] names it.
     pub fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
         let tensor = self.read(name, shape)?;
         if tensor.size() != shape {
             let (path, name) = (self.path.clone(), name.into());
             return Err(ModelError::WeightShape { path, name, expected: shape.into(), got: tensor.size() });
+        }
+        if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double) {
+            return Err(ModelError::WeightKind { path: self.path.clone(), name: name.into(), got: tensor.kind() });
         }
         self.left.remove(name);
         Ok(tensor.f_to_kind(self.kind)?.f_to_device(self.device)?.f_contiguous()?)
@@ -123,7 +143,7 @@ fn is_buffer(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
 }
 
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![single]);

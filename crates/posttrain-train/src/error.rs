@@ -34,6 +34,16 @@ pub enum TrainError {
         /// The norm.
         norm: f64,
     },
+    /// Memory did not suffice for a pass, nor for one of half the size.
+    #[error(
+        "out of memory with micro-batches of {micro_batch_tokens} tokens ({reason}): lower `trainer.micro_batch_tokens`, set `trainer.checkpointing = \"blocks\"`, lower `lora.rank`, or quantise the base"
+    )]
+    OutOfMemory {
+        /// The budget of the last try.
+        micro_batch_tokens: usize,
+        /// What the allocator said.
+        reason: String,
+    },
     /// `optim_step` was called before any `forward_backward`.
     #[error("there is no gradient: `forward_backward` comes before `optim_step`")]
     NoGradient,

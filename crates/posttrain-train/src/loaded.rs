@@ -3,7 +3,7 @@
 use crate::{Policy, TrainError};
 use posttrain_lora::{AdapterView, load_peft};
 use posttrain_model::{
-    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, TextTokenizer, select_device, select_kind,
+    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextTokenizer, select_device, select_kind,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,9 @@ pub struct ModelSource {
     /// `auto`, `f32` or `bf16`.
     #[serde(default)]
     pub kind: ComputeKind,
+    /// How the frozen layers are kept: `none`, `int8` or `nf4`.
+    #[serde(default)]
+    pub quantise: Quantise,
 }
 
 /// A model with its tokenizer and its chat template.
@@ -42,7 +45,7 @@ impl LoadedModel {
         let device = select_device(source.device)?;
         let checkpoint = Checkpoint::open(&source.path)?;
         Ok(Self {
-            decoder: checkpoint.decoder(select_kind(source.kind, device), device)?,
+            decoder: checkpoint.decoder_quantised(source.quantise, select_kind(source.kind, device), device)?,
             tokenizer: checkpoint.tokenizer()?,
             template: checkpoint.chat_template()?,
         })

@@ -53,8 +53,9 @@ impl Passes<'_> {
         };
         let jobs: Vec<Job> = deal(batches, workers).into_iter().map(job).collect();
         let dropout = adapter.config().dropout;
-        for result in on_workers(jobs, |job| self.work(job, dropout), || ()) {
-            let (passed, gradients) = result?;
+        let results = on_workers(jobs, |job| self.work(job, dropout), || ());
+        // Of a step that fails, nothing stays in the adapter.
+        for (passed, gradients) in results.into_iter().collect::<Result<Vec<_>, _>>()? {
             outcome.add(&passed);
             adapter.add_gradients(&gradients)?;
         }

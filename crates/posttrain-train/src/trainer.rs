@@ -4,6 +4,7 @@ use crate::adamw::{AdamW, AdamWConfig};
 use crate::batch::{TrainingBatch, TrainingCompletion};
 use crate::config::{DeadGroups, TrainerConfig, TrainerWorkers};
 use crate::micro_batch::{kept_tokens, micro_batches};
+use crate::out_of_memory::retried;
 use crate::pass::Passes;
 use crate::seed::derive_seed;
 use crate::{TrainError, folder};
@@ -126,11 +127,12 @@ impl<'m> Trainer<'m> {
     }
 
     /// Adds the gradient of a batch's objective to the adapter's. Passes are cut by the token budget; `k` of them give
-    /// the gradient of one. At the first batch with a signal, checks that a gradient reached every layer.
+    /// the gradient of one; where memory does not suffice, half the budget is tried once. At the first batch with a signal, checks that a gradient reached every layer.
     ///
     /// # Errors
     /// [`TrainError::Loss`] for values that are not finite; [`TrainError::Lora`] where a layer got no gradient;
-    /// [`TrainError::Model`] or [`TrainError::Torch`] when memory or the device fails.
+    /// [`TrainError::OutOfMemory`] when memory did not suffice for half the budget either; [`TrainError::Model`] or
+    /// [`TrainError::Torch`] when the device fails.
     pub fn forward_backward(
         &mut self,
         batch: &TrainingBatch,
@@ -143,9 +145,11 @@ impl<'m> Trainer<'m> {
         let keep = |c: &TrainingCompletion| !skip || c.advantage != 0.0;
         let tokens = batch.groups().iter().map(|g| kept_tokens(g, keep)).sum();
         let workers = self.workers(tokens);
-        let micro = micro_batches(batch, self.config.micro_batch_tokens, workers, keep);
         let passes = Passes { objective, totals: batch.totals(), config: &self.config, version: self.policy_version };
-        let outcome = passes.run(self.model, &self.adapter, micro, workers, self.seed)?;
+        let outcome = retried(self.config.micro_batch_tokens, |budget| {
+            let micro = micro_batches(batch, budget, workers, keep);
+            passes.run(self.model, &self.adapter, micro, workers, self.seed)
+        })?;
         self.has_gradient = true;
         if !self.gradients_checked && batch.has_signal() {
             self.adapter.check_gradients()?;

@@ -1,0 +1,41 @@
+//! What a download tells while it runs.
+
+/// Sees a download's progress, from several threads at once.
+pub trait Progress: Sync {
+    /// The download begins: so many files that are not in the cache yet, so many bytes.
+    fn begin(&self, files: usize, bytes: u64);
+
+    /// So many bytes of `file` have come, or were there from an earlier attempt.
+    fn advance(&self, file: &str, bytes: u64);
+
+    /// A file is whole.
+    fn finish(&self, file: &str);
+}
+
+/// Says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _files: usize, _bytes: u64) {}
+    fn advance(&self, _file: &str, _bytes: u64) {}
+    fn finish(&self, _file: &str) {}
+}
+
+/// One file's share, in the form that the client asks for.
+pub(crate) struct OfFile<'a> {
+    pub progress: &'a dyn Progress,
+    pub file: &'a str,
+}
+
+impl hf_hub::api::Progress for OfFile<'_> {
+    fn init(&mut self, _size: usize, _filename: &str) {}
+
+    fn update(&mut self, size: usize) {
+        self.progress.advance(self.file, size as u64);
+    }
+
+    fn finish(&mut self) {
+        self.progress.finish(self.file);
+    }
+}

@@ -1,0 +1,33 @@
+//! The adapters of some of a batch's rows.
+
+use crate::{RowAdapters, Segment};
+
+impl<'a> RowAdapters<'a> {
+    /// The adapters of `rows`, rising indices into a batch of `total` rows, in their order: for a layer that only some rows
+    /// reach. `None` if the runs do not add up to `total` or an index lies outside.
+    ///
+    /// ```
+    /// use posttrain_lora::{RowAdapters, Segment};
+    ///
+    /// let run = |rows| Segment { rows, adapter: None };
+    /// let batch = RowAdapters::segments(vec![run(2), run(3)]);
+    /// assert!(batch.selected(&[0, 3, 4], 5).is_some());
+    /// assert!(batch.selected(&[0, 5], 5).is_none());
+    /// ```
+    pub fn selected(&self, rows: &[i64], total: i64) -> Option<RowAdapters<'a>> {
+        let runs = self.resolve(total)?;
+        if let [only] = runs.as_slice() {
+            return rows.iter().all(|row| (0..total).contains(row)).then(|| RowAdapters::all(only.adapter));
+        }
+        let (mut selected, mut at, mut end) = (Vec::new(), 0, 0);
+        for run in runs {
+            end += run.rows;
+            let count = rows[at..].iter().take_while(|row| **row < end).count();
+            at += count;
+            if count > 0 {
+                selected.push(Segment { rows: count as i64, adapter: run.adapter });
+            }
+        }
+        (at == rows.len()).then(|| RowAdapters::segments(selected))
+    }
+}

@@ -1,0 +1,176 @@
+//! A block's feed-forward part: one gated layer for all tokens, or experts.
+
+use crate::block::{by_autograd, native};
+use crate::experts::{Experts, ExpertsKept};
+use crate::frozen_linear::FrozenLinear;
+use crate::linears::{Bias, Linears};
+use crate::{ModelConfig, ModelError};
+use posttrain_lora::{AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use tch::Tensor;
+
+/// What stands behind a block's second norm.
+#[derive(Debug)]
+pub(crate) enum FeedForward {
+    Gated(Gated),
+    Experts(Experts),
+}
+
+/// What the forward pass keeps for the way back.
+#[derive(Debug)]
+pub(crate) enum FeedForwardKept {
+    Gated(GatedKept),
+    Experts(ExpertsKept),
+}
+
+/// The linear layers of layer `layer`'s feed-forward part.
+pub(crate) fn modules(config: &ModelConfig, layer: i64) -> Vec<ModuleSpec> {
+    let path = format!("model.layers.{layer}.mlp");
+    match config.experts_of(layer) {
+        None => gated_modules(&path, config.hidden_size, config.intermediate_size).into(),
+        Some(experts) => (0..experts.count)
+            .flat_map(|n| gated_modules(&format!("{path}.experts.{n}"), config.hidden_size, experts.intermediate_size))
+            .map(ModuleSpec::routed)
+            .collect(),
+    }
+}
+
+fn gated_modules(path: &str, hidden: i64, wide: i64) -> [ModuleSpec; 3] {
+    let spec = |name: &str, input, output| ModuleSpec::new(format!("{path}.{name}"), input, output);
+    [spec("gate_proj", hidden, wide), spec("up_proj", hidden, wide), spec("down_proj", wide, hidden)]
+}
+
+impl FeedForward {
+    pub fn load(config: &ModelConfig, layer: i64, linears: &mut Linears) -> Result<Self, ModelError> {
+        let specs = modules(config, layer);
+        match config.experts_of(layer) {
+            None => Ok(Self::Gated(Gated::load(&specs, linears)?)),
+            Some(experts) => Ok(Self::Experts(Experts::load(config, experts, layer, linears)?)),
+        }
+    }
+
+    /// `x: [N, H]`, normed, through the layer.
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Gated(gated) => gated.forward(x, adapters),
+            Self::Experts(experts) => experts.forward(x, adapters),
+        }
+    }
+
+    /// The same with one adapter, and what [`FeedForward::backward`] needs besides `x`.
+    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, FeedForwardKept), ModelError> {
+        Ok(match self {
+            Self::Gated(gated) => {
+                let (out, kept) = gated.forward_keeping(x, view)?;
+                (out, FeedForwardKept::Gated(kept))
+            }
+            Self::Experts(experts) => {
+                let (out, kept) = experts.forward_keeping(x, view)?;
+                (out, FeedForwardKept::Experts(kept))
+            }
+        })
+    }
+
+    /// The gradient by `x` from that by the output; the adapter's are added to `sums`.
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        kept: &FeedForwardKept,
+        gradient: &Tensor,
+        view: &AdapterView,
+        sums: &mut AdapterGradients,
+    ) -> Result<Tensor, ModelError> {
+        match (self, kept) {
+            (Self::Gated(gated), FeedForwardKept::Gated(kept)) => gated.backward(x, kept, gradient, view, sums),
+            (Self::Experts(experts), FeedForwardKept::Experts(kept)) => experts.backward(x, kept, gradient, view, sums),
+            _ => unreachable!("a layer keeps what is its own"),
+        }
+    }
+
+    /// The same over the same memory.
+    pub fn share(&self) -> Self {
+        match self {
+            Self::Gated(gated) => Self::Gated(gated.share()),
+            Self::Experts(experts) => Self::Experts(experts.share()),
+        }
+    }
+
+    pub fn linears_mut(&mut self) -> Vec<&mut FrozenLinear> {
+        match self {
+            Self::Gated(gated) => gated.linears_mut().into(),
+            Self::Experts(experts) => experts.linears_mut(),
+        }
+    }
+}
+
+/// `down(silu(gate(x)) · up(x))`: a feed-forward layer, or one expert.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    gate_up: FrozenLinear,
+    down: FrozenLinear,
+}
+
+/// What a gated layer keeps. The gate's output is computed anew: it costs less than the memory to keep it.
+#[derive(Debug)]
+pub(crate) struct GatedKept {
+    gate_up: Tensor,
+    gate_up_thin: ThinProducts,
+    down_thin: ThinProducts,
+}
+
+impl Gated {
+    /// From its three modules: gate, up, down.
+    pub fn load(specs: &[ModuleSpec], linears: &mut Linears) -> Result<Self, ModelError> {
+        Ok(Self {
+            gate_up: linears.fused(&specs[..2], Bias::Without)?,
+            down: linears.fused(&specs[2..], Bias::Without)?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+        self.down.forward(&swiglu(&self.gate_up.forward(x, adapters)?)?, adapters)
+    }
+
+    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, GatedKept), ModelError> {
+        let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(x, view)?;
+        let (out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
+        Ok((out, GatedKept { gate_up, gate_up_thin, down_thin }))
+    }
+
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        kept: &GatedKept,
+        gradient: &Tensor,
+        view: &AdapterView,
+        sums: &mut AdapterGradients,
+    ) -> Result<Tensor, ModelError> {
+        let GatedKept { gate_up, gate_up_thin, down_thin } = kept;
+        let by_gated = self.down.backward(&swiglu(gate_up)?, down_thin, gradient, view, sums)?;
+        let by_gate_up = swiglu_backward(gate_up, &by_gated)?;
+        self.gate_up.backward(x, gate_up_thin, &by_gate_up, view, sums)
+    }
+
+    pub fn share(&self) -> Self {
+        Self { gate_up: self.gate_up.share(), down: self.down.share() }
+    }
+
+    pub fn linears_mut(&mut self) -> [&mut FrozenLinear; 2] {
+        [&mut self.gate_up, &mut self.down]
+    }
+}
+
+/// `silu(gate) · up` for `gate_up: [N, 2I]`.
+fn swiglu(gate_up: &Tensor) -> Result<Tensor, ModelError> {
+    if native(gate_up) {
+        return Ok(posttrain_kernel::swiglu(gate_up)?);
+    }
+    let halves = gate_up.f_chunk(2, -1)?;
+    Ok(halves[0].f_silu()?.f_mul(&halves[1])?)
+}
+
+fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, ModelError> {
+    if native(gate_up) {
+        return Ok(posttrain_kernel::swiglu_backward(gate_up, gradient)?);
+    }
+    by_autograd(gate_up, gradient, swiglu)
+}

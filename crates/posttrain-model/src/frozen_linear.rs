@@ -1,0 +1,95 @@
+//! A block's linear layer: in the compute kind, or in fewer bits.
+
+use crate::ModelError;
+use crate::quantised::QuantisedWeight;
+use posttrain_kernel::QuantisedForm;
+use posttrain_lora::{AdaptedLinear, Adapter, AdapterGradients, AdapterView, RowAdapters, ThinProducts};
+use tch::Tensor;
+
+/// A frozen linear layer with adapters beside it.
+#[derive(Debug)]
+pub(crate) enum FrozenLinear {
+    Plain(AdaptedLinear),
+    Quantised { weight: QuantisedWeight, bias: Option<Tensor>, parts: Vec<(usize, i64)> },
+}
+
+impl FrozenLinear {
+    /// From the arguments of [`AdaptedLinear::new`], the weight in `form` if there is one.
+    pub fn new(
+        weight: Tensor,
+        bias: Option<Tensor>,
+        parts: Vec<(usize, i64)>,
+        form: Option<QuantisedForm>,
+    ) -> Result<Self, ModelError> {
+        match form {
+            None => Ok(Self::Plain(AdaptedLinear::new(weight, bias, parts)?)),
+            Some(form) => Ok(Self::Quantised { weight: QuantisedWeight::of(&weight, form)?, bias, parts }),
+        }
+    }
+
+    /// Runs `with` on the layer in the compute kind, which a quantised one is only meanwhile.
+    fn with<T>(
+        &self,
+        with: impl FnOnce(&AdaptedLinear) -> Result<T, posttrain_lora::LoraError>,
+    ) -> Result<T, ModelError> {
+        match self {
+            Self::Plain(linear) => Ok(with(linear)?),
+            Self::Quantised { weight, bias, parts } => {
+                let bias = bias.as_ref().map(Tensor::shallow_clone);
+                Ok(with(&AdaptedLinear::new(weight.dequantised()?, bias, parts.clone())?)?)
+            }
+        }
+    }
+
+    /// [`AdaptedLinear::forward`].
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+        self.with(|linear| linear.forward(x, adapters))
+    }
+
+    /// [`AdaptedLinear::forward_keeping`].
+    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, ThinProducts), ModelError> {
+        self.with(|linear| linear.forward_keeping(x, view))
+    }
+
+    /// [`AdaptedLinear::backward`].
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        thin: &ThinProducts,
+        gradient: &Tensor,
+        view: &AdapterView,
+        sums: &mut AdapterGradients,
+    ) -> Result<Tensor, ModelError> {
+        self.with(|linear| linear.backward(x, thin, gradient, view, sums))
+    }
+
+    /// [`AdaptedLinear::merge`]; a quantised layer has no place for an update.
+    pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
+        match self {
+            Self::Plain(linear) => Ok(linear.merge(adapter)?),
+            Self::Quantised { weight, .. } => {
+                let got = format!("a quantised layer of shape {:?}", weight.shape());
+                Err(crate::packing::argument("adapter", "a base that is not quantised, to merge it into", got))
+            }
+        }
+    }
+
+    /// [`AdaptedLinear::unmerge`].
+    pub fn unmerge(&mut self) {
+        if let Self::Plain(linear) = self {
+            linear.unmerge();
+        }
+    }
+
+    /// The same layer over the same memory.
+    pub fn share(&self) -> Self {
+        match self {
+            Self::Plain(linear) => Self::Plain(linear.share()),
+            Self::Quantised { weight, bias, parts } => Self::Quantised {
+                weight: weight.share(),
+                bias: bias.as_ref().map(Tensor::shallow_clone),
+                parts: parts.clone(),
+            },
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A quantised base: how far it is from the one in full, and that adapters train on it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod demo;
+
+use posttrain_lora::{AdapterGradients, RowAdapters, load_peft, read_tensors};
+use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Quantise, Sequence, Tape, select_device};
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+fn folder(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(case)
+}
+
+/// The CPU, unless `cargo xtask gpu-check` says otherwise.
+fn device() -> Device {
+    let asked = std::env::var("POSTTRAIN_TEST_DEVICE").unwrap_or("cpu".into());
+    select_device(asked.parse().unwrap()).unwrap()
+}
+
+fn open(case: &str, quantise: Quantise, kind: Kind) -> Decoder {
+    Checkpoint::open(&folder(case)).unwrap().decoder_quantised(quantise, kind, device()).unwrap()
+}
+
+fn packing(case: &str) -> Packing {
+    let golden = read_tensors(&folder(case).join("expected.safetensors")).unwrap();
+    let prompt = Vec::try_from(&golden["tokens.2"]).unwrap();
+    Packing::new(&[Sequence { prompt, completions: vec![] }]).unwrap()
+}
+
+fn logprobs(model: &Decoder, packing: &Packing) -> Tensor {
+    let mut attention = PackedAttention::new(packing, model).unwrap();
+    let input = packing.input(device()).unwrap();
+    let hidden = model.forward(&input, &mut attention, &RowAdapters::none()).unwrap();
+    model.logits(&hidden).unwrap().log_softmax(-1, Kind::Float)
+}
+
+/// Nats, over all tokens of the vocabulary at every place, weighted by how probable they are: the divergence from f32.
+fn divergence(full: &Tensor, other: &Tensor) -> f64 {
+    (full.exp() * (full - other))
+        .sum_dim_intlist([-1].as_slice(), false, Kind::Float)
+        .mean(Kind::Float)
+        .double_value(&[])
+}
+
+#[test]
+fn eight_bits_are_nearly_as_close_as_bf16_and_four_bits_follow() {
+    for case in ["qwen3", "qwen2", "qwen3_moe"] {
+        let packing = packing(case);
+        let full = logprobs(&open(case, Quantise::None, Kind::Float), &packing);
+        let of = |quantise, kind| divergence(&full, &logprobs(&open(case, quantise, kind), &packing));
+        let bf16 = of(Quantise::None, Kind::BFloat16);
+        let (int8, nf4) = (of(Quantise::Int8, Kind::Float), of(Quantise::Nf4, Kind::Float));
+        println!("{case}: divergence from f32, nats a token: bf16 {bf16:.5}, int8 {int8:.5}, nf4 {nf4:.5}");
+        assert!(int8 < 4.0 * bf16 && nf4 > int8 && nf4 < 1.0, "{case}: {bf16} {int8} {nf4}");
+    }
+}
+
+/// On trained weights, whose logits are not as steep as the random ones above.
+#[test]
+fn a_real_model_in_four_bits_stays_a_model() {
+    let Some(checkpoint) = demo::checkpoint() else { return };
+    let golden = demo::json("smollm2_logits/expected.json");
+    let ids = golden["prompts"][0]["tokens"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();
+    let packing = Packing::new(&[Sequence { prompt: ids, completions: vec![] }]).unwrap();
+    let of = |quantise, kind| {
+        let model = checkpoint.decoder_quantised(quantise, kind, device()).unwrap();
+        logprobs(&model, &packing)
+    };
+    let full = of(Quantise::None, Kind::Float);
+    let bf16 = divergence(&full, &of(Quantise::None, Kind::BFloat16));
+    let [int8, nf4] = [Quantise::Int8, Quantise::Nf4].map(|q| divergence(&full, &of(q, Kind::BFloat16)));
+    println!("SmolLM2-135M: divergence from f32, nats a token: bf16 {bf16:.4}, int8 {int8:.4}, nf4 {nf4:.4}");
+    assert!(int8 < 0.05 && nf4 < 0.5, "{bf16} {int8} {nf4}");
+}
+
+/// The gradient on a quantised base is that on a base of the dequantised weights: the adapter's own, no weight's.
+#[test]
+fn the_tape_walks_back_over_a_quantised_base() {
+    for quantise in [Quantise::Int8, Quantise::Nf4] {
+        for case in ["qwen3", "qwen3_moe"] {
+            let (model, packing) = (open(case, quantise, Kind::Float), packing(case));
+            let adapter = || load_peft(&folder(case).join("adapter"), model.modules(), device()).unwrap();
+            let (by_hand, by_autograd) = (adapter(), adapter());
+            let snapshot = by_hand.snapshot(Kind::Float).unwrap();
+            let (hidden, tape) = Tape::forward(&model, &snapshot, &packing, Keep::Inputs).unwrap();
+            let mut sums = AdapterGradients::default();
+            tape.backward(&hidden, &mut sums).unwrap();
+            by_hand.add_gradients(&sums).unwrap();
+
+            let view = by_autograd.view(Kind::Float).unwrap();
+            let mut attention = PackedAttention::new(&packing, &model).unwrap();
+            let input = packing.input(device()).unwrap();
+            let again = model.forward(&input, &mut attention, &RowAdapters::all(Some(&view))).unwrap();
+            (again * hidden).sum(Kind::Float).backward();
+            for ((name, got), (_, expected)) in by_hand.parameters().iter().zip(by_autograd.parameters()) {
+                if !expected.grad().defined() {
+                    continue; // an expert without a token
+                }
+                let expected = expected.grad();
+                let off =
+                    (got.grad() - &expected).norm().double_value(&[]) / (expected.norm().double_value(&[]) + 1e-6);
+                assert!(off < 1e-4, "{quantise:?} {case} {name}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quantised_base_says_how_large_it_is_and_cannot_be_merged_into() {
+    let checkpoint = Checkpoint::open(&folder("qwen3")).unwrap();
+    let bytes = |quantise| checkpoint.size(quantise, Kind::Float).unwrap().memory_bytes;
+    assert!(bytes(Quantise::Nf4) < bytes(Quantise::Int8) && bytes(Quantise::Int8) < bytes(Quantise::None));
+    assert!(checkpoint.size(Quantise::None, Kind::Float).unwrap().file_bytes > bytes(Quantise::None) as u64);
+    let mut model = open("qwen3", Quantise::Nf4, Kind::Float);
+    let adapter = load_peft(&folder("qwen3").join("adapter"), model.modules(), device()).unwrap();
+    assert!(model.merge(&adapter).unwrap_err().to_string().contains("not quantised"));
+}

@@ -1,0 +1,126 @@
+//! The plan against what the process holds.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use posttrain_lora::{Adapter, LoraConfig};
+use posttrain_model::{Decoder, ExpertsConfig, Keep, ModelConfig, Packing, Quantise, Sequence, Tape};
+use posttrain_train::{AdamW, AdamWConfig, GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
+use tch::{Device, Kind};
+
+const TOKENS: usize = 1536;
+
+fn dense() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 64,
+        hidden_size: 256,
+        intermediate_size: 640,
+        num_hidden_layers: 6,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 64,
+        head_norms: true,
+        max_position_embeddings: 2048,
+        ..ModelConfig::tiny()
+    }
+}
+
+fn with_experts() -> ModelConfig {
+    let experts =
+        ExpertsConfig { count: 8, a_token: 2, intermediate_size: 320, normalised: true, layers: (0..6).collect() };
+    ModelConfig { experts: Some(experts), ..dense() }
+}
+
+fn plan(model: &ModelConfig, lora: &LoraConfig, kind: Kind, checkpointing: GradientCheckpointing) -> MemoryPlan {
+    let trainer = TrainerConfig { micro_batch_tokens: TOKENS, checkpointing, ..TrainerConfig::default() };
+    let shape = PlanRequest {
+        model,
+        quantise: Quantise::None,
+        kind,
+        lora,
+        trainer,
+        workers: 1,
+        rows: 8,
+        prompt_tokens: 64,
+        completion_tokens: 64,
+        group_size: 4,
+    };
+    MemoryPlan::of(&shape)
+}
+
+/// What the process holds, in bytes, pages of files left out.
+fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}
+
+/// How much more is held after `make` than before, and what it made.
+fn growth<T>(make: impl FnOnce() -> T) -> Option<(f64, T)> {
+    let before = resident()?;
+    let made = make();
+    Some((resident()? - before, made))
+}
+
+fn assert_near(what: &str, planned: u64, measured: f64) {
+    let off = planned as f64 / measured - 1.0;
+    println!(
+        "{what}: planned {:.1} MB, measured {:.1} MB ({:+.1}%)",
+        planned as f64 / 1e6,
+        measured / 1e6,
+        100.0 * off
+    );
+    assert!(off.abs() < 0.1, "{what}: planned {planned}, measured {measured}");
+}
+
+fn packing() -> Packing {
+    let text =
+        |n: usize| Sequence { prompt: (0..256).map(|i| ((i * 7 + n) % 64) as i64).collect(), completions: vec![] };
+    Packing::new(&(0..TOKENS / 256).map(text).collect::<Vec<_>>()).unwrap()
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn what_is_planned_is_within_a_tenth_of_what_is_held() {
+    if resident().is_none() {
+        return println!("skipped: the system does not tell what a process holds");
+    }
+    let lora = LoraConfig { rank: 32, ..LoraConfig::default() };
+    for (name, config) in [("dense", dense()), ("experts", with_experts())] {
+        let off = plan(&config, &lora, Kind::Float, GradientCheckpointing::Off);
+        let blocks = plan(&config, &lora, Kind::Float, GradientCheckpointing::Blocks);
+        let load = || Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
+        let _warm = load(); // what the first use of a library takes is no model's
+        let (bytes, model) = growth(load).unwrap();
+        assert_near(&format!("{name}: weights"), off.weights, bytes);
+        let init = || Adapter::init(&lora, model.modules(), 1, Device::Cpu).unwrap();
+        let (bytes, adapter) = growth(init).unwrap();
+        assert_near(&format!("{name}: adapter"), off.adapter / 2, bytes);
+        let moments = || AdamW::new(adapter.parameters(), AdamWConfig::default()).unwrap();
+        let (bytes, mut optimiser) = growth(|| {
+            let mut made = moments();
+            for (_, mut leaf) in adapter.parameters() {
+                leaf.zero_grad();
+                (&leaf * 1e-3).sum(Kind::Float).backward();
+            }
+            made.step(1e-9, 1.0).unwrap();
+            made
+        })
+        .unwrap();
+        // The gradients stay, as zeros.
+        assert_near(&format!("{name}: optimiser and gradients"), off.optimiser + off.adapter / 2, bytes);
+        optimiser.clear_gradients();
+        let view = adapter.snapshot(Kind::Float).unwrap();
+        let texts = packing();
+        drop(Tape::forward(&model, &view, &texts, Keep::Everything).unwrap());
+        for (keep, planned) in [(Keep::Everything, off.activations), (Keep::Inputs, blocks.activations)] {
+            let (bytes, tape) = growth(|| Tape::forward(&model, &view, &texts, keep).unwrap()).unwrap();
+            // While the passes run, the last block is held in full; here only what stays is.
+            let planned = match keep {
+                Keep::Everything => planned,
+                Keep::Inputs => (config.num_hidden_layers * config.hidden_size) as u64 * 4 * TOKENS as u64,
+            };
+            let ends = (2 * config.hidden_size * 4) as u64 * TOKENS as u64; // the last block's output, and the final norm's
+            assert_near(&format!("{name}: activations, {keep:?}"), planned + ends, bytes);
+            drop(tape);
+        }
+    }
+}
