@@ -82,7 +82,7 @@ fn main() -> Result<()> {
         let report = with_seeds(assemble(&args.out)?, &args.also)?;
         write_report(&args.out, &report)?;
         summarise(&report);
-        println!("report: {}", args.out.join("report.html").display());
+        eprintln!("wrote {}", args.out.join("report.html").display());
     }
     if !failed.is_empty() {
         let arms: Vec<String> = failed.iter().map(|end| format!("{} ({})", end.arm, end.status)).collect();

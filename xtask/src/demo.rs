@@ -8,17 +8,17 @@ use crate::form::Wanted;
 use crate::workspace::Workspace;
 use crate::{exit_code, setup};
 
-const EXAMPLE: &[&str] = &["run", "--release", "-p", "examples", "--example", "rlvr", "--"];
-const DEFAULTS: [(&str, &str); 2] = [("--config", "examples/configs/rlvr-math.toml"), ("--out", "runs/demo")];
+const EXAMPLE: &[&str] = &["run", "--release", "-p", "examples", "--example", "four_models", "--"];
+const DEFAULTS: [(&str, &str); 2] = [("--config", "examples/configs/demo.toml"), ("--out", "runs/demo")];
 
-/// Trains the math specialist and says where its results are.
+/// Trains specialists and a generalist, and says where the report is.
 pub fn run(workspace: &Workspace, extra: &[String]) -> Result<ExitCode> {
     setup::run(workspace, Wanted::Whatever)?;
     let arguments = with_defaults(extra);
     let status = workspace.cargo().args(EXAMPLE).args(&arguments).status().context("cannot run cargo")?;
     if status.success() {
         let out = workspace.root.join(value(&arguments, "--out").unwrap_or_default());
-        println!("results: {}", out.display());
+        println!("report: {}", out.join("report.html").display());
     }
     Ok(exit_code(status))
 }
@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn the_users_arguments_replace_ours() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let ours = words("--config examples/configs/rlvr-math.toml --out runs/demo");
+        let ours = words("--config examples/configs/demo.toml --out runs/demo");
         assert_eq!(with_defaults(&[]), ours);
         let given = with_defaults(&words("--out=runs/mine --steps 2"));
-        assert_eq!(given, words("--config examples/configs/rlvr-math.toml --out=runs/mine --steps 2"));
+        assert_eq!(given, words("--config examples/configs/demo.toml --out=runs/mine --steps 2"));
         assert_eq!(value(&given, "--out"), Some("runs/mine"));
-        assert_eq!(value(&given, "--config"), Some("examples/configs/rlvr-math.toml"));
+        assert_eq!(value(&given, "--config"), Some("examples/configs/demo.toml"));
         assert_eq!(value(&given, "--seed"), None);
     }
 }

@@ -63,6 +63,9 @@ pub enum TrainError {
         /// How often each cause occurred.
         causes: String,
     },
+    /// A model cannot be fetched from the hub.
+    #[error(transparent)]
+    Hub(#[from] posttrain_hub::HubError),
     /// No threads for rewards can be had.
     #[error("the threads that wait for rewards cannot be started: {source}")]
     Runtime {

@@ -1,6 +1,7 @@
 //! A model with everything that goes with it, from a configuration.
 
 use crate::{Policy, TrainError};
+use posttrain_hub::{HubConfig, HubModel, fetch};
 use posttrain_lora::{AdapterView, load_peft};
 use posttrain_model::{
     ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextTokenizer, select_device, select_kind,
@@ -13,7 +14,8 @@ use std::rc::Rc;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSource {
-    /// A folder in the Hugging Face layout, or a GGUF file.
+    /// A folder in the Hugging Face layout, a GGUF file, or a model of the hub as `hub:OWNER/NAME@REVISION`, which is fetched
+    /// into the cache that Python shares.
     pub path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default)]
@@ -36,14 +38,25 @@ pub struct LoadedModel {
     pub template: ChatTemplate,
 }
 
+impl ModelSource {
+    /// Where the model's files are; what is on the hub is fetched first.
+    fn folder(&self) -> Result<PathBuf, TrainError> {
+        match self.path.to_str().and_then(|path| path.strip_prefix("hub:")) {
+            Some(name) => Ok(fetch(&HubModel::parse(name)?, &HubConfig::from_env()?, &posttrain_hub::Silent)?.folder),
+            None => Ok(self.path.clone()),
+        }
+    }
+}
+
 impl LoadedModel {
     /// Loads a model.
     ///
     /// # Errors
-    /// [`TrainError::Model`]: what is wrong with its files, or that a CUDA device was asked for and is not there.
+    /// [`TrainError::Model`]: what is wrong with its files, or that a CUDA device was asked for and is not there;
+    /// [`TrainError::Hub`]: why it cannot be fetched.
     pub fn open(source: &ModelSource) -> Result<Self, TrainError> {
         let device = select_device(source.device)?;
-        let checkpoint = Checkpoint::open(&source.path)?;
+        let checkpoint = Checkpoint::open(&source.folder()?)?;
         Ok(Self {
             decoder: checkpoint.decoder_quantised(source.quantise, select_kind(source.kind, device), device)?,
             tokenizer: checkpoint.tokenizer()?,
