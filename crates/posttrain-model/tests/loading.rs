@@ -38,7 +38,6 @@ fn write(dir: &Path) -> ModelConfig {
 }
 
 #[test]
-#[ignore = "has not been run since files are copied piece by piece; before, the peak was 1.21"]
 fn the_peak_of_loading_is_the_model_and_a_tenth() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path());
