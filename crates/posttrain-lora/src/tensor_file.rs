@@ -4,6 +4,7 @@ use crate::LoraError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
@@ -56,13 +57,30 @@ impl TensorFile {
         if start == end {
             return Ok(Tensor::f_zeros(shape, (kind, tch::Device::Cpu))?);
         }
-        let (start, length) = (self.data_start + start, end - start);
-        fetch(&self.map, start, length);
-        let tensor = Tensor::f_from_data_size(&self.map[start..start + length], &shape, kind);
-        release(&self.map, start, length);
-        Ok(tensor?)
+        let tensor = Tensor::f_empty(&shape, (kind, tch::Device::Cpu))?;
+        self.copy(self.data_start + start..self.data_start + end, &tensor);
+        Ok(tensor)
+    }
+
+    /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been copied is given back, so
+    /// that a tensor is never in memory twice.
+    #[allow(unsafe_code)]
+    fn copy(&self, range: Range<usize>, tensor: &Tensor) {
+        let to = tensor.data_ptr().cast::<u8>();
+        for start in range.clone().step_by(PIECE) {
+            let piece = start..(start + PIECE).min(range.end);
+            fetch(&self.map, piece.start, piece.len());
+            let from = &self.map[piece.clone()];
+            // SAFETY: the tensor was made here, contiguous and of the range's length, which `open` has checked to be that
+            // of its shape and kind; nothing else refers to it yet.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.add(start - range.start), from.len()) };
+            release(&self.map, piece.start, piece.len());
+        }
     }
 }
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 8 << 20;
 
 /// Asks for a range in one go: page by page it comes at a fraction of the disk's speed. A system that does not know the
 /// request reads page by page.
