@@ -50,6 +50,7 @@ impl Parser<'_> {
     fn product(&mut self) -> Result<Value, Unread> {
         let mut mixed = self.mixed_number();
         let mut left = match mixed.take() {
+            Some(value) if self.eat(&Token::Percent) => percent(value)?,
             Some(value) => value,
             None => self.power()?,
         };

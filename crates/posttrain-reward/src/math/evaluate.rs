@@ -157,7 +157,15 @@ impl<R: Real> Evaluator<R> {
                 _ => self.large_power(&base, exponent),
             };
         }
+        let variable = base.has_symbols();
         let base = self.value(base)?;
+        // x^(2/3) of a real variable is (∛x)², which is real; of a number it is the principal value.
+        let odd_root = variable && base.im.is_none() && base.re.is_negative();
+        if let Some(number) = exponent.as_number().filter(|number| odd_root && number.denom().bit(0)) {
+            let (odd, exponent) = (number.numer().bit(0), Complex::real(R::of(number)?));
+            let power = self.logarithm(&base.negate())?.multiply(&exponent).exponential()?;
+            return Some(if odd { power.negate() } else { power });
+        }
         let exponent = self.value(exponent)?;
         self.logarithm(&base)?.multiply(&exponent).exponential()
     }

@@ -5,6 +5,7 @@ use num_bigint::BigInt;
 use crate::math::expression::Expr;
 use crate::math::matrix::{matrix_product, matrix_sum, scaled};
 use crate::math::token::Unread;
+use crate::math::unit::{is_statement, scale};
 use crate::math::value::{Amount, SetOperator, Value};
 
 /// The formula of an amount, percent and all.
@@ -117,9 +118,17 @@ pub(crate) fn percent(value: Value) -> Result<Value, Unread> {
 }
 
 pub(crate) fn with_unit(value: Value, unit: &str) -> Result<Value, Unread> {
-    match value {
+    if is_statement(unit) {
+        return Err(Unread::Syntax);
+    }
+    let (factor, unit) = scale(unit).map_or((None, unit), |(factor, unit)| (Some(factor), unit));
+    match (value, factor) {
+        (Value::Amount(amount), Some(factor)) if amount.unit.is_empty() => {
+            let expr = Expr::product(amount.expr, Expr::Number(BigInt::from(factor).into()));
+            Ok(Value::Amount(Amount { expr, unit: unit.to_owned(), ..amount }))
+        }
         // `15 cm` behind a unit: `15 cm tall`.
-        Value::Amount(amount) => {
+        (Value::Amount(amount), None) => {
             let unit = if amount.unit.is_empty() { unit.to_owned() } else { format!("{} {unit}", amount.unit) };
             Ok(Value::Amount(Amount { unit, ..amount }))
         }

@@ -162,13 +162,21 @@ impl Parser<'_> {
     /// A bracket, or a product up to the next sign or function: `\sin 2x \cos y` is `(sin 2x)(cos y)`.
     fn function_argument(&mut self) -> Result<Expr, Unread> {
         if let Some(Token::Open(Fence::Round | Fence::Square | Fence::Group)) = self.peek() {
-            return scalar(self.primary()?);
+            return in_radians(self.primary()?);
         }
         let negative = self.eat(&Token::Minus);
-        let mut product = scalar(self.power()?)?;
+        let mut product = in_radians(self.power()?)?;
         while let Some(Token::Number(_) | Token::Letter(_) | Token::Frac | Token::Sqrt | Token::Pi) = self.peek() {
-            product = Expr::product(product, scalar(self.power()?)?);
+            product = Expr::product(product, in_radians(self.power()?)?);
         }
         Ok(if negative { product.negated() } else { product })
     }
+}
+
+/// An argument; an angle in degrees as the number that it is.
+fn in_radians(argument: Value) -> Result<Expr, Unread> {
+    let degrees = matches!(&argument, Value::Amount(amount) if amount.unit == "°");
+    let argument = scalar(argument)?;
+    let degree = || Expr::quotient(Expr::Constant(Constant::Pi), Expr::integer(180));
+    Ok(if degrees { Expr::product(argument, degree()) } else { argument })
 }
