@@ -22,10 +22,10 @@ static RUNTIME: LazyLock<Runtime> =
 static REWARD: LazyLock<Option<CodeExecution>> = LazyLock::new(|| build(CodeExecutionConfig::default()));
 
 /// For programs that may never end, so that they do not keep the tests: those that compute, on a machine that is busy, too.
-static SHORT: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(2, 60.0));
+static SHORT: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(1, 60.0));
 
 /// And those that sleep, which nothing but the clock ends.
-static SLEEPY: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(2, 10.0));
+static SLEEPY: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(1, 10.0));
 
 /// The same with other limits of time.
 fn limited(cpu_seconds: u64, time_limit_seconds: f64) -> Option<CodeExecution> {
@@ -250,7 +250,11 @@ fn assert_worthless(code: &str, tests: Value) -> Option<String> {
 }
 
 fn assert_worthless_to(reward: &CodeExecution, code: &str, tests: Value) -> Option<String> {
-    let score = score_with(reward, code, tests).unwrap();
+    // A machine that is busy enough has no time for it, and says so.
+    let mut tries = (0..5).map(|_| score_with(reward, code, tests.clone()));
+    let kept_waiting =
+        |score: &Result<Score, RewardError>| score.as_ref().is_err_and(|error| error.cause() == "program_kept_waiting");
+    let score = tries.find(|score| !kept_waiting(score)).unwrap().unwrap();
     assert_eq!(score.value(), 0.0, "{:?}\n{code}", score.note());
     Some(score.note().unwrap_or_default().to_owned())
 }

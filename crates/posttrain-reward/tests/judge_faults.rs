@@ -111,9 +111,10 @@ async fn invalid_json() {
 
 #[tokio::test]
 async fn an_empty_verdict() {
-    for text in ["", " \n", "<think>Hm.</think>"] {
+    for text in ["", " \n"] {
         assert_error(Reply::chat(text), "judge_empty", 1).await;
     }
+    assert_error(Reply::chat("<think>Hm.</think>"), "judge_unreadable", 1).await;
     assert_error(Reply::chat("{\"reasoning\": \"It agrees.\"}"), "judge_unreadable", 1).await;
     assert_error(Reply::chat(&verdict("")), "judge_unreadable", 1).await;
 }

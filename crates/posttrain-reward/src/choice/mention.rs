@@ -15,16 +15,16 @@ pub(super) struct Mention {
     pub(super) end: usize,
 }
 
-    /// The capital letters of a text that stand as a choice, in its order.
-    pub(super) fn mentions(text: &str) -> Vec<Mention> {
-        let alone = text.char_indices().filter(|&(at, c)| {
-            let before = text[..at].chars().next_back();
-            let after = text[at + c.len_utf8()..].chars().next();
-            let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && !"'’-^_=+".contains(c));
-            c.is_ascii_uppercase() && apart(before) && apart(after)
-        });
-        alone.filter_map(|(at, c)| mention(text, at, index(c)?)).collect()
-    }
+/// The capital letters of a text that stand as a choice, in its order.
+pub(super) fn mentions(text: &str) -> Vec<Mention> {
+    let alone = text.char_indices().filter(|&(at, c)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + c.len_utf8()..].chars().next();
+        let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && !"'’-^_=+".contains(c));
+        c.is_ascii_uppercase() && apart(before) && apart(after)
+    });
+    alone.filter_map(|(at, c)| mention(text, at, index(c)?)).collect()
+}
 
 /// The mention at a letter that stands alone; an `A` or `I` in a sentence is a word.
 fn mention(text: &str, at: usize, index: usize) -> Option<Mention> {

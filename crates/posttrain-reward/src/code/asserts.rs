@@ -66,12 +66,13 @@ pub(crate) async fn run_asserts(
         }
     };
     let in_time = limited(sandbox, roots, pin!(talk)).await?;
-    let (begun, said) = solution.end().await?;
-    if !begun && in_time {
-        return Err(ProgramFailure::Sandbox { reason: said });
+    // The tester first: what it has reported by now is not that the program was ended.
+    let (tester_begun, said) = tester.end().await?;
+    let (begun, words) = solution.end().await?;
+    if in_time && !begun {
+        return Err(ProgramFailure::Sandbox { reason: words });
     }
-    let (begun, said) = tester.end().await?;
-    if !begun && in_time {
+    if in_time && !tester_begun {
         return Err(ProgramFailure::Sandbox { reason: said });
     }
     outcomes(&said, tests.asserts.len(), in_time)

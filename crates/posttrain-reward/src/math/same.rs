@@ -263,7 +263,8 @@ fn is_solved(relation: &Relation) -> bool {
 
 /// Inequalities that hold together or by turns: `x > 1 and x < 3`.
 fn is_split(value: &Value) -> bool {
-    let solved = |member: &Value| matches!(member, Value::Relation(relation) if !relation.equates() && is_solved(relation));
+    let solved =
+        |member: &Value| matches!(member, Value::Relation(relation) if !relation.equates() && is_solved(relation));
     matches!(value, Value::Set(members, _) if members.iter().all(solved))
 }
 

@@ -106,7 +106,8 @@ mod tree {
         let mut before = 0;
         while found.len() > before {
             before = found.len();
-            found.extend(all.iter().filter(|stat| found.contains(&stat.parent)).map(|stat| stat.id).collect::<Vec<_>>());
+            found
+                .extend(all.iter().filter(|stat| found.contains(&stat.parent)).map(|stat| stat.id).collect::<Vec<_>>());
         }
         Some(all.into_iter().filter(|stat| found.contains(&stat.id)).collect())
     }
@@ -114,9 +115,9 @@ mod tree {
     /// Whether no thread of the process runs or waits to run. One that has ended by now does not.
     pub(super) fn is_asleep(id: i32) -> bool {
         let Ok(tasks) = fs::read_dir(format!("/proc/{id}/task")) else { return true };
-        let states = tasks.flatten().filter_map(|task| read(&task.path().join("stat"))).map(|stat| stat.state);
+        let mut states = tasks.flatten().filter_map(|task| read(&task.path().join("stat"))).map(|stat| stat.state);
         // Asleep, stopped, or ended and not yet collected; a wait for a disk is the machine's.
-        states.into_iter().all(|state| matches!(state, 'S' | 'T' | 't' | 'Z' | 'X' | 'I'))
+        states.all(|state| matches!(state, 'S' | 'T' | 't' | 'Z' | 'X' | 'I'))
     }
 
     fn read(path: &Path) -> Option<Stat> {
@@ -157,8 +158,6 @@ mod tests {
 
         fn look(&self, cpu_seconds: Option<u64>) -> Overdue<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            // It is asleep once it has begun to wait.
-            std::thread::sleep(std::time::Duration::from_millis(500));
             runtime.block_on(look(vec![self.pid()], cpu_seconds, pin!(pending::<()>())))
         }
     }
@@ -173,7 +172,11 @@ mod tests {
     #[test]
     fn a_sleeper_is_at_fault_and_one_that_would_run_is_not() {
         assert_eq!(Shell::new("while :; do :; done & exec sleep 20").look(None), Overdue::KeptWaiting);
-        assert_eq!(Shell::new("sleep 20; true").look(None), Overdue::AtFault);
+        let sleeper = Shell::new("sleep 60; true");
+        while usage(&[sleeper.pid()]).is_none_or(|usage| !usage.asleep) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(sleeper.look(None), Overdue::AtFault);
         assert_eq!(Shell::new("while :; do :; done").look(None), Overdue::KeptWaiting);
         assert_eq!(Shell::new("while :; do :; done").look(Some(0)), Overdue::AtFault);
     }
