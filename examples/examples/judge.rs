@@ -5,23 +5,23 @@
 //! cargo run --release -p examples --example judge -- --url http://127.0.0.1:PORT/v1 --model NAME < in.jsonl > out.jsonl
 //! ```
 //!
-//! A line in is `{"question": …, "reference": …, "response": …}`, with `id` and `domain` if you like; a line out is
-//! `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order. `--url` several times names replicas.
-//! With `--audit VERIFIER` the verifier scores the same responses: a table of how far the two agree goes to standard error,
-//! and `audit.json` is written. Failures are counted on standard error; one never is a reward of zero.
+//! A line in is `{"question": …, "reference": …, "response": …}`, with `id`, `domain` and what the verifier needs (`options`)
+//! if you like; a line out is `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order. `--url`
+//! several times names replicas. With `--audit VERIFIER` (any of the `verify` example's) the verifier scores the same
+//! responses: a table of how far the two agree goes to standard error, and `audit.json` is written. Failures are counted on
+//! standard error; one never is a reward of zero.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
-use examples::{log_to_stderr, read_lines};
+use examples::{Row, VerifierKind, log_to_stderr, read_lines};
 use posttrain::chat::{CacheConfig, CachedChat, ChatModel, Endpoint, JsonClientConfig, KeySource, OpenAiConfig};
 use posttrain::reward::{
-    AnswerConfig, AuditConfig, ExactMatch, JudgeConfig, JudgeSampling, NormalisedMatch, NumericConfig, Reward,
-    RewardError, Sample, Score, Scorer, ScorerConfig, Verifier,
+    AuditConfig, JudgeConfig, JudgeSampling, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier,
 };
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -62,9 +62,12 @@ struct Args {
     /// A file that every conversation with the judge is appended to.
     #[arg(long, value_name = "FILE")]
     transcript: Option<PathBuf>,
-    /// Compare with a verifier: answer, exact, normalised or numeric.
-    #[arg(long, value_name = "VERIFIER")]
-    audit: Option<String>,
+    /// Compare with a verifier.
+    #[arg(long, value_name = "VERIFIER", value_enum)]
+    audit: Option<VerifierKind>,
+    /// A TOML file with the fields of that verifier's config [default: the defaults].
+    #[arg(long, value_name = "FILE", requires = "audit")]
+    audit_config: Option<PathBuf>,
 }
 
 impl Args {
@@ -95,16 +98,12 @@ impl Args {
         };
         Ok(Arc::new(config.build(self.chat_model()?)?))
     }
-}
 
-fn verifier(name: &str) -> Result<Arc<dyn Reward>> {
-    Ok(match name {
-        "answer" => Arc::new(AnswerConfig::default().build()?.into_reward()),
-        "exact" => Arc::new(ExactMatch.into_reward()),
-        "normalised" => Arc::new(NormalisedMatch::default().into_reward()),
-        "numeric" => Arc::new(NumericConfig::default().build()?.into_reward()),
-        other => bail!("no verifier is called `{other}`: expected answer, exact, normalised or numeric"),
-    })
+    fn verifier(&self) -> Result<Option<Arc<dyn Reward>>> {
+        let Some(kind) = self.audit else { return Ok(None) };
+        let verifier = kind.build(self.audit_config.as_deref())?;
+        Ok(Some(Arc::new(verifier.into_reward())))
+    }
 }
 
 /// A line out.
@@ -143,8 +142,9 @@ fn score_all(
 fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
-    let (judge, verifier) = (args.judge()?, args.audit.as_deref().map(verifier).transpose()?);
-    let mut samples: Vec<Sample> = read_lines(std::io::stdin().lock())?;
+    let (judge, verifier) = (args.judge()?, args.verifier()?);
+    let rows: Vec<Row> = read_lines(std::io::stdin().lock())?;
+    let mut samples: Vec<Sample> = rows.into_iter().map(Sample::from).collect();
     let unnamed = samples.iter_mut().enumerate().filter(|(_, sample)| sample.id.is_empty());
     unnamed.for_each(|(index, sample)| sample.id = format!("line {}", index + 1));
     let runtime = Runtime::new().context("cannot start the runtime")?;

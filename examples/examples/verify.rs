@@ -9,19 +9,14 @@
 //! (`"options"` for `choice`). Out: `{"reward": 0.0…1.0}`, or `{"error": "…"}` where the verifier cannot say or the line is
 //! malformed. `--config` is a TOML file with the fields of the verifier's config (`MathConfig`, `ListConfig`, …).
 
-use std::fs;
 use std::io::{self, BufRead, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
-use posttrain_reward::{
-    AnswerConfig, ChoiceConfig, ContainsConfig, ExactMatch, JsonConfig, ListConfig, MathConfig, NumericConfig,
-    RegexConfig, Sample, TokenF1, Verifier,
-};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use anyhow::{Context, Result};
+use clap::Parser;
+use examples::{Row, VerifierKind};
+use posttrain::reward::{Sample, Verifier};
+use serde_json::{Value, json};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 16 << 20;
@@ -31,71 +26,21 @@ const MAX_LINE: u64 = 16 << 20;
 struct Args {
     /// What verifies.
     #[arg(long, value_enum)]
-    verifier: Kind,
+    verifier: VerifierKind,
     /// A TOML file with the fields of the verifier's config [default: the defaults].
     #[arg(long)]
     config: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    Math,
-    Exact,
-    Numeric,
-    Choice,
-    Json,
-    Regex,
-    List,
-    F1,
-    ContainsAll,
-    Answer,
-}
-
-/// A line of the input.
-#[derive(Deserialize)]
-struct Row {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    question: String,
-    reference: String,
-    response: String,
-    /// All that the row has beside these.
-    #[serde(flatten)]
-    metadata: Map<String, Value>,
-}
-
 fn main() -> Result<()> {
     let args = Args::parse();
-    let verifier = build(args.verifier, args.config.as_deref())?;
+    let verifier = args.verifier.build(args.config.as_deref())?;
     let mut input = io::stdin().lock();
     let mut output = BufWriter::new(io::stdout().lock());
     while let Some(line) = read_line(&mut input)? {
         writeln!(output, "{}", verdict(&*verifier, line))?;
     }
     output.flush().context("writing the verdicts")
-}
-
-fn build(kind: Kind, config: Option<&Path>) -> Result<Box<dyn Verifier>> {
-    Ok(match kind {
-        Kind::Math => Box::new(read::<MathConfig>(config)?.build()?),
-        Kind::Numeric => Box::new(read::<NumericConfig>(config)?.build()?),
-        Kind::Choice => Box::new(read::<ChoiceConfig>(config)?.build()?),
-        Kind::Json => Box::new(read::<JsonConfig>(config)?.build()?),
-        Kind::Regex => Box::new(read::<RegexConfig>(config)?.build()?),
-        Kind::List => Box::new(read::<ListConfig>(config)?.build()?),
-        Kind::ContainsAll => Box::new(read::<ContainsConfig>(config)?.build()?),
-        Kind::Answer => Box::new(read::<AnswerConfig>(config)?.build()?),
-        Kind::Exact | Kind::F1 if config.is_some() => bail!("this verifier has nothing to configure"),
-        Kind::Exact => Box::new(ExactMatch),
-        Kind::F1 => Box::new(TokenF1),
-    })
-}
-
-fn read<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C> {
-    let Some(path) = path else { return Ok(C::default()) };
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
 }
 
 /// The next line without its end, or why it is none; `None` at the end of the input.
@@ -131,12 +76,10 @@ fn skip_line(input: &mut impl BufRead) -> Result<()> {
 fn verdict(verifier: &dyn Verifier, line: Result<String, String>) -> Value {
     let row =
         line.and_then(|line| serde_json::from_str::<Row>(&line).map_err(|error| format!("malformed line: {error}")));
-    let row = match row {
-        Ok(row) => row,
+    let sample = match row {
+        Ok(row) => Sample::from(row),
         Err(error) => return json!({ "error": error }),
     };
-    let Row { id, question, reference, response, metadata } = row;
-    let sample = Sample { id, question, metadata, ..Sample::new("", reference, response) };
     match verifier.verify(&sample) {
         Ok(score) => json!({ "reward": score.value() }),
         Err(error) => json!({ "error": error.to_string() }),

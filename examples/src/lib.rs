@@ -1,4 +1,4 @@
-//! What the examples share: loading a model, reading JSON lines, interrupting a run, drawing its curve.
+//! What the examples share: loading a model, reading JSON lines, verifiers by name, interrupting a run, drawing its curve.
 
 /// A training step frees and takes gigabytes many times over. The C library's allocator gives them back to the system, which
 /// has to clear every page anew: a fifth of a step's time. jemalloc, which libtorch then uses as well, keeps them
@@ -10,8 +10,10 @@ mod curve;
 mod interrupt;
 mod lines;
 mod loaded;
+mod verifiers;
 
 pub use curve::draw_rewards;
 pub use interrupt::stop_on_interrupt;
 pub use lines::read_lines;
 pub use loaded::{ModelArgs, log_to_stderr};
+pub use verifiers::{Row, VerifierKind};

@@ -3,6 +3,9 @@
 /// Words that deny the clause that they stand in, beside all that end in `n't`.
 const NEGATIONS: [&str; 8] = ["not", "never", "neither", "nor", "cannot", "without", "isnt", "except"];
 
+/// Words that deny what they follow: `5 is wrong`. Before an answer they describe it: `the wrong digit is 5`.
+const REFUSALS: [&str; 4] = ["wrong", "false", "incorrect", "untrue"];
+
 /// Whether the clause around an answer denies it; `before` and `after` are the texts on its two sides.
 ///
 /// A clause ends at a comma, semicolon, line, sentence or the word `but`, so that `not 12, but 13` affirms 13.
@@ -11,7 +14,7 @@ pub(crate) fn is_denied(before: &str, after: &str) -> bool {
     let end = breaks(after).next().unwrap_or(after.len());
     let before = before[start..].split_whitespace().rev().take_while(|word| !word.eq_ignore_ascii_case("but"));
     let after = after[..end].split_whitespace().take_while(|word| !word.eq_ignore_ascii_case("but"));
-    before.chain(after).any(is_negation)
+    before.chain(after.clone()).any(is_negation) || after.map(bare).any(|word| REFUSALS.contains(&word.as_str()))
 }
 
 /// The places right after what ends a clause.
@@ -27,12 +30,14 @@ fn breaks(text: &str) -> impl Iterator<Item = usize> {
     })
 }
 
-fn is_negation(word: &str) -> bool {
+/// A word in lower case without what is around it; empty where it is too long to deny anything.
+fn bare(word: &str) -> String {
     let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-    if word.len() > 16 {
-        return false;
-    }
-    let word = word.to_lowercase().replace('’', "'");
+    if word.len() > 16 { String::new() } else { word.to_lowercase().replace('’', "'") }
+}
+
+fn is_negation(word: &str) -> bool {
+    let word = bare(word);
     word.ends_with("n't") || NEGATIONS.contains(&word.as_str())
 }
 
@@ -48,6 +53,9 @@ mod tests {
             ("It's not London, it is ", ".", false),
             ("not 12 but ", "", false),
             ("", " is not the answer", true),
+            ("", " is wrong.", true),
+            ("The wrong digit is ", ".", false),
+            ("", ", and 6 is wrong", false),
             ("", ", not 13", false),
             ("I do not know. It is ", ".", false),
         ];

@@ -4,12 +4,20 @@ mod arithmetic;
 mod canonical;
 mod command;
 mod complex;
+mod elementary;
 mod evaluate;
 mod expression;
+mod factor;
 mod find;
+mod functions;
+mod latex;
 mod lexer;
+mod literal;
+mod matrix;
+mod operators;
 mod parser;
 mod polynomial;
+mod power;
 mod precise;
 mod primary;
 mod real;
@@ -71,10 +79,11 @@ pub enum Unreadable {
 /// - *Numbers and formulas* by their value: `\frac{2}{\sqrt 2}` is `\sqrt 2`, `(x-1)(x+1)` is `x^2-1`, `\sin\frac{\pi}{6}`
 ///   is `0.5`. Rational numbers, polynomials, rational expressions and surds are decided exactly, the rest in 256 bits
 ///   at several points, where two values less than `2^-150` (relative to the largest term) apart count as the same.
-/// - *Decimals* to `decimals` places, and to three digits: `0.333333` is `1/3`.
+/// - *Decimals* to `decimals` places, and to three digits: `0.333333` is `1/3`. Nothing is rounded to a whole number.
 /// - *Sets and lists* in any order, *tuples* in theirs; a list for a tuple in the tuple's order.
 /// - *Equations* where they are multiples of each other; `x = 5` for `5` and `5` for `x = 5`, but not `y = 5` for `x = 5`.
-///   For an inequality, its solutions as an interval, but never the inequality for the interval, which may be the question.
+///   For an inequality, its solutions as an interval, but never the inequality for the interval, which may be the question;
+///   for the same reason, nothing unsolved for what is solved: not `2x = 10` for `x = 5`, nor `x - 3 > 0` for `x > 3`.
 /// - *Units* where they do not contradict: `5` and `5 \text{ cm}`, but not `5 m` and `5 cm`.
 ///
 /// What is beyond the bounds of time and size (8 KiB, 48 levels, 400 digits, `20000!`) is [`RewardError::Undecided`].

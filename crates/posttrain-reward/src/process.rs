@@ -35,6 +35,11 @@ impl Process {
         Ok((Self { child, group, stderr: tail, drain }, stdin, stdout))
     }
 
+    /// The child's number, which is its group's.
+    pub(crate) fn id(&self) -> Option<Pid> {
+        self.group
+    }
+
     /// Whether the child has ended. Does not wait.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))

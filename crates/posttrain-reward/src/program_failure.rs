@@ -36,6 +36,12 @@ pub enum ProgramFailure {
     /// Its pipes broke.
     #[error("could not be talked to: {0}")]
     Io(#[source] Arc<io::Error>),
+    /// It was stopped by the clock while it would have run: the machine did not let it.
+    #[error("was kept waiting by the machine, and stopped after {seconds} s")]
+    KeptWaiting {
+        /// The limit, in seconds by the clock.
+        seconds: f64,
+    },
     /// What keeps it from the rest of the machine could not be set up.
     #[error("was not begun, its sandbox failed: {reason}")]
     Sandbox {
@@ -57,6 +63,7 @@ impl ProgramFailure {
             Self::LineTooLong { .. } => "program_line_too_long",
             Self::OutOfStep => "program_out_of_step",
             Self::Io(_) => "program_io",
+            Self::KeptWaiting { .. } => "program_kept_waiting",
             Self::Sandbox { .. } => "program_sandbox",
         }
     }

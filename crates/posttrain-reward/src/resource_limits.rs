@@ -1,5 +1,7 @@
 //! What a program may use of the machine.
 
+#[cfg(unix)]
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::RewardError;
@@ -51,33 +53,37 @@ impl ResourceLimits {
             ("file_size_bytes", self.file_size_bytes, 1, "at least 1"),
             ("open_files", self.open_files, 16, "at least 16"),
         ];
-        match ranges.into_iter().find_map(|(field, got, least, expected)| {
-            Some((field, got?, least, expected)).filter(|(_, got, least, _)| got < least)
-        }) {
-            None => Ok(()),
-            Some((field, got, _, expected)) => {
-                Err(RewardError::InvalidConfig { field, got: got.to_string(), expected })
+        for (field, got, least, expected) in ranges {
+            if let Some(got) = got.filter(|got| *got < least) {
+                return Err(RewardError::InvalidConfig { field, got: got.to_string(), expected });
             }
         }
+        Ok(())
     }
 
     /// Whether nothing is limited.
+    #[cfg(unix)]
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// The arguments of `prlimit` up to the program.
+    #[cfg(unix)]
     pub(crate) fn arguments(&self) -> Vec<String> {
         let limits = [
-            ("as", self.address_space_bytes),
-            ("cpu", self.cpu_seconds),
-            ("nproc", self.processes),
-            ("fsize", self.file_size_bytes),
-            ("nofile", self.open_files),
-            ("core", Some(0)),
+            ("as", Resource::As, self.address_space_bytes),
+            ("cpu", Resource::Cpu, self.cpu_seconds),
+            ("nproc", Resource::Nproc, self.processes),
+            ("fsize", Resource::Fsize, self.file_size_bytes),
+            ("nofile", Resource::Nofile, self.open_files),
+            ("core", Resource::Core, Some(0)),
         ];
-        // Soft and hard: what the program may raise again is no limit.
-        let given = limits.into_iter().filter_map(|(name, limit)| Some(format!("--{name}={0}:{0}", limit?)));
+        let given = limits.into_iter().filter_map(|(name, resource, limit)| {
+            // What this process may not go beyond, its children may not either. Soft and hard: what a program may raise
+            // again is no limit.
+            let limit = limit?.min(getrlimit(resource).maximum.unwrap_or(u64::MAX));
+            Some(format!("--{name}={limit}:{limit}"))
+        });
         given.chain(["--".to_owned()]).collect()
     }
 }

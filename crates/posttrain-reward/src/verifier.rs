@@ -56,6 +56,16 @@ pub trait Verifier: Send + Sync + 'static {
     }
 }
 
+impl<V: Verifier + ?Sized> Verifier for Box<V> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn verify(&self, sample: &Sample) -> Result<Score, RewardError> {
+        (**self).verify(sample)
+    }
+}
+
 /// A [`Verifier`] as a [`Reward`]: it runs on a rayon pool, so that it never blocks an async thread.
 ///
 /// The sample is copied to the pool. A [`Scorer`](crate::Scorer)'s time limit counts the wait for a pool thread, too;

@@ -38,11 +38,7 @@ impl Worker {
     /// Sends a request, which ends in a new line, and reads the line that answers it.
     pub(crate) async fn ask(&mut self, request: &[u8], limit: usize) -> Result<Vec<u8>, ProgramFailure> {
         // A program that dies while it reads has an exit status, which says more than the broken pipe.
-        let sent = async {
-            self.stdin.write_all(request).await?;
-            self.stdin.flush().await
-        };
-        let sent = sent.await;
+        let sent = self.stdin.write_all(request).await;
         match read_line(&mut self.stdout, limit).await {
             Ok(Line::Whole(_)) if !self.stdout.buffer().is_empty() => Err(ProgramFailure::OutOfStep),
             Ok(Line::Whole(line)) if sent.is_ok() => Ok(line),

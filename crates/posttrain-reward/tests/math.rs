@@ -45,7 +45,7 @@ fn the_same_answer_in_many_forms() {
         ("]0, 1[", &["(0, 1)", r"\left]0, 1\right["]),
         ("y = 2x + 1", &["2x + 1", "2y - 4x = 2", "y - 2x - 1 = 0"]),
         ("x = 5", &["5", "5 = x", "x = 2 + 3 = 5"]),
-        ("x > 3", &["3 < x", "2x > 6", "-x < -3", r"(3, \infty)"]),
+        ("x > 3", &["3 < x", r"(3, \infty)", "x > 3.0"]),
         (r"|x - 1| < 2", &["(-1, 3)", r"x \in (-1, 3)"]),
         (r"x \le -1 \text{ or } x \ge 1", &[r"(-\infty, -1] \cup [1, \infty)", r"x \ge 1 \text{ or } x \le -1"]),
         (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", &[r"\begin{bmatrix} 1 & 2 \\ 3 & 2^2 \end{bmatrix}"]),
@@ -248,5 +248,80 @@ proptest! {
     fn values_are_compared_in_both_directions(left in formulas(), right in formulas()) {
         prop_assert_eq!(boxed(&left.0, &right.0), boxed(&right.0, &left.0));
         prop_assert_eq!(boxed(&left.0, &right.0), left.1 == right.1);
+    }
+}
+
+/// What a policy would find: answers that look like the reference, or restate the question. Most of them pass elsewhere.
+#[test]
+fn what_a_policy_would_try() {
+    let wrong = [
+        // Words that change the number.
+        ("1", r"\boxed{1 \text{ million}}"),
+        ("5", r"\boxed{5 \text{ thousand}}"),
+        ("5", "It is 5 thousand."),
+        ("3", r"\boxed{3 \text{ dozen}}"),
+        ("5", r"\boxed{5 \text{ or more}}"),
+        ("5", r"\boxed{\text{at least } 5}"),
+        ("5", r"\boxed{5 \text{ is wrong}}"),
+        ("5", r"\boxed{5 \text{ at most}}"),
+        ("5", "x = 5 is false"),
+        ("5", "The answer is definitely not 5, it is 6"),
+        ("5 km", r"\boxed{5 \text{ m}}"),
+        ("5 hours", "The answer is 5 minutes."),
+        // Another base, another angle.
+        ("12_8", r"\boxed{12_9}"),
+        ("101101_2", r"\boxed{101101_3}"),
+        (r"\sin 30^\circ", r"\sin 30"),
+        (r"\frac12", r"\sin 30"),
+        // Several answers at once.
+        ("17", "The answer is 17 or 18."),
+        ("17", r"\boxed{17}, \boxed{18}"),
+        ("17", r"\boxed{16, 17}"),
+        ("17", r"\boxed{17 \pm 5}"),
+        ("17", r"\boxed{[16, 18]}"),
+        // Almost a whole number.
+        ("17", r"\boxed{17.0000004}"),
+        ("17", r"\boxed{16.9999999}"),
+        ("1000000", r"\boxed{999999.9999999}"),
+        ("1.0000001", r"\boxed{1}"),
+        // The question, perhaps.
+        ("x = 5", r"\boxed{2x = 10}"),
+        ("x = 5", r"\boxed{2x + 3 = 13}"),
+        ("x = 5", r"\boxed{x + 1 = 6}"),
+        ("x > 3", r"\boxed{2x > 6}"),
+        ("x > 3", r"\boxed{x - 3 > 0}"),
+        ("-2 < x < 7", r"\boxed{-4 < 2x < 14}"),
+        ("x = 5", r"\boxed{x = x}"),
+        ("y = 2x", r"\boxed{0 = 0}"),
+        ("y = 2x", r"\boxed{y^2 = 2xy}"),
+        // No value at all.
+        ("1", r"\boxed{\frac{0}{0}}"),
+        (r"\infty", r"\boxed{\frac{1}{0}}"),
+        (r"\text{even}", r"\boxed{\text{odd or even}}"),
+        (r"\text{No}", "I think yes or no."),
+    ];
+    for (reference, response) in wrong {
+        assert_eq!(verdict(reference, response), "0", "{reference} | {response}");
+    }
+    let right = [
+        ("5000", "It is 5 thousand."),
+        ("1000000", r"\boxed{1 \text{ million dollars}}"),
+        (r"66\frac{2}{3}\%", r"\boxed{66\frac{2}{3}\%}"),
+        (r"66\frac{2}{3}\%", r"\boxed{\frac{2}{3}}"),
+        (r"100\%", "It rises by 100%."),
+        ("7", "We divide by 7."),
+        ("ax + by = 7", "So we have ax + by = 7"),
+        (r"\sin 30^\circ", r"\frac12"),
+        (r"\tan(45^\circ)", "1"),
+        (r"\sqrt[3]{x}^2", "x^{2/3}"),
+        ("1 < x < 3", r"\boxed{x > 1 \text{ and } x < 3}"),
+        ("x = 5", r"\boxed{5 = x}"),
+        ("x = 11", "x = 5 + 6 = 11"),
+        ("0.333333", r"\boxed{\frac{1}{3}}"),
+        (r"\frac{1}{3}", r"\boxed{0.333333}"),
+        ("5", "The wrong digit is 5."),
+    ];
+    for (reference, response) in right {
+        assert_eq!(verdict(reference, response), "1", "{reference} | {response}");
     }
 }

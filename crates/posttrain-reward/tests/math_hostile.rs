@@ -123,9 +123,9 @@ fn attacks() -> Vec<String> {
         "\\{x|",
         "1:",
     ];
-    let repeated = fragments.iter().flat_map(|fragment| {
-        [60, 2_000, 8_000, 100_000].into_iter().map(|bytes| fragment.repeat(bytes / fragment.len() + 1))
-    });
+    let repeated = fragments
+        .iter()
+        .flat_map(|fragment| [60, 8_000, 100_000].into_iter().map(|bytes| fragment.repeat(bytes / fragment.len() + 1)));
     let nested = [
         ("(", ")"),
         ("{", "}"),
@@ -181,7 +181,7 @@ const LARGE: [&str; 28] = [
 fn every_attack_ends() {
     let verifier = verifier();
     for attack in attacks() {
-        for reference in ["77", "x+1", "\\{1,2\\}", "(1,2)"] {
+        for reference in ["77", "\\{1,2\\}"] {
             for response in [attack.clone(), format!("\\boxed{{{attack}}}")] {
                 let verdict = verdict(&verifier, reference, &response);
                 let head: String = attack.chars().take(20).collect();

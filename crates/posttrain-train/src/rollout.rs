@@ -118,6 +118,7 @@ impl Sampling<'_> {
         sample.id.clone_from(&example.id);
         sample.domain.clone_from(&example.domain);
         sample.metadata = example.metadata.clone().unwrap_or_default();
+        sample.tokens = Some(completion.tokens.len());
         sample.termination = match completion.finish_reason {
             FinishReason::Stop => Termination::Stop,
             FinishReason::Length => Termination::Length,

@@ -173,6 +173,22 @@ fn failed_rewards_leave_the_baseline_and_too_many_end_the_run() {
 }
 
 #[test]
+fn a_reward_is_told_how_many_tokens_a_completion_has() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    // In this vocabulary a word is a token, and the end is one that is not seen.
+    let counted = |s: &Sample| {
+        let end = usize::from(!s.termination.is_truncated());
+        match s.tokens {
+            Some(tokens) if tokens == s.response.split_whitespace().count() + end => Ok(Score::binary(tokens > 2)),
+            _ => Err(RewardError::failed("counted", "miscounted", std::io::Error::other(format!("{s:?}")))),
+        }
+    };
+    let train = examples(0..40);
+    world.run(config(2), dir.path(), Arc::new(from_fn("counted", counted))).train(&train, &[], &mut Silent).unwrap();
+    assert!(records(dir.path()).iter().all(|record| record.reward_failures.is_empty()));
+}
+
+#[test]
 fn what_would_bias_the_ratio_is_refused() {
     for sampling in [
         SamplingParams { top_p: Some(0.9), ..config(1).sampling },

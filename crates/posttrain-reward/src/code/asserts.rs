@@ -1,8 +1,10 @@
 //! Asserts about a program, decided where the program cannot reach.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use rustix::process::Pid;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, copy};
@@ -11,7 +13,7 @@ use tokio::time::timeout;
 
 use super::test_case::Tests;
 use crate::ProgramFailure;
-use crate::sandbox::{Job, Sandbox};
+use crate::sandbox::{Job, Overdue, Running, Sandbox, look};
 
 const SOLUTION: &str = include_str!("solution.py");
 const TESTER: &str = include_str!("tester.py");
@@ -53,6 +55,7 @@ pub(crate) async fn run_asserts(
         |script: &str| Job { program: [interpreter, &["-c".to_owned(), script.to_owned()]].concat(), ..Job::default() };
     let (solution, to_solution, from_solution) = sandbox.start(job(SOLUTION)).await?;
     let (mut tester, to_tester, from_tester) = sandbox.start(job(TESTER)).await?;
+    let roots = [&solution, &tester].into_iter().filter_map(Running::root).collect();
     let program = json!(code).to_string();
     let task = json!({"tests": tests.asserts, "entry_points": tests.entry_points}).to_string();
     let talk = async {
@@ -62,19 +65,35 @@ pub(crate) async fn run_asserts(
             never = pass_on(task, from_solution, to_tester) => never,
         }
     };
-    let in_time = timeout(sandbox.rules().time_limit, talk).await;
-    if let Ok(Err(error)) = in_time {
-        return Err(ProgramFailure::Io(Arc::new(error)));
+    let in_time = limited(sandbox, roots, pin!(talk)).await?;
+    // The tester first: what it has reported by now is not that the program was ended.
+    let (tester_begun, said) = tester.end().await?;
+    let (begun, words) = solution.end().await?;
+    if in_time && !begun {
+        return Err(ProgramFailure::Sandbox { reason: words });
     }
-    let (begun, said) = solution.end().await?;
-    if !begun && in_time.is_ok() {
+    if in_time && !tester_begun {
         return Err(ProgramFailure::Sandbox { reason: said });
     }
-    let (begun, said) = tester.end().await?;
-    if !begun && in_time.is_ok() {
-        return Err(ProgramFailure::Sandbox { reason: said });
-    }
-    outcomes(&said, tests.asserts.len(), in_time.is_ok())
+    outcomes(&said, tests.asserts.len(), in_time)
+}
+
+/// Whether `talk` ended in time, where the program is to blame if it did not.
+async fn limited(
+    sandbox: &Sandbox,
+    roots: Vec<Pid>,
+    mut talk: Pin<&mut impl Future<Output = io::Result<()>>>,
+) -> Result<bool, ProgramFailure> {
+    let limit = sandbox.rules().time_limit;
+    let ended = match timeout(limit, talk.as_mut()).await {
+        Ok(ended) => ended,
+        Err(_) => match look(roots, sandbox.rules().limits.cpu_seconds, talk).await {
+            Overdue::Ended(ended) => ended,
+            Overdue::AtFault => return Ok(false),
+            Overdue::KeptWaiting => return Err(ProgramFailure::KeptWaiting { seconds: limit.as_secs_f64() }),
+        },
+    };
+    ended.map(|()| true).map_err(|error| ProgramFailure::Io(Arc::new(error)))
 }
 
 /// Sends a line and then all that `from` says, up to its end. Never returns.

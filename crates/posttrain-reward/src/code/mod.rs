@@ -2,9 +2,11 @@
 
 mod asserts;
 mod block;
+mod config;
 mod execution;
 mod output_match;
 mod test_case;
 
-pub use execution::{CodeExecution, CodeExecutionConfig, Unisolated};
+pub use config::{CodeExecutionConfig, Unisolated};
+pub use execution::CodeExecution;
 pub use output_match::OutputMatch;

@@ -7,13 +7,13 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 
 use crate::math::complex::Complex;
-use crate::math::expression::{Constant, Expr, Function};
+use crate::math::expression::{Constant, Expr};
 use crate::math::real::Real;
 
 /// How many points there are.
 pub(crate) const POINTS: u64 = 4;
 /// The largest whole exponent that is computed by multiplying, and the largest factorial.
-const MAX_COUNT: i64 = 20_000;
+pub(crate) const MAX_COUNT: i64 = 20_000;
 /// The largest power of two that a result may reach.
 const MAX_MAGNITUDE: i64 = 1 << 49;
 /// Multiplications that one evaluation may cost.
@@ -28,8 +28,8 @@ pub(crate) struct Evaluator<R> {
     /// Whether a value was missing because there is none: a division by zero, the logarithm of 0.
     pub pole: bool,
     work: i64,
-    one: R,
-    half: R,
+    pub(crate) one: R,
+    pub(crate) half: R,
 }
 
 /// How variables are told apart.
@@ -69,11 +69,11 @@ impl<R: Real> Evaluator<R> {
         bounded.then_some(value)
     }
 
-    fn number(&self, value: i64) -> Option<R> {
+    pub(crate) fn number(&self, value: i64) -> Option<R> {
         R::of(&BigRational::from_integer(BigInt::from(value)))
     }
 
-    fn no_value<T>(&mut self) -> Option<T> {
+    pub(crate) fn no_value<T>(&mut self) -> Option<T> {
         self.pole = true;
         None
     }
@@ -82,11 +82,11 @@ impl<R: Real> Evaluator<R> {
         if value.is_zero() { self.no_value() } else { value.reciprocal(&self.one) }
     }
 
-    fn logarithm(&mut self, value: &Complex<R>) -> Option<Complex<R>> {
+    pub(crate) fn logarithm(&mut self, value: &Complex<R>) -> Option<Complex<R>> {
         if value.is_zero() { self.no_value() } else { value.logarithm() }
     }
 
-    fn spend(&mut self, work: i64) -> Option<()> {
+    pub(crate) fn spend(&mut self, work: i64) -> Option<()> {
         self.work -= work;
         (self.work > 0).then_some(())
     }
@@ -157,7 +157,15 @@ impl<R: Real> Evaluator<R> {
                 _ => self.large_power(&base, exponent),
             };
         }
+        let variable = base.has_symbols();
         let base = self.value(base)?;
+        // x^(2/3) of a real variable is (∛x)², which is real; of a number it is the principal value.
+        let odd_root = variable && base.im.is_none() && base.re.is_negative();
+        if let Some(number) = exponent.as_number().filter(|number| odd_root && number.denom().bit(0)) {
+            let (odd, exponent) = (number.numer().bit(0), Complex::real(R::of(number)?));
+            let power = self.logarithm(&base.negate())?.multiply(&exponent).exponential()?;
+            return Some(if odd { power.negate() } else { power });
+        }
         let exponent = self.value(exponent)?;
         self.logarithm(&base)?.multiply(&exponent).exponential()
     }
@@ -202,122 +210,6 @@ impl<R: Real> Evaluator<R> {
         let degree = Complex::real(self.number(i64::from(degree))?).reciprocal(&self.one)?;
         let root = base.logarithm()?.multiply(&degree).exponential()?;
         Some(if negative { root.negate() } else { root })
-    }
-
-    fn function(&mut self, function: Function, argument: &Complex<R>) -> Option<Complex<R>> {
-        self.spend(1)?;
-        match function {
-            Function::Sin => argument.circular(&self.half).map(|(sine, _)| sine),
-            Function::Cos => argument.circular(&self.half).map(|(_, cosine)| cosine),
-            Function::Sec => self.inverse_of(&argument.circular(&self.half)?.1),
-            Function::Csc => self.inverse_of(&argument.circular(&self.half)?.0),
-            Function::Tan => self.circular_quotient(argument, false),
-            Function::Cot => self.circular_quotient(argument, true),
-            Function::Arcsin => self.arcsine(argument),
-            Function::Arccos => {
-                let right = Complex::real(R::pi().multiply(&self.half));
-                Some(right.add(&self.arcsine(argument)?.negate()))
-            }
-            Function::Arctan => self.arctangent(argument),
-            Function::Sinh => self.hyperbolic(argument).map(|(sinh, _)| sinh),
-            Function::Cosh => self.hyperbolic(argument).map(|(_, cosh)| cosh),
-            Function::Tanh => {
-                let (sinh, cosh) = self.hyperbolic(argument)?;
-                Some(sinh.multiply(&cosh.reciprocal(&self.one)?))
-            }
-            Function::Ln => self.logarithm(argument),
-            Function::Exp => argument.exponential(),
-            Function::Abs => argument.absolute().map(Complex::real),
-            Function::Floor => self.step(argument, false),
-            Function::Ceil => self.step(argument, true),
-            Function::Factorial => self.factorial(argument),
-        }
-    }
-
-    /// One over a sine or cosine, which is 0 as far as the precision tells where it is tiny.
-    fn inverse_of(&mut self, value: &Complex<R>) -> Option<Complex<R>> {
-        let tiny = value.exponent().is_none_or(|exponent| exponent < -40);
-        if tiny { self.no_value() } else { value.reciprocal(&self.one) }
-    }
-
-    fn circular_quotient(&mut self, argument: &Complex<R>, turned: bool) -> Option<Complex<R>> {
-        let (sine, cosine) = argument.circular(&self.half)?;
-        let (over, under) = if turned { (cosine, sine) } else { (sine, cosine) };
-        Some(over.multiply(&self.inverse_of(&under)?))
-    }
-
-    /// `−i ln(iz + √(1 − z²))`.
-    fn arcsine(&self, z: &Complex<R>) -> Option<Complex<R>> {
-        let one = Complex::real(self.one.clone());
-        let rest = one.add(&z.multiply(z).negate()).square_root(&self.half)?;
-        let result = z.turned().add(&rest).logarithm()?.turned().negate();
-        Some(self.real_inside(result, z))
-    }
-
-    /// `(i/2) (ln(1 − iz) − ln(1 + iz))`.
-    fn arctangent(&self, z: &Complex<R>) -> Option<Complex<R>> {
-        let one = Complex::real(self.one.clone());
-        let left = one.add(&z.turned().negate()).logarithm()?;
-        let right = one.add(&z.turned()).logarithm()?;
-        let result = left.add(&right.negate()).turned().multiply(&Complex::real(self.half.clone()));
-        Some(if z.im.is_none() { Complex::real(result.re) } else { result })
-    }
-
-    /// Drops the rounding error in the imaginary part of what is real: an arcsine from −1 to 1.
-    fn real_inside(&self, result: Complex<R>, z: &Complex<R>) -> Complex<R> {
-        let inside = z.absolute().is_some_and(|size| !self.one.add(&size.negate()).is_negative());
-        if z.im.is_none() && inside { Complex::real(result.re) } else { result }
-    }
-
-    fn hyperbolic(&self, z: &Complex<R>) -> Option<(Complex<R>, Complex<R>)> {
-        let half = Complex::real(self.half.clone());
-        let (up, down) = (z.exponential()?, z.negate().exponential()?);
-        Some((up.add(&down.negate()).multiply(&half), up.add(&down).multiply(&half)))
-    }
-
-    fn step(&self, argument: &Complex<R>, up: bool) -> Option<Complex<R>> {
-        let value = &argument.re;
-        let (whole, close) = value.nearest().filter(|_| argument.im.is_none())?;
-        let rest = value.add(&R::of(&BigRational::from_integer(whole.clone()))?.negate());
-        let result = match (close, up) {
-            (true, _) => whole,
-            (false, false) if rest.is_negative() => whole - 1,
-            (false, true) if !rest.is_negative() => whole + 1,
-            _ => whole,
-        };
-        R::of(&BigRational::from_integer(result)).map(Complex::real)
-    }
-
-    /// The whole number from 0 to [`MAX_COUNT`] that a value is.
-    fn count(value: &Complex<R>) -> Option<i64> {
-        let (whole, close) = value.re.nearest().filter(|_| value.im.is_none())?;
-        i64::try_from(whole).ok().filter(|count| close && (0..=MAX_COUNT).contains(count))
-    }
-
-    fn factorial(&mut self, argument: &Complex<R>) -> Option<Complex<R>> {
-        if argument.re.is_negative() {
-            return self.no_value();
-        }
-        let count = Self::count(argument)?;
-        self.spend(count)?;
-        let factors = (2..=count).map(|factor| self.number(factor));
-        let product =
-            factors.into_iter().try_fold(self.one.clone(), |product, factor| Some(product.multiply(&factor?)));
-        product.map(Complex::real)
-    }
-
-    /// `n (n − 1) … (n − k + 1) / k!`, for any `n` and a whole `k`.
-    fn binomial(&mut self, n: &Expr, k: &Expr) -> Option<Complex<R>> {
-        let (n, k) = (self.value(n)?, self.value(k)?);
-        let count = Self::count(&k)?;
-        self.spend(2 * count)?;
-        let mut product = Complex::real(self.one.clone());
-        for index in 0..count {
-            let factor = n.add(&Complex::real(self.number(-index)?));
-            let under = Complex::real(self.number(index + 1)?).reciprocal(&self.one)?;
-            product = product.multiply(&factor).multiply(&under);
-        }
-        Some(product)
     }
 
     /// An unknown function is one that no answer means: `a₁ √2 + a₁² + a₂ √2 …`, with coefficients of its name.

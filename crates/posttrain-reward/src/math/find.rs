@@ -115,6 +115,12 @@ fn marked(value: Value, after: &str) -> Value {
     }
 }
 
+/// Short words that no formula has.
+const WORDS: [&str; 16] =
+    ["it", "is", "we", "so", "to", "of", "in", "be", "as", "an", "the", "are", "was", "for", "get", "has"];
+/// Short words that may also be a product of variables.
+const PRODUCTS: [&str; 12] = ["by", "at", "on", "if", "he", "she", "its", "but", "now", "our", "you", "had"];
+
 /// A few words as they are: an answer that is no mathematics.
 fn words(text: &str) -> Option<Value> {
     let text = text.trim();
@@ -224,7 +230,7 @@ fn last_word_end(text: &str) -> usize {
                     bytes[at..].iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'\'').count();
                 let word = &text[at..at + length];
                 let unit = after_digit && (word.len() > 3 || is_unit(word));
-                if depth == 0 && !unit && is_word(word, bytes.get(at.wrapping_sub(1)), bytes.get(at + length)) {
+                if depth == 0 && !unit && is_word(word, &text[..at], &text[at + length..]) {
                     end = at + length;
                     // `H2O` is one word.
                     end += bytes[end..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
@@ -247,12 +253,20 @@ fn last_word_end(text: &str) -> usize {
 }
 
 /// Whether letters are a word of a sentence, rather than a function, a variable or a product of them.
-fn is_word(word: &str, before: Option<&u8>, after: Option<&u8>) -> bool {
-    let touches = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_digit() || b"^_=(+-*/".contains(byte));
-    let words = ["it", "is", "we", "so", "to", "of", "in", "be", "as", "an", "the", "are", "was", "for", "get", "has"];
+fn is_word(word: &str, before: &str, after: &str) -> bool {
+    let operator = |c: char| "^_=(+-*/".contains(c);
+    let touches = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit() || operator(c));
+    let apart = !touches(before.chars().next_back()) && !touches(after.chars().next());
+    let is = |known: &[&str]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
     match word.len() {
         1 => false,
-        2 | 3 => words.iter().any(|known| word.eq_ignore_ascii_case(known)) && !touches(before) && !touches(after),
+        2 | 3 if is(&WORDS) => apart,
+        // `by` is a word in `rises by 5`, and b·y in `ax + by = 5`.
+        2 | 3 if is(&PRODUCTS) => {
+            let operator = |c: Option<char>| c.is_some_and(operator);
+            apart && !operator(before.trim_end().chars().next_back()) && !operator(after.trim_start().chars().next())
+        }
+        2 | 3 => false,
         _ => plain_word(word).is_none(),
     }
 }

@@ -1,26 +1,20 @@
 //! From text to tokens. One pass, bounded.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-
 use crate::Separators;
 use crate::glyph;
-use crate::math::command::{blackboard, character, command, plain_word};
-use crate::math::token::{Brackets, Fence, Literal, Token, Unread};
+use crate::math::command::{character, plain_word};
+use crate::math::latex::{argument, bounded};
+use crate::math::token::{Brackets, Fence, Token, Unread};
 use crate::math::unit::is_unit;
 use crate::math::value::Sign;
-use crate::number::{MAX_DIGITS, decimal, power_of_ten};
 
 /// The longest answer that is read, in bytes and in tokens.
 pub(crate) const MAX_BYTES: usize = 8192;
 const MAX_TOKENS: usize = 2048;
-/// The longest word, subscript, command or text.
-const MAX_NAME: usize = 256;
 /// Letters in a row from here on are a word; fewer are a product, `abc`, unless they are a unit.
 const WORD_LETTERS: usize = 4;
 
-const LONG: Unread = Unread::Bound("the answer is too long to be read as mathematics");
-const DIGITS: Unread = Unread::Bound("a number has more digits than are read");
+pub(crate) const LONG: Unread = Unread::Bound("the answer is too long to be read as mathematics");
 
 /// The tokens of a text.
 pub(crate) fn tokens(text: &str, separators: Separators) -> Result<Vec<Token>, Unread> {
@@ -39,21 +33,21 @@ pub(crate) fn tokens(text: &str, separators: Separators) -> Result<Vec<Token>, U
     Ok(lexer.tokens)
 }
 
-struct Lexer {
+pub(crate) struct Lexer {
     tokens: Vec<Token>,
-    separators: Separators,
+    pub(crate) separators: Separators,
     /// Open brackets in which a comma separates.
-    depth: usize,
+    pub(crate) depth: usize,
     /// Open `{`.
-    groups: usize,
+    pub(crate) groups: usize,
     /// For each command that waits for arguments: in which group, and for how many. A bare digit is one argument.
-    arguments: Vec<(usize, u8)>,
-    matrices: Vec<Brackets>,
+    pub(crate) arguments: Vec<(usize, u8)>,
+    pub(crate) matrices: Vec<Brackets>,
 }
 
 impl Lexer {
     /// Reads what `rest` begins with, `c` being its first character, and returns what follows.
-    fn step<'t>(&mut self, rest: &'t str, c: char) -> Result<&'t str, Unread> {
+    pub(crate) fn step<'t>(&mut self, rest: &'t str, c: char) -> Result<&'t str, Unread> {
         let after = &rest[c.len_utf8()..];
         match c {
             '\\' => return self.backslash(after),
@@ -84,7 +78,7 @@ impl Lexer {
         Ok(after)
     }
 
-    fn push(&mut self, token: Token) {
+    pub(crate) fn push(&mut self, token: Token) {
         let ends = !matches!(token, Token::Open(Fence::Group));
         if let Some((group, left)) = self.arguments.last_mut() {
             if *group == self.groups && ends {
@@ -114,12 +108,12 @@ impl Lexer {
         }
     }
 
-    fn open(&mut self, fence: Fence) {
+    pub(crate) fn open(&mut self, fence: Fence) {
         self.depth += usize::from(fence != Fence::Group);
         self.push(Token::Open(fence));
     }
 
-    fn close(&mut self, fence: Fence) {
+    pub(crate) fn close(&mut self, fence: Fence) {
         self.depth = self.depth.saturating_sub(1);
         self.push(Token::Close(fence));
     }
@@ -180,19 +174,6 @@ impl Lexer {
         Ok(after)
     }
 
-    /// `²³` as `^{23}`.
-    fn exponent(&mut self, text: &str) -> Result<(), Unread> {
-        self.push(Token::Caret);
-        self.push(Token::Open(Fence::Group));
-        let digits = text.trim_start_matches(['-', '+']);
-        if text.starts_with('-') {
-            self.push(Token::Minus);
-        }
-        self.literal(digits, "", false)?;
-        self.push(Token::Close(Fence::Group));
-        Ok(())
-    }
-
     fn sign<'t>(&mut self, c: char, after: &'t str) -> &'t str {
         let equal = after.starts_with('=');
         self.push(match (c, equal) {
@@ -221,7 +202,7 @@ impl Lexer {
         }
     }
 
-    fn row(&mut self) {
+    pub(crate) fn row(&mut self) {
         match self.matrices.last() {
             Some(Brackets::Lines) | None => self.push(Token::Comma),
             Some(_) => self.push(Token::Row),
@@ -270,305 +251,4 @@ impl Lexer {
             _ => Err(Unread::Syntax),
         }
     }
-
-    fn backslash<'t>(&mut self, after: &'t str) -> Result<&'t str, Unread> {
-        let length = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (name, rest) = after.split_at(length);
-        match bounded(name)? {
-            "" => self.escape(after),
-            "begin" => self.begin(rest),
-            "end" => self.end(rest),
-            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "hbox" | "mathrm" | "mathbf"
-            | "mathit" | "mathsf" | "operatorname" | "rm" | "bf" | "emph" | "texttt" => self.text(name, rest),
-            "mathbb" | "mathcal" | "Bbb" => self.blackboard(rest),
-            "overline" | "bar" | "vec" | "hat" | "tilde" | "overrightarrow" | "widehat" => self.accent(name, rest),
-            "not" => self.not(rest),
-            // `\quadx`, where a space is missing.
-            _ if name.len() > 4 && name.starts_with("quad") => Ok(&after[4..]),
-            "cdots" | "ldots" | "dots" => Err(Unread::Syntax),
-            "left" | "right" => self.delimiter(rest),
-            _ => {
-                if let Some(token) = command(name).ok_or(Unread::Syntax)? {
-                    match token {
-                        Token::Open(fence) => self.open(fence),
-                        Token::Close(fence) => self.close(fence),
-                        token => self.push(token),
-                    }
-                }
-                Ok(rest)
-            }
-        }
-    }
-
-    /// `\left.` is an invisible bracket.
-    fn delimiter<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let rest = rest.trim_start();
-        Ok(rest.strip_prefix('.').unwrap_or(rest))
-    }
-
-    fn escape<'t>(&mut self, after: &'t str) -> Result<&'t str, Unread> {
-        let Some(c) = after.chars().next() else { return Ok(after) };
-        let rest = &after[c.len_utf8()..];
-        match c {
-            '{' => self.open(Fence::Brace),
-            '}' => self.close(Fence::Brace),
-            '|' => self.push(Token::Bar),
-            '%' => self.push(Token::Percent),
-            // `\\frac`, as JSON or Python escape it; elsewhere a new line.
-            '\\' if self.matrices.is_empty() && rest.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                return Ok(after);
-            }
-            '\\' => {
-                self.row();
-                return Ok(row_spacing(rest));
-            }
-            '$' => self.push(Token::Text("$".to_owned())),
-            // Spaces, and the marks that begin and end a formula.
-            ',' | ';' | ':' | '!' | ' ' | '\n' | '(' | ')' | '[' | ']' | '&' | '#' | '_' | '"' | '\'' => {}
-            _ => return Err(Unread::Syntax),
-        }
-        Ok(rest)
-    }
-
-    fn begin<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let (name, rest) = argument(rest).ok_or(Unread::Syntax)?;
-        let brackets = match name.trim_end_matches('*') {
-            "matrix" | "pmatrix" | "bmatrix" | "Bmatrix" | "smallmatrix" | "array" => Brackets::Any,
-            "vmatrix" => Brackets::Bars,
-            "cases" | "aligned" | "align" | "gathered" | "split" => Brackets::Lines,
-            _ => return Err(Unread::Syntax),
-        };
-        self.matrices.push(brackets);
-        if brackets != Brackets::Lines {
-            self.push(Token::Matrix(brackets));
-        }
-        // The columns of an array: `{cc|c}`.
-        let columns =
-            argument(rest).filter(|(columns, _)| name == "array" && columns.bytes().all(|c| b"clr| ".contains(&c)));
-        Ok(columns.map_or(rest, |(_, rest)| rest))
-    }
-
-    fn end<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let (_, rest) = argument(rest).ok_or(Unread::Syntax)?;
-        match self.matrices.pop() {
-            Some(Brackets::Lines) => {}
-            Some(_) => self.push(Token::EndMatrix),
-            None => return Err(Unread::Syntax),
-        }
-        Ok(rest)
-    }
-
-    /// `\text{…}`: a separator, a number, a letter, or words.
-    fn text<'t>(&mut self, command: &str, rest: &'t str) -> Result<&'t str, Unread> {
-        let Some((inner, rest)) = argument(rest).filter(|_| command != "rm" && command != "bf") else {
-            return Ok(rest);
-        };
-        let inner = bounded(inner)?;
-        let plain: String = inner.chars().map(|c| if c == '~' { ' ' } else { c }).filter(|c| *c != '\\').collect();
-        let plain = plain.trim();
-        let mut words = plain.split_whitespace().peekable();
-        let first = words.peek().copied().unwrap_or("");
-        let joins = |word: &str| word.eq_ignore_ascii_case("and") || word.eq_ignore_ascii_case("or");
-        if joins(first.trim_matches(',')) {
-            self.join(first.trim_matches(','));
-            words.next();
-        }
-        let mut kept: Vec<&str> = words.collect();
-        let last = kept.pop_if(|word| joins(word));
-        self.words(command, &kept.join(" "))?;
-        if let Some(last) = last {
-            self.join(last);
-        }
-        Ok(rest)
-    }
-
-    fn join(&mut self, word: &str) {
-        self.push(if word.eq_ignore_ascii_case("or") { Token::Or } else { Token::And });
-    }
-
-    fn words(&mut self, command: &str, words: &str) -> Result<(), Unread> {
-        let name = matches!(command, "mathrm" | "mathbf" | "mathit" | "mathsf" | "operatorname");
-        let mut letters = words.chars();
-        match (letters.next(), letters.next()) {
-            (None, _) => {}
-            (Some(c), _) if c.is_ascii_digit() || c == '-' && words.len() > 1 => {
-                let mut rest = words;
-                while let Some(c) = rest.chars().next() {
-                    rest = self.step(rest, c)?;
-                }
-            }
-            (Some(c), None) if c.is_ascii_alphabetic() => self.push(Token::Letter(c.to_string())),
-            (Some(','), None) => self.push(Token::Comma),
-            (Some('%'), None) => self.push(Token::Percent),
-            _ => match plain_word(words).filter(|token| name || matches!(token, Token::Percent | Token::Degree)) {
-                Some(token) => self.push(token),
-                None => self.push(Token::Text(words.to_owned())),
-            },
-        }
-        Ok(())
-    }
-
-    fn blackboard<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let (inner, rest) = argument(rest).ok_or(Unread::Syntax)?;
-        match blackboard(inner) {
-            Some(set) => self.push(Token::Named(set)),
-            None => self.push(Token::Letter(bounded(inner)?.trim().to_owned())),
-        }
-        Ok(rest)
-    }
-
-    /// A name with a mark above it; above digits behind a decimal point, a period: `0.1\overline{6}`.
-    fn accent<'t>(&mut self, name: &str, rest: &'t str) -> Result<&'t str, Unread> {
-        let (inner, rest) = argument(rest).ok_or(Unread::Syntax)?;
-        let inner = bounded(inner)?.trim();
-        if inner.is_empty() || inner.contains(['\\', '{']) {
-            return Err(Unread::Syntax);
-        }
-        self.push(Token::Letter(format!("{name} {inner}")));
-        Ok(rest)
-    }
-
-    /// `\not=`, `\not\in`
-    fn not<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let rest = rest.trim_start();
-        if let Some(rest) = rest.strip_prefix('=') {
-            self.push(Token::Sign(Sign::Unequal));
-            return Ok(rest);
-        }
-        let rest = rest.strip_prefix("\\in").ok_or(Unread::Syntax)?;
-        self.push(Token::NotIn);
-        Ok(rest)
-    }
-
-    fn number<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let single = self.arguments.last().is_some_and(|(group, _)| *group == self.groups);
-        if single {
-            self.literal(&rest[..1], "", false)?;
-            return Ok(&rest[1..]);
-        }
-        let (point, comma) = match self.separators {
-            Separators::Point => ('.', ","),
-            Separators::Comma => (',', "."),
-        };
-        let (digits, after) = self.grouped(rest, comma);
-        let (decimals, after) = decimals(after, point);
-        if digits.len() + decimals.len() > MAX_DIGITS {
-            return Err(DIGITS);
-        }
-        if let Some((period, after)) = period(after).filter(|_| rest.len() > after.len() && !digits.is_empty()) {
-            return self.periodic(&digits, decimals, period).map(|()| after);
-        }
-        let (exponent, after) = exponent(after);
-        let pointed = !decimals.is_empty() || !exponent.is_empty();
-        self.literal(&format!("{digits}.{decimals}"), exponent, pointed)?;
-        Ok(after)
-    }
-
-    /// Digits with their groups of three joined: `1,234`, `1{,}234`, `1\,234`.
-    fn grouped<'t>(&self, rest: &'t str, comma: &str) -> (String, &'t str) {
-        let length = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (mut digits, mut after) = (rest[..length].to_owned(), &rest[length..]);
-        if !(1..=3).contains(&length) || digits.starts_with('0') {
-            return (digits, after);
-        }
-        let marks = ["{,}", ",\\!", "\\,", "\u{A0}", "\u{202F}", "\u{2009}", comma];
-        while let Some(group) = marks.iter().find_map(|mark| {
-            let free = *mark != comma || self.depth == 0;
-            let group = after.strip_prefix(mark)?;
-            // The space that `\!` takes back may be written out.
-            let group = if mark.ends_with('!') { group.trim_start() } else { group };
-            (free && leading_digits(group) == 3).then_some(group)
-        }) {
-            digits.push_str(&group[..3]);
-            after = &group[3..];
-        }
-        (digits, after)
-    }
-
-    fn literal(&mut self, digits: &str, exponent: &str, decimal_point: bool) -> Result<(), Unread> {
-        let exponent = (!exponent.is_empty()).then_some(exponent);
-        let value = decimal(digits, exponent, Separators::Point).ok_or(DIGITS)?;
-        self.push(Token::Number(Literal { value, decimal: decimal_point }));
-        Ok(())
-    }
-
-    /// `0.1\overline{6}` is 1/6: the digits to the period's end less those before it, over as many nines and zeroes.
-    fn periodic(&mut self, digits: &str, decimals: &str, period: &str) -> Result<(), Unread> {
-        let integer = |digits: String| BigInt::parse_bytes(digits.as_bytes(), 10).ok_or(DIGITS);
-        if decimals.len() + period.len() > MAX_DIGITS {
-            return Err(DIGITS);
-        }
-        let over = integer(format!("{digits}{decimals}{period}"))? - integer(format!("{digits}{decimals}"))?;
-        let nines = power_of_ten(period.len() as i64) - BigRational::from_integer(BigInt::from(1));
-        let value = BigRational::from_integer(over) / (nines * power_of_ten(decimals.len() as i64));
-        self.push(Token::Number(Literal { value, decimal: false }));
-        Ok(())
-    }
-}
-
-fn bounded(name: &str) -> Result<&str, Unread> {
-    if name.len() > MAX_NAME { Err(LONG) } else { Ok(name) }
-}
-
-/// `[2pt]` after a row's end.
-fn row_spacing(rest: &str) -> &str {
-    let spacing = rest.trim_start().strip_prefix('[').and_then(|inner| inner.split_once(']'));
-    let length =
-        |inner: &str| inner.len() <= 8 && (inner.ends_with("pt") || inner.ends_with("em") || inner.ends_with("ex"));
-    spacing.filter(|(inner, _)| length(inner)).map_or(rest, |(_, rest)| rest)
-}
-
-fn leading_digits(text: &str) -> usize {
-    text.bytes().take_while(u8::is_ascii_digit).count()
-}
-
-/// The decimals, if a point and a digit or a period follow.
-fn decimals(rest: &str, point: char) -> (&str, &str) {
-    let braced = if point == '.' { "{.}" } else { "{,}" };
-    let Some(after) = rest.strip_prefix(point).or_else(|| rest.strip_prefix(braced)) else { return ("", rest) };
-    let length = leading_digits(after);
-    if length == 0 && !after.starts_with("\\overline") {
-        return ("", rest);
-    }
-    after.split_at(length)
-}
-
-/// The digits of `\overline{…}`.
-fn period(rest: &str) -> Option<(&str, &str)> {
-    let (inner, rest) = argument(rest.strip_prefix("\\overline")?)?;
-    let digits = !inner.is_empty() && inner.len() <= MAX_DIGITS && leading_digits(inner) == inner.len();
-    digits.then_some((inner, rest))
-}
-
-/// `e23`, `E-7`, where no letter follows.
-fn exponent(rest: &str) -> (&str, &str) {
-    let Some(after) = rest.strip_prefix(['e', 'E']) else { return ("", rest) };
-    let sign = usize::from(after.starts_with(['+', '-']));
-    let length = sign + leading_digits(&after[sign..]);
-    let ends = length > sign && !after[length..].starts_with(|c: char| c.is_alphanumeric());
-    if ends { after.split_at(length) } else { ("", rest) }
-}
-
-/// A LaTeX argument, `{…}` with its braces balanced or one character, and what follows it.
-fn argument(rest: &str) -> Option<(&str, &str)> {
-    let rest = rest.trim_start();
-    let Some(inner) = rest.strip_prefix('{') else {
-        let length = match rest.strip_prefix('\\') {
-            Some(name) => 1 + name.bytes().take_while(u8::is_ascii_alphabetic).count().max(1),
-            None => rest.chars().next()?.len_utf8(),
-        };
-        return rest.split_at_checked(length);
-    };
-    let mut depth = 1;
-    for (at, c) in inner.bytes().enumerate() {
-        match c {
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some((&inner[..at], &inner[at + 1..]));
-        }
-    }
-    None
 }

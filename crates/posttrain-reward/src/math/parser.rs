@@ -9,8 +9,8 @@
 //! `sum` and below are in [`arithmetic`](crate::math::arithmetic) and [`primary`](crate::math::primary).
 
 use crate::Separators;
-use crate::math::arithmetic::quotient;
 use crate::math::lexer::tokens;
+use crate::math::operators::quotient;
 use crate::math::token::{Fence, Token, Unread};
 use crate::math::value::{Joint, Relation, Sign, Value};
 

@@ -2,16 +2,14 @@
 
 use num_bigint::BigInt;
 
-use crate::math::arithmetic::{negated, quotient, scalar};
 use crate::math::expression::{Constant, Expr, Function};
-use crate::math::parser::{MAX_MEMBERS, Parser};
-use crate::math::token::{Brackets, Fence, Token, Unread};
+use crate::math::operators::{negated, quotient, scalar};
+use crate::math::parser::Parser;
+use crate::math::token::{Fence, Token, Unread};
 use crate::math::value::{Amount, Value};
 
 /// Letters that are functions where a bracket follows; others are factors.
 const FUNCTION_LETTERS: [&str; 6] = ["f", "g", "h", "F", "G", "H"];
-/// The largest matrix whose determinant is taken.
-const MAX_DETERMINANT: usize = 4;
 /// The largest degree of a root that is one; others are powers.
 const MAX_DEGREE: u32 = 1000;
 
@@ -164,64 +162,21 @@ impl Parser<'_> {
     /// A bracket, or a product up to the next sign or function: `\sin 2x \cos y` is `(sin 2x)(cos y)`.
     fn function_argument(&mut self) -> Result<Expr, Unread> {
         if let Some(Token::Open(Fence::Round | Fence::Square | Fence::Group)) = self.peek() {
-            return scalar(self.primary()?);
+            return in_radians(self.primary()?);
         }
         let negative = self.eat(&Token::Minus);
-        let mut product = scalar(self.power()?)?;
+        let mut product = in_radians(self.power()?)?;
         while let Some(Token::Number(_) | Token::Letter(_) | Token::Frac | Token::Sqrt | Token::Pi) = self.peek() {
-            product = Expr::product(product, scalar(self.power()?)?);
+            product = Expr::product(product, in_radians(self.power()?)?);
         }
         Ok(if negative { product.negated() } else { product })
     }
-
-    fn matrix(&mut self, brackets: Brackets) -> Result<Value, Unread> {
-        let (mut rows, mut row, mut count) = (Vec::new(), Vec::new(), 0);
-        loop {
-            match self.peek() {
-                Some(Token::EndMatrix | Token::Row) if row.is_empty() => {}
-                _ => row.push(self.sum()?),
-            }
-            count += 1;
-            match self.next() {
-                Some(Token::Cell) => {}
-                Some(Token::Row) => rows.push(std::mem::take(&mut row)),
-                Some(Token::EndMatrix) => break,
-                _ => return Err(Unread::Syntax),
-            }
-            if count > MAX_MEMBERS {
-                return Err(Unread::Bound("a matrix has too many cells"));
-            }
-        }
-        rows.extend((!row.is_empty()).then_some(row));
-        let even = rows.iter().all(|row: &Vec<Value>| row.len() == rows[0].len());
-        match brackets {
-            _ if rows.is_empty() || !even => Err(Unread::Syntax),
-            Brackets::Bars => determinant(rows),
-            _ => Ok(Value::Matrix(rows)),
-        }
-    }
 }
 
-fn determinant(rows: Vec<Vec<Value>>) -> Result<Value, Unread> {
-    let size = rows.len();
-    if rows[0].len() != size || size > MAX_DETERMINANT {
-        return Err(Unread::Syntax);
-    }
-    let row = |row: Vec<Value>| row.into_iter().map(scalar).collect::<Result<Vec<_>, _>>();
-    let cells = rows.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
-    Ok(Value::of(expanded(&cells, 0, &(0..size).collect::<Vec<_>>())))
-}
-
-/// Laplace's expansion along the row, over the columns that are left.
-fn expanded(cells: &[Vec<Expr>], row: usize, columns: &[usize]) -> Expr {
-    if row == cells.len() {
-        return Expr::integer(1);
-    }
-    let mut sum = Expr::integer(0);
-    for (place, &column) in columns.iter().enumerate() {
-        let rest: Vec<usize> = columns.iter().copied().filter(|&other| other != column).collect();
-        let term = Expr::product(cells[row][column].clone(), expanded(cells, row + 1, &rest));
-        sum = Expr::sum(sum, if place % 2 == 0 { term } else { term.negated() });
-    }
-    sum
+/// An argument; an angle in degrees as the number that it is.
+fn in_radians(argument: Value) -> Result<Expr, Unread> {
+    let degrees = matches!(&argument, Value::Amount(amount) if amount.unit == "°");
+    let argument = scalar(argument)?;
+    let degree = || Expr::quotient(Expr::Constant(Constant::Pi), Expr::integer(180));
+    Ok(if degrees { Expr::product(argument, degree()) } else { argument })
 }

@@ -91,8 +91,12 @@ impl Rules {
         same_number(reference, response)
     }
 
-    /// Whether the two are at most half a unit of the last decimal apart and have three digits in common.
+    /// Whether the two are at most half a unit of the last decimal apart and have three digits in common. Nothing is rounded
+    /// to a whole number: 17 is not 17.0000004.
     fn is_close(&self, reference: &Expr, response: &Expr) -> bool {
+        if reference.as_integer().or(response.as_integer()).is_some() {
+            return false;
+        }
         let Some(apart) = distance(reference, response) else { return false };
         let half = power_of_ten(-i64::from(self.decimals)) / BigInt::from(2);
         let relative = BigRational::new(RELATIVE.0.into(), RELATIVE.1.into());
@@ -101,6 +105,9 @@ impl Rules {
     }
 
     fn same_relation(&self, reference: &Relation, response: &Relation) -> Sameness {
+        if is_solved(reference) && !is_solved(response) {
+            return Sameness::Different;
+        }
         if !reference.equates() || !response.equates() {
             return same_chain(reference, response);
         }
@@ -248,8 +255,22 @@ fn is_range(value: &Value) -> bool {
     value.is_set() || matches!(value, Value::Tuple(ends) if ends.len() == 2)
 }
 
+/// Whether every side is a name or has no variable: `x = 5`, `1 < x`, but not `2x = 10`, which may be the question.
+fn is_solved(relation: &Relation) -> bool {
+    let constant = |side: &Value| side.expr().is_none_or(|expr| !expr.has_symbols());
+    relation.sides.iter().all(|side| is_name(side) || constant(side))
+}
+
+/// Inequalities that hold together or by turns: `x > 1 and x < 3`.
+fn is_split(value: &Value) -> bool {
+    let solved =
+        |member: &Value| matches!(member, Value::Relation(relation) if !relation.equates() && is_solved(relation));
+    matches!(value, Value::Set(members, _) if members.iter().all(solved))
+}
+
 fn by_solutions(reference: &Value, response: &Value) -> Sameness {
-    let sets = solutions(reference).zip(RealSet::of(response));
+    let got = RealSet::of(response).or_else(|| solutions(response).filter(|_| is_split(response)));
+    let sets = solutions(reference).zip(got);
     Sameness::of(sets.is_some_and(|(wanted, got)| wanted.is_same(&got)))
 }
 

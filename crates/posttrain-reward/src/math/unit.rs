@@ -1,5 +1,7 @@
 //! Units, so that `5 cm` is not `5 m`.
 
+use crate::quantity::is_scale_like;
+
 /// Symbols, each with its names in the singular.
 const UNITS: [(&str, &[&str]); 44] = [
     ("mm", &["mm", "millimeter", "millimetre"]),
@@ -48,9 +50,40 @@ const UNITS: [(&str, &[&str]); 44] = [
     ("€", &["euro", "EUR", "€"]),
 ];
 
-/// Whether both are known units, and different ones. A word that is no unit (`apples`) contradicts nothing.
+/// Words behind a number that multiply it, and by what.
+const SCALES: [(&str, u64); 6] = [
+    ("dozen", 12),
+    ("hundred", 100),
+    ("thousand", 1000),
+    ("million", 1_000_000),
+    ("billion", 1_000_000_000),
+    ("trillion", 1_000_000_000_000),
+];
+/// Words behind a number after which it is no answer, or another one: `5 is wrong`, `5 at most`.
+const STATEMENTS: [&str; 8] = ["not", "never", "wrong", "false", "incorrect", "least", "most", "than"];
+/// What a number's base is written as.
+const BASE: &str = "base ";
+
+/// Whether both are known units, and different ones. A word that is no unit (`apples`) contradicts nothing; another base
+/// contradicts, as does a word that may multiply by a factor that is not settled (`5 k`).
 pub(crate) fn contradict(left: &str, right: &str) -> bool {
-    canonical(left).zip(canonical(right)).is_some_and(|(left, right)| left != right)
+    let bases = left.starts_with(BASE) && right.starts_with(BASE);
+    let scales = is_scale_like(left) || is_scale_like(right);
+    let known = || canonical(left).zip(canonical(right)).is_some_and(|(left, right)| left != right);
+    if bases || scales { left != right } else { known() }
+}
+
+/// What a unit multiplies its number by, and what is left of it: `million dollars`.
+pub(crate) fn scale(unit: &str) -> Option<(u64, &str)> {
+    let unit = unit.trim();
+    let (word, rest) = unit.split_once(char::is_whitespace).unwrap_or((unit, ""));
+    let factor = SCALES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name))?.1;
+    Some((factor, rest.trim()))
+}
+
+/// Whether words behind a number say something about it, rather than what it counts.
+pub(crate) fn is_statement(unit: &str) -> bool {
+    unit.split(|c: char| !c.is_alphabetic()).any(|word| STATEMENTS.iter().any(|known| word.eq_ignore_ascii_case(known)))
 }
 
 /// Whether both are known units, and the same.

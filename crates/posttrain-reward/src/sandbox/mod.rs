@@ -1,6 +1,7 @@
 //! Runs programs that nobody trusts, as far from the rest of the machine as the machine allows.
 
 mod folder;
+mod overdue;
 mod probe;
 mod run;
 
@@ -11,8 +12,9 @@ use tokio::process::Command;
 use crate::{Isolation, ResourceLimits};
 pub(crate) use folder::InputFile;
 use folder::RunFolder;
+pub(crate) use overdue::{Overdue, look};
 pub(crate) use probe::probe;
-pub(crate) use run::{Ended, Ending, Job};
+pub(crate) use run::{Ended, Ending, Job, Running};
 
 /// The script that a program is started by.
 const ENTER: &str = include_str!("enter.sh");
@@ -50,6 +52,8 @@ struct Way {
     limits: bool,
 }
 
+/// How long a program outlives its limit where nobody ends it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The user and group id of `nobody`.
 const NOBODY: u32 = 65_534;
 
@@ -76,8 +80,9 @@ impl Sandbox {
         let mode = if self.way.namespaces { "namespaces" } else { "plain" };
         let mut words: Vec<String> = Vec::new();
         if self.way.limits {
-            // Ends it also where this process is gone. A second more, so that this process is the first to know.
-            let seconds = (self.rules.time_limit + Duration::from_secs(1)).as_secs_f64().to_string();
+            // Ends it also where this process is gone. With time to spare: this process is to be the first to know, since
+            // an end by this signal looks like the program's own.
+            let seconds = (self.rules.time_limit + PATIENCE).as_secs_f64().to_string();
             words.extend(["timeout", "--foreground", "--signal=KILL", &seconds].map(str::to_owned));
         }
         if self.way.nobody {

@@ -2,15 +2,17 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
+use rustix::process::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
-use super::Sandbox;
 use super::folder::{InputFile, RunFolder};
+use super::{Overdue, Sandbox, look};
 use crate::ProgramFailure;
 use crate::process::{Process, read_all};
 
@@ -37,8 +39,10 @@ pub(crate) enum Ending {
     Exited(i32),
     /// By this signal: the kernel's (memory, processor time, file size) or its own.
     Signalled(i32),
-    /// At the limit of time by the clock.
+    /// At the limit of time by the clock, which it slept or computed through.
     OutOfTime,
+    /// At the limit of time by the clock, kept waiting by the machine: what it would have done is not known.
+    KeptWaiting,
     /// At the limit of standard output.
     TooMuchOutput,
 }
@@ -61,6 +65,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The process that all others of the program descend from.
+    pub(crate) fn root(&self) -> Option<Pid> {
+        self.process.id()
+    }
+
     /// Waits for the program's end, without a limit.
     pub(crate) async fn ended(&mut self) -> io::Result<()> {
         self.process.wait().await.map(|_| ())
@@ -80,17 +89,31 @@ impl Sandbox {
         let input = std::mem::take(&mut job.stdin);
         let (Running { folder, mut process }, stdin, stdout) = self.start(job).await?;
         let feeding = tokio::spawn(feed(stdin, input));
-        let ended = timeout(self.rules.time_limit, follow(&mut process, stdout, self.rules.stdout_bytes)).await;
+        let ended = self.follow(&mut process, stdout).await;
         feeding.abort();
-        let (ending, stdout) = ended.unwrap_or(Ok((Ending::OutOfTime, Vec::new()))).map_err(io_failure)?;
+        let (ending, stdout) = ended.map_err(io_failure)?;
         let stderr = process.stderr().await;
         let report = folder.report(self.rules.box_bytes).map_err(io_failure)?;
         // At a limit it is the limit that counts, also where that came early.
-        let stopped = matches!(ending, Ending::OutOfTime | Ending::TooMuchOutput);
+        let stopped = matches!(ending, Ending::OutOfTime | Ending::KeptWaiting | Ending::TooMuchOutput);
         if !report.begun && !stopped {
             return Err(ProgramFailure::Sandbox { reason: stderr });
         }
         Ok(Ended { ending, stdout, stderr, output: report.output })
+    }
+
+    /// Follows a program to its end or its limits.
+    async fn follow(&self, process: &mut Process, stdout: ChildStdout) -> io::Result<(Ending, Vec<u8>)> {
+        let root = process.id();
+        let mut work = pin!(follow(process, stdout, self.rules.stdout_bytes));
+        if let Ok(ended) = timeout(self.rules.time_limit, work.as_mut()).await {
+            return ended;
+        }
+        match look(root.into_iter().collect(), self.rules.limits.cpu_seconds, work).await {
+            Overdue::Ended(ended) => ended,
+            Overdue::AtFault => Ok((Ending::OutOfTime, Vec::new())),
+            Overdue::KeptWaiting => Ok((Ending::KeptWaiting, Vec::new())),
+        }
     }
 
     /// Starts `job`, whose standard input is left to the caller.
