@@ -21,7 +21,10 @@ pub fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
 
 fn interrupt() {
     let flags = FLAGS.lock().unwrap_or_else(PoisonError::into_inner);
-    let again = flags.iter().fold(false, |again, flag| flag.swap(true, Ordering::Relaxed) || again);
+    let mut again = false;
+    for flag in flags.iter() {
+        again |= flag.swap(true, Ordering::Relaxed);
+    }
     if again {
         std::process::exit(130);
     }

@@ -51,7 +51,7 @@ pub use error::ExperimentError;
 pub use experiment::{Experiment, Progress};
 pub use folder::write_report;
 pub use local_model::{HiddenStates, LocalLabels};
-pub use parallel::{ArmEnd, Parallel, Slot};
+pub use parallel::{ArmEnd, Lines, Parallel, Slot};
 pub use report::{
     Accuracy, AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead, JudgeReport,
     Machine, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts,

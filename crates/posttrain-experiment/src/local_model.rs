@@ -18,7 +18,7 @@ const PASS: usize = 2048;
 /// and an uncalibrated one cost one pass.
 pub struct LocalLabels<'m> {
     policy: Policy<'m>,
-    known: RefCell<HashMap<(Vec<i64>, Vec<i64>), Likelihood>>,
+    known: RefCell<HashMap<Text, Likelihood>>,
 }
 
 /// A base model, without any adapter, whose last hidden states, averaged over a text's tokens, are the text's vector.
@@ -26,6 +26,9 @@ pub struct HiddenStates<'m> {
     policy: Policy<'m>,
     name: String,
 }
+
+/// A prompt's tokens and a continuation's.
+type Text = (Vec<i64>, Vec<i64>);
 
 /// A prompt's tokens with those of each continuation.
 type Tokens = (Vec<i64>, Vec<Vec<i64>>);
@@ -57,7 +60,7 @@ impl<'m> LocalLabels<'m> {
     /// Scores what is not known yet, the prompts' common beginning computed once a pass.
     fn learn(&self, queries: &[Tokens]) -> Result<(), TrainError> {
         let mut known = self.known.borrow_mut();
-        let mut fresh: Vec<(Vec<i64>, Vec<i64>)> = Vec::new();
+        let mut fresh: Vec<Text> = Vec::new();
         for (prompt, continuations) in queries {
             let pairs = continuations.iter().map(|continuation| (prompt.clone(), continuation.clone()));
             fresh.extend(pairs.filter(|pair| !known.contains_key(pair)));
@@ -75,7 +78,7 @@ impl<'m> LocalLabels<'m> {
     }
 
     /// One pass over texts whose first `shared` tokens are the same.
-    fn pass(&self, pairs: &[(Vec<i64>, Vec<i64>)], shared: usize) -> Result<Vec<Likelihood>, TrainError> {
+    fn pass(&self, pairs: &[Text], shared: usize) -> Result<Vec<Likelihood>, TrainError> {
         let _guard = tch::no_grad_guard();
         let model = self.policy.model;
         // Neighbours with the same prompt and labels of one token each stand in one text: only its end is looked at.
@@ -204,9 +207,9 @@ fn message(said: &Said) -> Message {
 
 /// How many first tokens all prompts share, at least one token of each left for itself, and at least one shared: texts that
 /// have none in common are scored one a pass.
-fn shared_prefix(pairs: &[(Vec<i64>, Vec<i64>)]) -> usize {
+fn shared_prefix(pairs: &[Text]) -> usize {
     let Some((first, _)) = pairs.first() else { return 0 };
-    let common = |(prompt, _): &(Vec<i64>, Vec<i64>)| {
+    let common = |(prompt, _): &Text| {
         let same = first.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         same.min(prompt.len() - 1)
     };
@@ -214,7 +217,7 @@ fn shared_prefix(pairs: &[(Vec<i64>, Vec<i64>)]) -> usize {
 }
 
 /// How many of the texts go into one pass.
-fn pass_length(pairs: &[(Vec<i64>, Vec<i64>)], shared: usize) -> usize {
+fn pass_length(pairs: &[Text], shared: usize) -> usize {
     if shared == 0 {
         return 1;
     }

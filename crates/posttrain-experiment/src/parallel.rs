@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Sees what arms print: the arm's name and a line.
+pub type Lines = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// How arms are run side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parallel {
@@ -81,7 +84,7 @@ impl Parallel {
         arms: &[Arm],
         command: &dyn Fn(&Arm, &Slot) -> Command,
         stop: &AtomicBool,
-        line: Arc<dyn Fn(&str, &str) + Send + Sync>,
+        line: Lines,
     ) -> Result<Vec<ArmEnd>, ExperimentError> {
         let mut waiting: VecDeque<(&Arm, usize)> = order(arms).into_iter().map(|arm| (arm, 0)).collect();
         let mut free: VecDeque<Slot> = self.slots().into();
@@ -143,7 +146,7 @@ impl<'a> Running<'a> {
         starts: usize,
         slot: Slot,
         command: &dyn Fn(&Arm, &Slot) -> Command,
-        line: &Arc<dyn Fn(&str, &str) + Send + Sync>,
+        line: &Lines,
     ) -> Result<Self, ExperimentError> {
         let mut command = command(arm, &slot);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -168,7 +171,7 @@ impl<'a> Running<'a> {
     }
 }
 
-fn forward(stream: Box<dyn Read + Send>, arm: String, line: Arc<dyn Fn(&str, &str) + Send + Sync>) -> JoinHandle<()> {
+fn forward(stream: Box<dyn Read + Send>, arm: String, line: Lines) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             line(&arm, String::from_utf8_lossy(&bytes).trim_end());

@@ -186,6 +186,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::needless_range_loop, reason = "the places are those of two tables")]
     fn products_over_panels_are_those_of_matrices() {
         for (width, first) in [(1, 0), (16, 4), (23, 8), (64, 0)] {
             let (keys, queries) = (numbers(20, width, 1), numbers(LANES, width, 2));

@@ -176,7 +176,7 @@ proptest! {
     #[test]
     fn the_order_of_completions_changes_nothing(heads in heads(), text in text(), seed in 0i64..1000) {
         let case = Case::new(heads, vec![text.clone()], seed);
-        let (mut rows, mut end): (Vec<_>, _) = ((0..text.prompt as i64).collect(), positions(&[text.clone()]).len());
+        let (mut rows, mut end): (Vec<_>, _) = ((0..text.prompt as i64).collect(), positions(std::slice::from_ref(&text)).len());
         for &tokens in text.completions.iter().rev() {
             rows.extend((end - tokens) as i64..end as i64);
             end -= tokens;

@@ -134,6 +134,7 @@ mod tree {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::future::pending;
     use std::os::unix::process::CommandExt;
