@@ -1,10 +1,15 @@
 //! One model for all domains, or a specialist for each and a router in front: what the experiment found, and whether it
 //! means anything.
 //!
+//! [`Experiment`] trains a specialist a domain and a generalist on one base, under the same hyperparameters and on the same
+//! examples ([`plan`] refuses anything else), tests all of them on every domain, measures routers, and puts every test
+//! question to the specialist that the router chooses. Each part is kept in the run's folder and not done twice;
+//! [`Parallel`] runs arms as processes side by side; [`assemble`] makes the report of whatever is there.
+//!
 //! [`Report`] is `report.json` as a type, and [`Report::to_html`] the page that a person reads: one file with no script,
 //! nothing from the network, and every foreign word escaped. [`head_to_head`] compares two sides question by question
 //! (a paired bootstrap and McNemar's exact test), [`Dynamics`] says how steadily a model learnt, [`findings`] asks of a run
-//! what was found before. None of it links libtorch.
+//! what was found before.
 //!
 //! ```
 //! use posttrain_experiment::{Report, head_to_head};

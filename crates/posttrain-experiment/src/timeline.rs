@@ -4,6 +4,7 @@ use crate::answers::{TestAnswers, read_json};
 use crate::experiment::TrainedOn;
 use crate::{Arm, ExperimentError, TimelinePhase, TimelineSpan};
 use posttrain_train::{RunState, read_metrics};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The arms' phases one after the other, or in as many rows as arms ran at a time: each begins where the first row is free.
@@ -11,9 +12,15 @@ use std::path::Path;
 pub(crate) fn timeline(folder: &Path, arms: &[Arm]) -> Result<Vec<TimelineSpan>, ExperimentError> {
     let mut spans = Vec::new();
     let mut rows: Vec<f64> = Vec::new();
-    for arm in order(arms) {
-        let run = folder.join(&arm.name);
-        let at_a_time = read_json::<TrainedOn>(&run.join("machine.json"))?.map_or(1, |on| on.at_a_time.max(1));
+    let mut on_record = BTreeMap::new();
+    for arm in arms {
+        let trained = read_json::<TrainedOn>(&folder.join(&arm.name).join("machine.json"))?;
+        on_record.insert(arm.name.as_str(), trained.map_or(1, |on| on.at_a_time.max(1)));
+    }
+    // One process takes the arms as they come; several begin with the longest.
+    let side_by_side = on_record.values().any(|at_a_time| *at_a_time > 1);
+    for arm in if side_by_side { order(arms) } else { arms.iter().collect() } {
+        let (run, at_a_time) = (folder.join(&arm.name), on_record[arm.name.as_str()]);
         rows.resize(rows.len().max(at_a_time), 0.0);
         let mut start = rows.iter().copied().fold(f64::INFINITY, f64::min);
         let row = rows.iter().position(|end| *end == start).unwrap_or(0);
