@@ -101,6 +101,23 @@ fn a_seed_of_its_own_gives_an_outcome_of_its_own() {
 }
 
 #[test]
+fn the_configurations_of_the_examples_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/configs");
+    for name in ["demo", "full-cpu", "ramp"] {
+        let config = posttrain_experiment::ExperimentConfig::read(&folder.join(format!("{name}.toml"))).unwrap();
+        let config = config.resolved();
+        config.validate().unwrap();
+        config.reward.build().unwrap();
+        // What is kept in a run's folder is read again by the report.
+        let kept: posttrain_experiment::ExperimentConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(kept, config, "{name}");
+        if name != "ramp" {
+            assert_eq!(plan(&config).unwrap().1.len(), 4, "{name}");
+        }
+    }
+}
+
+#[test]
 fn another_configuration_and_an_unknown_arm_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::new();
@@ -161,7 +178,7 @@ fn a_run_that_dies_at_any_moment_ends_in_the_same_report() {
 fn worker() {
     let Ok(folder) = std::env::var("PT_FOLDER") else { return };
     let (folder, arm) = (Path::new(&folder), std::env::var("PT_ARM").unwrap());
-    if std::env::var("PT_DIE").is_ok_and(|dying| dying == arm) && !folder.join("died").is_file() {
+    if std::env::var("PT_DIE").is_ok_and(|dying| !dying.is_empty() && dying == arm) && !folder.join("died").is_file() {
         let _ = std::fs::write(folder.join("died"), "");
         std::process::abort();
     }
