@@ -45,7 +45,7 @@ pub struct Trial {
     pub l2: f64,
     /// The temperature that suits the validation set best.
     pub temperature: f64,
-    /// The mean of `−ln p(truth)` on the validation set under it, nats.
+    /// The mean of `−ln p(truth)` on the validation set under it, nats, with one truth in `n + 2` in doubt (Platt, 1999).
     pub validation_nll: f64,
     /// The share of the validation set that is right.
     pub validation_accuracy: f64,

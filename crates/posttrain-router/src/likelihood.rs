@@ -72,7 +72,8 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
         self.temperature
     }
 
-    /// Sets the temperature to the one under which the validation set is most probable, and returns it. Decisions stay as
+    /// Sets the temperature to the one under which the validation set is most probable, one truth in `n + 2` taken to be in
+    /// doubt (Platt, 1999), and returns it. Decisions stay as
     /// they are; only their probabilities change.
     ///
     /// # Errors

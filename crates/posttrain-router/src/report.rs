@@ -118,7 +118,7 @@ impl RouterReport {
             confusion,
             ece: expected_calibration_error(&reliability),
             reliability,
-            nll: decisions.iter().zip(truth).map(cost).sum::<f64>() / n as f64,
+            nll: decisions.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost) / n as f64,
             seconds_per_question: decisions.iter().map(|decision| decision.seconds).sum::<f64>() / n as f64,
             decisions: routed(test, decisions),
         }

@@ -1,16 +1,21 @@
 //! The temperature that makes probabilities honest.
 
-use crate::distribution::softmax;
+use crate::distribution::log_softmax;
 
 /// The least and the largest temperature that are tried.
 const RANGE: (f64, f64) = (0.01, 100.0);
-/// A probability of 0 would cost infinitely much.
-const LEAST: f64 = 1e-12;
 
-/// The mean of `−ln p(truth)`, nats.
+/// The mean of `−ln p(truth)` of finite scores, nats, where one truth in `n + 2` is taken for one of the other labels (Laplace's rule, as in
+/// Platt, 1999): from `n` rows that are all right does not follow that all are, and no temperature is the best without end.
 pub(crate) fn nll(scores: &[Vec<f64>], truth: &[usize], temperature: f64) -> f64 {
-    let cost = |(scores, &label): (&Vec<f64>, &usize)| -softmax(scores, temperature)[label].max(LEAST).ln();
-    scores.iter().zip(truth).map(cost).sum::<f64>() / scores.len().max(1) as f64
+    let doubt = 1.0 / (scores.len() as f64 + 2.0);
+    let cost = |(scores, &truth): (&Vec<f64>, &usize)| {
+        let others = (scores.len() - 1).max(1) as f64;
+        let share = |label: usize| if label == truth { 1.0 - doubt } else { doubt / others };
+        let scaled: Vec<f64> = scores.iter().map(|score| score / temperature).collect();
+        log_softmax(&scaled).into_iter().enumerate().fold(0.0, |sum, (label, log)| sum - share(label) * log)
+    };
+    scores.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost) / scores.len().max(1) as f64
 }
 
 /// The temperature of the least [`nll`] (Guo et al., 2017), by golden-section search over its logarithm; the likelihood is
@@ -44,10 +49,17 @@ mod tests {
 
     #[test]
     fn the_temperature_is_that_of_the_odds() {
-        // Right three times of four with scores 4 apart: p = 3/4 where 4/T = ln 3.
+        // Right three times of four with scores 4 apart, one in six in doubt: p = (3·5/6 + 1/6) / 4 = 2/3 where 4/T = ln 2.
         let scores = vec![vec![4.0, 0.0]; 4];
         let temperature = fit_temperature(&scores, &[0, 0, 0, 1]);
-        assert!((temperature - 4.0 / 3f64.ln()).abs() < 1e-4, "{temperature}");
+        assert!((temperature - 4.0 / 2f64.ln()).abs() < 1e-4, "{temperature}");
+    }
+
+    #[test]
+    fn what_is_always_right_is_as_sure_as_their_number_allows() {
+        // p = 1 − 1/(8 + 2) where 4/T = ln 9.
+        let temperature = fit_temperature(&vec![vec![4.0, 0.0]; 8], &[0; 8]);
+        assert!((temperature - 4.0 / 9f64.ln()).abs() < 1e-4, "{temperature}");
     }
 
     #[test]
