@@ -9,10 +9,12 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+mod hollow;
 mod memory;
 mod policy;
 mod questions;
 
+pub use hollow::HollowModel;
 pub use memory::measure_peak;
 pub use policy::{RANK, Rollout, TrainedPolicy};
 pub use questions::{BenchModel, questions};

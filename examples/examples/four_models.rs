@@ -15,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use examples::{log_to_stderr, stop_on_interrupt};
 use posttrain::experiment::{
-    ArmEnd, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds, write_report,
+    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds, write_report,
 };
 use posttrain::train::{Console, LoadedModel};
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ struct Args {
     /// The folder of the same experiment under another seed, for the report; may be given several times.
     #[arg(long, value_name = "DIR")]
     also: Vec<PathBuf>,
-    /// Check configuration and data, and say what would be done, without loading the model.
+    /// Everything but the weights: check configuration, data, prompts, memory, reward and servers, and say what would be done.
     #[arg(long)]
     dry_run: bool,
     /// The cores of this process; set by --parallel.
@@ -151,27 +151,11 @@ fn keep_to(cores: &[usize]) -> Result<()> {
     Ok(())
 }
 
+/// Says what would be done; fails where something would stop it.
 fn dry_run(config: &ExperimentConfig) -> Result<()> {
-    let config = config.clone().resolved();
-    let (splits, arms) = plan(&config)?;
-    config.reward.build()?;
-    println!(
-        "{} training, {} validation and {} test questions of {}",
-        splits.train.len(),
-        splits.validation.len(),
-        splits.test.len(),
-        splits.domains().join(", ")
-    );
-    for arm in &arms {
-        let (steps, prompts, group) = (arm.rl.steps, arm.rl.prompts, arm.rl.group_size);
-        println!(
-            "{}: {steps} steps of {prompts} prompts x {group} completions, on {}",
-            arm.name,
-            arm.domains.join(", ")
-        );
-    }
-    let routers: Vec<&str> = config.routing.routers.iter().map(|router| router.name()).collect();
-    println!("routers: {}; `{}` stands before the specialists", routers.join(", "), config.routing.used);
+    let run = DryRun::of(config)?;
+    print!("{run}");
+    ensure!(run.problems.is_empty(), "{} of these would stop the run", run.problems.len());
     Ok(())
 }
 

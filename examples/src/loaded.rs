@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use posttrain::model::{ComputeKind, DeviceChoice, Quantise};
 use posttrain::train::{LoadedModel, ModelSource};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// Which model, where, in what kind.
@@ -57,5 +58,7 @@ impl ModelArgs {
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,posttrain_model=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_target(false).with_ansi(colours).init();
 }

@@ -78,6 +78,7 @@ fn collect(path: &Path, config: &ReadConfig, collector: &mut Collector) -> Resul
         Some("jsonl") => jsonl::collect(path, &config.columns, config.limits.row_bytes, collector),
         #[cfg(feature = "parquet")]
         Some("parquet") => crate::parquet_file::collect(path, &config.columns, config.limits.row_bytes, collector),
+        None if !path.exists() => Err(DataError::io("open", path, std::io::ErrorKind::NotFound.into())),
         _ => Err(DataError::Format { path: path.to_owned(), expected: FORMATS }),
     }
 }

@@ -194,6 +194,8 @@ fn files_that_are_missing_empty_or_of_another_format_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = read(folder.path().join("missing.jsonl"), &ReadConfig::default()).unwrap_err().to_string();
     assert!(missing.starts_with("cannot open ") && missing.contains("missing.jsonl"), "{missing}");
+    let nothing = read(folder.path().join("folder"), &ReadConfig::default()).unwrap_err().to_string();
+    assert!(nothing.starts_with("cannot open ") && nothing.contains("folder"), "{nothing}");
     let empty = read(file(&folder, "\n"), &ReadConfig::default()).unwrap_err().to_string();
     assert!(empty.ends_with("data.jsonl: expected at least one row, got none"), "{empty}");
     let other = read(folder.path().join("data.csv"), &ReadConfig::default()).unwrap_err().to_string();

@@ -19,6 +19,19 @@ pub struct HubConfig {
     pub retries: usize,
     /// The user's token.
     pub token: Option<SecretString>,
+    /// Which of a model's files are brought.
+    pub files: Files,
+}
+
+/// Which of a model's files are brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Files {
+    /// All that a model is loaded from.
+    #[default]
+    All,
+    /// Configuration, tokenizer and chat template: what a run is planned by. The branch is not recorded in the cache then,
+    /// since it leads only to commits that are whole.
+    BesideWeights,
 }
 
 impl HubConfig {
@@ -30,7 +43,7 @@ impl HubConfig {
     /// ```
     pub fn new(cache: PathBuf) -> Self {
         let endpoint = "https://huggingface.co".into();
-        Self { endpoint, cache, offline: false, parallel: 4, retries: 3, token: None }
+        Self { endpoint, cache, offline: false, parallel: 4, retries: 3, token: None, files: Files::All }
     }
 
     /// From the variables that `huggingface_hub` reads: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME` (by default

@@ -3,7 +3,7 @@
 use crate::listing::{self, Listed};
 use crate::progress::OfFile;
 use crate::verify::{has_size, verify};
-use crate::{HubConfig, HubError, HubModel, Progress};
+use crate::{Files, HubConfig, HubError, HubModel, Progress};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use secrecy::ExposeSecret;
@@ -30,11 +30,12 @@ pub fn fetch(model: &HubModel, config: &HubConfig, progress: &dyn Progress) -> R
     let root = std::fs::canonicalize(&config.cache).map_err(io(&config.cache))?;
     let cache = Cache::new(root);
     if config.offline {
-        return cached(model, &cache);
+        return cached(model, &cache, config.files);
     }
     let api = api(model, config, &cache)?;
     let (commit, files) = listing::parse(model, &list(model, &api)?)?;
-    let files = listing::wanted(model, files)?;
+    let mut files = listing::wanted(model, files)?;
+    files.retain(|file| config.files == Files::All || !file.is_weights());
     let pinned = repo(model, &commit);
     let at_commit = cache.repo(pinned.clone());
     at_commit.create_ref(&commit).map_err(io(cache.path()))?;
@@ -45,7 +46,9 @@ pub fn fetch(model: &HubModel, config: &HubConfig, progress: &dyn Progress) -> R
     let downloads = Downloads { model, api: &api, pinned: &pinned, commit: &commit, progress };
     downloads.run(missing, config.parallel.max(1))?;
     // Last, so that a revision never leads to a commit whose files are not all there.
-    cache.repo(repo(model, &model.revision)).create_ref(&commit).map_err(io(cache.path()))?;
+    if config.files == Files::All {
+        cache.repo(repo(model, &model.revision)).create_ref(&commit).map_err(io(cache.path()))?;
+    }
     Ok(Fetched { folder: at_commit.pointer_path(&commit), commit, fetched_bytes: bytes })
 }
 
@@ -142,7 +145,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The model as the cache has it.
-fn cached(model: &HubModel, cache: &Cache) -> Result<Fetched, HubError> {
+fn cached(model: &HubModel, cache: &Cache, files: Files) -> Result<Fetched, HubError> {
     let missing =
         |missing: String| HubError::Offline { model: model.to_string(), missing, cache: cache.path().clone() };
     let commit = commit_of(model, cache).ok_or_else(|| missing(format!("revision {}", model.revision)))?;
@@ -152,7 +155,7 @@ fn cached(model: &HubModel, cache: &Cache) -> Result<Fetched, HubError> {
         return Err(missing("config.json".into()));
     }
     let shards = shards(&folder).unwrap_or_else(|| vec!["model.safetensors".into()]);
-    if let Some(shard) = shards.into_iter().find(|shard| !has(shard)) {
+    if let Some(shard) = shards.into_iter().find(|shard| files == Files::All && !has(shard)) {
         return Err(missing(shard));
     }
     Ok(Fetched { folder, commit, fetched_bytes: 0 })

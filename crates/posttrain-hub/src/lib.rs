@@ -24,7 +24,7 @@ mod model;
 mod progress;
 mod verify;
 
-pub use config::HubConfig;
+pub use config::{Files, HubConfig};
 pub use download::{Fetched, fetch};
 pub use error::HubError;
 pub use model::HubModel;

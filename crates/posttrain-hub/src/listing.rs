@@ -14,6 +14,13 @@ pub(crate) struct Listed {
     pub sha256: Option<String>,
 }
 
+impl Listed {
+    /// Whether it holds weights: safetensors at the top.
+    pub fn is_weights(&self) -> bool {
+        self.name.ends_with(".safetensors") && self.name.starts_with("model") && !self.name.contains('/')
+    }
+}
+
 /// What stands beside the weights, where the model has it.
 const BESIDE: [&str; 6] = [
     "config.json",
@@ -54,15 +61,14 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
 
 /// The files that a model is made of: everything beside the weights, and its safetensors at the top.
 pub(crate) fn wanted(model: &HubModel, files: Vec<Listed>) -> Result<Vec<Listed>, HubError> {
-    let weights = |f: &Listed| f.name.ends_with(".safetensors") && f.name.starts_with("model") && !f.name.contains('/');
-    if !files.iter().any(weights) {
+    if !files.iter().any(Listed::is_weights) {
         let pickle = |f: &&Listed| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.name.ends_with(end));
         return Err(match files.iter().find(pickle) {
             Some(file) => HubError::Pickle { model: model.to_string(), file: file.name.clone() },
             None => HubError::NoWeights { model: model.to_string() },
         });
     }
-    Ok(files.into_iter().filter(|f| weights(f) || BESIDE.contains(&&*f.name)).collect())
+    Ok(files.into_iter().filter(|f| f.is_weights() || BESIDE.contains(&&*f.name)).collect())
 }
 
 #[cfg(test)]

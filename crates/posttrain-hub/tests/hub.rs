@@ -3,7 +3,7 @@
 
 mod stub;
 
-use posttrain_hub::{HubConfig, HubError, HubModel, Progress, Silent, fetch};
+use posttrain_hub::{Files, HubConfig, HubError, HubModel, Progress, Silent, fetch};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -152,4 +152,23 @@ fn offline_or_without_a_hub_it_says_what_is_missing_at_once() {
     let started = Instant::now();
     let error = fetch(&model(), &nowhere, &Silent).unwrap_err().to_string();
     assert!(error.contains("owner/name@main") && started.elapsed() < Duration::from_secs(2), "{error}");
+}
+
+/// What a plan needs comes alone; the model that is fetched afterwards is whole.
+#[test]
+fn without_weights_a_model_can_be_described_and_not_taken_for_a_whole_one() {
+    let (hub, dir) = (Hub::start(&files()), tempfile::tempdir().unwrap());
+    let whole = config(&hub, dir.path());
+    let beside = HubConfig { files: Files::BesideWeights, ..whole.clone() };
+    let described = fetch(&model(), &beside, &Silent).unwrap();
+    assert!(described.folder.join("config.json").is_file());
+    assert!(!described.folder.join("model-1.safetensors").exists());
+    assert!(hub.requests().iter().all(|request| !request.contains("model-1")), "{:?}", hub.requests());
+    let offline = HubConfig { offline: true, ..whole.clone() };
+    assert!(matches!(fetch(&model(), &offline, &Silent), Err(HubError::Offline { .. })));
+    let pinned = HubModel::parse(&format!("owner/name@{COMMIT}")).unwrap();
+    let error = fetch(&pinned, &offline, &Silent).unwrap_err().to_string();
+    assert!(error.contains("model-1.safetensors"), "{error}");
+    assert_eq!(fetch(&pinned, &HubConfig { files: Files::BesideWeights, ..offline }, &Silent).unwrap().fetched_bytes, 0);
+    assert!(fetch(&model(), &whole, &Silent).unwrap().folder.join("model-1.safetensors").is_file());
 }

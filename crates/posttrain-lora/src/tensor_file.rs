@@ -44,22 +44,47 @@ impl TensorFile {
         self.header.info(name).map(|info| info.shape.iter().map(|&d| d as i64).collect())
     }
 
-    /// Copies a tensor out, in the kind that it is stored in, to the CPU.
+    /// The kind that a tensor is stored in.
     ///
     /// # Errors
     /// [`LoraError::MissingTensor`], or [`LoraError::Tensor`] for a kind that libtorch does not have.
+    pub fn kind(&self, name: &str) -> Result<Kind, LoraError> {
+        let dtype = self.info(name)?.dtype;
+        kind_of(dtype).ok_or_else(|| kind_error(&self.path, name, format!("{dtype:?}")))
+    }
+
+    /// Copies a tensor out, in the kind that it is stored in, to the CPU.
+    ///
+    /// # Errors
+    /// Those of [`TensorFile::kind`].
     pub fn read(&self, name: &str) -> Result<Tensor, LoraError> {
-        let missing = || LoraError::MissingTensor { path: self.path.clone(), name: name.into() };
-        let info = self.header.info(name).ok_or_else(missing)?;
-        let kind = kind_of(info.dtype).ok_or_else(|| kind_error(&self.path, name, format!("{:?}", info.dtype)))?;
-        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        let (start, end) = info.data_offsets;
-        if start == end {
-            return Ok(Tensor::f_zeros(shape, (kind, tch::Device::Cpu))?);
-        }
-        let tensor = Tensor::f_empty(&shape, (kind, tch::Device::Cpu))?;
-        self.copy(self.data_start + start..self.data_start + end, &tensor);
+        let shape: Vec<i64> = self.info(name)?.shape.iter().map(|&d| d as i64).collect();
+        let tensor = Tensor::f_empty(&shape, (self.kind(name)?, tch::Device::Cpu))?;
+        self.read_into(name, &tensor)?;
         Ok(tensor)
+    }
+
+    /// Copies a tensor into another one, such as some rows of a larger one, without a copy in between. `to` is on the CPU,
+    /// contiguous, and of the stored kind and shape.
+    ///
+    /// # Errors
+    /// Those of [`TensorFile::kind`], and [`LoraError::Tensor`] where `to` is anything else.
+    pub fn read_into(&self, name: &str, to: &Tensor) -> Result<(), LoraError> {
+        let (info, kind) = (self.info(name)?, self.kind(name)?);
+        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
+        if to.size() != shape || to.kind() != kind || to.device() != tch::Device::Cpu || !to.is_contiguous() {
+            let expected = format!("contiguous {kind:?} of shape {shape:?} on the CPU");
+            let got = format!("{:?} of shape {:?} on {:?}", to.kind(), to.size(), to.device());
+            return Err(LoraError::Tensor { path: self.path.clone(), name: name.into(), expected, got });
+        }
+        let (start, end) = info.data_offsets;
+        self.copy(self.data_start + start..self.data_start + end, to);
+        Ok(())
+    }
+
+    fn info(&self, name: &str) -> Result<&safetensors::tensor::TensorInfo, LoraError> {
+        let missing = || LoraError::MissingTensor { path: self.path.clone(), name: name.into() };
+        self.header.info(name).ok_or_else(missing)
     }
 
     /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been copied is given back, so
@@ -71,8 +96,8 @@ impl TensorFile {
             let piece = start..(start + PIECE).min(range.end);
             fetch(&self.map, piece.start, piece.len());
             let from = &self.map[piece.clone()];
-            // SAFETY: the tensor was made here, contiguous and of the range's length, which `open` has checked to be that
-            // of its shape and kind; nothing else refers to it yet.
+            // SAFETY: the tensor is contiguous, on the CPU, and of the stored shape and kind, so of the range's length, which
+            // `open` has checked; it does not lie in the file, which is mapped for reading alone.
             unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.add(start - range.start), from.len()) };
             release(&self.map, piece.start, piece.len());
         }

@@ -32,21 +32,20 @@ impl<'a> Linears<'a> {
 
     /// The next modules, which share their input, as one layer.
     pub fn fused(&mut self, specs: &[ModuleSpec], bias: Bias) -> Result<FrozenLinear, ModelError> {
-        let mut rows = Vec::with_capacity(specs.len());
-        let mut biases = Vec::new();
-        for spec in specs {
-            rows.push(self.weights.take(&format!("{}.weight", spec.path), &[spec.out_features, spec.in_features])?);
-            if bias == Bias::With {
-                biases.push(self.weights.take(&format!("{}.bias", spec.path), &[spec.out_features])?);
-            }
-        }
+        let rows: Vec<_> = specs.iter().map(|spec| (format!("{}.weight", spec.path), spec.out_features)).collect();
+        let columns = specs.first().map_or(0, |spec| spec.in_features);
+        let weight = self.weights.take_rows(&rows, columns)?;
+        let bias = match bias {
+            Bias::With => Some(self.biases(specs)?),
+            Bias::Without => None,
+        };
         let parts = specs.iter().enumerate().map(|(i, spec)| (self.next + i, spec.out_features)).collect();
         self.next += specs.len();
-        let bias = if biases.is_empty() { None } else { Some(joined(biases)?) };
-        FrozenLinear::new(joined(rows)?, bias, parts, self.weights.quantise().form())
+        FrozenLinear::new(weight, bias, parts, self.weights.quantise().form())
     }
-}
 
-fn joined(mut tensors: Vec<Tensor>) -> Result<Tensor, ModelError> {
-    Ok(if tensors.len() == 1 { tensors.remove(0) } else { Tensor::f_cat(&tensors, 0)? })
+    fn biases(&mut self, specs: &[ModuleSpec]) -> Result<Tensor, ModelError> {
+        let take = |spec: &ModuleSpec| self.weights.take(&format!("{}.bias", spec.path), &[spec.out_features]);
+        Ok(Tensor::f_cat(&specs.iter().map(take).collect::<Result<Vec<_>, _>>()?, 0)?)
+    }
 }

@@ -105,6 +105,39 @@ impl Weights {
         Ok(tensor.f_to_kind(self.kind)?.f_to_device(self.device)?.f_contiguous()?)
     }
 
+    /// Takes weights of `columns` columns as one, row behind row; each file's straight into its place, so that no weight is in
+    /// memory twice.
+    ///
+    /// # Errors
+    /// Those of [`Weights::take`].
+    pub(crate) fn take_rows(&mut self, parts: &[(String, i64)], columns: i64) -> Result<Tensor, ModelError> {
+        if let [(name, rows)] = parts {
+            return self.take(name, &[*rows, columns]);
+        }
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let (joined, mut start) = (Tensor::f_empty([rows, columns], (self.kind, self.device))?, 0);
+        for (name, rows) in parts {
+            let mut place = joined.f_narrow(0, start, *rows)?;
+            start += rows;
+            match self.as_stored(name, &place) {
+                Some(file) => {
+                    file.read_into(name, &place)?;
+                    self.left.remove(name);
+                }
+                None => place.f_copy_(&self.take(name, &[*rows, columns])?)?,
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The file that holds a weight just as `place` has to, if there is one.
+    fn as_stored(&self, name: &str, place: &Tensor) -> Option<&TensorFile> {
+        let Source::Safetensors { files, place: index } = &self.source else { return None };
+        let file = &files[*index.get(name)?];
+        let fits = file.shape(name)? == place.size() && file.kind(name).ok()? == place.kind();
+        (fits && place.device() == Device::Cpu).then_some(file)
+    }
+
     /// Leaves a weight unread without its being an error (a tied head that is stored all the same).
     pub fn ignore(&mut self, name: &str) {
         self.left.remove(name);

@@ -1,7 +1,7 @@
 //! A model with everything that goes with it, from a configuration.
 
 use crate::{Policy, TrainError};
-use posttrain_hub::{HubConfig, HubModel, fetch};
+use posttrain_hub::{Files, HubConfig, HubModel, fetch};
 use posttrain_lora::{AdapterView, load_peft};
 use posttrain_model::{
     ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextTokenizer, select_device, select_kind,
@@ -39,10 +39,21 @@ pub struct LoadedModel {
 }
 
 impl ModelSource {
+    /// The model's configuration, tokenizer and chat template; of the hub's files only those are fetched.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`]: what is wrong with its files; [`TrainError::Hub`]: why they cannot be fetched.
+    pub fn without_weights(&self) -> Result<Checkpoint, TrainError> {
+        Ok(Checkpoint::open(&self.folder(Files::BesideWeights)?)?)
+    }
+
     /// Where the model's files are; what is on the hub is fetched first.
-    fn folder(&self) -> Result<PathBuf, TrainError> {
+    fn folder(&self, files: Files) -> Result<PathBuf, TrainError> {
         match self.path.to_str().and_then(|path| path.strip_prefix("hub:")) {
-            Some(name) => Ok(fetch(&HubModel::parse(name)?, &HubConfig::from_env()?, &posttrain_hub::Silent)?.folder),
+            Some(name) => {
+                let config = HubConfig { files, ..HubConfig::from_env()? };
+                Ok(fetch(&HubModel::parse(name)?, &config, &posttrain_hub::Silent)?.folder)
+            }
             None => Ok(self.path.clone()),
         }
     }
@@ -56,7 +67,7 @@ impl LoadedModel {
     /// [`TrainError::Hub`]: why it cannot be fetched.
     pub fn open(source: &ModelSource) -> Result<Self, TrainError> {
         let device = select_device(source.device)?;
-        let checkpoint = Checkpoint::open(&source.folder()?)?;
+        let checkpoint = Checkpoint::open(&source.folder(Files::All)?)?;
         Ok(Self {
             decoder: checkpoint.decoder_quantised(source.quantise, select_kind(source.kind, device), device)?,
             tokenizer: checkpoint.tokenizer()?,

@@ -77,6 +77,22 @@ impl PromptStyle {
         }
         text + &format!("Question: {question}{}\nAnswer:", self.suffix)
     }
+
+    /// The prompt's token ids for a question.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] if the template or the tokenizer refuses.
+    pub fn encode(
+        &self,
+        question: &str,
+        tokenizer: &TextTokenizer,
+        template: &ChatTemplate,
+    ) -> Result<Vec<i64>, TrainError> {
+        Ok(match self.form {
+            PromptForm::Chat => template.encode(tokenizer, &self.messages(question), true)?,
+            PromptForm::Plain => tokenizer.encode_text(&self.text(question))?,
+        })
+    }
 }
 
 /// A base model as a policy sees it.
@@ -96,9 +112,6 @@ impl Policy<'_> {
     /// # Errors
     /// [`TrainError::Model`] if the template or the tokenizer refuses.
     pub fn prompt(&self, style: &PromptStyle, question: &str) -> Result<Vec<i64>, TrainError> {
-        Ok(match style.form {
-            PromptForm::Chat => self.template.encode(self.tokenizer, &style.messages(question), true)?,
-            PromptForm::Plain => self.tokenizer.encode_text(&style.text(question))?,
-        })
+        style.encode(question, self.tokenizer, self.template)
     }
 }
