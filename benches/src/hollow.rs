@@ -68,7 +68,8 @@ impl Drop for HollowModel {
 fn header(config: &ModelConfig) -> (String, u64) {
     let named = |name: &str, shape: Vec<i64>| (format!("{name}.weight"), shape);
     let hidden = config.hidden_size;
-    let mut shapes = vec![named("model.embed_tokens", vec![config.vocab_size, hidden]), named("model.norm", vec![hidden])];
+    let mut shapes =
+        vec![named("model.embed_tokens", vec![config.vocab_size, hidden]), named("model.norm", vec![hidden])];
     shapes.extend(config.modules().iter().map(|m| named(&m.path, vec![m.out_features, m.in_features])));
     for layer in 0..config.num_hidden_layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {

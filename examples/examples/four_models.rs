@@ -15,7 +15,8 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use examples::{log_to_stderr, stop_on_interrupt};
 use posttrain::experiment::{
-    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds, write_report,
+    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds,
+    write_report,
 };
 use posttrain::train::{Console, LoadedModel};
 use std::path::PathBuf;

@@ -148,11 +148,9 @@ fn unrewarded(
     let scores = scorer.finish()?;
     let said = |(example, score): (&&Example, Result<posttrain_reward::Score, _>)| match score {
         Ok(score) if score.value() > 0.5 => None,
-        Ok(score) => Some(format!(
-            "reward: {} for the reference answer of question {} itself",
-            score.value(),
-            example.id
-        )),
+        Ok(score) => {
+            Some(format!("reward: {} for the reference answer of question {} itself", score.value(), example.id))
+        }
         Err(error) => Some(format!("reward: no score for question {}: {error}", example.id)),
     };
     Ok(first.values().zip(scores).filter_map(said).collect())

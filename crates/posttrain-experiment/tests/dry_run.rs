@@ -74,7 +74,8 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
     let body = json!({"id": "1", "object": "chat.completion", "model": "m", "choices": [
         {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]})
     .to_string();
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).ok()
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        .ok()
 }
 
 /// `ramp.toml` with the data, the model and the servers of this test.
@@ -129,5 +130,9 @@ fn what_would_stop_the_run_is_named() {
     let mut config = ramp(dir.path(), &server, &server);
     config.rl.sampling.max_tokens = 40_960;
     let run = DryRun::of(&config).unwrap();
-    assert!(run.problems.len() == 1 && run.problems[0].contains("do not fit its 40960 positions"), "{:?}", run.problems);
+    assert!(
+        run.problems.len() == 1 && run.problems[0].contains("do not fit its 40960 positions"),
+        "{:?}",
+        run.problems
+    );
 }

@@ -169,6 +169,9 @@ fn without_weights_a_model_can_be_described_and_not_taken_for_a_whole_one() {
     let pinned = HubModel::parse(&format!("owner/name@{COMMIT}")).unwrap();
     let error = fetch(&pinned, &offline, &Silent).unwrap_err().to_string();
     assert!(error.contains("model-1.safetensors"), "{error}");
-    assert_eq!(fetch(&pinned, &HubConfig { files: Files::BesideWeights, ..offline }, &Silent).unwrap().fetched_bytes, 0);
+    assert_eq!(
+        fetch(&pinned, &HubConfig { files: Files::BesideWeights, ..offline }, &Silent).unwrap().fetched_bytes,
+        0
+    );
     assert!(fetch(&model(), &whole, &Silent).unwrap().folder.join("model-1.safetensors").is_file());
 }

@@ -220,7 +220,12 @@ fn open(path: &Path) -> Result<BufReader<File>, ModelError> {
 fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
     let length = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?.len();
     for (name, info) in &content.tensor_infos {
-        let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size().max(1)) as u64;
+        let sizes = info.shape.dims();
+        let elements = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let Some(elements) = elements.filter(|_| sizes.iter().all(|&size| size > 0)) else {
+            return Err(format_error(path, format!("weight `{name}` has the shape {sizes:?}")));
+        };
+        let blocks = elements.div_ceil(info.ggml_dtype.block_size().max(1)) as u64;
         let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
         let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
         if end > length {

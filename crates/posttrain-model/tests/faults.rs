@@ -1,8 +1,10 @@
 //! Broken files: each a clear error within a second, and never a panic.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod demo;
+
 use posttrain_lora::{read_tensors, write_tensors};
-use posttrain_model::{Checkpoint, ModelConfig, ModelError, TextTokenizer};
+use posttrain_model::{Checkpoint, GgufFile, ModelConfig, ModelError, TextTokenizer};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,6 +64,56 @@ fn a_broken_shard_and_a_missing_one_are_named() {
     assert!(message.contains("model-00002-of-00002.safetensors") && message.contains("not a readable"), "{message}");
     std::fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
     assert!(error(dir.path()).contains("model-00002-of-00002.safetensors"));
+}
+
+/// At every stage: in the header, in the list of weights, in the weights, by a byte.
+#[test]
+fn a_truncated_gguf_is_an_error_that_names_it() {
+    let Some(whole) = demo::checkpoint() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("short.gguf");
+    std::fs::copy(whole.path(), &path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len();
+    for length in [length - 1, length / 2, 1_800_000, 100_000, 30, 7, 0] {
+        file.set_len(length).unwrap();
+        let started = Instant::now();
+        let message = load(&path).unwrap_err().to_string();
+        assert!(started.elapsed() < Duration::from_secs(1), "{message}: {:?}", started.elapsed());
+        assert!(message.contains("short.gguf"), "{length}: {message}");
+    }
+}
+
+/// The inputs that fuzzing began with and has found since: a panic or an endless run fails here without a fuzzer, too.
+#[test]
+fn what_fuzzing_has_found_stays_an_error_or_a_model() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf");
+    let mut opened = 0;
+    for entry in std::fs::read_dir(corpus).unwrap().map(Result::unwrap) {
+        if let Ok(file) = GgufFile::open(&entry.path()) {
+            opened += 1;
+            for name in file.weight_names().collect::<Vec<_>>() {
+                let _ = file.read(&name);
+            }
+        }
+    }
+    assert!(opened >= 5, "{opened}");
+}
+
+/// A product of sizes that wraps to zero lies within any file.
+#[test]
+fn a_gguf_whose_sizes_overflow_is_refused() {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf/f32");
+    let mut bytes = std::fs::read(seed).unwrap();
+    let name = b"blk.0.ffn_up.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
+    bytes[at..at + 8].copy_from_slice(&(1u64 << 32).to_le_bytes());
+    bytes[at + 8..at + 16].copy_from_slice(&(1u64 << 32).to_le_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let message = GgufFile::open(&path).err().unwrap().to_string();
+    assert!(message.contains("huge.gguf") && message.contains("ffn_up.weight` has the shape"), "{message}");
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn write(dir: &Path) {
     });
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let config = ModelConfig::from_json_file(&dir.join("config.json")).unwrap();
-    let mut shapes = vec![("model.embed_tokens.weight".into(), vec![32_000, 2048]), ("model.norm.weight".into(), vec![2048])];
+    let mut shapes =
+        vec![("model.embed_tokens.weight".into(), vec![32_000, 2048]), ("model.norm.weight".into(), vec![2048])];
     shapes.extend(config.modules().iter().map(|m| (format!("{}.weight", m.path), vec![m.out_features, m.in_features])));
     for layer in 0..8 {
         let norms = ["input_layernorm", "post_attention_layernorm"];

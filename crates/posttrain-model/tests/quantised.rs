@@ -1,6 +1,8 @@
 //! A quantised base: how far it is from the one in full, and that adapters train on it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod demo;
+
 use posttrain_lora::{AdapterGradients, RowAdapters, load_peft, read_tensors};
 use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Quantise, Sequence, Tape, select_device};
 use std::path::{Path, PathBuf};
@@ -95,4 +97,23 @@ fn a_quantised_base_says_how_large_it_is_and_cannot_be_merged_into() {
     let mut model = open("qwen3", Quantise::Nf4, Kind::Float);
     let adapter = load_peft(&folder("qwen3").join("adapter"), model.modules(), device()).unwrap();
     assert!(model.merge(&adapter).unwrap_err().to_string().contains("not quantised"));
+}
+
+/// On real weights: the price of fewer bits, in nats a token on sentences, from the base in f32. The file that these weights
+/// come from had four bits already, in other blocks.
+#[test]
+fn the_demonstration_model_loses_little_in_eight_bits_and_more_in_four() {
+    let Some(checkpoint) = demo::checkpoint() else { return };
+    let tokenizer = checkpoint.tokenizer().unwrap();
+    let text = "The capital of France is Paris. Water boils at one hundred degrees at sea level, and at less on a mountain. \
+        Plants take carbon dioxide from the air and give oxygen back. A triangle has three sides and three angles.";
+    let prompt = tokenizer.encode_text(text).unwrap();
+    let packing = Packing::new(&[Sequence { prompt, completions: vec![] }]).unwrap();
+    let open = |quantise, kind| checkpoint.decoder_quantised(quantise, kind, device()).unwrap();
+    let full = logprobs(&open(Quantise::None, Kind::Float), &packing);
+    let of = |quantise, kind| divergence(&full, &logprobs(&open(quantise, kind), &packing));
+    let bf16 = of(Quantise::None, Kind::BFloat16);
+    let (int8, nf4) = (of(Quantise::Int8, Kind::Float), of(Quantise::Nf4, Kind::Float));
+    println!("nats a token from f32: bf16 {bf16:.5}, int8 {int8:.5}, nf4 {nf4:.5}");
+    assert!(int8 < 4.0 * bf16 && int8 < nf4 && nf4 < 0.6, "{bf16} {int8} {nf4}");
 }

@@ -17,6 +17,7 @@ pub fn checkpoint() -> Option<Checkpoint> {
 }
 
 /// A fixture's JSON.
+#[allow(dead_code, reason = "some of the tests have no fixture")]
 pub fn json(path: &str) -> serde_json::Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
