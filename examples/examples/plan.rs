@@ -13,7 +13,7 @@ use posttrain::lora::LoraConfig;
 use posttrain::model::{ModelConfig, ModelSize, Quantise};
 use posttrain::train::{GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
 use std::path::{Path, PathBuf};
-use tch::Kind;
+use tch::{Device, Kind};
 
 /// Plans a run's memory.
 #[derive(Parser)]
@@ -30,6 +30,9 @@ struct Args {
     /// Compute in f32 rather than bf16.
     #[arg(long)]
     f32: bool,
+    /// Plan for the CPU, whose attention keeps less for the way back, rather than for a GPU.
+    #[arg(long)]
+    cpu: bool,
     /// Rank of the adapter.
     #[arg(long, default_value_t = 128)]
     rank: i64,
@@ -113,6 +116,7 @@ fn plan(args: &Args, model: &ModelConfig, quantise: Quantise, kind: Kind) -> Res
         model,
         quantise,
         kind,
+        device: if args.cpu { Device::Cpu } else { Device::Cuda(0) },
         lora: &lora,
         trainer,
         workers: args.workers,

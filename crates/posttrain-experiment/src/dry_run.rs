@@ -102,6 +102,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
         model,
         quantise: config.model.quantise,
         kind,
+        device,
         lora: &rl.lora,
         trainer: rl.trainer.clone(),
         workers,

@@ -128,8 +128,11 @@ fn soften<const FMA: bool>(scores: &mut [Strip], limits: &[u32; LANES], slope: f
         }
     }
     for (token, scores) in (shared..).zip(rest) {
-        let weights = std::array::from_fn(|lane| exp2::<FMA>((scores[lane] - max[lane]) * slope));
-        *scores = seen(limits, token, weights, 0.0);
+        // No closure: one that is not inlined is compiled without this kernel's instructions.
+        for lane in 0..LANES {
+            scores[lane] = exp2::<FMA>((scores[lane] - max[lane]) * slope);
+        }
+        *scores = seen(limits, token, *scores, 0.0);
         for lane in 0..LANES {
             sum[lane] += scores[lane];
         }

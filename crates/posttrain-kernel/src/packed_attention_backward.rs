@@ -191,8 +191,11 @@ impl Scratch {
         multiply::<FMA>(&self.values, first, &self.gradients.columns, by_scores);
         let slope = lanes.scale * std::f32::consts::LOG2_E;
         for (token, (weights, by_scores)) in (first..).zip(weights.iter_mut().zip(&mut *by_scores)) {
-            let all = std::array::from_fn(|i| exp2::<FMA>(mul_add::<FMA>(weights[i], slope, -lanes.log_sums[i])));
-            *weights = seen(&lanes.limits, token, all, 0.0);
+            // No closure: one that is not inlined is compiled without this kernel's instructions.
+            for i in 0..LANES {
+                weights[i] = exp2::<FMA>(mul_add::<FMA>(weights[i], slope, -lanes.log_sums[i]));
+            }
+            *weights = seen(&lanes.limits, token, *weights, 0.0);
             for i in 0..LANES {
                 by_scores[i] = weights[i] * (by_scores[i] - lanes.dots[i]) * lanes.scale;
             }

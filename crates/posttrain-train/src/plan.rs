@@ -5,7 +5,7 @@ use posttrain_lora::LoraConfig;
 use posttrain_loss::HeadOptions;
 use posttrain_model::{ModelConfig, ModelSize, Quantise};
 use std::fmt;
-use tch::Kind;
+use tch::{Device, Kind};
 
 /// What a plan is made for.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct PlanRequest<'a> {
     pub quantise: Quantise,
     /// The kind that it computes in.
     pub kind: Kind,
+    /// Where. On the CPU native attention keeps less than libtorch's.
+    pub device: Device,
     /// The adapter.
     pub lora: &'a LoraConfig,
     /// Passes and checkpointing.
@@ -70,6 +72,7 @@ impl MemoryPlan {
     ///     model: &model,
     ///     quantise: Quantise::None,
     ///     kind: tch::Kind::Float,
+    ///     device: tch::Device::Cpu,
     ///     lora: &lora,
     ///     trainer: TrainerConfig::default(),
     ///     workers: 1,
@@ -138,9 +141,13 @@ fn kept_a_token(request: &PlanRequest, layer: i64) -> u64 {
     let hidden = model.hidden_size as u64;
     let query = (model.num_attention_heads * model.head_dim) as u64;
     let qkv = query + 2 * (model.num_key_value_heads * model.head_dim) as u64;
-    // Queries, keys and values in f32, as is what attention gives; that once more in the compute kind, and the sums of
-    // its exponentials.
-    let attention = 4 * (qkv + query) + element * query + 4 * model.num_attention_heads as u64;
+    // Queries, keys and values, what attention gives, and the logarithms of its sums of exponentials. libtorch's attention
+    // keeps the first two in f32, and the second in the compute kind as well.
+    let sums = 4 * model.num_attention_heads as u64;
+    let attention = match request.device {
+        Device::Cpu => element * (qkv + query) + sums,
+        _ => 4 * (qkv + query) + element * query + sums,
+    };
     let unnormed = if model.head_norms { element * qkv } else { 0 };
     let rank = request.lora.rank as u64;
     let feed_forward = match model.experts.as_ref().filter(|e| e.layers.contains(&layer)) {

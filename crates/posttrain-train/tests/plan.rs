@@ -12,11 +12,11 @@ const TOKENS: usize = 2048;
 fn dense() -> ModelConfig {
     ModelConfig {
         vocab_size: 2048,
-        hidden_size: 256,
-        intermediate_size: 640,
+        hidden_size: 512,
+        intermediate_size: 1280,
         num_hidden_layers: 4,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
+        num_attention_heads: 8,
+        num_key_value_heads: 4,
         head_dim: 64,
         head_norms: true,
         max_position_embeddings: 2048,
@@ -26,7 +26,7 @@ fn dense() -> ModelConfig {
 
 fn with_experts() -> ModelConfig {
     let experts =
-        ExpertsConfig { count: 8, a_token: 2, intermediate_size: 320, normalised: true, layers: (0..4).collect() };
+        ExpertsConfig { count: 8, a_token: 2, intermediate_size: 640, normalised: true, layers: (0..4).collect() };
     ModelConfig { experts: Some(experts), ..dense() }
 }
 
@@ -36,6 +36,7 @@ fn plan(model: &ModelConfig, lora: &LoraConfig, kind: Kind, checkpointing: Gradi
         model,
         quantise: Quantise::None,
         kind,
+        device: Device::Cpu,
         lora,
         trainer,
         workers: 1,
@@ -83,7 +84,6 @@ const CHILD: &str = "POSTTRAIN_PLAN_CHILD";
 
 /// In a process whose allocator gives back what is freed at once: else what was freed and is kept counts as held.
 #[test]
-#[ignore = "has not passed yet: on the default allocator weights were held at 1.15 times the plan"]
 fn what_is_planned_is_within_a_tenth_of_what_is_held() {
     if resident().is_none() {
         return println!("skipped: the system does not tell what a process holds");
@@ -92,13 +92,13 @@ fn what_is_planned_is_within_a_tenth_of_what_is_held() {
         return compare();
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--nocapture", "--ignored", "--exact", "what_is_planned_is_within_a_tenth_of_what_is_held"]);
+    child.args(["--nocapture", "--exact", "what_is_planned_is_within_a_tenth_of_what_is_held"]);
     child.env(CHILD, "1").env("MALLOC_MMAP_THRESHOLD_", "32768").env("OMP_NUM_THREADS", "1");
     assert!(child.status().unwrap().success());
 }
 
 fn compare() {
-    let lora = LoraConfig { rank: 32, ..LoraConfig::default() };
+    let lora = LoraConfig { rank: 64, ..LoraConfig::default() };
     for (name, config) in [("dense", dense()), ("experts", with_experts())] {
         let off = plan(&config, &lora, Kind::Float, GradientCheckpointing::Off);
         let blocks = plan(&config, &lora, Kind::Float, GradientCheckpointing::Blocks);
