@@ -192,8 +192,8 @@ impl Scratch {
         let slope = lanes.scale * std::f32::consts::LOG2_E;
         for (token, (weights, by_scores)) in (first..).zip(weights.iter_mut().zip(&mut *by_scores)) {
             // No closure: one that is not inlined is compiled without this kernel's instructions.
-            for i in 0..LANES {
-                weights[i] = exp2::<FMA>(mul_add::<FMA>(weights[i], slope, -lanes.log_sums[i]));
+            for (weight, log_sum) in weights.iter_mut().zip(lanes.log_sums) {
+                *weight = exp2::<FMA>(mul_add::<FMA>(*weight, slope, -log_sum));
             }
             *weights = seen(&lanes.limits, token, *weights, 0.0);
             for i in 0..LANES {
