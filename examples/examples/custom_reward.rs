@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use examples::read_lines;
+use examples::{Row, each_line};
 use posttrain::reward::{
     FirstThatDecides, GoOn, LengthConfig, LengthUnit, Product, RemoteConfig, Reward, RewardError, Sample, Score,
     Scorer, ScorerConfig, Verifier,
@@ -64,15 +64,22 @@ fn reward(url: Option<&str>) -> Result<Arc<dyn Reward>, RewardError> {
 
 fn main() -> Result<()> {
     let reward = reward(Args::parse().url.as_deref())?;
-    let samples: Vec<Sample> = read_lines(stdin().lock())?;
+    let rows = each_line::<Row>(stdin().lock()).zip(1..);
+    let samples = rows.map(|(row, line)| Ok(row?.map(|row| row.into_sample(line))));
+    let samples: Vec<Result<Sample, String>> = samples.collect::<Result<_>>()?;
     // What a trainer does while it samples: push as completions finish, collect at the end of the step.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
-    for sample in samples {
-        scorer.push(sample)?;
+    for sample in samples.iter().flatten() {
+        scorer.push(sample.clone())?;
     }
-    for score in scorer.finish()? {
-        println!("{}", line(score));
+    let mut scores = scorer.finish()?.into_iter();
+    for sample in samples {
+        // A score for every sample, and a sample on every line that is none of the malformed.
+        match sample {
+            Ok(_) => scores.next().into_iter().for_each(|score| println!("{}", line(score))),
+            Err(error) => println!("{}", json!({ "error": error })),
+        }
     }
     Ok(())
 }

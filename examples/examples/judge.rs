@@ -6,19 +6,19 @@
 //! ```
 //!
 //! A line in is `{"question": …, "reference": …, "response": …}`, with `id`, `domain` and what the verifier needs (`options`)
-//! if you like; a line out is `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order. `--url`
-//! several times names replicas. With `--audit VERIFIER` (any of the `verify` example's) the verifier scores the same
+//! if you like; a line out is `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order, and a
+//! malformed or a blank one costs only itself. `--url` several times names replicas. With `--audit VERIFIER` (any of the `verify` example's) the verifier scores the same
 //! responses: a table of how far the two agree goes to standard error, and `audit.json` is written. Failures are counted on
 //! standard error; one never is a reward of zero.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use examples::{Row, VerifierKind, log_to_stderr, read_lines};
+use examples::{Row, VerifierKind, each_line, log_to_stderr};
 use posttrain::chat::{CacheConfig, CachedChat, ChatModel, Endpoint, JsonClientConfig, KeySource, OpenAiConfig};
 use posttrain::reward::{
     AuditConfig, JudgeConfig, JudgeSampling, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier,
@@ -114,16 +114,35 @@ enum Line<'a> {
     Error { error: String, cause: &'a str },
 }
 
-fn line(score: &Result<Score, RewardError>) -> Line<'_> {
-    match score {
-        Ok(score) => Line::Score { reward: score.value(), note: score.note() },
-        Err(error) => Line::Error { error: with_sources(error), cause: error.cause() },
+impl<'a> Line<'a> {
+    fn of(score: &'a Result<Score, RewardError>) -> Self {
+        match score {
+            Ok(score) => Self::Score { reward: score.value(), note: score.note() },
+            Err(error) => Self::Error { error: with_sources(error), cause: error.cause() },
+        }
+    }
+
+    fn malformed(error: &str) -> Self {
+        Self::Error { error: error.to_owned(), cause: "malformed_line" }
     }
 }
 
 fn with_sources(error: &RewardError) -> String {
     let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+/// What each line asks to have judged, or what is wrong with it.
+fn read_samples() -> Result<Vec<Result<Sample, String>>> {
+    let rows = each_line::<Row>(std::io::stdin().lock()).zip(1..);
+    rows.map(|(row, line)| Ok(row?.map(|row| row.into_sample(line)).and_then(|sample| asked(sample, line)))).collect()
+}
+
+fn asked(sample: Sample, line: usize) -> Result<Sample, String> {
+    if sample.question.trim().is_empty() {
+        return Err(format!("line {line}: no `question`, without which a judge cannot say"));
+    }
+    Ok(sample)
 }
 
 fn score_all(
@@ -139,29 +158,39 @@ fn score_all(
     Ok(scorer.finish()?)
 }
 
+/// Writes a line for each that was read, and counts by cause what has no verdict.
+fn write_lines(
+    read: &[Result<Sample, String>],
+    scores: &[Result<Score, RewardError>],
+) -> Result<BTreeMap<String, usize>> {
+    let mut judged = scores.iter();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut failures = BTreeMap::new();
+    for sample in read {
+        let line = match sample {
+            Ok(_) => Line::of(judged.next().context("the scorer lost a sample")?),
+            Err(error) => Line::malformed(error),
+        };
+        writeln!(out, "{}", serde_json::to_string(&line)?)?;
+        if let Line::Error { cause, .. } = line {
+            *failures.entry(cause.to_owned()).or_default() += 1;
+        }
+    }
+    out.flush().context("writing the verdicts")?;
+    Ok(failures)
+}
+
 fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let (judge, verifier) = (args.judge()?, args.verifier()?);
-    let rows: Vec<Row> = read_lines(std::io::stdin().lock())?;
-    let mut samples: Vec<Sample> = rows.into_iter().map(Sample::from).collect();
-    let unnamed = samples.iter_mut().enumerate().filter(|(_, sample)| sample.id.is_empty());
-    unnamed.for_each(|(index, sample)| sample.id = format!("line {}", index + 1));
+    let read = read_samples()?;
+    let samples: Vec<Sample> = read.iter().flatten().cloned().collect();
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let config =
         ScorerConfig { in_flight: args.in_flight, time_limit_seconds: args.seconds, ..ScorerConfig::default() };
     let scores = score_all(judge, &samples, &config, &runtime)?;
-
-    let mut out = std::io::stdout().lock();
-    for score in &scores {
-        serde_json::to_writer(&mut out, &line(score))?;
-        writeln!(out)?;
-    }
-    let mut failures: BTreeMap<&str, usize> = BTreeMap::new();
-    scores
-        .iter()
-        .filter_map(|score| score.as_ref().err())
-        .for_each(|error| *failures.entry(error.cause()).or_default() += 1);
+    let failures = write_lines(&read, &scores)?;
     if !failures.is_empty() {
         eprintln!("no verdict: {failures:?}");
     }

@@ -14,6 +14,6 @@ mod verifiers;
 
 pub use curve::draw_rewards;
 pub use interrupt::stop_on_interrupt;
-pub use lines::read_lines;
+pub use lines::{each_line, read_lines};
 pub use loaded::{ModelArgs, log_to_stderr};
 pub use verifiers::{Row, VerifierKind};

@@ -73,6 +73,7 @@ fn read<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C> {
 
 /// A line of the input: a sample whose metadata is all that the row has beside the fields that are named.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with `reference` and `response`")]
 pub struct Row {
     #[serde(default)]
     id: String,
@@ -86,10 +87,12 @@ pub struct Row {
     metadata: Map<String, Value>,
 }
 
-impl From<Row> for Sample {
-    fn from(row: Row) -> Self {
-        let Row { id, domain, question, reference, response, metadata } = row;
-        Self { id, domain, metadata, ..Self::new(question, reference, response) }
+impl Row {
+    /// The sample; one without an id is called by its line.
+    pub fn into_sample(self, line: usize) -> Sample {
+        let Self { id, domain, question, reference, response, metadata } = self;
+        let id = if id.is_empty() { format!("line {line}") } else { id };
+        Sample { id, domain, metadata, ..Sample::new(question, reference, response) }
     }
 }
 
@@ -97,7 +100,6 @@ impl From<Row> for Sample {
 mod tests {
     use super::{Row, VerifierKind};
     use clap::ValueEnum;
-    use posttrain::reward::Sample;
 
     /// What `verify` and `judge --audit` have in common is this table; every name in it is a verifier.
     #[test]
@@ -115,10 +117,18 @@ mod tests {
     #[test]
     fn what_a_row_has_beside_is_metadata() {
         let row = r#"{"id": "7", "reference": "B", "response": "(B)", "options": ["1", "2"], "domain": "law"}"#;
-        let sample: Sample = serde_json::from_str::<Row>(row).unwrap().into();
+        let sample = serde_json::from_str::<Row>(row).unwrap().into_sample(3);
         assert_eq!((sample.id.as_str(), sample.domain.as_str()), ("7", "law"));
         assert_eq!(sample.metadata["options"][1], "2");
         let verifier = VerifierKind::Choice.build(None).unwrap();
         assert_eq!(verifier.verify(&sample).unwrap().value(), 1.0);
+    }
+
+    #[test]
+    fn a_row_without_an_id_is_called_by_its_line() {
+        let row: Row = serde_json::from_str(r#"{"reference": "4", "response": "5"}"#).unwrap();
+        assert_eq!(row.into_sample(3).id, "line 3");
+        let error = serde_json::from_str::<Row>("[]").unwrap_err().to_string();
+        assert!(error.contains("expected an object with `reference` and `response`"), "{error}");
     }
 }

@@ -104,3 +104,28 @@ pub(crate) fn chat_model(
         None => client,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posttrain_reward::Unreadable;
+
+    #[derive(Deserialize)]
+    struct File {
+        reward: RewardConfig,
+    }
+
+    /// The block of `docs/rewards.md`, which readers copy.
+    #[test]
+    fn the_documented_configuration_is_one() {
+        let page = include_str!("../../../docs/rewards.md").lines();
+        let block = page.skip_while(|line| line.trim() != "[reward]");
+        let block: Vec<&str> = block.take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
+        let file: File = toml::from_str(&block.join("\n")).unwrap();
+        let RewardConfig::FirstThatDecides { rewards } = &file.reward else { panic!("{:?}", file.reward) };
+        let [RewardConfig::Math(math), RewardConfig::Judge(judge)] = rewards.as_slice() else { panic!("{rewards:?}") };
+        assert_eq!(math.unreadable, Unreadable::Undecided);
+        assert_eq!(judge.server.http.endpoints.len(), 1);
+        file.reward.build().unwrap();
+    }
+}

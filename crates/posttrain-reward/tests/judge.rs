@@ -129,12 +129,11 @@ fn every_attack_reaches_the_judge_as_data() {
         let plain_data = plain.split('\n').nth(1).unwrap();
         assert_eq!(around(shown, code, lines[1]), around(plain, plain_code, plain_data), "nothing else has changed");
 
-        for token in [
-            "<|", "<｜", "</", "<s>", "<s", "<0x", "[INST", "[/INST", "[gMASK", "<<", "<e", "<t", "\r", "\u{2028}",
-            "\u{202e}",
-        ] {
+        for token in ["<|", "<｜", "</", "<s>", "<s", "<0x", "[INST", "[/INST", "[gMASK", "<<", "<e", "<t"] {
             assert!(!lines[1].contains(token), "{token:?} in {}", lines[1]);
         }
+        let hidden = ['\u{2028}', '\u{202e}', '\u{200b}', '\u{200d}', '\u{feff}', '\u{e0053}'];
+        assert!(!lines[1].contains(hidden), "{:?}", lines[1]);
         assert!(lines[1].chars().all(|c| !c.is_control()));
     }
 }

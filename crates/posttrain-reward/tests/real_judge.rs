@@ -1,26 +1,16 @@
 //! A judge on a server that nobody here wrote; see `posttrain-chat/tests/real_server.rs`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::path::Path;
+#[path = "../../posttrain-chat/tests/real/mod.rs"]
+mod real;
+
 use std::sync::Arc;
 
 use posttrain_chat::{CacheConfig, CachedChat, OpenAiConfig, StructuredOutput};
 use posttrain_reward::{
     AnswerConfig, AuditConfig, Criterion, JudgeConfig, JudgeSampling, Reward, RubricConfig, Sample, Verifier,
 };
-
-fn server() -> Option<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.servers/judge-url");
-    let url = std::env::var("POSTTRAIN_JUDGE_URL").ok().filter(|url| !url.is_empty());
-    let url = url.or_else(|| Some(std::fs::read_to_string(file).ok()?.trim().to_owned()));
-    if url.is_none() {
-        // Written past the test harness, which keeps what a passing test prints to itself.
-        let line = "SKIPPED: no judge server; run `cargo xtask judge-server`, or `cargo xtask test --servers`\n";
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    url
-}
+use real::server;
 
 fn samples() -> Vec<Sample> {
     let asked = [("2 + 2?", "4"), ("The capital of France?", "Paris")];

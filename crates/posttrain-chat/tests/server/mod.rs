@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -37,6 +38,8 @@ impl Request {
 pub enum Reply {
     /// Answers after a while; the connection stays.
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: String, after: Duration },
+    /// Answers when as many others are waiting as the barrier wants, however long that takes.
+    Together(Arc<Barrier>, Box<Reply>),
     /// Promises a body, sends half of it, and resets the connection.
     ResetHalfWay(String),
     /// Never answers.
@@ -93,7 +96,7 @@ pub struct Server {
     pub requests: Arc<Mutex<Vec<Request>>>,
     /// Requests that came.
     came: Arc<AtomicUsize>,
-    /// Requests that are being answered, at most.
+    /// Requests that have come and are not being answered yet, at most.
     pub most: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -182,9 +185,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         let reply = (shared.reply)(shared.came.fetch_add(1, Ordering::SeqCst), &request);
         let running = shared.running.fetch_add(1, Ordering::SeqCst) + 1;
         shared.most.fetch_max(running, Ordering::SeqCst);
-        let stays = send(&mut stream, reply).await;
+        let reply = held(reply).await;
+        // Before the answer: the client's next request may be here before this goes on.
         shared.running.fetch_sub(1, Ordering::SeqCst);
-        if stays.is_none() {
+        if send(&mut stream, reply).await.is_none() {
             return;
         }
     }
@@ -210,11 +214,26 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(Request { at: Instant::now(), path, headers, body: String::from_utf8(body).ok()? })
 }
 
+/// The reply, when it is time for it.
+async fn held(reply: Reply) -> Reply {
+    let reply = match reply {
+        Reply::Together(barrier, reply) => {
+            barrier.wait().await;
+            *reply
+        }
+        reply => reply,
+    };
+    if let Reply::Answer { after, .. } = &reply {
+        sleep(*after).await;
+    }
+    reply
+}
+
 /// Nothing where the connection is over.
 async fn send(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
     match reply {
-        Reply::Answer { status, headers, body, after } => {
-            sleep(after).await;
+        Reply::Together(..) => unreachable!("a reply that was held is another one"),
+        Reply::Answer { status, headers, body, after: _ } => {
             let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
             headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
             stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.ok()
