@@ -104,7 +104,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
         kind,
         device,
         lora: &rl.lora,
-        trainer: rl.trainer.clone(),
+        trainer: rl.trainer,
         workers,
         rows: rl.engine.max_rows,
         prompt_tokens: longest_prompt,

@@ -136,9 +136,6 @@ mod tree {
 #[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    // Functions outside #[test] unwrap, too.
-    #![allow(clippy::unwrap_used)]
-
     use std::future::pending;
     use std::os::unix::process::CommandExt;
     use std::pin::pin;
