@@ -66,12 +66,8 @@ impl Groups<'_> {
     fn fixed<const N: usize>(self) -> Option<AdvantageCounts> {
         let (groups, _) = self.rewards.as_chunks::<N>();
         let (outs, _) = self.values.as_chunks_mut::<N>();
-        let ((eights, last), (out_eights, last_outs)) = (groups.as_chunks::<LANES>(), outs.as_chunks_mut::<LANES>());
         let mut signals = 0;
-        for (groups, outs) in eights.iter().zip(out_eights) {
-            signals += eight(groups, self.scale, outs)?;
-        }
-        for (group, out) in last.iter().zip(last_outs) {
+        for (group, out) in groups.iter().zip(outs) {
             signals += usize::from(one(group, self.scale, out)?);
         }
         Some(counts(groups.len(), N, signals))
@@ -120,86 +116,6 @@ fn one(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<bool> {
     Some(differ)
 }
 
-/// A number of each of eight groups.
-type Lanes = [f32; LANES];
-
-/// Eight groups side by side, a lane each, so that nothing is added up across a register: how many have rewards that differ,
-/// and their advantages, to the last bit those of [`one`].
-#[inline(always)]
-fn eight<const N: usize>(groups: &[[f32; N]; LANES], scale: Scale, values: &mut [[f32; N]; LANES]) -> Option<usize> {
-    let mut rewards = [[0.0; LANES]; N];
-    for lane in 0..LANES {
-        for i in 0..N {
-            rewards[i][lane] = groups[lane][i];
-        }
-    }
-    let n = N as f32;
-    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    for reward in &rewards {
-        for lane in 0..LANES {
-            (low[lane], high[lane]) = (smaller(low[lane], reward[lane]), larger(high[lane], reward[lane]));
-        }
-    }
-    let mut centred = rewards;
-    // Twice: the second time takes away what rounding left of the mean.
-    for _ in 0..2 {
-        let mean = sums(&centred);
-        for row in &mut centred {
-            for lane in 0..LANES {
-                row[lane] -= mean[lane] / n;
-            }
-        }
-    }
-    let mut squares = centred;
-    squares.as_flattened_mut().iter_mut().for_each(|value| *value *= *value);
-    let squares = sums(&squares);
-    let (mut factors, mut signals) = ([0.0; LANES], 0);
-    for lane in 0..LANES {
-        if !squares[lane].is_finite() {
-            return None;
-        }
-        let differ = high[lane] - low[lane] > EQUAL * high[lane].abs().max(low[lane].abs()).max(1.0);
-        signals += usize::from(differ);
-        factors[lane] = match scale {
-            _ if !differ => 0.0,
-            Scale::Constant(factor) => factor,
-            Scale::LeaveOneOut => n / (n - 1.0),
-            Scale::Deviation(epsilon) => 1.0 / ((squares[lane] / (n - 1.0)).sqrt() + epsilon),
-        };
-    }
-    for lane in 0..LANES {
-        for i in 0..N {
-            values[lane][i] = centred[i][lane] * factors[lane];
-        }
-    }
-    Some(signals)
-}
-
-/// The sums of eight groups, in the order of [`sum`].
-#[inline(always)]
-fn sums<const N: usize>(rows: &[Lanes; N]) -> Lanes {
-    let (chunks, rest) = rows.as_chunks::<LANES>();
-    let (mut partial, mut end) = ([[0.0; LANES]; LANES], [-0.0; LANES]);
-    for chunk in chunks {
-        for (partial, row) in partial.iter_mut().zip(chunk) {
-            for lane in 0..LANES {
-                partial[lane] += row[lane];
-            }
-        }
-    }
-    for row in rest {
-        for lane in 0..LANES {
-            end[lane] += row[lane];
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = partial;
-    let mut all = [0.0; LANES];
-    for i in 0..LANES {
-        all[i] = ((a[i] + e[i]) + (c[i] + g[i])) + ((b[i] + f[i]) + (d[i] + h[i])) + end[i];
-    }
-    all
-}
-
 /// Independent partial sums: groups are short, so one register of them.
 const LANES: usize = 8;
 
@@ -228,50 +144,4 @@ fn extremes(group: &[f32]) -> (f32, f32) {
     let low = low.iter().chain(rest).copied().fold(f32::INFINITY, smaller);
     let high = high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
     (low, high)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Groups side by side are each as alone, to the last bit.
-    #[test]
-    fn eight_groups_are_each_as_alone() {
-        fn check<const N: usize>() {
-            let count = 8 * 3 + 5;
-            let rewards: Vec<f32> =
-                (0..count * N).map(|i| ((i * 7919 % 101) as f32 - 40.0) * 0.37 * ((i / N) % 4) as f32).collect();
-            for scale in [Scale::Constant(1.0), Scale::LeaveOneOut, Scale::Deviation(1e-4)] {
-                let mut together = vec![f32::NAN; rewards.len()];
-                let counts = dense(&rewards, N, scale, &mut together).unwrap();
-                let (mut alone, mut signals) = (vec![f32::NAN; rewards.len()], 0);
-                for (group, out) in rewards.chunks_exact(N).zip(alone.chunks_exact_mut(N)) {
-                    signals += usize::from(one(group, scale, out).unwrap());
-                }
-                assert_eq!(counts.groups_with_signal, signals);
-                assert!(signals < count, "{signals} of {count}");
-                assert_eq!(
-                    together.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
-                    alone.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-                );
-            }
-        }
-        check::<4>();
-        check::<8>();
-        check::<16>();
-    }
-
-    #[test]
-    fn a_reward_that_is_not_finite_is_found_wherever_it_stands() {
-        for at in [0, 77, 8 * 16 + 3] {
-            for bad in [f32::NAN, f32::INFINITY] {
-                let mut rewards = vec![0.5; 9 * 16];
-                rewards[at] = bad;
-                assert!(
-                    dense(&rewards, 16, Scale::Constant(1.0), &mut vec![0.0; rewards.len()]).is_none(),
-                    "{at} {bad}"
-                );
-            }
-        }
-    }
 }
