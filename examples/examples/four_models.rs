@@ -20,9 +20,12 @@ use posttrain::experiment::{
 };
 use posttrain::train::{Console, LoadedModel};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// The exit status of a run that was interrupted and can go on, as a shell gives it to one that an interrupt has ended.
+const INTERRUPTED: u8 = 130;
 
 /// Trains specialists and a generalist, and says which side is better.
 #[derive(Parser)]
@@ -62,7 +65,7 @@ struct Args {
     at_a_time: usize,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     log_to_stderr();
     let args = Args::parse();
     ensure!(args.parallel >= 1, "--parallel must be at least 1");
@@ -70,14 +73,16 @@ fn main() -> Result<()> {
     let mut config = ExperimentConfig::read(&args.config)?;
     config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
+    check(&args, &config)?;
     if args.dry_run {
-        return dry_run(&config);
+        dry_run(&config)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let ends = if args.parallel > 1 { in_parallel(&args, &config)? } else { Vec::new() };
     let failed: Vec<&ArmEnd> = ends.iter().filter(|end| !end.ok).collect();
     if with_model(&args, &config)? == Progress::Stopped {
         eprintln!("stopped; start it again with the same arguments to go on");
-        return Ok(());
+        return Ok(ExitCode::from(INTERRUPTED));
     }
     if args.arm.is_none() {
         let report = with_seeds(assemble(&args.out)?, &args.also)?;
@@ -88,6 +93,20 @@ fn main() -> Result<()> {
     if !failed.is_empty() {
         let arms: Vec<String> = failed.iter().map(|end| format!("{} ({})", end.arm, end.status)).collect();
         bail!("arms that did not finish: {}; start it again to go on with them", arms.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a run would only meet after hours, or with a folder begun.
+fn check(args: &Args, config: &ExperimentConfig) -> Result<()> {
+    ensure!(!args.out.is_file(), "--out {}: expected a folder, this is a file", args.out.display());
+    for folder in &args.also {
+        let report = folder.join("report.json");
+        ensure!(report.is_file(), "--also {}: expected a finished run's folder, there is no report.json", folder.display());
+    }
+    if let Some(name) = &args.arm {
+        let arms: Vec<String> = plan(&config.clone().resolved())?.1.into_iter().map(|arm| arm.name).collect();
+        ensure!(arms.contains(name), "there is no arm `{name}`; there are: {}", arms.join(", "));
     }
     Ok(())
 }

@@ -26,7 +26,15 @@ fn interrupt() {
         again |= flag.swap(true, Ordering::Relaxed);
     }
     if again {
-        std::process::exit(130);
+        end_at_once();
     }
     eprintln!("stopping after this step; the run goes on when it is started again (interrupt again to stop at once)");
+}
+
+/// Ends the process as a kill does. `std::process::exit` would take libtorch's memory down while its threads work in it.
+fn end_at_once() -> ! {
+    eprintln!("stopped at once");
+    #[cfg(unix)]
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
 }

@@ -12,7 +12,8 @@ use crate::{
 use posttrain_data::{Split, Splits};
 use posttrain_router::RouterReport as Routing;
 use posttrain_train::{Answer, RunState, StepRecord, read_metrics};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Answers of a model that the report shows.
@@ -49,18 +50,40 @@ pub fn assemble(folder: &Path) -> Result<Report, ExperimentError> {
 /// The report with the outcomes of the same experiment under other seeds beside its own.
 ///
 /// # Errors
-/// Those of [`Report::read`].
+/// Those of [`Report::read`]; [`ExperimentError::OtherExperiment`] where another report's configuration differs in more than the
+/// seed, or not in the seed.
 pub fn with_seeds(mut report: Report, others: &[impl AsRef<Path>]) -> Result<Report, ExperimentError> {
     let outcome = |report: &Report| {
         report.head_to_head.clone().map(|head_to_head| SeedOutcome { seed: report.provenance.seed, head_to_head })
     };
     let mut seeds: Vec<SeedOutcome> = outcome(&report).into_iter().collect();
     for other in others {
-        seeds.extend(outcome(&Report::read(other.as_ref())?));
+        let (path, other) = (other.as_ref(), Report::read(other.as_ref())?);
+        let wrong = |reason: String| ExperimentError::OtherExperiment { path: path.into(), reason };
+        if let Some(field) = difference("", &report.config, &other.config) {
+            return Err(wrong(format!("`{field}` differs")));
+        }
+        if seeds.iter().any(|outcome| outcome.seed == other.provenance.seed) {
+            return Err(wrong(format!("seed {} is there already", other.provenance.seed)));
+        }
+        seeds.extend(outcome(&other));
     }
     seeds.sort_by_key(|outcome| outcome.seed);
     report.seeds = if others.is_empty() { Vec::new() } else { seeds };
     Ok(report)
+}
+
+/// The first field under `path` that differs between two configurations, the run's own seed left out.
+fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
+    let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else {
+        return (one != other).then(|| path.to_owned());
+    };
+    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    names.into_iter().find_map(|name| {
+        let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let of = |object: &serde_json::Map<String, Value>| object.get(name).cloned().unwrap_or(Value::Null);
+        if ["seed", "rl.seed"].contains(&&*field) { None } else { difference(&field, &of(one), &of(other)) }
+    })
 }
 
 struct Assembly<'a> {

@@ -87,6 +87,14 @@ pub enum ExperimentError {
         /// As it is now.
         now: String,
     },
+    /// Another folder's report is not of the same experiment under another seed.
+    #[error("{path}: expected a report of the same experiment under another seed; {reason}", path = path.display())]
+    OtherExperiment {
+        /// The other folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An arm's process could not be started or watched.
     #[error("arm `{arm}`: its process cannot be started: {source}")]
     Process {

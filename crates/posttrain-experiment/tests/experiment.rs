@@ -97,6 +97,13 @@ fn a_seed_of_its_own_gives_an_outcome_of_its_own() {
     let joined = with_seeds(assemble(one.path()).unwrap(), &[two.path()]).unwrap();
     let seeds: Vec<u64> = joined.seeds.iter().map(|outcome| outcome.seed).collect();
     assert_eq!(seeds, [5, 6]);
+    // Neither the same run once more, nor another experiment.
+    let error = with_seeds(assemble(one.path()).unwrap(), &[one.path()]).unwrap_err().to_string();
+    assert!(error.contains("seed 5 is there already"), "{error}");
+    let mut report = assemble(one.path()).unwrap();
+    report.config["rl"]["learning_rate"] = 1.0.into();
+    let error = with_seeds(report, &[two.path()]).unwrap_err().to_string();
+    assert!(error.contains("`rl.learning_rate` differs"), "{error}");
     assert_ne!(reproducible(one.path())["models"], reproducible(two.path())["models"]);
 }
 

@@ -96,6 +96,12 @@ pub enum TrainError {
         /// Its value now.
         now: String,
     },
+    /// Another process trains in the same folder.
+    #[error("{path}: another process trains here; wait for it, or give another folder", path = path.display())]
+    Busy {
+        /// The lock that it holds.
+        path: PathBuf,
+    },
     /// A saved state does not fit the trainer.
     #[error("{path}: {reason}")]
     State {

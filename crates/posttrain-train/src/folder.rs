@@ -39,6 +39,22 @@ pub fn recover_folder(target: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
+/// Keeps other processes from a folder for as long as what is returned lives; a process that dies lets go of it.
+///
+/// # Errors
+/// [`TrainError::Busy`] where another one has it, [`TrainError::Io`] names the file.
+pub(crate) fn lock_folder(folder: &Path) -> Result<fs::File, TrainError> {
+    fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    let path = folder.join("lock");
+    let options = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = options.map_err(TrainError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(TrainError::Busy { path }),
+        Err(fs::TryLockError::Error(source)) => Err(TrainError::io(&path)(source)),
+    }
+}
+
 fn old_name(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
     name.push(".old");
@@ -83,6 +99,16 @@ mod tests {
 
     fn write(target: &Path, text: &str) -> Result<(), TrainError> {
         replace_folder(target, |dir| fs::write(dir.join("f"), text).map_err(TrainError::io(dir)))
+    }
+
+    #[test]
+    fn a_folder_is_one_process_s_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_folder(&dir.path().join("math")).unwrap();
+        let error = lock_folder(&dir.path().join("math")).unwrap_err();
+        assert!(matches!(error, TrainError::Busy { .. }) && error.to_string().contains("math"), "{error}");
+        drop(held);
+        lock_folder(&dir.path().join("math")).unwrap();
     }
 
     #[test]

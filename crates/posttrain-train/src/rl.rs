@@ -6,6 +6,7 @@ use crate::checkpoint::{BestStep, RunState};
 use crate::config::{RlConfig, TrainerConfig, TruncatedCompletions};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
+use crate::folder::lock_folder;
 use crate::memory::peak_memory_bytes;
 use crate::metrics::{MetricsLog, StepRecord, append_line, keep_lines};
 use crate::observer::{Event, Observer, Phase};
@@ -111,6 +112,7 @@ impl<'m> RlRun<'m> {
         observer: &mut dyn Observer,
     ) -> Result<RunOutcome, TrainError> {
         let config = &self.config;
+        let _lock = lock_folder(&self.folder)?;
         let trainer_config = TrainerConfig { temperature: config.sampling.temperature, ..config.trainer };
         let mut trainer = Trainer::new(self.evaluator.policy.model, &config.lora, trainer_config, config.seed)?;
         let state_folder = self.folder.join("state");
