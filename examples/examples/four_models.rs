@@ -102,7 +102,11 @@ fn check(args: &Args, config: &ExperimentConfig) -> Result<()> {
     ensure!(!args.out.is_file(), "--out {}: expected a folder, this is a file", args.out.display());
     for folder in &args.also {
         let report = folder.join("report.json");
-        ensure!(report.is_file(), "--also {}: expected a finished run's folder, there is no report.json", folder.display());
+        ensure!(
+            report.is_file(),
+            "--also {}: expected a finished run's folder, there is no report.json",
+            folder.display()
+        );
     }
     if let Some(name) = &args.arm {
         let arms: Vec<String> = plan(&config.clone().resolved())?.1.into_iter().map(|arm| arm.name).collect();
