@@ -73,7 +73,10 @@ pub fn with_seeds(mut report: Report, others: &[impl AsRef<Path>]) -> Result<Rep
     Ok(report)
 }
 
-/// The first field under `path` that differs between two configurations, the run's own seed left out.
+/// What may differ between two runs of one experiment: the seed, and where the same files lie.
+const OF_A_RUN: [&str; 4] = ["seed", "rl.seed", "data.dataset", "model.path"];
+
+/// The first field under `path` that differs between two configurations of one experiment.
 fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else {
         return (one != other).then(|| path.to_owned());
@@ -82,7 +85,7 @@ fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     names.into_iter().find_map(|name| {
         let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let of = |object: &serde_json::Map<String, Value>| object.get(name).cloned().unwrap_or(Value::Null);
-        if ["seed", "rl.seed"].contains(&&*field) { None } else { difference(&field, &of(one), &of(other)) }
+        if OF_A_RUN.contains(&&*field) { None } else { difference(&field, &of(one), &of(other)) }
     })
 }
 
