@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use posttrain::model::{ComputeKind, DeviceChoice, Quantise};
+use posttrain::model::{Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, select_device, select_kind};
 use posttrain::train::{LoadedModel, ModelSource};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -51,6 +51,22 @@ impl ModelArgs {
         let (device, kind, quantise) = (self.device, self.kind, self.quantise);
         let source = ModelSource { path: self.model.clone(), device, kind, quantise };
         LoadedModel::open(&source).context("the model cannot be opened")
+    }
+
+    /// Loads its weights alone: neither tokenizer nor chat template has to be there.
+    ///
+    /// # Errors
+    /// Those of [`ModelArgs::open`].
+    pub fn open_weights(&self) -> Result<Decoder> {
+        let device = select_device(self.device)?;
+        let kind = select_kind(self.kind, device);
+        let decoder = Checkpoint::open(&self.model).and_then(|c| c.decoder_quantised(self.quantise, kind, device));
+        decoder.context("the model cannot be opened")
+    }
+
+    /// How the frozen layers are kept.
+    pub fn quantise(&self) -> Quantise {
+        self.quantise
     }
 }
 

@@ -37,7 +37,7 @@ fn logits(model: &Decoder, adapter: Option<&Adapter>, tokens: &[i64]) -> Tensor 
     let view = adapter.map(|a| a.view(Kind::Float).unwrap());
     let input = packing.input(Device::Cpu).unwrap();
     let hidden = model.forward(&input, &mut attention, &RowAdapters::all(view.as_ref())).unwrap();
-    model.logits(&hidden).unwrap()
+    model.logits(&hidden, &RowAdapters::all(view.as_ref())).unwrap()
 }
 
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {

@@ -18,8 +18,10 @@ pub struct DryRun {
     pub questions: [usize; 3],
     /// The arms.
     pub arms: Vec<Arm>,
-    /// The routers, by name; the first of the pair stands before the specialists.
-    pub routers: (String, Vec<String>),
+    /// The routers, by name.
+    pub routers: Vec<String>,
+    /// The one that stands before the specialists.
+    pub router_used: String,
     /// The base, where its description could be had.
     pub model: Option<PlannedModel>,
     /// What would stop a run on this machine, as it is now.
@@ -72,7 +74,8 @@ impl DryRun {
         Ok(Self {
             questions: [splits.train.len(), splits.validation.len(), splits.test.len()],
             arms,
-            routers: (config.routing.used.clone(), routers),
+            routers,
+            router_used: config.routing.used.clone(),
             model,
             problems,
         })
@@ -190,7 +193,7 @@ impl fmt::Display for DryRun {
             let [steps, prompts, group] = [rl.steps, rl.prompts, rl.group_size as u64];
             writeln!(f, "{}: {steps} steps of {prompts} prompts x {group} completions, on {domains}", arm.name)?;
         }
-        writeln!(f, "routers: {}; `{}` stands before the specialists", self.routers.1.join(", "), self.routers.0)?;
+        writeln!(f, "routers: {}; `{}` stands before the specialists", self.routers.join(", "), self.router_used)?;
         if let Some(model) = &self.model {
             let (prompt, context) = (model.longest_prompt, model.context);
             writeln!(f, "model: {}; prompts of up to {prompt} tokens, {context} positions", model.size)?;

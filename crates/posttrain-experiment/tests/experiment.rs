@@ -247,7 +247,7 @@ fn an_arm_that_dies_once_is_started_again() {
     let (calm, parallel) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (ends, lines) = in_processes(parallel.path(), "low");
     let expected = [("generalist", (true, 1)), ("high", (true, 1)), ("low", (true, 2))];
-    assert_eq!(ends, expected.map(|(arm, end)| (arm.to_owned(), end)).into());
+    assert_eq!(ends, expected.map(|(arm, end)| (arm.to_owned(), end)).into(), "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("low: died") && line.ends_with("started again")), "{lines:?}");
     // Joined, the arms give the report that one process gives.
     assert!(worker_command(parallel.path(), "", "").stdout(Stdio::null()).status().unwrap().success());
@@ -261,9 +261,9 @@ fn an_arm_that_dies_once_is_started_again() {
 fn an_arm_that_always_dies_leaves_the_others_alone_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("died")).unwrap();
-    let (ends, _) = in_processes(dir.path(), "low");
+    let (ends, lines) = in_processes(dir.path(), "low");
     let expected = [("generalist", (true, 1)), ("high", (true, 1)), ("low", (false, 2))];
-    assert_eq!(ends, expected.map(|(arm, end)| (arm.to_owned(), end)).into());
+    assert_eq!(ends, expected.map(|(arm, end)| (arm.to_owned(), end)).into(), "{lines:#?}");
     let report = assemble(dir.path()).unwrap();
     let missing: Vec<&str> = report.missing.iter().map(|missing| missing.model.as_str()).collect();
     assert_eq!((missing, report.models.len(), report.head_to_head), (vec!["low"], 2, None));

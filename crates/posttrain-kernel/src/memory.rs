@@ -5,7 +5,7 @@
 //! What the borrow checker cannot see is another tensor that shares the storage: a kernel writes only to tensors that it
 //! made itself, and only reads its callers'. A caller that writes in place to a shared storage from
 //! another thread during a call races with itself, as it would inside libtorch.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "`tch` hands out a tensor's memory as a raw pointer alone")]
 
 use crate::element::Bf16;
 use crate::error::KernelError;

@@ -186,7 +186,8 @@ proptest! {
         let ((attended, by_qkv), (other, by_other)) = (case.run(), turned.run());
         let rows = Tensor::from_slice(&rows);
         prop_assert_eq!(&other.out, &attended.out.index_select(0, &rows));
-        prop_assert!(off(&by_other, &by_qkv.index_select(0, &rows)) < 1e-6);
+        // The prompt's gradients are sums over the completions in another order.
+        prop_assert!(off(&by_other, &by_qkv.index_select(0, &rows)) < 5e-6);
     }
 
     #[test]

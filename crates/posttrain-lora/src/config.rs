@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// `.name` (PEFT's rule).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TargetModules {
-    /// Every linear layer but the head, as PEFT's `all-linear`.
+    /// Every linear layer but the head, as PEFT's `all-linear`; the head's name in a list (`lm_head`) targets it.
     #[default]
     AllLinear,
     /// The modules of these names.
@@ -25,10 +25,13 @@ impl TargetModules {
     /// assert!(TargetModules::AllLinear.matches(&q));
     /// assert!(TargetModules::Names(vec!["q_proj".into()]).matches(&q));
     /// assert!(!TargetModules::Names(vec!["proj".into()]).matches(&q));
+    /// let head = ModuleSpec::new("lm_head", 4, 9).head();
+    /// assert!(!TargetModules::AllLinear.matches(&head));
+    /// assert!(TargetModules::Names(vec!["lm_head".into()]).matches(&head));
     /// ```
     pub fn matches(&self, module: &ModuleSpec) -> bool {
         match self {
-            Self::AllLinear => true,
+            Self::AllLinear => !module.head,
             Self::Names(names) => names.iter().any(|name| is_suffix(&module.path, name)),
         }
     }

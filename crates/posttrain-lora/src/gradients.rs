@@ -15,6 +15,15 @@ impl AdapterGradients {
         self.layers.get(index).map_or((None, None), |(a, b)| (a.as_ref(), b.as_ref()))
     }
 
+    /// Adds the gradients by `A` and by `s·B` of module `index`.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] if their shapes are not those that were added before.
+    pub fn add(&mut self, index: usize, by_a: &Tensor, by_b: &Tensor) -> Result<(), LoraError> {
+        self.add_a(index, by_a)?;
+        self.add_b(index, by_b)
+    }
+
     pub(crate) fn add_a(&mut self, index: usize, gradient: &Tensor) -> Result<(), LoraError> {
         add(&mut self.slot(index).0, gradient)
     }

@@ -47,6 +47,11 @@ impl AdaptedLinear {
         Ok(Self { weight, bias, parts, unmerged: None })
     }
 
+    /// The weight `[out, in]`, with an adapter in it while one is merged.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// The layer's output for `x: [N, in]`, rows routed by `adapters`: `[N, out]`, in `x`'s kind. Gradients flow to `x`
     /// and to the adapters, never to the weight.
     ///
@@ -60,10 +65,21 @@ impl AdaptedLinear {
         let Some(segments) = adapters.resolve(size[0]) else {
             return Err(shape_error("adapters", "runs that add up to N rows".into(), size));
         };
-        if posttrain_kernel::columns_pay(x) && !segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains)) {
+        let trains = x.requires_grad() || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
+        if posttrain_kernel::columns_pay(x) && !trains {
             return self.by_columns(x, &segments);
         }
         let base = x.f_linear(&self.weight, self.bias.as_ref())?;
+        if !trains {
+            let mut start = 0;
+            for run in &segments {
+                if let Some(view) = run.adapter {
+                    self.add_update(&base.f_narrow(0, start, run.rows)?, &x.f_narrow(0, start, run.rows)?, view)?;
+                }
+                start += run.rows;
+            }
+            return Ok(base);
+        }
         match segments.as_slice() {
             [only] => self.adapted(base, x, only),
             many => self.adapted_by_runs(base, x, many),
@@ -91,6 +107,12 @@ impl AdaptedLinear {
             return Err(shape_error("x", format!("[N, {}]", self.weight.size()[1]), size));
         }
         let out = x.f_linear(&self.weight, self.bias.as_ref())?;
+        let thin = self.add_update(&out, x, view)?;
+        Ok((out, thin))
+    }
+
+    /// `out += s·(x·Aᵀ)·Bᵀ` for every part, in place and without autograd.
+    fn add_update(&self, out: &Tensor, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
         let together = self.stacked(view).map(|a| x.f_linear(&a, None::<&Tensor>)).transpose()?;
         let (mut feature, mut column, mut thin) = (0, 0, Vec::with_capacity(self.parts.len()));
         for part in &self.parts {
@@ -106,7 +128,7 @@ impl AdaptedLinear {
             thin.push(low.map(|(_, low)| low));
             feature += part.out_features;
         }
-        Ok((out, ThinProducts { low: thin }))
+        Ok(ThinProducts { low: thin })
     }
 
     /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the adapter's pairs are added

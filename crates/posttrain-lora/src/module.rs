@@ -19,17 +19,24 @@ pub struct ModuleSpec {
     pub out_features: i64,
     /// Whether only some tokens reach it (an expert of a mixture): without any it has no gradient, and that is no fault.
     pub routed: bool,
+    /// Whether it is the output head, which has an adapter only where its name is among the targets.
+    pub head: bool,
 }
 
 impl ModuleSpec {
     /// A spec from its path and its weight's two dimensions.
     pub fn new(path: impl Into<String>, in_features: i64, out_features: i64) -> Self {
-        Self { path: path.into(), in_features, out_features, routed: false }
+        Self { path: path.into(), in_features, out_features, routed: false, head: false }
     }
 
     /// The same, reached by some tokens only.
     pub fn routed(self) -> Self {
         Self { routed: true, ..self }
+    }
+
+    /// The same as the output head.
+    pub fn head(self) -> Self {
+        Self { head: true, ..self }
     }
 
     /// The last part of the path, which is what `target_modules` usually names.

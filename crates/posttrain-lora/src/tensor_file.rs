@@ -89,7 +89,7 @@ impl TensorFile {
 
     /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been copied is given back, so
     /// that a tensor is never in memory twice.
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, reason = "`tch` gives a tensor's memory as a pointer alone")]
     fn copy(&self, range: Range<usize>, tensor: &Tensor) {
         let to = tensor.data_ptr().cast::<u8>();
         for start in range.clone().step_by(PIECE) {
@@ -121,7 +121,7 @@ fn fetch(map: &memmap2::Mmap, start: usize, length: usize) {
 
 /// Gives the pages of a range back: a tensor that has been copied out would else be in memory twice.
 #[cfg(unix)]
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "`memmap2` cannot know that what is given back is read again from the file")]
 fn release(map: &memmap2::Mmap, start: usize, length: usize) {
     // SAFETY: the map is a read-only view of a file; pages that are dropped are read again where they are needed.
     let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
@@ -199,7 +199,7 @@ impl Stored {
     }
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "a file that is mapped may be changed by others meanwhile")]
 fn map_file(path: &Path) -> Result<memmap2::Mmap, LoraError> {
     let io = |source| LoraError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;

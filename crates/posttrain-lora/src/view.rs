@@ -51,6 +51,11 @@ impl AdapterView {
         Self { layers: self.layers.iter().map(|layer| layer.as_ref().map(ViewLayer::share)).collect(), dropout: None }
     }
 
+    /// `A: [R, in]` and `s·B: [out, R]` of module `index`, if it is adapted.
+    pub fn pair(&self, index: usize) -> Option<(&Tensor, &Tensor)> {
+        self.layer(index).map(|layer| (&layer.a, &layer.b))
+    }
+
     pub(crate) fn layer(&self, index: usize) -> Option<&ViewLayer> {
         self.layers.get(index).and_then(Option::as_ref)
     }

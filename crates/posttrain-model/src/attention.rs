@@ -217,12 +217,16 @@ impl Completions {
 
     /// Attention of the completions' queries over (prompt's, completions') keys and values.
     fn attend(&self, q: &Tensor, k: [&Tensor; 2], v: [&Tensor; 2]) -> Result<Tensor, ModelError> {
-        let q_block = self.block(q)?;
+        let (heads, width, kv_heads) = (q.size()[1], q.size()[2], k[0].size()[1]);
+        let (sharing, longest) = (heads / kv_heads, self.longest);
+        // The query heads that share a key head stand behind each other, as one longer text: no key is repeated, and a
+        // masked product of grouped heads has no fused kernel on a GPU.
+        let q_block = self.block(q)?.f_reshape([self.count, kv_heads, sharing * longest, width])?;
         let (keys, values) = (self.with_prompt(k)?, self.with_prompt(v)?);
-        let out =
-            Tensor::f_scaled_dot_product_attention(&q_block, &keys, &values, Some(&self.mask), 0.0, false, None, true)?;
-        let (heads, width) = (q.size()[1], q.size()[2]);
-        let flat = out.f_transpose(1, 2)?.f_reshape([self.count * self.longest, heads, width])?;
+        let mask = Some(self.mask.f_repeat([sharing, 1])?);
+        let out = Tensor::f_scaled_dot_product_attention(&q_block, &keys, &values, mask, 0.0, false, None, false)?;
+        let out = out.f_reshape([self.count, heads, longest, width])?;
+        let flat = out.f_transpose(1, 2)?.f_reshape([self.count * longest, heads, width])?;
         Ok(flat.f_index_select(0, &self.places)?)
     }
 

@@ -1,6 +1,7 @@
 //! A decoder's shape, as `config.json` or a GGUF's metadata gives it.
 
 use crate::block;
+use crate::decoder;
 use crate::family;
 use crate::fields::Fields;
 use crate::{ModelError, RopeScaling};
@@ -167,10 +168,12 @@ impl ModelConfig {
         self.parameter_count() - self.experts.as_ref().map_or(0, idle)
     }
 
-    /// The linear layers that an adapter may target, in the order that its layers take. The head and the routers of
-    /// experts are not among them.
+    /// The linear layers that an adapter may target, in the order that its layers take; last the head, unless it is the
+    /// embedding. The routers of experts are not among them.
     pub fn modules(&self) -> Vec<ModuleSpec> {
-        (0..self.num_hidden_layers).flat_map(|layer| block::modules(self, layer)).collect()
+        let blocks = (0..self.num_hidden_layers).flat_map(|layer| block::modules(self, layer));
+        let head = || ModuleSpec::new(decoder::HEAD, self.hidden_size, self.vocab_size).head();
+        blocks.chain((!self.tie_word_embeddings).then(head)).collect()
     }
 
     fn block_parameters(&self, layer: i64) -> i64 {

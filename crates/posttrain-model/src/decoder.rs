@@ -6,7 +6,7 @@ use crate::rope::{Frequencies, Rotation};
 use crate::weights::Weights;
 use crate::{Attend, ModelConfig, ModelError};
 use posttrain_kernel::Heads;
-use posttrain_lora::{Adapter, ModuleSpec, RowAdapters};
+use posttrain_lora::{AdaptedLinear, Adapter, ModuleSpec, RowAdapters};
 use tch::{Device, Kind, Tensor};
 
 /// The tokens of one forward pass and where each stands in its text.
@@ -26,9 +26,13 @@ pub struct Decoder {
     pub(crate) embedding: Tensor,
     pub(crate) blocks: Vec<Block>,
     pub(crate) norm: Tensor,
-    head: Option<Tensor>,
+    /// `None` where it is the embedding.
+    head: Option<AdaptedLinear>,
     frequencies: Frequencies,
 }
+
+/// Where the head's weight stands in a checkpoint, and its adapter in PEFT's files.
+pub(crate) const HEAD: &str = "lm_head";
 
 impl Decoder {
     /// A decoder from weights; each is taken by name and shape, and none may be left over.
@@ -43,10 +47,11 @@ impl Decoder {
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let norm = weights.take("model.norm.weight", &[config.hidden_size])?;
         let head = if config.tie_word_embeddings {
-            weights.ignore("lm_head.weight");
+            weights.ignore(&format!("{HEAD}.weight"));
             None
         } else {
-            Some(weights.take("lm_head.weight", &table)?)
+            let weight = weights.take(&format!("{HEAD}.weight"), &table)?;
+            Some(AdaptedLinear::new(weight, None, vec![(config.modules().len() - 1, config.vocab_size)])?)
         };
         weights.finish()?;
         let frequencies = Frequencies::of(config, embedding.device())?;
@@ -108,23 +113,32 @@ impl Decoder {
             embedding: tensor(&self.embedding),
             blocks: self.blocks.iter().map(Block::share).collect(),
             norm: tensor(&self.norm),
-            head: self.head.as_ref().map(tensor),
+            head: self.head.as_ref().map(AdaptedLinear::share),
             frequencies: self.frequencies.share(),
         }
     }
 
-    /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`. A training pass never calls this: it goes through
-    /// the fused log-probabilities.
+    /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`, rows routed by `adapters`. A training pass never calls
+    /// this: it goes through the fused log-probabilities.
     ///
     /// # Errors
-    /// [`ModelError::Torch`] if the shape does not fit or memory fails.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(posttrain_kernel::product(hidden, self.head())?)
+    /// [`ModelError::Lora`] if the runs of `adapters` do not add up to `M`; [`ModelError::Torch`] if the shape does not fit or
+    /// memory fails.
+    pub fn logits(&self, hidden: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+        match &self.head {
+            Some(head) => Ok(head.forward(hidden, adapters)?),
+            None => Ok(posttrain_kernel::product(hidden, &self.embedding)?),
+        }
     }
 
     /// The head's weight `[V, H]`.
     pub fn head(&self) -> &Tensor {
-        self.head.as_ref().unwrap_or(&self.embedding)
+        self.head.as_ref().map_or(&self.embedding, AdaptedLinear::weight)
+    }
+
+    /// The head's place among [`Decoder::modules`]; `None` where it is the embedding and can have no adapter.
+    pub fn head_module(&self) -> Option<usize> {
+        self.modules.iter().position(|module| module.head)
     }
 
     /// The linear layers that an adapter may target, in the order that its layers take.
@@ -155,11 +169,13 @@ impl Decoder {
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
             linear.merge(adapter)?;
         }
+        self.head.iter_mut().try_for_each(|head| head.merge(adapter))?;
         Ok(())
     }
 
     /// Takes a merged adapter out again, exactly.
     pub fn unmerge(&mut self) {
         self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(crate::frozen_linear::FrozenLinear::unmerge);
+        self.head.iter_mut().for_each(AdaptedLinear::unmerge);
     }
 }

@@ -112,13 +112,16 @@ pub fn cuda_status() -> &'static Result<usize, String> {
             0.. if !tch::Cuda::is_available() => {
                 Err("libtorch's CUDA library is loaded, but finds no GPU or driver".into())
             }
-            count => usize::try_from(count).map_err(|_| "libtorch could not count the CUDA devices".to_string()),
+            count => {
+                disable_cudnn_attention();
+                usize::try_from(count).map_err(|_| "libtorch could not count the CUDA devices".to_string())
+            }
         }
     })
 }
 
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "a library that is loaded runs its initialisers")]
 fn load_cuda_library() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     let library = libtorch_folder()?.join("libtorch_cuda.so");
@@ -138,6 +141,35 @@ fn load_cuda_library() -> Result<(), String> {
         }
     }
 }
+
+/// Tells libtorch not to attend through cuDNN, which it prefers on Hopper and builds an execution plan for, of half a second,
+/// for every new shape: every step of decoding and every group in training has one. Its own fused kernels take any shape.
+/// (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` does the same from outside.)
+///
+/// What Python calls `torch.backends.cuda.enable_cudnn_sdp(False)` has no function in C, hence the C++ names.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "functions of libtorch that its C interface lacks")]
+fn disable_cudnn_attention() {
+    use libloading::os::unix::Library;
+    use std::ffi::c_void;
+    type Context = unsafe extern "C" fn() -> *mut c_void;
+    type Set = unsafe extern "C" fn(*mut c_void, bool);
+    let process = Library::this();
+    // SAFETY: `at::Context& at::globalContext()` and `void at::Context::setSDPUseCuDNN(bool)`, with the signatures that they
+    // have had since libtorch 2.5: a reference is a pointer, and a method's object its first argument. The context lives as
+    // long as the process.
+    unsafe {
+        let context = process.get::<Context>(b"_ZN2at13globalContextEv\0");
+        let set = process.get::<Set>(b"_ZN2at7Context14setSDPUseCuDNNEb\0");
+        match (context, set) {
+            (Ok(context), Ok(set)) => set(context(), false),
+            _ => tracing::warn!("attention may go through cuDNN, which is slow: set TORCH_CUDNN_SDPA_DEPRIORITIZED=1"),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn disable_cudnn_attention() {}
 
 #[cfg(not(target_os = "linux"))]
 fn load_cuda_library() -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! A block's feed-forward part: one gated layer for all tokens, or experts.
 
-use crate::block::{by_autograd, native};
+use crate::block::native;
 use crate::experts::{Experts, ExpertsKept};
 use crate::frozen_linear::FrozenLinear;
 use crate::linears::{Bias, Linears};
@@ -172,5 +172,8 @@ fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, ModelE
     if native(gate_up) {
         return Ok(posttrain_kernel::swiglu_backward(gate_up, gradient)?);
     }
-    by_autograd(gate_up, gradient, swiglu)
+    let halves = gate_up.f_chunk(2, -1)?;
+    let (gate, up) = (&halves[0], &halves[1]);
+    let by_gate = gate.f_silu_backward(&gradient.f_mul(up)?)?;
+    Ok(Tensor::f_cat(&[by_gate, gate.f_silu()?.f_mul(gradient)?], -1)?)
 }

@@ -12,6 +12,8 @@ pub(crate) struct HeadNorms {
     heads: Heads,
     query: Tensor,
     key: Tensor,
+    /// `[heads + kv_heads, d]`: the weight of every head that is normed.
+    weights: Tensor,
     eps: f64,
 }
 
@@ -24,7 +26,10 @@ impl HeadNorms {
         let mut take =
             |name: &str| weights.take(&format!("model.layers.{layer}.self_attn.{name}.weight"), &[config.head_dim]);
         let heads = crate::block::heads(config);
-        Ok(Some(Self { heads, query: take("q_norm")?, key: take("k_norm")?, eps: config.rms_norm_eps }))
+        let (query, key) = (take("q_norm")?, take("k_norm")?);
+        let of = |weight: &Tensor, heads: usize| weight.f_unsqueeze(0)?.f_expand([heads as i64, -1], false);
+        let weights = Tensor::f_cat(&[of(&query, heads.query)?, of(&key, heads.key_value)?], 0)?;
+        Ok(Some(Self { heads, query, key, weights, eps: config.rms_norm_eps }))
     }
 
     /// `qkv: [N, (heads + 2·kv_heads)·d]` with its query and key heads normed. Gradients flow.
@@ -33,11 +38,11 @@ impl HeadNorms {
             return Ok(self.kernel().forward(qkv)?);
         }
         let Heads { query, key_value, width } = self.heads;
-        let sizes = [query as i64, key_value as i64, key_value as i64];
+        let sizes = [(query + key_value) as i64, key_value as i64];
         let parts = qkv.f_reshape([-1, sizes.iter().sum(), width as i64])?.f_split_with_sizes(sizes, 1)?;
-        let norm = |x: &Tensor, weight: &Tensor| x.f_rms_norm([width as i64], Some(weight), self.eps);
-        let normed = [norm(&parts[0], &self.query)?, norm(&parts[1], &self.key)?, parts[2].shallow_clone()];
-        Ok(Tensor::f_cat(&normed, 1)?.f_flatten(1, 2)?)
+        // As in transformers, the norm is rounded before it is weighted.
+        let normed = parts[0].f_rms_norm([width as i64], None::<&Tensor>, self.eps)?.f_mul(&self.weights)?;
+        Ok(Tensor::f_cat(&[&normed, &parts[1]], 1)?.f_flatten(1, 2)?)
     }
 
     /// The gradient by `qkv` from that by what [`HeadNorms::forward`] gave.
@@ -50,7 +55,8 @@ impl HeadNorms {
 
     /// The same over the same memory.
     pub fn share(&self) -> Self {
-        Self { heads: self.heads, query: self.query.shallow_clone(), key: self.key.shallow_clone(), eps: self.eps }
+        let [query, key, weights] = [&self.query, &self.key, &self.weights].map(Tensor::shallow_clone);
+        Self { heads: self.heads, query, key, weights, eps: self.eps }
     }
 
     fn kernel(&self) -> posttrain_kernel::HeadNorms<'_> {

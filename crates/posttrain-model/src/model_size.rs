@@ -31,7 +31,8 @@ impl ModelSize {
     /// assert!(ModelSize::of(&config, Quantise::Nf4, Kind::BFloat16).memory_bytes < size.memory_bytes);
     /// ```
     pub fn of(config: &ModelConfig, quantise: Quantise, kind: Kind) -> Self {
-        let weights = || config.modules().into_iter().map(|m| m.in_features * m.out_features);
+        let blocks = || config.modules().into_iter().filter(|m| !m.head);
+        let weights = || blocks().map(|m| m.in_features * m.out_features);
         let (linear, quantised): (i64, i64) = (weights().sum(), weights().map(|n| quantise.bytes(n, kind)).sum());
         let rest = Quantise::None.bytes(config.parameter_count() - linear, kind);
         // Routers compute in f32, beside what is counted above.

@@ -12,6 +12,8 @@ use tch::{Device, Kind, Tensor};
 pub struct Rotation {
     cos: Tensor,
     sin: Tensor,
+    /// `−sin`, so that a turn is two products and two sums of products.
+    back: Tensor,
 }
 
 /// A model's rotary frequencies, `[d/2]` f32, and what cosine and sine are multiplied by.
@@ -44,12 +46,14 @@ impl Rotation {
             let scaled = if frequencies.factor == 1.0 { t } else { t.f_mul_scalar(frequencies.factor)? };
             scaled.f_to_kind(kind)
         };
-        Ok(Self { cos: table(angles.f_cos()?)?, sin: table(angles.f_sin()?)? })
+        let sin = table(angles.f_sin()?)?;
+        Ok(Self { cos: table(angles.f_cos()?)?, back: sin.f_neg()?, sin })
     }
 
     /// The same turn over the same memory.
     pub(crate) fn share(&self) -> Self {
-        Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
+        let tensor = Tensor::shallow_clone;
+        Self { cos: tensor(&self.cos), sin: tensor(&self.sin), back: tensor(&self.back) }
     }
 
     /// Cosines and sines as `[N, d/2]` f32 each, for a kernel that turns on its own.
@@ -68,8 +72,8 @@ impl Rotation {
     pub fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let halves = x.f_chunk(2, -1)?;
         let (first, second) = (&halves[0], &halves[1]);
-        let left = first.f_mul(&self.cos)?.f_sub(&second.f_mul(&self.sin)?)?;
-        let right = second.f_mul(&self.cos)?.f_add(&first.f_mul(&self.sin)?)?;
+        let left = first.f_mul(&self.cos)?.f_addcmul(second, &self.back)?;
+        let right = second.f_mul(&self.cos)?.f_addcmul(first, &self.sin)?;
         Ok(Tensor::f_cat(&[left, right], -1)?)
     }
 }

@@ -20,6 +20,8 @@ pub struct Weights {
     kind: Kind,
     device: Device,
     quantise: Quantise,
+    /// Bytes that a device reads from directly, once one has been needed.
+    pinned: Option<Tensor>,
 }
 
 enum Source {
@@ -59,6 +61,7 @@ impl Weights {
             kind,
             device,
             quantise: Quantise::None,
+            pinned: None,
         })
     }
 
@@ -69,14 +72,15 @@ impl Weights {
     #[cfg(feature = "gguf")]
     pub fn from_gguf(file: GgufFile, kind: Kind, device: Device) -> Self {
         let left = file.weight_names().collect();
-        Self { path: file.path().into(), source: Source::Gguf(file), left, kind, device, quantise: Quantise::None }
+        let (path, quantise) = (file.path().into(), Quantise::None);
+        Self { path, source: Source::Gguf(file), left, kind, device, quantise, pinned: None }
     }
 
     /// Weights drawn from a seed: normal with deviation 0.02, norms one. A weight's values depend on its name and the
     /// seed alone.
     pub fn random(seed: u64, kind: Kind, device: Device) -> Self {
-        let path = PathBuf::from("(random weights)");
-        Self { path, source: Source::Random { seed }, left: BTreeSet::new(), kind, device, quantise: Quantise::None }
+        let (path, quantise) = (PathBuf::from("(random weights)"), Quantise::None);
+        Self { path, source: Source::Random { seed }, left: BTreeSet::new(), kind, device, quantise, pinned: None }
     }
 
     /// The same, with the frozen linear layers in fewer bits once they are taken.
@@ -93,12 +97,18 @@ impl Weights {
     /// # Errors
     /// [`ModelError::MissingWeight`], [`ModelError::WeightShape`] or [`ModelError::WeightKind`] names it.
     pub fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        if self.device != Device::Cpu {
+            let mut place = Tensor::f_empty(shape, (self.kind, self.device))?;
+            if self.staged(name, &mut place)? {
+                return Ok(place);
+            }
+        }
         let tensor = self.read(name, shape)?;
         if tensor.size() != shape {
             let (path, name) = (self.path.clone(), name.into());
             return Err(ModelError::WeightShape { path, name, expected: shape.into(), got: tensor.size() });
         }
-        if !matches!(tensor.kind(), Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double) {
+        if !is_weight(tensor.kind()) {
             return Err(ModelError::WeightKind { path: self.path.clone(), name: name.into(), got: tensor.kind() });
         }
         self.left.remove(name);
@@ -119,6 +129,9 @@ impl Weights {
         for (name, rows) in parts {
             let mut place = joined.f_narrow(0, start, *rows)?;
             start += rows;
+            if self.device != Device::Cpu && self.staged(name, &mut place)? {
+                continue;
+            }
             match self.as_stored(name, &place) {
                 Some(file) => {
                     file.read_into(name, &place)?;
@@ -128,6 +141,31 @@ impl Weights {
             }
         }
         Ok(joined)
+    }
+
+    /// Copies a weight of a safetensors file to `place` on a device by way of pinned memory, which the device reads at the bus's
+    /// rate and which all weights share. False, and nothing done, for a weight that is not there in that shape.
+    fn staged(&mut self, name: &str, place: &mut Tensor) -> Result<bool, ModelError> {
+        let Source::Safetensors { files, place: index } = &self.source else { return Ok(false) };
+        let Some(file) = index.get(name).map(|&index| &files[index]) else { return Ok(false) };
+        if file.shape(name).is_none_or(|shape| shape != place.size()) {
+            return Ok(false);
+        }
+        let kind = file.kind(name)?;
+        if !is_weight(kind) {
+            return Ok(false);
+        }
+        let bytes = (place.numel() * kind.elt_size_in_bytes()) as i64;
+        let buffer = match self.pinned.take().filter(|buffer| buffer.size()[0] >= bytes) {
+            Some(buffer) => buffer,
+            None => Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?.f_internal_pin_memory(self.device)?,
+        };
+        let staged = buffer.f_narrow(0, 0, bytes)?.f_view_dtype(kind)?.f_view(place.size().as_slice())?;
+        file.read_into(name, &staged)?;
+        place.f_copy_(&staged)?;
+        self.pinned = Some(buffer);
+        self.left.remove(name);
+        Ok(true)
     }
 
     /// The file that holds a weight just as `place` has to, if there is one.
@@ -169,6 +207,11 @@ impl Weights {
             Source::Random { seed } => random_weight(name, shape, *seed),
         }
     }
+}
+
+/// Whether numbers of a kind can be weights.
+fn is_weight(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double)
 }
 
 /// Rotary frequencies that old checkpoints store; they follow from the configuration.

@@ -2,8 +2,11 @@
 //! agree with (`fixtures/families`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod device;
+
+use device::{cases, device};
 use posttrain_lora::{Adapter, AdapterGradients, AdapterView, RowAdapters, load_peft, read_tensors, save_peft};
-use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Sequence, Tape, select_device};
+use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Sequence, Tape};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -12,12 +15,6 @@ const CASES: [&str; 6] = ["qwen3", "qwen3_yarn", "qwen2", "llama3", "qwen3_moe",
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(case)
-}
-
-/// The CPU, unless `cargo xtask gpu-check` says otherwise.
-fn device() -> Device {
-    let asked = std::env::var("POSTTRAIN_TEST_DEVICE").unwrap_or("cpu".into());
-    select_device(asked.parse().unwrap()).unwrap()
 }
 
 fn open(case: &str) -> (Decoder, BTreeMap<String, Tensor>) {
@@ -43,6 +40,10 @@ fn hidden(model: &Decoder, view: Option<&AdapterView>, tokens: &[i64]) -> Tensor
     model.forward(&packing.input(device()).unwrap(), &mut attention, &RowAdapters::all(view)).unwrap()
 }
 
+fn logits(model: &Decoder, view: Option<&AdapterView>, hidden: &Tensor) -> Tensor {
+    model.logits(hidden, &RowAdapters::all(view)).unwrap()
+}
+
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     let got = got.to_device(Device::Cpu);
     let expected = expected.to_device(Device::Cpu);
@@ -58,13 +59,13 @@ fn summed_logprobs(model: &Decoder, hidden: &Tensor, tokens: &[i64]) -> Tensor {
 
 #[test]
 fn hidden_states_and_logits_are_within_1e_4_of_float64() {
-    for case in CASES {
+    for case in cases(&CASES) {
         let (model, expected) = open(case);
         let mut worst = 0.0f64;
         for i in 0..3 {
             let hidden = hidden(&model, None, &tokens(&expected[&format!("tokens.{i}")]));
             worst = worst.max(relative_error(&hidden, &expected[&format!("hidden.{i}")]));
-            worst = worst.max(relative_error(&model.logits(&hidden).unwrap(), &expected[&format!("logits.{i}")]));
+            worst = worst.max(relative_error(&logits(&model, None, &hidden), &expected[&format!("logits.{i}")]));
         }
         println!("{case}: off by {worst:.1e}");
         assert!(worst < 1e-4, "{case}: {worst}");
@@ -73,14 +74,14 @@ fn hidden_states_and_logits_are_within_1e_4_of_float64() {
 
 #[test]
 fn greedy_continuations_are_transformers_token_for_token() {
-    for case in CASES {
+    for case in cases(&CASES) {
         let (model, expected) = open(case);
         for i in 0..3 {
             let mut text = tokens(&expected[&format!("tokens.{i}")]);
             let start = text.len();
             for _ in 0..12 {
                 let last = hidden(&model, None, &text).get(-1).unsqueeze(0);
-                text.push(model.logits(&last).unwrap().argmax(-1, false).int64_value(&[0]));
+                text.push(logits(&model, None, &last).argmax(-1, false).int64_value(&[0]));
             }
             assert_eq!(text[start..], tokens(&expected[&format!("greedy.{i}")]), "{case} {i}");
         }
@@ -89,16 +90,16 @@ fn greedy_continuations_are_transformers_token_for_token() {
 
 #[test]
 fn adapted_logits_are_pefts_beside_the_base_and_merged() {
-    for case in CASES {
+    for case in cases(&CASES) {
         let (mut model, expected) = open(case);
         let adapter = adapter(case, &model);
         let view = adapter.snapshot(Kind::Float).unwrap();
         for i in 0..3 {
             let (tokens, expected) = (tokens(&expected[&format!("tokens.{i}")]), &expected[&format!("adapted.{i}")]);
-            let beside = model.logits(&hidden(&model, Some(&view), &tokens)).unwrap();
+            let beside = logits(&model, Some(&view), &hidden(&model, Some(&view), &tokens));
             assert!(relative_error(&beside, expected) < 1e-4, "{case} {i}");
             model.merge(&adapter).unwrap();
-            let merged = model.logits(&hidden(&model, None, &tokens)).unwrap();
+            let merged = logits(&model, None, &hidden(&model, None, &tokens));
             assert!(relative_error(&merged, expected) < 1e-4, "{case} {i} merged");
             model.unmerge();
         }
@@ -107,7 +108,7 @@ fn adapted_logits_are_pefts_beside_the_base_and_merged() {
 
 #[test]
 fn the_tapes_gradients_and_autograds_are_pefts() {
-    for case in CASES {
+    for case in cases(&CASES) {
         let (model, expected) = open(case);
         let texts: Vec<_> = (1..3).map(|i| tokens(&expected[&format!("tokens.{i}")])).collect();
         for keep in [None, Some(Keep::Everything), Some(Keep::Inputs)] {

@@ -41,7 +41,10 @@ fn logits_and_hidden_states_are_within_1e_4_of_float64() {
         for i in 0..3 {
             let hidden = hidden(&model, &[prompt(tokens(&expected[&format!("tokens.{i}")]))]);
             assert!(relative_error(&hidden, &expected[&format!("hidden.{i}")]) < 1e-4, "{case} {i}");
-            let error = relative_error(&model.logits(&hidden).unwrap(), &expected[&format!("logits.{i}")]);
+            let error = relative_error(
+                &model.logits(&hidden, &RowAdapters::none()).unwrap(),
+                &expected[&format!("logits.{i}")],
+            );
             assert!(error < 1e-4, "{case} {i}: {error}");
         }
     }
@@ -56,7 +59,9 @@ fn greedy_continuations_are_transformers_token_for_token() {
             let start = text.len();
             for _ in 0..16 {
                 let last = hidden(&model, &[prompt(text.clone())]).get(-1);
-                text.push(model.logits(&last.unsqueeze(0)).unwrap().argmax(-1, false).int64_value(&[0]));
+                text.push(
+                    model.logits(&last.unsqueeze(0), &RowAdapters::none()).unwrap().argmax(-1, false).int64_value(&[0]),
+                );
             }
             assert_eq!(text[start..], tokens(&expected[&format!("greedy.{i}")]), "{case} {i}");
         }

@@ -20,7 +20,7 @@ fn logits(model: &Decoder, tokens: &[i64]) -> Tensor {
     let packing = Packing::new(&[Sequence { prompt: tokens.to_vec(), completions: vec![] }]).unwrap();
     let mut attention = PackedAttention::new(&packing, model).unwrap();
     let hidden = model.forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none()).unwrap();
-    model.logits(&hidden).unwrap().to_kind(Kind::Float)
+    model.logits(&hidden, &RowAdapters::none()).unwrap().to_kind(Kind::Float)
 }
 
 fn logprobs(logits: &Tensor, tokens: &[i64]) -> Vec<f64> {

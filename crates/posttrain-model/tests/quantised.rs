@@ -2,20 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod demo;
+mod device;
 
+use device::{cases, device};
 use posttrain_lora::{AdapterGradients, RowAdapters, load_peft, read_tensors};
-use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Quantise, Sequence, Tape, select_device};
+use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Quantise, Sequence, Tape};
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(case)
-}
-
-/// The CPU, unless `cargo xtask gpu-check` says otherwise.
-fn device() -> Device {
-    let asked = std::env::var("POSTTRAIN_TEST_DEVICE").unwrap_or("cpu".into());
-    select_device(asked.parse().unwrap()).unwrap()
 }
 
 fn open(case: &str, quantise: Quantise, kind: Kind) -> Decoder {
@@ -32,7 +28,7 @@ fn logprobs(model: &Decoder, packing: &Packing) -> Tensor {
     let mut attention = PackedAttention::new(packing, model).unwrap();
     let input = packing.input(device()).unwrap();
     let hidden = model.forward(&input, &mut attention, &RowAdapters::none()).unwrap();
-    model.logits(&hidden).unwrap().log_softmax(-1, Kind::Float)
+    model.logits(&hidden, &RowAdapters::none()).unwrap().log_softmax(-1, Kind::Float)
 }
 
 /// Nats, over all tokens of the vocabulary at every place, weighted by how probable they are: the divergence from f32.
@@ -45,7 +41,7 @@ fn divergence(full: &Tensor, other: &Tensor) -> f64 {
 
 #[test]
 fn eight_bits_are_nearly_as_close_as_bf16_and_four_bits_follow() {
-    for case in ["qwen3", "qwen2", "qwen3_moe"] {
+    for case in cases(&["qwen3", "qwen2", "qwen3_moe"]) {
         let packing = packing(case);
         let full = logprobs(&open(case, Quantise::None, Kind::Float), &packing);
         let of = |quantise, kind| divergence(&full, &logprobs(&open(case, quantise, kind), &packing));

@@ -33,11 +33,11 @@ fn packing() -> Packing {
 
 fn by_autograd(model: &Decoder, adapter: &Adapter, dropout: f64, weights: &Tensor) -> (Tensor, Vec<Tensor>) {
     let packing = packing();
-    let view = adapter.view(Kind::Float).unwrap().with_dropout(dropout, 5);
+    let view = adapter.view(model.kind()).unwrap().with_dropout(dropout, 5);
     let mut attention = PackedAttention::new(&packing, model).unwrap();
     let input = packing.input(Device::Cpu).unwrap();
     let hidden = model.forward(&input, &mut attention, &RowAdapters::all(Some(&view))).unwrap();
-    (&hidden * weights).sum(Kind::Float).backward();
+    (&hidden * weights).sum(model.kind()).backward();
     (hidden.detach(), take_gradients(adapter))
 }
 
@@ -60,9 +60,16 @@ fn take_gradients(adapter: &Adapter) -> Vec<Tensor> {
     adapter.parameters().into_iter().map(take).collect()
 }
 
-fn assert_close(what: &str, got: &Tensor, expected: &Tensor) {
-    let off = (got - expected).norm().double_value(&[]) / (expected.norm().double_value(&[]) + 1e-6);
-    assert!(off < 1e-4, "{what}: off by {off}");
+/// How far a tensor is from what it should be, relative to that.
+fn off(got: &Tensor, exact: &Tensor) -> f64 {
+    let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+    norm(&(got - exact)) / (norm(exact) + 1e-6)
+}
+
+/// As near to the gradient in f64 as autograd in f32 is, but for a factor: where a softmax is all but certain, both lose digits.
+fn assert_close(what: &str, got: &Tensor, by_autograd: &Tensor, exact: &Tensor) {
+    let (off, bound) = (off(got, exact), 1e-5 + 4.0 * off(by_autograd, exact));
+    assert!(off < bound, "{what}: off by {off} from f64, where {bound} is allowed");
 }
 
 fn families() -> Vec<ModelConfig> {
@@ -89,28 +96,32 @@ fn families() -> Vec<ModelConfig> {
 
 #[test]
 fn the_tape_gives_autograds_gradients_whatever_it_keeps_drops_or_adapts() {
+    // The one test of this program: nobody else draws.
+    tch::manual_seed(11);
     for config in families() {
-        let model = Decoder::random(&config, 7, Kind::Float, Device::Cpu).unwrap();
+        let models = [Kind::Float, Kind::Double].map(|kind| Decoder::random(&config, 7, kind, Device::Cpu).unwrap());
         let everywhere = LoraConfig { rank: 3, alpha: 5.0, ..LoraConfig::default() };
         let names = TargetModules::Names(["q_proj", "v_proj", "up_proj", "down_proj"].map(String::from).to_vec());
         let somewhere = LoraConfig { target_modules: names, ..everywhere.clone() };
         for config in [everywhere, somewhere] {
-            compare(&model, &adapter(&model, config));
+            compare(&models, &adapter(&models[0], config));
         }
     }
 }
 
-fn compare(model: &Decoder, adapter: &Adapter) {
+fn compare([model, exact]: &[Decoder; 2], adapter: &Adapter) {
     let weights = Tensor::randn([packing().tokens().len() as i64, model.config().hidden_size], CPU);
     for dropout in [0.0, 0.3] {
-        let (hidden, expected) = by_autograd(model, adapter, dropout, &weights);
+        let (hidden, autograds) = by_autograd(model, adapter, dropout, &weights);
+        let (exact_hidden, exact) = by_autograd(exact, adapter, dropout, &weights);
         for keep in [Keep::Everything, Keep::Inputs] {
             let (got, gradients) = by_tape(model, adapter, dropout, &weights, keep);
-            assert_close("hidden states", &got, &hidden);
-            for ((name, _), (got, expected)) in adapter.parameters().iter().zip(gradients.iter().zip(&expected)) {
-                let idle = expected.abs().max().double_value(&[]) == 0.0;
+            assert_close("hidden states", &got, &hidden, &exact_hidden);
+            for (index, (name, _)) in adapter.parameters().iter().enumerate() {
+                let (autograds, exact) = (&autograds[index], &exact[index]);
+                let idle = autograds.abs().max().double_value(&[]) == 0.0;
                 assert!(!idle || name.contains("experts"), "{name} gets no gradient");
-                assert_close(name, got, expected);
+                assert_close(name, &gradients[index], autograds, exact);
             }
         }
     }

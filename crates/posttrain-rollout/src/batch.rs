@@ -78,13 +78,12 @@ impl Batch {
         };
         let adapters = RowAdapters::segments(runs.iter().map(segment).collect());
         let (tokens, positions): (Vec<_>, Vec<_>) = self.rows.iter().map(Row::next_input).unzip();
-        let input = Input {
-            tokens: Tensor::f_from_slice(&tokens)?.f_to_device(model.device())?,
-            positions: Tensor::f_from_slice(&positions)?.f_to_device(model.device())?,
-        };
+        // One transfer, since each waits for the device.
+        let both = Tensor::f_from_slice(&[tokens, positions].concat())?.f_to_device(model.device())?.f_chunk(2, 0)?;
+        let input = Input { tokens: both[0].shallow_clone(), positions: both[1].shallow_clone() };
         let hidden = model.forward(&input, cache, &adapters)?;
         cache.advance();
-        Ok(Some(model.logits(&hidden)?))
+        Ok(Some(model.logits(&hidden, &adapters)?))
     }
 
     fn runs(&self) -> Vec<Range<usize>> {

@@ -9,14 +9,18 @@ use posttrain_model::{Attend, Decoder, ModelError, Projected, Turned};
 use std::ops::Range;
 use tch::Tensor;
 
-/// Columns that a cache grows by at least.
+/// Columns that a cache grows by at least, and a multiple of which it has.
 const GROWTH: i64 = 64;
+
+/// A part of the mask begins and ends at a multiple of so many columns: libtorch's fused kernel would else copy it, in every
+/// layer.
+const ALIGNED: i64 = 16;
 
 /// A cache of `[rows, kv_heads, columns, d]` for keys and for values of every layer.
 #[derive(Debug)]
 pub(crate) struct DeviceCache {
     layers: Vec<(Tensor, Tensor)>,
-    /// `[rows, columns]` in the compute kind: 0 from a row's start on, −∞ before.
+    /// `[rows, columns]` in the compute kind: 0 from a row's start to the latest column, −∞ elsewhere.
     mask: Tensor,
     starts: Vec<i64>,
     /// The column that the next token goes to.
@@ -86,15 +90,20 @@ impl DeviceCache {
         (to..to + count).try_for_each(|row| self.remask(row as i64))
     }
 
-    /// Makes sure that the next column is there.
+    /// Makes sure that the next column is there, and opens it to all rows.
     pub fn make_room(&mut self) -> Result<(), ModelError> {
-        if self.column < self.columns {
-            return Ok(());
+        if self.column >= self.columns {
+            self.grow()?;
         }
+        let _ = self.mask.f_narrow(1, self.column, 1)?.f_fill_(0.0)?;
+        Ok(())
+    }
+
+    fn grow(&mut self) -> Result<(), ModelError> {
         let dead = self.starts.iter().copied().min().unwrap_or(self.column);
         // Dropping a few columns at a time would move everything again and again.
         let keep = if dead * 4 >= self.columns { dead } else { 0 };
-        self.relay(keep, 0, if keep > 0 { self.columns } else { self.columns + GROWTH.max(self.columns / 2) })
+        self.relay(keep, 0, if keep > 0 { self.columns } else { self.columns + self.columns / 2 })
     }
 
     /// Ends a decoding step: every row is a column longer.
@@ -115,9 +124,10 @@ impl DeviceCache {
         self.relay(0, by, self.columns.max(column + GROWTH))
     }
 
-    /// Lays the cache out again: `drop` columns fewer on the left, or `shift` more, `columns` in all.
+    /// Lays the cache out again: `drop` columns fewer on the left, or `shift` more, at least `columns` in all.
     fn relay(&mut self, drop: i64, shift: i64, columns: i64) -> Result<(), ModelError> {
         let (rows, length) = (self.starts.len() as i64, self.column - drop);
+        let columns = multiple(columns, GROWTH);
         for (keys, values) in &mut self.layers {
             for cache in [keys, values] {
                 let size = cache.size();
@@ -136,11 +146,16 @@ impl DeviceCache {
 
     fn remask(&self, row: i64) -> Result<(), ModelError> {
         let start = self.starts[row as usize];
-        let mask = self.mask.f_get(row)?;
-        let _ = mask.f_narrow(0, 0, start)?.f_fill_(f64::NEG_INFINITY)?;
-        let _ = mask.f_narrow(0, start, self.columns - start)?.f_fill_(0.0)?;
+        let mut mask = self.mask.f_get(row)?;
+        let _ = mask.f_fill_(f64::NEG_INFINITY)?;
+        let _ = mask.f_narrow(0, start, self.column - start)?.f_fill_(0.0)?;
         Ok(())
     }
+}
+
+/// The smallest multiple of `of` that is at least `count`.
+fn multiple(count: i64, of: i64) -> i64 {
+    (count + of - 1) / of * of
 }
 
 /// A decoding step: one token a row, at the shared end.
@@ -149,8 +164,8 @@ impl Attend for DeviceCache {
         let Turned { q, k, v } = projected.turned()?;
         let (rows, heads, width) = q.size3()?;
         let kv_heads = k.size()[1];
-        let first = self.starts.iter().copied().min().unwrap_or(0);
-        let seen = self.column + 1 - first;
+        let first = self.starts.iter().copied().min().unwrap_or(0) / ALIGNED * ALIGNED;
+        let seen = multiple(self.column + 1 - first, ALIGNED);
         let (keys, values) = &self.layers[layer];
         for (cache, new) in [(keys, &k), (values, &v)] {
             cache.f_narrow(0, 0, rows)?.f_narrow(2, self.column, 1)?.f_copy_(&new.f_unsqueeze(2)?)?;

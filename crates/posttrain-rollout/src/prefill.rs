@@ -4,6 +4,7 @@
 use crate::RolloutError;
 use crate::cache::PromptCache;
 use crate::family::{Family, families};
+use crate::order::runs;
 use crate::row::{Group, same_adapter};
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{Decoder, PackedAttention, Packing, Sequence};
@@ -48,10 +49,16 @@ pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Prefilled
     caches.sort_by_key(|(place, ..)| *place);
     let last: Vec<i64> = caches.iter().map(|(_, row, _)| *row).collect();
     let last = Tensor::f_from_slice(&last)?.f_to_device(model.device())?;
-    let logits = model.logits(&hidden.f_index_select(0, &last)?)?;
+    let logits = model.logits(&hidden.f_index_select(0, &last)?, &one_row_each(groups))?;
     let prefix = |(index, (_, _, cache))| Ok(Prefix { cache, logits: logits.f_get(index as i64)? });
     let prefixes = caches.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;
     Ok(Prefilled { prefixes, tokens: packing.tokens().len() })
+}
+
+/// The adapters of one row of each group.
+fn one_row_each(groups: &[Rc<Group>]) -> RowAdapters<'_> {
+    let run = |run: Range<usize>| Segment { rows: run.len() as i64, adapter: groups[run.start].adapter.as_deref() };
+    RowAdapters::segments(runs(groups, |one, next| same_adapter(one, next)).into_iter().map(run).collect())
 }
 
 /// The groups' places by adapter, in the order in which the adapters appear.

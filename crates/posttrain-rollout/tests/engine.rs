@@ -147,7 +147,8 @@ fn recorded_logprobs_are_those_of_a_forward_pass_at_any_temperature() {
         let mut attention = posttrain_model::PackedAttention::new(&packing, &model).unwrap();
         let input = packing.input(Device::Cpu).unwrap();
         let hidden = model.forward(&input, &mut attention, &posttrain_lora::RowAdapters::none()).unwrap();
-        let logprobs = (model.logits(&hidden).unwrap() / temperature).log_softmax(-1, Kind::Float);
+        let logprobs = (model.logits(&hidden, &posttrain_lora::RowAdapters::none()).unwrap() / temperature)
+            .log_softmax(-1, Kind::Float);
         for (place, (&token, &recorded)) in completion.tokens.iter().zip(&completion.logprobs).enumerate() {
             let expected = logprobs.double_value(&[2 + place as i64, token]);
             assert!(

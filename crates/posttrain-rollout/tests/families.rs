@@ -2,23 +2,21 @@
 //! and the experts on the path that samples.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../posttrain-model/tests/device/mod.rs"]
+mod device;
+
+use device::{cases, device};
 use posttrain_lora::read_tensors;
-use posttrain_model::{Checkpoint, select_device};
+use posttrain_model::Checkpoint;
 use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams, Workers};
 use std::path::Path;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const CASES: [&str; 6] = ["qwen3", "qwen3_yarn", "qwen2", "llama3", "qwen3_moe", "qwen3_moe_mixed"];
 
-/// The CPU, unless `cargo xtask gpu-check` says otherwise.
-fn device() -> Device {
-    let asked = std::env::var("POSTTRAIN_TEST_DEVICE").unwrap_or("cpu".into());
-    select_device(asked.parse().unwrap()).unwrap()
-}
-
 #[test]
 fn greedy_completions_are_transformers_in_one_batch_and_on_two_workers() {
-    for case in CASES {
+    for case in cases(&CASES) {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../posttrain-model/tests/fixtures/families").join(case);
         let checkpoint = Checkpoint::open(&folder).unwrap();

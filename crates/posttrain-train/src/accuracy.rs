@@ -1,6 +1,6 @@
 //! A share of right answers with its interval.
 
-use crate::wilson::wilson_interval;
+use posttrain_reward::Share;
 use serde::{Deserialize, Serialize};
 
 /// A share of right answers with its 95% Wilson interval.
@@ -28,8 +28,8 @@ impl Accuracy {
     /// assert_eq!(Accuracy::new(0, 0), Accuracy { accuracy: 0.0, low: 0.0, high: 1.0, n: 0 });
     /// ```
     pub fn new(right: usize, n: usize) -> Self {
-        let (low, high) = wilson_interval(right, n);
-        Self { accuracy: if n == 0 { 0.0 } else { right as f64 / n as f64 }, low, high, n }
+        let Share { share, low, high, .. } = Share::of(right as u64, n as u64);
+        Self { accuracy: share.unwrap_or(0.0), low, high, n }
     }
 
     /// The share of right verdicts; those that failed are left out.

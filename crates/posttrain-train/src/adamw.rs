@@ -4,7 +4,7 @@ use crate::TrainError;
 use posttrain_lora::{read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// AdamW's constants; the learning rate is given at each step.
 ///
@@ -86,15 +86,19 @@ impl AdamW {
     /// # Errors
     /// [`TrainError::Torch`] when the device fails.
     pub fn gradient_norm(&self) -> Result<f64, TrainError> {
-        let mut squares = 0.0;
+        let mut norms = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
             let gradient = slot.parameter.f_grad()?;
             if gradient.defined() {
-                let norm = gradient.f_norm()?.f_double_value(&[])?;
-                squares += norm * norm;
+                norms.push(gradient.f_norm()?);
             }
         }
-        Ok(squares.sqrt())
+        if norms.is_empty() {
+            return Ok(0.0);
+        }
+        // They leave the device together: each transfer waits for it.
+        let norms = Vec::<f64>::try_from(&Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?)?;
+        Ok(norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt())
     }
 
     /// One step at learning rate `lr`, every gradient multiplied by `gradient_scale` first, then cleared. A tensor
@@ -184,7 +188,6 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn a_parameter_without_a_gradient_is_left_alone() {

@@ -53,7 +53,6 @@ mod rollout;
 mod schedule;
 mod seed;
 mod trainer;
-mod wilson;
 
 pub use accuracy::Accuracy;
 pub use adamw::{AdamW, AdamWConfig};
@@ -79,4 +78,3 @@ pub use rl::{RlRun, RunOutcome};
 pub use schedule::Schedule;
 pub use seed::derive_seed;
 pub use trainer::{ForwardBackward, OptimStep, PolicySnapshot, Trainer};
-pub use wilson::wilson_interval;

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use posttrain_lora::{AdapterView, RowAdapters};
-use posttrain_loss::{Head, HeadOptions, TokenScores};
+use posttrain_loss::{Head, HeadAdapter, HeadOptions, TokenScores};
 use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
 use tch::Tensor;
 
@@ -64,6 +64,17 @@ pub(crate) fn score_sequences(
     let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::all(adapter))?;
     let device = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_to_device(model.device());
     let hidden = hidden.f_index_select(0, &device(packing.predicting_rows())?)?;
+    Ok(head(model, adapter, temperature)?.scores(&hidden, &device(packing.targets())?)?)
+}
+
+/// The model's head, with what an adapter has beside it.
+pub(crate) fn head(model: &Decoder, adapter: Option<&AdapterView>, temperature: f64) -> Result<Head, TrainError> {
     let head = Head::new(model.head(), HeadOptions { temperature, ..HeadOptions::default() })?;
-    Ok(head.scores(&hidden, &device(packing.targets())?)?)
+    match adapter.zip(model.head_module()).and_then(|(view, module)| view.pair(module)) {
+        // The view's B holds the scale.
+        Some((a, b)) => {
+            Ok(head.with_adapter(HeadAdapter { a: a.shallow_clone(), b: b.shallow_clone(), scale: 1.0 })?)
+        }
+        None => Ok(head),
+    }
 }

@@ -26,8 +26,8 @@ fn is_out_of_memory(error: &TrainError) -> bool {
     let mut cause: Option<&dyn Error> = Some(error);
     while let Some(error) = cause {
         let text = error.to_string();
-        // As CUDA's allocator and the CPU's say it.
-        if text.contains("out of memory") || text.contains("can't allocate memory") {
+        // As CUDA's allocator, the CPU's and a library of CUDA say it.
+        if ["out of memory", "can't allocate memory", "_ALLOC_FAILED"].iter().any(|said| text.contains(said)) {
             return true;
         }
         cause = error.source();

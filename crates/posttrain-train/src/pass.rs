@@ -2,15 +2,13 @@
 
 use crate::TrainError;
 use crate::config::{GradientCheckpointing, TrainerConfig};
-use crate::logprobs::score_sequences;
+use crate::logprobs::{head, score_sequences};
 use crate::micro_batch::{MicroBatch, deal};
 use crate::seed::derive_seed;
 use crate::trainer::ForwardBackward;
 use posttrain_kernel::on_workers;
 use posttrain_lora::{Adapter, AdapterGradients, AdapterView};
-use posttrain_loss::{
-    Head, HeadOptions, PolicyBatch, PolicyMetrics, PolicyObjective, PolicyStep, StepTotals, TokenAdvantages,
-};
+use posttrain_loss::{PolicyBatch, PolicyMetrics, PolicyObjective, PolicyStep, StepTotals, TokenAdvantages};
 use posttrain_model::{Decoder, Keep, Packing, Tape};
 use tch::Tensor;
 
@@ -98,12 +96,15 @@ impl Passes<'_> {
         let reference = self.objective.kl.map(reference).transpose()?;
         let fields = Fields::of(micro);
         let batch = fields.batch(reference.as_deref());
-        let head = Head::new(model.head(), HeadOptions { temperature, ..HeadOptions::default() })?;
+        let head = head(model, Some(view), temperature)?;
         let step = PolicyStep { objective: self.objective, batch: &batch, totals: self.totals };
         let scored = head.policy_step(&hidden, &targets, step)?;
         // A prompt's last row predicts the first token of every completion: their gradients meet there.
         let by_hidden = all.f_zeros_like()?.f_index_add_(0, &rows, &scored.gradients.hidden.f_to_kind(all.kind())?)?;
         tape.backward(&by_hidden, gradients)?;
+        if let (Some(module), Some(by)) = (model.head_module(), &scored.gradients.adapter) {
+            gradients.add(module, &by.a, &by.b)?;
+        }
         outcome.loss += scored.outcome.loss();
         outcome.metrics.merge(&scored.outcome.metrics);
         outcome.computed_tokens += packing.tokens().len();

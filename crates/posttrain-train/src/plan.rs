@@ -142,11 +142,11 @@ fn kept_a_token(request: &PlanRequest, layer: i64) -> u64 {
     let query = (model.num_attention_heads * model.head_dim) as u64;
     let qkv = query + 2 * (model.num_key_value_heads * model.head_dim) as u64;
     // Queries, keys and values, what attention gives, and the logarithms of its sums of exponentials. libtorch's attention
-    // keeps the first two in f32, and the second in the compute kind as well.
+    // keeps all of them twice: as they come from the projections, turned, and in the order of its kernel.
     let sums = 4 * model.num_attention_heads as u64;
     let attention = match request.device {
         Device::Cpu => element * (qkv + query) + sums,
-        _ => 4 * (qkv + query) + element * query + sums,
+        _ => element * 2 * (qkv + query) + sums,
     };
     let unnormed = if model.head_norms { element * qkv } else { 0 };
     let rank = request.lora.rank as u64;

@@ -103,6 +103,10 @@ impl<'m> Trainer<'m> {
         seed: u64,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        let on_head = model.head_module().is_some_and(|module| adapter.pair(module).is_some());
+        let expected = "0 with an adapter on the head, whose fused pass drops nothing";
+        let dropout = adapter.config().dropout;
+        TrainError::check("lora.dropout", dropout == 0.0 || !on_head, expected, dropout)?;
         let optimiser = AdamW::new(adapter.parameters(), config.adamw)?;
         Ok(Self {
             model,

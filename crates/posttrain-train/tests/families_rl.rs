@@ -1,37 +1,29 @@
 //! Reinforcement learning on small random models of the families' shapes: the reward rises, and sampler and trainer agree.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../posttrain-model/tests/device/mod.rs"]
+mod device;
+mod digits;
+
+use device::device;
 use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
-use posttrain_model::{AttentionBias, ChatTemplate, Decoder, ExpertsConfig, ModelConfig, TextTokenizer};
+use posttrain_model::{AttentionBias, Decoder, ExpertsConfig, ModelConfig};
 use posttrain_reward::{Reward, Sample, Score, from_fn};
 use posttrain_rollout::SamplingParams;
 use posttrain_train::{EvaluationConfig, MetricsLog, Policy, RlConfig, RlRun, Silent, StepRecord};
-use std::path::Path;
 use std::sync::Arc;
-use tch::{Device, Kind};
+use tch::Kind;
 
 fn shapes() -> [(&'static str, ModelConfig); 3] {
-    let small = || ModelConfig { vocab_size: 12, hidden_size: 128, num_hidden_layers: 2, ..ModelConfig::tiny() };
+    let small =
+        || ModelConfig { vocab_size: digits::WORDS, hidden_size: 128, num_hidden_layers: 2, ..ModelConfig::tiny() };
     let experts = ExpertsConfig { count: 6, a_token: 2, intermediate_size: 32, normalised: true, layers: vec![0, 1] };
     [
         ("qwen2.5", ModelConfig { attention_bias: AttentionBias::QueryKeyValue, ..small() }),
         ("qwen3", ModelConfig { head_norms: true, ..small() }),
         ("qwen3-moe", ModelConfig { head_norms: true, experts: Some(experts), ..small() }),
     ]
-}
-
-fn tokenizer() -> TextTokenizer {
-    let words = ["<end>", "ask", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
-    let json = serde_json::json!({
-        "version": "1.0",
-        "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
-                          "normalized": false, "special": true}],
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "ask"},
-    });
-    TextTokenizer::from_json(json.to_string().as_bytes(), Path::new("words"), 12).unwrap()
 }
 
 /// The share of a response that is the answer's digit.
@@ -60,12 +52,12 @@ fn config() -> RlConfig {
 
 #[test]
 fn the_reward_rises_and_sampler_and_trainer_agree() {
-    let (tokenizer, dir) = (tokenizer(), tempfile::tempdir().unwrap());
-    let template = ChatTemplate::new("ask {% for m in messages %}{{ m.content }} {% endfor %}").unwrap();
+    let (tokenizer, dir) = (digits::tokenizer(), tempfile::tempdir().unwrap());
+    let template = digits::template();
     let example = |n: u32| Example::new(n.to_string(), "digits", format!("{} {}", n % 10, n / 10), "7");
     let (train, held_out): (Vec<_>, Vec<_>) = ((0..40).map(example).collect(), (40..44).map(example).collect());
     for (name, shape) in shapes() {
-        let model = Decoder::random(&shape, 1, Kind::Float, Device::Cpu).unwrap();
+        let model = Decoder::random(&shape, 1, Kind::Float, device()).unwrap();
         let policy = Policy { model: &model, tokenizer: &tokenizer, template: &template };
         let run = RlRun::new(policy, reward(), config(), &dir.path().join(name)).unwrap();
         assert!(run.train(&train, &held_out, &mut Silent).unwrap().complete);

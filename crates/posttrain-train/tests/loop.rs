@@ -2,6 +2,8 @@
 //! the same as uninterrupted.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod digits;
+
 use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_model::{ChatTemplate, Decoder, ModelConfig, TextTokenizer};
@@ -22,20 +24,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let words = ["<end>", "ask", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-        let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
-        let json = serde_json::json!({
-            "version": "1.0",
-            "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
-                              "normalized": false, "special": true}],
-            "pre_tokenizer": {"type": "WhitespaceSplit"},
-            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "ask"},
-        });
-        let config = ModelConfig { vocab_size: 12, hidden_size: 256, num_hidden_layers: 2, ..ModelConfig::tiny() };
+        let config =
+            ModelConfig { vocab_size: digits::WORDS, hidden_size: 256, num_hidden_layers: 2, ..ModelConfig::tiny() };
         Self {
             model: Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap(),
-            tokenizer: TextTokenizer::from_json(json.to_string().as_bytes(), Path::new("words"), 12).unwrap(),
-            template: ChatTemplate::new("ask {% for m in messages %}{{ m.content }} {% endfor %}").unwrap(),
+            tokenizer: digits::tokenizer(),
+            template: digits::template(),
         }
     }
 

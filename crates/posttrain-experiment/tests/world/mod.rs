@@ -1,5 +1,8 @@
 //! A small random model whose words are digits, two domains of questions, and an experiment on them.
 
+#[path = "../../../posttrain-train/tests/digits/mod.rs"]
+mod digits;
+
 use posttrain_experiment::{Experiment, ExperimentConfig, Report, assemble};
 use posttrain_model::{ChatTemplate, Decoder, ModelConfig, TextTokenizer};
 use posttrain_reward::{Reward, Sample, Score, from_fn};
@@ -18,20 +21,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let words = ["<end>", "ask", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-        let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
-        let json = serde_json::json!({
-            "version": "1.0",
-            "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
-                              "normalized": false, "special": true}],
-            "pre_tokenizer": {"type": "WhitespaceSplit"},
-            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "ask"},
-        });
-        let config = ModelConfig { vocab_size: 12, hidden_size: 64, num_hidden_layers: 2, ..ModelConfig::tiny() };
+        let config =
+            ModelConfig { vocab_size: digits::WORDS, hidden_size: 64, num_hidden_layers: 2, ..ModelConfig::tiny() };
         Self {
             model: Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap(),
-            tokenizer: TextTokenizer::from_json(json.to_string().as_bytes(), Path::new("words"), 12).unwrap(),
-            template: ChatTemplate::new("ask {% for m in messages %}{{ m.content }} {% endfor %}").unwrap(),
+            tokenizer: digits::tokenizer(),
+            template: digits::template(),
         }
     }
 
@@ -70,7 +65,10 @@ fn questions() -> String {
 /// An experiment of a few seconds, whose questions lie in `folder`.
 pub fn config(folder: &Path) -> ExperimentConfig {
     let dataset = folder.join("questions.jsonl");
-    std::fs::write(&dataset, questions()).unwrap();
+    // Whole at once: processes of one run write it side by side.
+    let unfinished = folder.join(format!("questions.{}", std::process::id()));
+    std::fs::write(&unfinished, questions()).unwrap();
+    std::fs::rename(&unfinished, &dataset).unwrap();
     let text = format!(
         r#"
         seed = 5

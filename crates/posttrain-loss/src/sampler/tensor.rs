@@ -15,29 +15,61 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
     }
     let _guard = tch::no_grad_guard();
     let logits = logits.f_to_kind(Kind::Float).during("widening the logits")?;
-    check_rows(&logits)?;
-    Draw { logits: &logits, rows }.draw().during("sampling tokens")
+    let draw = Draw::new(&logits, rows).and_then(|draw| draw.draw()).during("sampling tokens")?;
+    let drawn: Vec<_> = draw.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
+    // NaN wins a maximum in libtorch, so one number a row shows all that can be wrong with it.
+    if let Some(row) = drawn.iter().position(|(_, _, max)| !max.is_finite()) {
+        return Err(LossError::Logits { row, problem: LogitProblem::of_max(drawn[row].2) });
+    }
+    let (tokens, logprobs) = drawn.into_iter().map(|(token, logprob, _)| (token, logprob)).unzip();
+    Ok(Sampled { tokens, logprobs })
 }
 
-fn check_rows(logits: &Tensor) -> Result<(), LossError> {
-    // NaN wins a maximum in libtorch, so one number a row shows all three problems.
-    let max = logits.f_amax([-1i64].as_slice(), false).and_then(|max| Vec::<f32>::try_from(&max));
-    let max = max.during("taking the largest logits")?;
-    let bad = max.iter().position(|max| !max.is_finite());
-    bad.map_or(Ok(()), |row| Err(LossError::Logits { row, problem: LogitProblem::of_max(max[row]) }))
-}
-
+/// The rows' parameters cross to the device in one transfer, and what is drawn crosses back in another: each of them waits.
 struct Draw<'a> {
-    /// `[B, V]` f32, every row with a distribution.
+    /// `[B, V]` f32.
     logits: &'a Tensor,
     rows: &'a [RowSampling],
+    /// `[B, 6]` f64: a row's parameters, in the order of [`Parameter`].
+    parameters: Tensor,
 }
 
-impl Draw<'_> {
-    fn draw(&self) -> Result<Sampled, TchError> {
+/// The columns of the parameters.
+#[derive(Clone, Copy)]
+enum Parameter {
+    Temperature,
+    Uniform,
+    /// 1 for a row that is drawn, 0 for a greedy one.
+    Drawn,
+    /// The rank of the last logit that top-k keeps, counted from 0.
+    LastRank,
+    TopP,
+    /// The smallest scaled logit that min-p keeps.
+    LowestByMinP,
+}
+
+impl<'a> Draw<'a> {
+    fn new(logits: &'a Tensor, rows: &'a [RowSampling]) -> Result<Self, TchError> {
+        let vocab = logits.size()[1] as usize;
+        let of = |row: &RowSampling| {
+            let truncates = row.truncates();
+            let last_rank = row.top_k.filter(|_| truncates).map_or(vocab, |k| k.min(vocab)) - 1;
+            // Just under 1, so that the product with the sum stays under the sum.
+            let uniform = row.uniform.min(1.0 - 1e-12);
+            let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
+            let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
+            [row.scoring_temperature(), uniform, f64::from(!row.greedy()), last_rank as f64, top_p, min_p]
+        };
+        let parameters: Vec<f64> = rows.iter().flat_map(of).collect();
+        let parameters = Tensor::f_from_slice(&parameters)?.f_view([-1, 6])?.f_to_device(logits.device())?;
+        Ok(Self { logits, rows, parameters })
+    }
+
+    /// `[B]` of the token, its log-probability and the row's largest logit.
+    fn draw(&self) -> Result<Vec<f64>, TchError> {
         let max = self.logits.f_amax([-1i64].as_slice(), true)?;
         let scaled = self.logits.f_sub(&max)?.f_to_kind(Kind::Double)?;
-        let scaled = scaled.f_div(&self.column(|row| row.scoring_temperature())?)?;
+        let scaled = scaled.f_div(&self.column(Parameter::Temperature)?)?;
         let mut weights = scaled.f_exp()?;
         if self.rows.iter().any(RowSampling::truncates) {
             let lowest = self.lowest(&scaled, &weights)?;
@@ -45,23 +77,25 @@ impl Draw<'_> {
         }
         let running = weights.f_cumsum(-1, Kind::Double)?;
         let total = running.f_narrow(-1, -1, 1)?.f_contiguous()?;
-        // Just under 1, so that the product with the sum stays under the sum.
-        let target = self.column(|row| row.uniform.min(1.0 - 1e-12))?.f_mul(&total)?;
+        let target = self.column(Parameter::Uniform)?.f_mul(&total)?;
+        // A row without a distribution gives a place beyond the vocabulary, which no device may be asked for.
         let drawn = target.f_searchsorted(&running, false, true, "right", None::<Tensor>)?;
-        let tokens = drawn.f_where_self(&self.mask(|row| !row.greedy())?, &self.first_maximum(&max)?)?;
+        let drawn = drawn.f_clamp_max(self.logits.size()[1] - 1)?;
+        let tokens = match self.rows.iter().any(RowSampling::greedy) {
+            true => {
+                let first = self.first_maximum(&max)?.f_clamp_max(self.logits.size()[1] - 1)?;
+                drawn.f_where_self(&self.column(Parameter::Drawn)?.f_to_kind(Kind::Bool)?, &first)?
+            }
+            false => drawn,
+        };
         let logprobs = scaled.f_gather(-1, &tokens, false)?.f_sub(&total.f_log()?)?.f_clamp_max(0.0)?;
-        let logprobs = logprobs.f_to_kind(Kind::Float)?.f_view([-1])?;
-        Ok(Sampled { tokens: Vec::try_from(&tokens.f_view([-1])?)?, logprobs: Vec::try_from(&logprobs)? })
+        let columns = [tokens.f_to_kind(Kind::Double)?, logprobs, max.f_to_kind(Kind::Double)?];
+        Vec::try_from(&Tensor::f_cat(&columns, 1)?.f_flatten(0, 1)?)
     }
 
-    /// A row's parameter as a column beside the logits, f64.
-    fn column(&self, value: impl Fn(&RowSampling) -> f64) -> Result<Tensor, TchError> {
-        let values: Vec<f64> = self.rows.iter().map(value).collect();
-        Tensor::f_from_slice(&values)?.f_view([-1, 1])?.f_to_device(self.logits.device())
-    }
-
-    fn mask(&self, value: impl Fn(&RowSampling) -> bool) -> Result<Tensor, TchError> {
-        self.column(|row| f64::from(value(row)))?.f_to_kind(Kind::Bool)
+    /// A parameter as a column beside the logits, `[B, 1]` f64.
+    fn column(&self, parameter: Parameter) -> Result<Tensor, TchError> {
+        self.parameters.f_narrow(1, parameter as i64, 1)
     }
 
     /// The first token with the largest logit: `argmax` promises no order among equals.
@@ -73,27 +107,20 @@ impl Draw<'_> {
 
     /// The smallest scaled logit that each row keeps, `[B, 1]`, in the order top-k, top-p of what is left, min-p.
     fn lowest(&self, scaled: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
-        let by_min_p = self.column(|row| row.min_p.filter(|_| row.truncates()).unwrap_or(0.0).ln())?;
+        let by_min_p = self.column(Parameter::LowestByMinP)?;
         if self.rows.iter().all(|row| row.top_k.is_none() && row.top_p.is_none()) {
             return Ok(by_min_p);
         }
         let (sorted, order) = scaled.f_sort(-1, true)?;
-        let by_top_k = sorted.f_gather(-1, &self.ranks()?, false)?;
+        let by_top_k = sorted.f_gather(-1, &self.column(Parameter::LastRank)?.f_to_kind(Kind::Int64)?, false)?;
         let ordered = weights.f_gather(-1, &order, false)?;
         let ordered = ordered.f_masked_fill(&sorted.f_lt_tensor(&by_top_k)?, 0.0)?;
         by_top_k.f_maximum(&self.nucleus(&sorted, &ordered)?)?.f_maximum(&by_min_p)
     }
 
-    /// The rank of the last logit that top-k keeps, counted from 0.
-    fn ranks(&self) -> Result<Tensor, TchError> {
-        let vocab = self.logits.size()[1] as usize;
-        let rank = |row: &RowSampling| row.top_k.filter(|_| row.truncates()).map_or(vocab, |k| k.min(vocab)) - 1;
-        self.column(|row| rank(row) as f64)?.f_to_kind(Kind::Int64)
-    }
-
     /// The smallest scaled logit of each row's nucleus, -inf for rows without top-p.
     fn nucleus(&self, sorted: &Tensor, ordered: &Tensor) -> Result<Tensor, TchError> {
-        let top_p = self.column(|row| row.top_p.filter(|_| row.truncates()).unwrap_or(1.0))?;
+        let top_p = self.column(Parameter::TopP)?;
         let running = ordered.f_cumsum(-1, Kind::Double)?;
         let target = running.f_narrow(-1, -1, 1)?.f_mul(&top_p)?;
         // A token belongs to the nucleus if those before it do not reach the mass.
