@@ -6,11 +6,13 @@
 mod gpu;
 
 use gpu::{batch, gpu};
+use posttrain::kernel::crossings;
 use posttrain::lora::{Adapter, LoraConfig};
 use posttrain::loss::{
     Head, HeadAdapter, HeadOptions, PolicyBatch, PolicyObjective, PolicyStep, RowSampling, TokenAdvantages, sample,
 };
 use posttrain::model::{Decoder, ExpertsConfig, ModelConfig};
+use posttrain::rollout::{Engine, EngineConfig, Request, SamplingParams};
 use posttrain::train::{Trainer, TrainerConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -81,6 +83,22 @@ fn a_gpu_gives_the_cpus_loss_and_gradients_at_the_head() {
         }
         let (ours, theirs) = (ours.outcome.loss(), theirs.outcome.loss());
         assert!((ours - theirs).abs() < bound * theirs.abs(), "{kind:?}: {ours} {theirs}");
+    }
+}
+
+/// Parameters there, tokens there, what was drawn back: nothing else of a decoding step may wait.
+#[test]
+fn a_decoding_step_crosses_three_times() {
+    let Some(gpu) = gpu() else { return };
+    let model = Decoder::random(&qwen3(false), 3, Kind::BFloat16, gpu).unwrap();
+    let mut engine = Engine::new(&model, None, EngineConfig::default()).unwrap();
+    let params = SamplingParams { max_tokens: 20, min_tokens: 20, ..SamplingParams::default() };
+    engine.submit(Request::new(vec![1, 2, 3], params).samples(8));
+    engine.step().unwrap();
+    for _ in 0..10 {
+        let before = crossings();
+        assert!(engine.step().unwrap().is_empty());
+        assert_eq!(crossings() - before, 3);
     }
 }
 

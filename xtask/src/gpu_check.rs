@@ -19,11 +19,12 @@ struct Check {
     test: &'static str,
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check { what: "CUDA's library is really loaded", package: "tests", test: "cuda_library" },
     Check { what: "every family: logits, greedy tokens, gradients", package: "posttrain-model", test: "families" },
     Check { what: "a base in eight and four bits", package: "posttrain-model", test: "quantised" },
     Check { what: "decoding through the cache", package: "posttrain-rollout", test: "families" },
+    Check { what: "an adapter on the head", package: "posttrain-train", test: "golden_head" },
     Check { what: "sampler, losses, steps: the CPU's results", package: "tests", test: "devices" },
     Check { what: "too little memory: smaller passes", package: "tests", test: "out_of_memory" },
     Check { what: "reinforcement learning: the reward rises", package: "posttrain-train", test: "families_rl" },

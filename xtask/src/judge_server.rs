@@ -193,7 +193,8 @@ fn list_models(url: &str) -> Result<String> {
     let address: SocketAddr = host.parse().context("no address")?;
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET /{path}/models HTTP/1.0\r\nhost: {host}\r\n\r\n")?;
+    // At once: a server may answer the first piece of a request that comes in several.
+    stream.write_all(format!("GET /{path}/models HTTP/1.0\r\nhost: {host}\r\n\r\n").as_bytes())?;
     let mut status = Vec::new();
     stream.take(64).read_to_end(&mut status)?;
     Ok(String::from_utf8_lossy(&status).into_owned())

@@ -39,6 +39,7 @@
 //! ```
 
 mod attention;
+mod crossing;
 mod element;
 mod error;
 mod gate;
@@ -58,6 +59,7 @@ mod tile;
 mod workers;
 
 pub use attention::{AttentionStep, Heads, StepRow, attend_step};
+pub use crossing::{crossings, to_device, to_host};
 pub use element::{Bf16, Element};
 pub use error::KernelError;
 pub use gate::{swiglu, swiglu_backward};

@@ -104,6 +104,7 @@ fn sample_rows<E: Element>(logits: &[E], vocab: usize, rows: &[RowSampling]) -> 
 mod tests {
     use super::*;
     use approx::assert_abs_diff_eq;
+    use posttrain_kernel::crossings;
     use proptest::prelude::*;
     use tch::Kind;
 
@@ -117,7 +118,9 @@ mod tests {
 
     /// All implementations, which have to agree wherever the other tests look.
     fn both(logits: &Tensor, rows: &[RowSampling]) -> Sampled {
-        let (native, libtorch) = (sample(logits, rows).unwrap(), tensor::sample(logits, rows).unwrap());
+        let (native, before) = (sample(logits, rows).unwrap(), crossings());
+        let libtorch = tensor::sample(logits, rows).unwrap();
+        assert_eq!(crossings() - before, 2, "sampling waits for the device");
         let columns = sample(&logits.tr().contiguous().tr(), rows).unwrap();
         assert_eq!(native.tokens, libtorch.tokens);
         assert_eq!(native.tokens, columns.tokens);

@@ -1,9 +1,9 @@
 //! Which experts each token goes to, and with which weight.
 
 use crate::{ExpertsConfig, ModelError};
-use posttrain_kernel::integers;
+use posttrain_kernel::to_host;
 use std::ops::Range;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The router of a mixture of experts: `softmax(W·x)` in f32 whatever the model computes in, the `k` largest, divided by
 /// their sum where the model was trained so (Shazeer et al., 2017, <https://arxiv.org/abs/1701.06538>).
@@ -52,12 +52,11 @@ impl Router {
         let (_, order) = flat.f_sort_stable(true, 0, false)?;
         let rows = order.f_divide_scalar_mode(self.a_token, "floor")?;
         let counts = flat.f_bincount(None::<&Tensor>, self.weight.size()[0])?;
-        // One transfer for both.
-        let host = Tensor::f_cat(&[&counts, &rows], 0)?.f_to_device(Device::Cpu)?;
-        let (counts, host_rows) = integers("routing", &host)?.split_at(counts.numel());
-        let (counts, host_rows) = (counts.to_vec(), host_rows.to_vec());
+        // One crossing for both.
+        let mut counts_and_rows: Vec<i64> = to_host(&Tensor::f_cat(&[&counts, &rows], 0)?)?;
+        let host_rows = counts_and_rows.split_off(counts.numel());
         let places = order.f_argsort(0, false)?;
-        Ok(Routing { probabilities, chosen, weights, order, places, rows, host_rows, counts })
+        Ok(Routing { probabilities, chosen, weights, order, places, rows, host_rows, counts: counts_and_rows })
     }
 
     /// The gradient by `x`, `[N, H]` f32, from that by the weights of the choices, `[N, k]` f32.
@@ -127,6 +126,7 @@ mod tests {
     use super::*;
     use posttrain_lora::read_tensors;
     use std::path::Path;
+    use tch::Device;
 
     fn router(experts: i64, a_token: i64, normalised: bool) -> Router {
         let config = ExpertsConfig { count: experts, a_token, intermediate_size: 1, normalised, layers: vec![0] };

@@ -4,8 +4,9 @@ use crate::RolloutError;
 use crate::cache::{Cache, Joining, PromptCache};
 use crate::order::{closing, opening, reorder, runs};
 use crate::row::{Row, same_adapter};
+use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
-use posttrain_model::{Decoder, Input};
+use posttrain_model::{Decoder, Input, ModelError};
 use std::ops::Range;
 use tch::Tensor;
 
@@ -78,8 +79,8 @@ impl Batch {
         };
         let adapters = RowAdapters::segments(runs.iter().map(segment).collect());
         let (tokens, positions): (Vec<_>, Vec<_>) = self.rows.iter().map(Row::next_input).unzip();
-        // One transfer, since each waits for the device.
-        let both = Tensor::f_from_slice(&[tokens, positions].concat())?.f_to_device(model.device())?.f_chunk(2, 0)?;
+        // One crossing, since each waits for the device.
+        let both = to_device(&[tokens, positions].concat(), model.device()).map_err(ModelError::from)?.f_chunk(2, 0)?;
         let input = Input { tokens: both[0].shallow_clone(), positions: both[1].shallow_clone() };
         let hidden = model.forward(&input, cache, &adapters)?;
         cache.advance();
@@ -97,6 +98,7 @@ mod tests {
     use crate::SamplingParams;
     use crate::device_cache::DeviceCache;
     use crate::row::Group;
+    use posttrain_kernel::crossings;
     use posttrain_lora::{Adapter, AdapterView, LoraConfig};
     use posttrain_model::ModelConfig;
     use std::rc::Rc;
@@ -156,7 +158,9 @@ mod tests {
         fn step(&mut self) {
             let _guard = tch::no_grad_guard();
             let [native, device] = [&mut self.native, &mut self.device].map(|batch| {
+                let before = crossings();
                 let logits = batch.decode(&self.model).unwrap().unwrap();
+                assert_eq!(crossings() - before, 1, "a step waits for the device");
                 batch.rows_mut().iter_mut().enumerate().for_each(|(row, r)| {
                     r.push(row as i64 % 63 + 1, 0.0, &[], None).unwrap();
                 });

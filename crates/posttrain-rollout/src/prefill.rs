@@ -6,8 +6,9 @@ use crate::cache::PromptCache;
 use crate::family::{Family, families};
 use crate::order::runs;
 use crate::row::{Group, same_adapter};
+use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
-use posttrain_model::{Decoder, PackedAttention, Packing, Sequence};
+use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
 use std::ops::Range;
 use std::rc::Rc;
 use tch::Tensor;
@@ -48,7 +49,7 @@ pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Prefilled
     }
     caches.sort_by_key(|(place, ..)| *place);
     let last: Vec<i64> = caches.iter().map(|(_, row, _)| *row).collect();
-    let last = Tensor::f_from_slice(&last)?.f_to_device(model.device())?;
+    let last = to_device(&last, model.device()).map_err(ModelError::from)?;
     let logits = model.logits(&hidden.f_index_select(0, &last)?, &one_row_each(groups))?;
     let prefix = |(index, (_, _, cache))| Ok(Prefix { cache, logits: logits.f_get(index as i64)? });
     let prefixes = caches.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;

@@ -3,6 +3,10 @@
 //! `posttrain-model/tests/fixtures/families/generate.py` wrote the adapter and what a float64 reference and PEFT compute.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../posttrain-model/tests/device/mod.rs"]
+mod device;
+
+use device::device;
 use posttrain_lora::{Adapter, load_peft, read_tensors, save_peft};
 use posttrain_loss::PolicyObjective;
 use posttrain_model::{Checkpoint, Decoder};
@@ -20,11 +24,11 @@ fn folder() -> PathBuf {
 }
 
 fn model() -> Decoder {
-    Checkpoint::open(&folder()).unwrap().decoder(Kind::Float, Device::Cpu).unwrap()
+    Checkpoint::open(&folder()).unwrap().decoder(Kind::Float, device()).unwrap()
 }
 
 fn adapter(model: &Decoder) -> Adapter {
-    load_peft(&folder().join("head_adapter"), model.modules(), Device::Cpu).unwrap()
+    load_peft(&folder().join("head_adapter"), model.modules(), device()).unwrap()
 }
 
 fn golden() -> BTreeMap<String, Tensor> {
@@ -96,7 +100,8 @@ fn gradients_are_pefts_and_the_adapter_is_written_in_its_keys() {
         assert!(parameters.iter().any(|(name, _)| name == "lm_head.lora_A.weight"));
         for (name, leaf) in parameters {
             // With ratios of one the loss's gradient is that of −Σ log p, over the tokens.
-            let (got, expected) = (leaf.grad() * -(tokens as f64), &golden[&format!("grad.{name}")]);
+            let (got, expected) =
+                (leaf.grad().to_device(Device::Cpu) * -(tokens as f64), &golden[&format!("grad.{name}")]);
             let off = (got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
             assert!(off < 1e-4, "{name}: {off}");
         }
@@ -129,7 +134,7 @@ fn merged_it_gives_the_same_and_what_cannot_be_computed_is_refused() {
     assert!(error.contains("lora.dropout") && error.contains("head"), "{error}");
 
     // A head that is the embedding has no adapter.
-    let tied = Checkpoint::open(&folder().with_file_name("qwen3")).unwrap().decoder(Kind::Float, Device::Cpu).unwrap();
-    let error = load_peft(&folder().join("head_adapter"), tied.modules(), Device::Cpu).unwrap_err().to_string();
+    let tied = Checkpoint::open(&folder().with_file_name("qwen3")).unwrap().decoder(Kind::Float, device()).unwrap();
+    let error = load_peft(&folder().join("head_adapter"), tied.modules(), device()).unwrap_err().to_string();
     assert!(error.contains("lm_head"), "{error}");
 }

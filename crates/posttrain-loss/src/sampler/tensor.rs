@@ -2,6 +2,7 @@
 
 use super::{RowSampling, Sampled};
 use crate::error::{LogitProblem, LossError, Operation};
+use posttrain_kernel::{to_device, to_host};
 use tch::{Kind, TchError, Tensor};
 
 /// The same function as the native kernel, for checked arguments.
@@ -15,8 +16,9 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
     }
     let _guard = tch::no_grad_guard();
     let logits = logits.f_to_kind(Kind::Float).during("widening the logits")?;
-    let draw = Draw::new(&logits, rows).and_then(|draw| draw.draw()).during("sampling tokens")?;
-    let drawn: Vec<_> = draw.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
+    let drawn = Draw::new(&logits, rows)?.draw().during("sampling tokens")?;
+    let drawn: Vec<f64> = to_host(&drawn)?;
+    let drawn: Vec<_> = drawn.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
     // NaN wins a maximum in libtorch, so one number a row shows all that can be wrong with it.
     if let Some(row) = drawn.iter().position(|(_, _, max)| !max.is_finite()) {
         return Err(LossError::Logits { row, problem: LogitProblem::of_max(drawn[row].2) });
@@ -25,7 +27,7 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
     Ok(Sampled { tokens, logprobs })
 }
 
-/// The rows' parameters cross to the device in one transfer, and what is drawn crosses back in another: each of them waits.
+/// The rows' parameters cross to the device together, and so does what is drawn on the way back: each crossing waits.
 struct Draw<'a> {
     /// `[B, V]` f32.
     logits: &'a Tensor,
@@ -49,7 +51,7 @@ enum Parameter {
 }
 
 impl<'a> Draw<'a> {
-    fn new(logits: &'a Tensor, rows: &'a [RowSampling]) -> Result<Self, TchError> {
+    fn new(logits: &'a Tensor, rows: &'a [RowSampling]) -> Result<Self, LossError> {
         let vocab = logits.size()[1] as usize;
         let of = |row: &RowSampling| {
             let truncates = row.truncates();
@@ -61,12 +63,13 @@ impl<'a> Draw<'a> {
             [row.scoring_temperature(), uniform, f64::from(!row.greedy()), last_rank as f64, top_p, min_p]
         };
         let parameters: Vec<f64> = rows.iter().flat_map(of).collect();
-        let parameters = Tensor::f_from_slice(&parameters)?.f_view([-1, 6])?.f_to_device(logits.device())?;
+        let parameters = to_device(&parameters, logits.device())?;
+        let parameters = parameters.f_view([-1, 6]).during("laying out the rows' parameters")?;
         Ok(Self { logits, rows, parameters })
     }
 
-    /// `[B]` of the token, its log-probability and the row's largest logit.
-    fn draw(&self) -> Result<Vec<f64>, TchError> {
+    /// `[B, 3]` f64: the token, its log-probability, the row's largest logit.
+    fn draw(&self) -> Result<Tensor, TchError> {
         let max = self.logits.f_amax([-1i64].as_slice(), true)?;
         let scaled = self.logits.f_sub(&max)?.f_to_kind(Kind::Double)?;
         let scaled = scaled.f_div(&self.column(Parameter::Temperature)?)?;
@@ -90,7 +93,7 @@ impl<'a> Draw<'a> {
         };
         let logprobs = scaled.f_gather(-1, &tokens, false)?.f_sub(&total.f_log()?)?.f_clamp_max(0.0)?;
         let columns = [tokens.f_to_kind(Kind::Double)?, logprobs, max.f_to_kind(Kind::Double)?];
-        Vec::try_from(&Tensor::f_cat(&columns, 1)?.f_flatten(0, 1)?)
+        Tensor::f_cat(&columns, 1)
     }
 
     /// A parameter as a column beside the logits, `[B, 1]` f64.
