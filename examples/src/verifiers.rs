@@ -22,7 +22,7 @@ pub enum VerifierKind {
     Choice,
     /// All of some phrases.
     ContainsAll,
-    /// The reference to the letter.
+    /// A response that is the reference to the letter.
     Exact,
     /// Words that overlap, as SQuAD counts them.
     F1,
@@ -34,7 +34,7 @@ pub enum VerifierKind {
     Math,
     /// The reference but for case, articles and punctuation.
     Normalised,
-    /// A number within a tolerance.
+    /// A response that is a number and nothing else, within a tolerance (`answer` finds one in a text).
     Numeric,
     /// A pattern.
     Regex,
