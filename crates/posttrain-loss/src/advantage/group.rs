@@ -128,8 +128,13 @@ fn sum(group: &[f32], term: impl Fn(f32) -> f32) -> f32 {
             partial[lane] += term(chunk[lane]);
         }
     }
-    let [a, b, c, d, e, f, g, h] = partial;
-    ((a + e) + (c + g)) + ((b + f) + (d + h)) + rest.iter().map(|&reward| term(reward)).sum::<f32>()
+    folded(partial, |one, other| one + other) + rest.iter().map(|&reward| term(reward)).sum::<f32>()
+}
+
+/// The lanes of a register taken together, halves with halves.
+#[inline(always)]
+fn folded([a, b, c, d, e, f, g, h]: [f32; LANES], two: impl Fn(f32, f32) -> f32) -> f32 {
+    two(two(two(a, e), two(c, g)), two(two(b, f), two(d, h)))
 }
 
 #[inline(always)]
@@ -141,7 +146,6 @@ fn extremes(group: &[f32]) -> (f32, f32) {
             (low[lane], high[lane]) = (smaller(low[lane], chunk[lane]), larger(high[lane], chunk[lane]));
         }
     }
-    let low = low.iter().chain(rest).copied().fold(f32::INFINITY, smaller);
-    let high = high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
-    (low, high)
+    let (low, high) = (folded(low, smaller), folded(high, larger));
+    (rest.iter().copied().fold(low, smaller), rest.iter().copied().fold(high, larger))
 }
