@@ -1,11 +1,8 @@
 """A remote reward in the standard library alone: python3 server.py [PORT]. Change `score`; the contract is RemoteConfig's.
 
 Takes one sample or a batch (`samples`), answers a request that is repeated (same `request_id`) from memory, and turns a
-sample that fails into an error of its own, never into a reward of 0.
-"""
-import collections
-import json
-import sys
+sample that fails into an error of its own, never into a reward of 0."""
+import collections, json, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MAX_BYTES, REMEMBERED = 64 << 20, 10_000
@@ -47,7 +44,10 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", MAX_BYTES + 1))
         if length > MAX_BYTES:
             return self.send_error(413)
-        body = json.dumps(answer(json.loads(self.rfile.read(length)))).encode()
+        try:
+            body = json.dumps(answer(json.loads(self.rfile.read(length)))).encode()
+        except (ValueError, AttributeError, TypeError):
+            return self.send_error(400)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -47,6 +47,16 @@ pub enum FileFailure {
         /// The sheet.
         sheet: String,
     },
+    /// A formula has no value, since nothing has calculated it.
+    #[error("the formula in `{sheet}`, row {row}, column {column}, was never calculated")]
+    Uncalculated {
+        /// The sheet.
+        sheet: String,
+        /// The row, from 1.
+        row: u32,
+        /// The column, from 1.
+        column: u32,
+    },
     /// Reading it failed.
     #[error("reading it failed: {0}")]
     Io(#[source] Arc<io::Error>),
@@ -66,6 +76,7 @@ impl FileFailure {
             Self::NotXlsx { .. } => "file_not_xlsx",
             Self::Corrupt { .. } => "file_corrupt",
             Self::NoSheet { .. } => "file_no_sheet",
+            Self::Uncalculated { .. } => "file_uncalculated",
             Self::Io(_) => "file_io",
         }
     }

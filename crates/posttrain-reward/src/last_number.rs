@@ -1,5 +1,7 @@
 //! The number that a text ends on, if it stands there as an answer.
 
+use std::borrow::Cow;
+
 use crate::clause::is_denied;
 use crate::glyph::{THIN_SPACE, canonical};
 use crate::number::Separators;
@@ -20,6 +22,7 @@ const UNIT_BYTES: usize = 16;
 /// (`7 or 9`), denied (`not 12`) or badly written (`1,5`). An earlier number is never taken in its place.
 pub(crate) fn last_number(text: &str, separators: Separators) -> Option<Quantity> {
     let canon = canonical(text);
+    let canon = with_marked_signs(&canon);
     let (sign, _, numeral) = answering_numeral(&canon)?;
     Quantity::of(&numeral, sign, unit_after(&canon[numeral.end..]), separators)
 }
@@ -27,10 +30,64 @@ pub(crate) fn last_number(text: &str, separators: Separators) -> Option<Quantity
 /// The text of the last number, and of a unit that may multiply it.
 pub(crate) fn last_number_text(text: &str) -> Option<String> {
     let canon = canonical(text);
+    let canon = with_marked_signs(&canon);
     let (_, start, numeral) = answering_numeral(&canon)?;
     let number = &canon[start..numeral.end];
     let unit = unit_after(&canon[numeral.end..]);
     Some(if is_scale_like(unit) { format!("{number} {unit}") } else { number.to_owned() })
+}
+
+/// Words after which `minus` is a sign: elsewhere it may take the number from what stands before.
+const BEFORE_SIGNS: [&str; 14] = [
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "equals",
+    "equal",
+    "to",
+    "of",
+    "at",
+    "about",
+    "answer",
+    "exactly",
+    "approximately",
+];
+
+/// `minus 5` and `negative 5` as `-5`, where the word is a sign and no operator. Linear.
+pub(crate) fn with_marked_signs(text: &str) -> Cow<'_, str> {
+    let lower = text.to_ascii_lowercase();
+    let mut marked = String::new();
+    let mut from = 0;
+    let words = ["minus ", "negative "].into_iter().flat_map(|word| lower.match_indices(word));
+    let mut words: Vec<_> = words.collect();
+    words.sort_unstable();
+    for (at, word) in words {
+        let before = &lower[..at];
+        let number = lower[at + word.len()..].trim_start_matches(' ');
+        let digits = number.strip_prefix(['$', '€', '£', '.']).unwrap_or(number);
+        if !digits.starts_with(|c: char| c.is_ascii_digit()) || before.ends_with(|c: char| c.is_alphanumeric()) {
+            continue;
+        }
+        let near = before.trim_end();
+        let last_word = near.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let sign = match (last_word, word) {
+            ("", _) => !near.ends_with(|c: char| c.is_ascii_digit() || ")]}%$°".contains(c)),
+            (_, "negative ") => true,
+            (last_word, _) => BEFORE_SIGNS.contains(&last_word),
+        };
+        if sign {
+            marked.push_str(&text[from..at]);
+            marked.push('-');
+            from = lower.len() - number.len();
+        }
+    }
+    if from == 0 {
+        return Cow::Borrowed(text);
+    }
+    marked.push_str(&text[from..]);
+    Cow::Owned(marked)
 }
 
 /// The last numeral with its sign and the place where they begin, if it stands there as an answer.
@@ -173,4 +230,27 @@ fn trim(text: &str) -> &str {
 
 fn trim_start(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', THIN_SPACE])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_sign_where_it_takes_nothing_away() {
+        let signed = [
+            ("minus 5", "-5"),
+            ("It is minus 5, or negative $3.", "It is -5, or -$3."),
+            ("the answer: Negative  12", "the answer: -12"),
+            ("a negative 7", "a -7"),
+        ];
+        for (text, expected) in signed {
+            assert_eq!(with_marked_signs(text), expected);
+        }
+        for text in
+            ["5 minus 3", "x minus 3", "five minus 3", "(a) minus 3", "minus five", "terminus 5", "negative numbers"]
+        {
+            assert_eq!(with_marked_signs(text), text);
+        }
+    }
 }

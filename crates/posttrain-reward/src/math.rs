@@ -41,7 +41,7 @@ use same_number::Sameness;
 use token::Unread;
 use value::Value;
 
-/// What a response is worth whose answer is not of the grammar that is read.
+/// What a response is worth whose answer is not of the grammar that is read, or longer, deeper or larger than what is read.
 ///
 /// ```
 /// use posttrain_reward::{MathConfig, Sample, Unreadable, Verifier};
@@ -224,13 +224,16 @@ impl Verifier for MathMatch {
         let note = || format!("`{}`, expected `{}`", ending(&text, 80), ending(reference, 80));
         match (answer, &wanted) {
             (Ok(answer), _) => match self.rules().same(&wanted, &answer) {
+                // What is asked for is a plain number: that the answer's value cannot be told is the answer's fault.
+                Sameness::Unknown(reason) if wanted.is_number() => self.unreadable(sample, reason),
                 Sameness::Unknown(reason) => Err(sample.undecided(NAME, reason)),
                 Sameness::Different if ends_on_words(&text, &wanted) => Ok(Score::binary(true).with_note(note())),
                 sameness => Ok(Score::binary(sameness == Sameness::Same).with_note(note())),
             },
             (Err(_), wanted) if ends_on_words(&text, wanted) => Ok(Score::binary(true).with_note(note())),
             (Err(Unread::Syntax), _) => self.unreadable(sample, "the answer cannot be read"),
-            (Err(Unread::Bound(reason)), _) => Err(sample.undecided(NAME, reason)),
+            // Were it an error, a policy could write such an answer wherever it knows none.
+            (Err(Unread::Bound(reason)), _) => self.unreadable(sample, reason),
         }
     }
 }

@@ -53,7 +53,7 @@ impl fmt::Display for NoVerdict {
         out.write_str(match self {
             Self::Refused => "the model refuses",
             Self::Empty => "the answer is empty",
-            Self::Cut => "the answer was cut off before the verdict (more `max_tokens` may help)",
+            Self::Cut => "the answer was cut off before the verdict: by its length (more `max_tokens` may help) or by the server's filter",
             Self::Unreadable => "the answer is not of the agreed form",
             Self::Quoted => "what looks like a verdict may be a quotation from the response",
             Self::Tie => "as many votes are for as against",

@@ -122,7 +122,15 @@ fn one_answer_counts_and_it_is_the_last_or_the_marked_one() {
         ("", "9", "empty_reference"),
         (r"\int_0^1 x", "9", "bad_reference"),
         ("???", "9", "bad_reference"),
-        ("9", r"\boxed{9^{9^{9^{9^9}}}}", "undecided"),
+        ("9", r"\boxed{9^{9^{9^{9^9}}}}", "0"),
+        ("9", r"\boxed{1e999999999}", "0"),
+        ("9", r"\boxed{\sin(10^{300})}", "0"),
+        ("x^2", r"\boxed{x^{9^{9^{9^9}}}}", "undecided"),
+        ("-5", "The temperature is minus 5 degrees", "1"),
+        ("5", "The temperature is minus 5 degrees", "0"),
+        ("-12", "The answer is negative 12.", "1"),
+        ("12", "The answer is negative 12.", "0"),
+        ("-12", "Minus 12", "1"),
         ("9", r"\boxed{\frac}", "0"),
     ];
     for (reference, response, expected) in cases {
@@ -144,6 +152,11 @@ fn the_config_decides() {
     assert_eq!(with(MathConfig { units: Units::Required, ..base() }, "5 cm", r"\boxed{5 \text{ centimeters}}"), "1");
     assert_eq!(with(MathConfig { unreadable: Unreadable::Undecided, ..base() }, "5", r"\boxed{\frac}"), "undecided");
     assert_eq!(with(MathConfig { unreadable: Unreadable::Undecided, ..base() }, "5", "no idea"), "undecided");
+    let tower = r"\boxed{9^{9^{9^{9^9}}}}";
+    assert_eq!(with(MathConfig { unreadable: Unreadable::Undecided, ..base() }, "9", tower), "undecided");
+    let deep = format!(r"\boxed{{{}13{}}}", "(".repeat(200), ")".repeat(200));
+    assert_eq!(with(base(), "12", &deep), "0");
+    assert_eq!(with(MathConfig { unreadable: Unreadable::Undecided, ..base() }, "12", &deep), "undecided");
     assert_eq!(with(MathConfig { max_bytes: 10, ..base() }, "5", "5, and so on, and on"), "0");
     let cut = Sample { termination: Termination::Length, ..Sample::new("?", "5", r"\boxed{5}") };
     let strict = MathConfig { truncated: Truncated::Wrong, ..base() }.build().unwrap();

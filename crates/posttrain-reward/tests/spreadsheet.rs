@@ -168,6 +168,28 @@ fn kinds_of_cells() {
 }
 
 #[test]
+fn a_reference_that_was_never_calculated_is_an_error_and_an_answer_is_wrong() {
+    let holding = |cell: &str| {
+        repack(&table(), |name, contents| {
+            let sheet = format!(
+                r#"<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row r="1">{cell}</row></sheetData></worksheet>"#
+            );
+            Some(if name.ends_with("sheet1.xml") { sheet.into_bytes() } else { contents })
+        })
+    };
+    let (without, with) = (holding(r#"<c r="A1"><f>1+1</f></c>"#), holding(r#"<c r="A1"><f>1+1</f><v>2</v></c>"#));
+    let error = compare(&with, &without, "A1").unwrap_err();
+    assert_eq!(error.cause(), "file_uncalculated");
+    assert!(error.to_string().contains("`Sheet1`, row 1, column 1"), "{error}");
+    assert!(!compare(&without, &with, "A1").unwrap().is_equal());
+    assert!(compare(&with, &with, "A1").unwrap().is_equal());
+    // Outside of the range it is nobody's business, and a formula may give an empty text.
+    assert!(compare(&without, &without, "B1:C3").unwrap().is_equal());
+    let blank = holding(r#"<c r="A1" t="str"><f>""</f><v></v></c>"#);
+    assert!(compare(&blank, &blank, "A1").unwrap().is_equal());
+}
+
+#[test]
 fn whole_columns_cost_what_they_hold() {
     let far = workbook(&["S"], |_, sheet| {
         sheet.write(0, 0, 1.0).unwrap();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::boxed::last_boxes;
 use crate::clause::is_denied;
-use crate::last_number::last_number;
+use crate::last_number::{last_number, with_marked_signs};
 use crate::math::command::plain_word;
 use crate::math::expression::Expr;
 use crate::math::parser::parse;
@@ -81,6 +81,7 @@ fn in_prose(text: &str, separators: Separators) -> Result<Value, Unread> {
 
 /// Plain text: what stands after the last word, or the last number.
 fn after_words(text: &str, separators: Separators) -> Result<Value, Unread> {
+    let text = &*with_marked_signs(text);
     let start = last_word_end(text);
     let (before, tail) = text.split_at(start);
     // `5m` and `12 m²` are quantities here, where in a formula they are products.

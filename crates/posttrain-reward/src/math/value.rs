@@ -27,6 +27,13 @@ pub(crate) enum Value {
     Relation(Relation),
 }
 
+impl Value {
+    /// Whether it is written as one number.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self, Self::Amount(Amount { expr: Expr::Number(_), .. }))
+    }
+}
+
 /// A number or formula with what is written around it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Amount {

@@ -89,6 +89,7 @@ impl Expected {
         let mut cells = Cells::default();
         for (place, (sheet, areas)) in sheets.iter().enumerate() {
             reference.read(sheet, areas, place, &mut cells)?;
+            reference.check_calculated(sheet, areas)?;
         }
         Ok(Self { sheets, cells })
     }

@@ -1,13 +1,13 @@
 //! Reading `.xlsx` files that anybody may have made: bounded in bytes, in entries and in cells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calamine::{Reader, Xlsx, XlsxError};
+use calamine::{DataRef, Reader, Xlsx, XlsxError};
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 use zip::result::ZipError;
@@ -149,6 +149,20 @@ impl Workbook {
         read.and_then(|kept| kept).map_err(|failure| self.failed(failure))
     }
 
+    /// Refuses a formula in `areas` that has no value: whatever stands in its place would be compared with a blank.
+    pub(super) fn check_calculated(&mut self, sheet: &str, areas: &[Area]) -> Result<(), RewardError> {
+        let Self { limits, xlsx, .. } = self;
+        let found = caught(|| uncalculated(xlsx, sheet, areas, limits.max_cells));
+        match found {
+            Ok(None) => Ok(()),
+            Ok(Some((row, column))) => {
+                let (row, column) = (row + 1, column + 1);
+                Err(self.failed(FileFailure::Uncalculated { sheet: sheet.to_owned(), row, column }))
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
     /// An error that names this file.
     pub(super) fn failed(&self, failure: FileFailure) -> RewardError {
         RewardError::File { path: self.path.clone(), failure }
@@ -173,6 +187,35 @@ fn read_cells(
         }
     }
     Ok(Ok(()))
+}
+
+/// The first cell in `areas` that has a formula and no value, not even an empty text. Cells without a value are few, or the
+/// caller's limit on them ends the search.
+fn uncalculated(
+    xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
+    sheet: &str,
+    areas: &[Area],
+    most: usize,
+) -> Result<Option<(u32, u32)>, XlsxError> {
+    let inside = |(row, column): (u32, u32)| areas.iter().any(|area| area.contains(row, column));
+    let mut empty = BTreeSet::new();
+    let mut reader = xlsx.worksheet_cells_reader(sheet)?;
+    while let Some(cell) = reader.next_cell()? {
+        if matches!(cell.get_value(), DataRef::Empty) && inside(cell.get_position()) && empty.len() < most {
+            empty.insert(cell.get_position());
+        }
+    }
+    if empty.is_empty() {
+        return Ok(None);
+    }
+    drop(reader);
+    let mut reader = xlsx.worksheet_cells_reader(sheet)?;
+    while let Some(cell) = reader.next_formula()? {
+        if !cell.get_value().is_empty() && empty.contains(&cell.get_position()) {
+            return Ok(Some(cell.get_position()));
+        }
+    }
+    Ok(None)
 }
 
 /// Runs a call of the reader; its panics and errors are the file's fault.
