@@ -29,6 +29,12 @@ struct Args {
     /// A remote reward, for what the native one cannot say.
     #[arg(long)]
     url: Option<String>,
+    /// Seconds that one response's scoring may take, retries included.
+    #[arg(long, default_value_t = 60.0)]
+    time_limit_seconds: f64,
+    /// Seconds that all of it may take: what has no score by then is an error.
+    #[arg(long, default_value_t = 300.0)]
+    deadline_seconds: f64,
 }
 
 /// The share of a list's items that the response names: a native reward in twenty lines.
@@ -63,13 +69,19 @@ fn reward(url: Option<&str>) -> Result<Arc<dyn Reward>, RewardError> {
 }
 
 fn main() -> Result<()> {
-    let reward = reward(Args::parse().url.as_deref())?;
+    let args = Args::parse();
+    let reward = reward(args.url.as_deref())?;
     let rows = each_line::<Row>(stdin().lock()).zip(1..);
     let samples = rows.map(|(row, line)| Ok(row?.map(|row| row.into_sample(line))));
     let samples: Vec<Result<Sample, String>> = samples.collect::<Result<_>>()?;
     // What a trainer does while it samples: push as completions finish, collect at the end of the step.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    let config = ScorerConfig {
+        time_limit_seconds: args.time_limit_seconds,
+        deadline_seconds: Some(args.deadline_seconds),
+        ..ScorerConfig::default()
+    };
+    let mut scorer = Scorer::new(reward, &config, runtime.handle().clone())?;
     for sample in samples.iter().flatten() {
         scorer.push(sample.clone())?;
     }

@@ -235,10 +235,25 @@ mod tests {
             r"\boxed{A, B}",
             r"\boxed{B} or rather \boxed{C}",
             "I do not know",
+            "(B) is wrong",
+            "I would rule out (B)",
+            "All but B",
         ];
         for response in responses {
             assert_eq!(value(QUESTION, "B", response), 0.0, "{response}");
         }
+    }
+
+    #[test]
+    fn to_say_the_question_again_is_no_answer() {
+        for list in ["A) London\nB) Paris\nC) Rome", "(A) London (B) Paris (C) Rome", "A. London, B. Paris, C. Rome"] {
+            for response in [list.to_owned(), format!("{QUESTION}\n{list}"), format!("Let me see.\n{list}\n")] {
+                assert_eq!(value(QUESTION, "C", &response), 0.0, "{response}");
+            }
+            assert_eq!(value(QUESTION, "C", &format!("{list}\nIt is C.")), 1.0, "{list}");
+        }
+        assert_eq!(value(QUESTION, "D", QUESTION), 0.0);
+        assert_eq!(value(QUESTION, "B", "A) London is too far north.\nB) Paris"), 1.0);
     }
 
     #[test]

@@ -12,9 +12,26 @@ const REFUSALS: [&str; 4] = ["wrong", "false", "incorrect", "untrue"];
 pub(crate) fn is_denied(before: &str, after: &str) -> bool {
     let start = breaks(before).last().unwrap_or(0);
     let end = breaks(after).next().unwrap_or(after.len());
+    if is_excluded(&before[start..]) {
+        return true;
+    }
     let before = before[start..].split_whitespace().rev().take_while(|word| !word.eq_ignore_ascii_case("but"));
     let after = after[..end].split_whitespace().take_while(|word| !word.eq_ignore_ascii_case("but"));
     before.chain(after.clone()).any(is_negation) || after.map(bare).any(|word| REFUSALS.contains(&word.as_str()))
+}
+
+/// Whether a clause before an answer takes it out: `rule out 5`, `all but 5`, `other than 5`.
+fn is_excluded(before: &str) -> bool {
+    let words: Vec<String> = before.split_whitespace().rev().take(8).map(bare).collect();
+    let pairs = words.windows(2).map(|pair| (pair[1].as_str(), pair[0].as_str()));
+    let out = |(first, second): (&str, &str)| {
+        second == "out" && matches!(first, "rule" | "ruled" | "rules" | "ruling" | "cross" | "crossed")
+    };
+    let but = |first: &str| matches!(first, "all" | "any" | "anything" | "everything");
+    let last = pairs.clone().next();
+    let taken = words.iter().any(|word| matches!(word.as_str(), "eliminate" | "eliminated" | "exclude" | "excluded"));
+    let alone = matches!(last, Some((first, "but")) if but(first)) || last == Some(("other", "than"));
+    taken || alone || pairs.into_iter().any(out)
 }
 
 /// The places right after what ends a clause.
@@ -58,6 +75,13 @@ mod tests {
             ("", ", and 6 is wrong", false),
             ("", ", not 13", false),
             ("I do not know. It is ", ".", false),
+            ("I would rule out ", "", true),
+            ("all but ", "", true),
+            ("nothing but ", "", false),
+            ("any number other than ", "", true),
+            ("I eliminate ", "", true),
+            ("Having ruled out the others, it is ", "", false),
+            ("the product rule gives ", "", false),
         ];
         for (before, after, denied) in cases {
             assert_eq!(is_denied(before, after), denied, "{before}_{after}");

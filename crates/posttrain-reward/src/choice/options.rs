@@ -58,7 +58,7 @@ impl Options<'_> {
             return index(only.to_ascii_uppercase()).filter(|index| *index < self.count());
         }
         if let Some((index, rest)) = marked(plain.trim().trim_start_matches('*')) {
-            let alone = !rest.trim_end().contains('\n') && mentions(rest).is_empty();
+            let alone = !rest.trim_end().contains('\n') && mentions(rest).is_empty() && !is_denied("", rest);
             return Some(index).filter(|&index| alone && index < self.count() && self.agrees(index, rest));
         }
         self.only(|option| self.normaliser.matches(trimmed, option))
@@ -109,8 +109,20 @@ impl Options<'_> {
         });
         let line = after.lines().next().unwrap_or("");
         let denied = is_denied(before, line);
-        (!joined && !denied && mention.index < self.count() && self.agrees(mention.index, line))
-            .then_some(mention.index)
+        let chosen = !joined && !denied && mention.index < self.count() && self.agrees(mention.index, line);
+        (chosen && !self.recited(text, mention, all)).then_some(mention.index)
+    }
+
+    /// Whether a mention is the end of a list of options with their texts: the question said again, not answered.
+    fn recited(&self, text: &str, mention: Mention, all: &[Mention]) -> bool {
+        let Some(previous) = all.iter().rev().find(|other| other.at < mention.at) else { return false };
+        let said = |index: usize, part: &str| {
+            let part = part.trim_matches(|c: char| c.is_whitespace() || "()[]*,;".contains(c));
+            self.texts.get(index).is_some_and(|option| self.normaliser.matches(part, option))
+        };
+        previous.index + 1 == mention.index
+            && said(previous.index, &text[previous.end..mention.at])
+            && said(mention.index, text[mention.end..].lines().next().unwrap_or(""))
     }
 
     /// Whether what stands behind a letter is not another option's text.
