@@ -198,6 +198,7 @@ mod tests {
             r"\boxed{\text{Paris}}",
             "#### B",
             "London is in England, so A is out. I choose (B).",
+            "I ruled out A and C so I choose (B).",
             "A is wrong. The answer is B",
             "A) London: no.\nC) Rome: no.\n\nSo it must be option B.",
             "It is not A, it is B.",

@@ -20,18 +20,20 @@ pub(crate) fn is_denied(before: &str, after: &str) -> bool {
     before.chain(after.clone()).any(is_negation) || after.map(bare).any(|word| REFUSALS.contains(&word.as_str()))
 }
 
-/// Whether a clause before an answer takes it out: `rule out 5`, `all but 5`, `other than 5`.
+/// Whether the words right before an answer take it out: `rule out option 5`, `all but 5`, `other than 5`. Further off they
+/// speak of something else: `I ruled out 4 so it is 5`.
 fn is_excluded(before: &str) -> bool {
-    let words: Vec<String> = before.split_whitespace().rev().take(8).map(bare).collect();
-    let pairs = words.windows(2).map(|pair| (pair[1].as_str(), pair[0].as_str()));
-    let out = |(first, second): (&str, &str)| {
-        second == "out" && matches!(first, "rule" | "ruled" | "rules" | "ruling" | "cross" | "crossed")
-    };
-    let but = |first: &str| matches!(first, "all" | "any" | "anything" | "everything");
-    let last = pairs.clone().next();
-    let taken = words.iter().any(|word| matches!(word.as_str(), "eliminate" | "eliminated" | "exclude" | "excluded"));
-    let alone = matches!(last, Some((first, "but")) if but(first)) || last == Some(("other", "than"));
-    taken || alone || pairs.into_iter().any(out)
+    let words = before.split_whitespace().rev().map(bare).filter(|word| !word.is_empty());
+    let named = |word: &String| matches!(word.as_str(), "the" | "option" | "choice" | "answer" | "letter" | "number");
+    let mut words = words.skip_while(named);
+    let last = words.next().unwrap_or_default();
+    let mut after = |firsts: &[&str]| words.next().is_some_and(|first| firsts.contains(&first.as_str()));
+    match last.as_str() {
+        "out" => after(&["rule", "rules", "ruled", "ruling", "cross", "crosses", "crossed", "crossing"]),
+        "but" => after(&["all", "any", "anything", "everything"]),
+        "than" => after(&["other"]),
+        last => ["eliminate", "eliminates", "eliminated", "exclude", "excludes", "excluded"].contains(&last),
+    }
 }
 
 /// The places right after what ends a clause.
@@ -80,6 +82,9 @@ mod tests {
             ("nothing but ", "", false),
             ("any number other than ", "", true),
             ("I eliminate ", "", true),
+            ("We can rule out the option (", ")", true),
+            ("I ruled out 4 so it is ", "", false),
+            ("With 4 and 6 eliminated it must be ", ".", false),
             ("Having ruled out the others, it is ", "", false),
             ("the product rule gives ", "", false),
         ];
