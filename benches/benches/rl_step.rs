@@ -16,7 +16,7 @@ fn rl_step(criterion: &mut Criterion) {
             DeadGroups::Compute => "rl_step".to_owned(),
             DeadGroups::Skip => format!("rl_step[{}]", prompts * 8),
         };
-        let mut policy = TrainedPolicy::new(&model, dead_groups).expect("a policy");
+        let mut policy = TrainedPolicy::recording(&model, dead_groups).expect("a policy");
         let mut step = || {
             let rollout = policy.sample(prompts, 8, 0..=64).expect("sampled");
             policy.train(&rollout).expect("trained");

@@ -6,7 +6,8 @@ use posttrain::lora::{Adapter, AdapterView, LoraConfig, LoraPair};
 use posttrain::loss::{AdvantageConfig, PolicyObjective};
 use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
 use posttrain::train::{
-    DeadGroups, GradientCheckpointing, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion, TrainingGroup,
+    DeadGroups, GradientCheckpointing, PolicySnapshot, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion,
+    TrainingGroup,
 };
 use std::rc::Rc;
 
@@ -27,6 +28,8 @@ pub struct TrainedPolicy<'m> {
     questions: Vec<Question>,
     next: usize,
     seed: u64,
+    /// MiB of activations that sampling may record.
+    record_mib: usize,
 }
 
 impl<'m> TrainedPolicy<'m> {
@@ -36,6 +39,14 @@ impl<'m> TrainedPolicy<'m> {
     /// When memory fails.
     pub fn new(model: &'m BenchModel, dead_groups: DeadGroups) -> Result<Self> {
         Self::with_config(model, TrainerConfig { dead_groups, ..TrainerConfig::default() })
+    }
+
+    /// The same, trained on the activations that sampling recorded, up to 2 GiB.
+    ///
+    /// # Errors
+    /// When memory fails.
+    pub fn recording(model: &'m BenchModel, dead_groups: DeadGroups) -> Result<Self> {
+        Ok(Self { record_mib: 2048, ..Self::new(model, dead_groups)? })
     }
 
     /// The same, its activations computed a second time instead of kept.
@@ -50,7 +61,7 @@ impl<'m> TrainedPolicy<'m> {
     fn with_config(model: &'m BenchModel, config: TrainerConfig) -> Result<Self> {
         let lora = lora(RANK);
         let trainer = Trainer::new(&model.decoder, &lora, config, 1)?;
-        Ok(Self { model, trainer, questions: questions()?, next: 0, seed: 0 })
+        Ok(Self { model, trainer, questions: questions()?, next: 0, seed: 0, record_mib: 0 })
     }
 
     /// Samples `samples` completions for each of the next `prompts` questions, of `tokens` tokens.
@@ -63,11 +74,11 @@ impl<'m> TrainedPolicy<'m> {
         samples: usize,
         tokens: std::ops::RangeInclusive<usize>,
     ) -> Result<Rollout> {
-        let adapter = self.trainer.snapshot()?.adapter;
+        let snapshot = self.trainer.snapshot()?;
         let asked = (0..prompts).map(|i| self.questions[(self.next + i) % self.questions.len()].clone()).collect();
         self.next += prompts;
         self.seed += 1;
-        sample(self.model, asked, &[Some(adapter)], samples, tokens, self.seed)
+        sample(self.model, asked, &[Some(snapshot)], Sampled { samples, tokens, seed: self.seed, record_mib: self.record_mib })
     }
 
     /// Scores a rollout (1 where the answer stands in the completion), compares within groups, and takes a step.
@@ -89,11 +100,8 @@ impl Rollout {
         let sizes: Vec<_> = self.groups.iter().map(|g| g.2.len()).collect();
         let advantages = AdvantageConfig::default().advantages(&rewards, &sizes)?;
         let mut advantages = advantages.values.into_iter();
-        let mut completion = |c: &Completion| TrainingCompletion {
-            tokens: c.tokens.clone(),
-            sampling_logprobs: c.logprobs.clone(),
-            advantage: advantages.next().unwrap_or_default(),
-        };
+        let mut completion =
+            |c: &Completion| TrainingCompletion::sampled(c, advantages.next().unwrap_or_default());
         let groups = self.groups.iter().map(|(_, prompt, completions)| TrainingGroup {
             prompt: prompt.clone(),
             completions: completions.iter().map(&mut completion).collect(),
@@ -106,16 +114,24 @@ fn lora(rank: i64) -> LoraConfig {
     LoraConfig { rank, alpha: 32.0, ..LoraConfig::default() }
 }
 
-/// Samples completions for questions, the adapters (or the base alone) taking them in turn.
+/// How completions are sampled.
+struct Sampled {
+    /// Completions a question.
+    samples: usize,
+    /// Tokens a completion.
+    tokens: std::ops::RangeInclusive<usize>,
+    seed: u64,
+    record_mib: usize,
+}
+
+/// Samples completions for questions, the policies (or the base alone) taking them in turn.
 fn sample(
     model: &BenchModel,
     asked: Vec<Question>,
-    adapters: &[Option<Rc<AdapterView>>],
-    samples: usize,
-    tokens: std::ops::RangeInclusive<usize>,
-    seed: u64,
+    policies: &[Option<PolicySnapshot>],
+    Sampled { samples, tokens, seed, record_mib }: Sampled,
 ) -> Result<Rollout> {
-    let config = EngineConfig { max_rows: (asked.len() * samples).min(128), ..EngineConfig::default() };
+    let config = EngineConfig { max_rows: (asked.len() * samples).min(128), record_mib, ..EngineConfig::default() };
     let mut engine = Engine::new(&model.decoder, Some(&model.tokenizer), config)?;
     let mut groups = Vec::with_capacity(asked.len());
     for (index, question) in asked.into_iter().enumerate() {
@@ -127,8 +143,9 @@ fn sample(
             seed,
             ..SamplingParams::default()
         };
-        let adapter = adapters[index % adapters.len()].clone();
-        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(adapter, 0));
+        let policy = policies[index % policies.len()].clone();
+        let (adapter, version) = policy.map_or((None, 0), |policy| (Some(policy.adapter), policy.version));
+        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(adapter, version));
         groups.push((question, prompt, Vec::new()));
     }
     let mut failed = None;
@@ -157,7 +174,9 @@ impl BenchModel {
     /// What the engine says.
     pub fn decode_by(&self, adapters: &[Option<Rc<AdapterView>>], rows: usize, tokens: usize) -> Result<Rollout> {
         let asked = questions()?.into_iter().take(rows / 8).collect();
-        sample(self, asked, adapters, 8, tokens..=tokens, 1)
+        let policies: Vec<_> =
+            adapters.iter().map(|a| a.clone().map(|adapter| PolicySnapshot { adapter, version: 0 })).collect();
+        sample(self, asked, &policies, Sampled { samples: 8, tokens: tokens..=tokens, seed: 1, record_mib: 0 })
     }
 
     /// Adapters on every linear layer that change what the model says: their `B`s are not zero.

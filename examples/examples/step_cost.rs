@@ -51,6 +51,9 @@ struct Args {
     /// Compute activations a second time on the way back rather than keep them.
     #[arg(long)]
     checkpointing: bool,
+    /// MiB of activations that sampling may record, for training to start from.
+    #[arg(long, default_value_t = 0)]
+    record_mib: usize,
     /// Steps.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
@@ -136,7 +139,7 @@ fn sample(args: &Args, model: &Decoder, trainer: &Trainer, number: u64) -> Resul
     let length = args.completion_tokens as usize;
     let params = SamplingParams { max_tokens: length, min_tokens: length, seed: number, ..SamplingParams::default() };
     let policy = trainer.snapshot()?;
-    let config = EngineConfig { max_rows: args.rows, ..EngineConfig::default() };
+    let config = EngineConfig { max_rows: args.rows, record_mib: args.record_mib, ..EngineConfig::default() };
     let mut engine = Engine::new(model, None, config)?;
     let mut groups: Vec<_> = (0..args.prompts).map(|i| (prompt(args, model, number, i as u64), Vec::new())).collect();
     for (prompt, _) in &groups {
@@ -160,10 +163,8 @@ fn prompt(args: &Args, model: &Decoder, step: u64, number: u64) -> Vec<i64> {
 
 /// Half of each group is told that it did well, the other half that it did not.
 fn batch(groups: Vec<(Vec<i64>, Vec<Completion>)>) -> Result<TrainingBatch> {
-    let completion = |(index, c): (usize, Completion)| TrainingCompletion {
-        tokens: c.tokens,
-        sampling_logprobs: c.logprobs,
-        advantage: if index % 2 == 0 { 1.0 } else { -1.0 },
+    let completion = |(index, c): (usize, Completion)| {
+        TrainingCompletion::sampled(&c, if index % 2 == 0 { 1.0 } else { -1.0 })
     };
     let group = |(prompt, completions): (Vec<i64>, Vec<Completion>)| TrainingGroup {
         prompt,

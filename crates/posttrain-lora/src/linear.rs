@@ -113,26 +113,36 @@ impl AdaptedLinear {
 
     /// `out += s·(x·Aᵀ)·Bᵀ` for every part, in place and without autograd.
     fn add_update(&self, out: &Tensor, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
-        let together = self.stacked(view).map(|a| x.f_linear(&a, None::<&Tensor>)).transpose()?;
-        let (mut feature, mut column, mut thin) = (0, 0, Vec::with_capacity(self.parts.len()));
-        for part in &self.parts {
-            let low = match (view.layer(part.index), &together) {
-                (Some(layer), Some(low)) => Some((layer, low.f_narrow(1, column, layer.a.size()[0])?)),
-                (Some(layer), None) => Some((layer, view.dropped(x, part.index)?.f_linear(&layer.a, None::<&Tensor>)?)),
-                (None, _) => None,
-            };
-            if let Some((layer, low)) = &low {
+        let thin = self.thin(x, view)?;
+        let mut feature = 0;
+        for (part, low) in self.parts.iter().zip(&thin.low) {
+            if let (Some(layer), Some(low)) = (view.layer(part.index), low) {
                 let _ = out.f_narrow(1, feature, part.out_features)?.f_addmm_(low, &layer.b.f_transpose(0, 1)?)?;
-                column += layer.a.size()[0];
             }
-            thin.push(low.map(|(_, low)| low));
             feature += part.out_features;
         }
-        Ok(ThinProducts { low: thin })
+        Ok(thin)
+    }
+
+    /// The thin products alone, `x·Aᵀ`.
+    fn thin(&self, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
+        let together = self.stacked(view).map(|a| x.f_linear(&a, None::<&Tensor>)).transpose()?;
+        let mut column = 0;
+        let low = |part: &Part| -> Result<Option<Tensor>, LoraError> {
+            let Some(layer) = view.layer(part.index) else { return Ok(None) };
+            let rank = layer.a.size()[0];
+            column += rank;
+            Ok(Some(match &together {
+                Some(low) => low.f_narrow(1, column - rank, rank)?,
+                None => view.dropped(x, part.index)?.f_linear(&layer.a, None::<&Tensor>)?,
+            }))
+        };
+        Ok(ThinProducts { low: self.parts.iter().map(low).collect::<Result<_, _>>()? })
     }
 
     /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the adapter's pairs are added
-    /// to `sums`. `x` and `view` are those of [`AdaptedLinear::forward_keeping`].
+    /// to `sums`. `x` and `view` are those of [`AdaptedLinear::forward_keeping`], and so is `thin`; without it the thin
+    /// products are computed again.
     ///
     /// `∂x = ∂y·W + (∂y·sB)·A`, `∂A = (∂y·sB)ᵀ·x`, `∂(sB) = ∂yᵀ·(x·Aᵀ)`, with dropout's mask where `A` saw it.
     ///
@@ -141,17 +151,19 @@ impl AdaptedLinear {
     pub fn backward(
         &self,
         x: &Tensor,
-        thin: &ThinProducts,
+        thin: Option<&ThinProducts>,
         gradient: &Tensor,
         view: &AdapterView,
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, LoraError> {
+        let again = if thin.is_none() { Some(self.thin(x, view)?) } else { None };
+        let lows = thin.or(again.as_ref()).map_or(&[][..], |thin| &thin.low);
         let mut by_x = gradient.f_mm(&self.weight)?;
         let stacked = self.stacked(view);
         let width = stacked.as_ref().map_or(0, |a| a.size()[0]);
         let by_low = Tensor::f_empty([x.size()[0], width], (x.kind(), x.device()))?;
         let (mut feature, mut column) = (0, 0);
-        for (part, low) in self.parts.iter().zip(&thin.low) {
+        for (part, low) in self.parts.iter().zip(lows) {
             let by_out = gradient.f_narrow(1, feature, part.out_features)?;
             feature += part.out_features;
             let (Some(layer), Some(low)) = (view.layer(part.index), low) else { continue };

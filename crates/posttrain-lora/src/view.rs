@@ -83,7 +83,7 @@ impl AdapterView {
     }
 
     /// Whether anything is dropped.
-    pub(crate) fn drops(&self) -> bool {
+    pub fn drops(&self) -> bool {
         self.dropout.is_some()
     }
 

@@ -5,6 +5,7 @@ use crate::feed_forward::{FeedForward, FeedForwardKept};
 use crate::frozen_linear::FrozenLinear;
 use crate::head_norms::HeadNorms;
 use crate::linears::{Bias, Linears};
+use crate::recording::BlockActivations;
 use crate::rope::Rotation;
 use crate::{Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward};
 use posttrain_kernel::Heads;
@@ -32,8 +33,8 @@ pub(crate) struct Kept {
     heads: AttentionGraph,
     /// The projections before the norms of heads, where the model has those.
     unnormed: Option<Tensor>,
-    qkv_thin: ThinProducts,
-    output_thin: ThinProducts,
+    qkv_thin: Option<ThinProducts>,
+    output_thin: Option<ThinProducts>,
     /// `[N, H]`: the residual stream between attention and feed-forward.
     middle: Tensor,
     feed_forward: FeedForwardKept,
@@ -89,31 +90,23 @@ impl Block {
         })
     }
 
-    /// `x: [N, H]` through the block.
+    /// `x: [N, H]` through the block, and what a backward pass can start from, where the block can record it.
     pub fn forward(
         &self,
-        x: &Tensor,
+        x: Tensor,
         rotation: &Rotation,
         attention: &mut dyn Attend,
         adapters: &RowAdapters,
-    ) -> Result<Tensor, ModelError> {
-        let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let x = x.f_add(&self.attention(&normed, rotation, attention, adapters)?)?;
-        let normed = rms_norm(&x, &self.post_norm, self.eps)?;
-        Ok(x.f_add(&self.feed_forward.forward(&normed, adapters)?)?)
-    }
-
-    fn attention(
-        &self,
-        x: &Tensor,
-        rotation: &Rotation,
-        attention: &mut dyn Attend,
-        adapters: &RowAdapters,
-    ) -> Result<Tensor, ModelError> {
-        let qkv = self.qkv.forward(x, adapters)?;
-        let qkv = self.head_norms.as_ref().map_or(Ok(qkv.shallow_clone()), |norms| norms.forward(&qkv))?;
-        let attended = attention.attend(self.index, &Projected { qkv, heads: self.heads, rotation })?;
-        self.output.forward(&attended, adapters)
+    ) -> Result<(Tensor, Option<BlockActivations>), ModelError> {
+        let qkv = self.qkv.forward(&rms_norm(&x, &self.input_norm, self.eps)?, adapters)?;
+        let normed = self.head_norms.as_ref().map_or(Ok(qkv.shallow_clone()), |norms| norms.forward(&qkv))?;
+        let projected = Projected { qkv: normed, heads: self.heads, rotation };
+        let attended = attention.attend(self.index, &projected)?;
+        let middle = x.f_add(&self.output.forward(&attended, adapters)?)?;
+        let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
+        let (out, gate_up) = self.feed_forward.forward(&normed, adapters)?;
+        let out = middle.f_add(&out)?;
+        Ok((out, gate_up.map(|gate_up| BlockActivations { x, qkv, middle, gate_up })))
     }
 
     /// `x: [N, H]` through the block, and what [`Block::backward`] needs besides `x`.
@@ -135,7 +128,26 @@ impl Block {
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let (mut out, feed_forward) = self.feed_forward.forward_keeping(&normed, view)?;
         let _ = out.f_add_(&middle)?;
+        let (qkv_thin, output_thin) = (Some(qkv_thin), Some(output_thin));
         Ok((out, Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward }))
+    }
+
+    /// The block's input, and what [`Block::backward`] needs besides, from what a forward pass recorded. Attention and the
+    /// adapter's thin products are computed again.
+    pub fn keep_recorded(
+        &self,
+        recorded: BlockActivations,
+        rotation: &Rotation,
+        attention: &mut PackedAttention,
+    ) -> Result<(Tensor, Kept), ModelError> {
+        let BlockActivations { x, qkv, middle, gate_up } = recorded;
+        let (qkv, unnormed) = match &self.head_norms {
+            Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
+            None => (qkv, None),
+        };
+        let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+        let feed_forward = FeedForwardKept::gated(gate_up);
+        Ok((x, Kept { heads, unnormed, qkv_thin: None, output_thin: None, middle, feed_forward }))
     }
 
     /// The gradient by `x` from that by the block's output; the adapter's gradients are added to `sums`.
@@ -151,14 +163,14 @@ impl Block {
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let by_normed = self.feed_forward.backward(&normed, &feed_forward, gradient, view, sums)?;
         let by_middle = rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
-        let by_attended = self.output.backward(&heads.attended()?, &output_thin, &by_middle, view, sums)?;
+        let by_attended = self.output.backward(&heads.attended()?, output_thin.as_ref(), &by_middle, view, sums)?;
         let by_heads = heads.backward(&by_attended)?;
         let by_qkv = match (&self.head_norms, &unnormed) {
             (Some(norms), Some(qkv)) => norms.backward(qkv, &by_heads)?,
             _ => by_heads,
         };
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let by_normed = self.qkv.backward(&normed, &qkv_thin, &by_qkv, view, sums)?;
+        let by_normed = self.qkv.backward(&normed, qkv_thin.as_ref(), &by_qkv, view, sums)?;
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)
     }
 

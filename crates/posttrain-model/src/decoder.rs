@@ -2,6 +2,7 @@
 
 use crate::block::{self, Block};
 use crate::linears::Linears;
+use crate::recording::{BlockActivations, PassActivations, RecordedPass};
 use crate::rope::{Frequencies, Rotation};
 use crate::weights::Weights;
 use crate::{Attend, ModelConfig, ModelError};
@@ -79,6 +80,35 @@ impl Decoder {
         attention: &mut dyn Attend,
         adapters: &RowAdapters,
     ) -> Result<Tensor, ModelError> {
+        self.walk(input, attention, adapters, None)
+    }
+
+    /// [`Decoder::forward`], its activations kept for a backward pass that comes later ([`crate::Tape::of_recorded`]):
+    /// `2·H + (heads + 2·kv_heads)·d + 2·I` numbers a token and block. `None` for a model with experts, which cannot record.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::forward`].
+    pub fn forward_recording(
+        &self,
+        input: &Input,
+        attention: &mut dyn Attend,
+        adapters: &RowAdapters,
+    ) -> Result<(Tensor, Option<RecordedPass>), ModelError> {
+        let _guard = tch::no_grad_guard();
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        let mut last = None;
+        let hidden = self.walk(input, attention, adapters, Some((&mut blocks, &mut last)))?;
+        let recorded = last.filter(|_| blocks.len() == self.blocks.len());
+        Ok((hidden, recorded.map(|last| RecordedPass::new(PassActivations { blocks, last }))))
+    }
+
+    fn walk(
+        &self,
+        input: &Input,
+        attention: &mut dyn Attend,
+        adapters: &RowAdapters,
+        mut record: Option<(&mut Vec<BlockActivations>, &mut Option<Tensor>)>,
+    ) -> Result<Tensor, ModelError> {
         if input.tokens.dim() != 1 || input.tokens.size() != input.positions.size() {
             let got = format!("{:?} and {:?}", input.tokens.size(), input.positions.size());
             return Err(crate::packing::argument("input", "tokens [N] and positions [N]", got));
@@ -86,9 +116,17 @@ impl Decoder {
         let rotation = self.rotation(&input.positions)?;
         let mut x = posttrain_kernel::laid_out(self.embedding.f_index_select(0, &input.tokens)?)?;
         for block in &self.blocks {
-            x = block.forward(&x, &rotation, attention, adapters)?;
+            let (next, activations) = block.forward(x, &rotation, attention, adapters)?;
+            x = next;
+            if let Some((blocks, _)) = &mut record {
+                blocks.extend(activations);
+            }
         }
-        block::rms_norm(&x, &self.norm, self.config.rms_norm_eps)
+        let hidden = block::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?;
+        if let Some((_, last)) = record {
+            *last = Some(x);
+        }
+        Ok(hidden)
     }
 
     /// The turn of queries and keys at `positions: [N]`.

@@ -58,7 +58,7 @@ impl Experts {
                     format!("{adapters:?}"),
                 ));
             };
-            outputs.push(self.experts[expert].forward(&part(&scattered, &places)?, &adapters)?);
+            outputs.push(self.experts[expert].forward(&part(&scattered, &places)?, &adapters)?.0);
         }
         let out = combined(&routing, &Tensor::f_cat(&outputs, 0)?, x.kind())?;
         Ok(posttrain_kernel::laid_out(out)?)

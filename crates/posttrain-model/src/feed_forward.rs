@@ -48,11 +48,11 @@ impl FeedForward {
         }
     }
 
-    /// `x: [N, H]`, normed, through the layer.
-    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
+    /// `x: [N, H]`, normed, through the layer; and what went into a gated layer's gate.
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<(Tensor, Option<Tensor>), ModelError> {
         match self {
-            Self::Gated(gated) => gated.forward(x, adapters),
-            Self::Experts(experts) => experts.forward(x, adapters),
+            Self::Gated(gated) => gated.forward(x, adapters).map(|(out, gate_up)| (out, Some(gate_up))),
+            Self::Experts(experts) => experts.forward(x, adapters).map(|out| (out, None)),
         }
     }
 
@@ -113,8 +113,20 @@ pub(crate) struct Gated {
 #[derive(Debug)]
 pub(crate) struct GatedKept {
     gate_up: Tensor,
-    gate_up_thin: ThinProducts,
-    down_thin: ThinProducts,
+    thin: Option<GatedThin>,
+}
+
+#[derive(Debug)]
+struct GatedThin {
+    gate_up: ThinProducts,
+    down: ThinProducts,
+}
+
+impl FeedForwardKept {
+    /// What a gated layer's backward pass needs, from what went into its gate.
+    pub fn gated(gate_up: Tensor) -> Self {
+        Self::Gated(GatedKept { gate_up, thin: None })
+    }
 }
 
 impl Gated {
@@ -126,14 +138,16 @@ impl Gated {
         })
     }
 
-    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
-        self.down.forward(&swiglu(&self.gate_up.forward(x, adapters)?)?, adapters)
+    /// `x: [N, H]` through the layer, and what went into its gate.
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<(Tensor, Tensor), ModelError> {
+        let gate_up = self.gate_up.forward(x, adapters)?;
+        Ok((self.down.forward(&swiglu(&gate_up)?, adapters)?, gate_up))
     }
 
     pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, GatedKept), ModelError> {
         let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(x, view)?;
         let (out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
-        Ok((out, GatedKept { gate_up, gate_up_thin, down_thin }))
+        Ok((out, GatedKept { gate_up, thin: Some(GatedThin { gate_up: gate_up_thin, down: down_thin }) }))
     }
 
     pub fn backward(
@@ -144,10 +158,11 @@ impl Gated {
         view: &AdapterView,
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
-        let GatedKept { gate_up, gate_up_thin, down_thin } = kept;
+        let GatedKept { gate_up, thin } = kept;
+        let down_thin = thin.as_ref().map(|thin| &thin.down);
         let by_gated = self.down.backward(&swiglu(gate_up)?, down_thin, gradient, view, sums)?;
         let by_gate_up = swiglu_backward(gate_up, &by_gated)?;
-        self.gate_up.backward(x, gate_up_thin, &by_gate_up, view, sums)
+        self.gate_up.backward(x, thin.as_ref().map(|thin| &thin.gate_up), &by_gate_up, view, sums)
     }
 
     pub fn share(&self) -> Self {

@@ -55,7 +55,7 @@ impl FrozenLinear {
     pub fn backward(
         &self,
         x: &Tensor,
-        thin: &ThinProducts,
+        thin: Option<&ThinProducts>,
         gradient: &Tensor,
         view: &AdapterView,
         sums: &mut AdapterGradients,

@@ -37,6 +37,7 @@ impl Sequence {
 pub struct Packing {
     tokens: Vec<i64>,
     positions: Vec<i64>,
+    targets: Vec<i64>,
     spans: Vec<Span>,
 }
 
@@ -45,6 +46,8 @@ pub struct Packing {
 pub(crate) struct Span {
     pub prompt: Range<usize>,
     pub completions: Vec<Range<usize>>,
+    /// How many tokens of each completion are predicted.
+    predicted: Vec<usize>,
 }
 
 impl Packing {
@@ -53,15 +56,40 @@ impl Packing {
     /// # Errors
     /// [`ModelError::Argument`] for an empty prompt or no sequence at all.
     pub fn new(sequences: &[Sequence]) -> Result<Self, ModelError> {
-        let mut packing = Self { tokens: Vec::new(), positions: Vec::new(), spans: Vec::new() };
+        Self::lay(sequences, 0)
+    }
+
+    /// The same without each completion's last token, behind which nothing is predicted: it is a target, and has no row.
+    ///
+    /// ```
+    /// use posttrain_model::{Packing, Sequence};
+    /// let packing = Packing::predicting(&[Sequence { prompt: vec![5, 6], completions: vec![vec![7, 8], vec![9]] }])?;
+    /// assert_eq!(packing.tokens(), [5, 6, 7]);
+    /// assert_eq!(packing.predicting_rows(), [1, 2, 1]);
+    /// assert_eq!(packing.targets(), [7, 8, 9]);
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Packing::new`].
+    pub fn predicting(sequences: &[Sequence]) -> Result<Self, ModelError> {
+        Self::lay(sequences, 1)
+    }
+
+    /// Lays sequences end to end, the last `left_out` tokens of each completion left out.
+    fn lay(sequences: &[Sequence], left_out: usize) -> Result<Self, ModelError> {
+        let mut packing = Self { tokens: Vec::new(), positions: Vec::new(), targets: Vec::new(), spans: Vec::new() };
         for sequence in sequences {
             if sequence.prompt.is_empty() {
                 return Err(argument("sequences", "prompts of at least one token", "an empty prompt"));
             }
             let prompt = packing.push(&sequence.prompt, 0);
             let start = sequence.prompt.len() as i64;
-            let completions = sequence.completions.iter().map(|c| packing.push(c, start)).collect();
-            packing.spans.push(Span { prompt, completions });
+            let rows = |c: &Vec<i64>| packing.push(&c[..c.len().saturating_sub(left_out)], start);
+            let completions = sequence.completions.iter().map(rows).collect();
+            packing.targets.extend(sequence.completions.iter().flatten());
+            let predicted = sequence.completions.iter().map(Vec::len).collect();
+            packing.spans.push(Span { prompt, completions, predicted });
         }
         if packing.tokens.is_empty() {
             return Err(argument("sequences", "at least one sequence", "none"));
@@ -88,17 +116,17 @@ impl Packing {
 
     /// The row whose output predicts each completion token, in packed order.
     pub fn predicting_rows(&self) -> Vec<i64> {
-        let rows = |span: &Span, completion: &Range<usize>| {
+        let rows = |span: &Span, completion: &Range<usize>, predicted: usize| {
             let before = std::iter::once(span.prompt.end - 1);
-            before.chain(completion.clone()).take(completion.len()).map(|row| row as i64).collect::<Vec<_>>()
+            before.chain(completion.clone()).take(predicted).map(|row| row as i64).collect::<Vec<_>>()
         };
-        self.spans.iter().flat_map(|s| s.completions.iter().flat_map(move |c| rows(s, c))).collect()
+        let completions = |s: &Span| s.completions.iter().zip(&s.predicted).flat_map(|(c, n)| rows(s, c, *n)).collect::<Vec<_>>();
+        self.spans.iter().flat_map(completions).collect()
     }
 
     /// The completion tokens, in the order of [`Packing::predicting_rows`].
-    pub fn targets(&self) -> Vec<i64> {
-        let completions = self.spans.iter().flat_map(|s| &s.completions);
-        completions.flat_map(|c| self.tokens[c.clone()].iter().copied()).collect()
+    pub fn targets(&self) -> &[i64] {
+        &self.targets
     }
 
     /// The last row of every prompt: what predicts the first token of its completions.

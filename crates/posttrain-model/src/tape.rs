@@ -1,6 +1,7 @@
 //! A forward pass that can be walked back: the gradient of an adapter, without autograd around the whole model.
 
 use crate::block::{self, Kept};
+use crate::recording::{RecordedRows, RecordedToken};
 use crate::{Decoder, ModelError, PackedAttention, Packing, Rotation};
 use posttrain_lora::{AdapterGradients, AdapterView};
 use tch::Tensor;
@@ -44,9 +45,18 @@ pub struct Tape<'a> {
     view: &'a AdapterView,
     rotation: Rotation,
     attention: PackedAttention,
-    blocks: Vec<(Tensor, Option<Kept>)>,
+    blocks: Blocks,
     /// What the last block gave, before the final norm.
     last: Tensor,
+}
+
+/// Where the blocks' activations are.
+#[derive(Debug)]
+enum Blocks {
+    /// Each block's input, and what else it keeps if it keeps it.
+    Kept(Vec<(Tensor, Option<Kept>)>),
+    /// In the passes that computed the texts.
+    Recorded(RecordedRows),
 }
 
 impl<'a> Tape<'a> {
@@ -73,7 +83,35 @@ impl<'a> Tape<'a> {
             blocks.push((std::mem::replace(&mut x, next), Some(kept).filter(|_| keep == Keep::Everything)));
         }
         let hidden = block::rms_norm(&x, &model.norm, model.config().rms_norm_eps)?;
-        Ok((hidden, Self { model, view, rotation, attention, blocks, last: x }))
+        Ok((hidden, Self { model, view, rotation, attention, blocks: Blocks::Kept(blocks), last: x }))
+    }
+
+    /// The same of a packing whose tokens have been computed before, in its order: nothing is multiplied by the model's
+    /// weights again. `view` is the snapshot that they were computed with, without dropout.
+    ///
+    /// The gradient is that of the activations that came before the sampled tokens: the policy is the sampler to the last
+    /// bit, whatever the order that either adds in.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if there is not a recorded token for each of the packing's, or a text is longer than the
+    /// model's context; [`ModelError::Torch`] when memory fails.
+    pub fn of_recorded(
+        model: &'a Decoder,
+        view: &'a AdapterView,
+        packing: &Packing,
+        tokens: &[&RecordedToken],
+    ) -> Result<(Tensor, Self), ModelError> {
+        let _guard = tch::no_grad_guard();
+        if tokens.len() != packing.tokens().len() {
+            let expected = format!("{} recorded tokens, the packing's", packing.tokens().len());
+            return Err(crate::packing::argument("tokens", &expected, tokens.len()));
+        }
+        let recorded = RecordedRows::new(tokens);
+        let rotation = model.rotation(&packing.input(model.device())?.positions)?;
+        let attention = PackedAttention::new(packing, model)?;
+        let last = recorded.last()?;
+        let hidden = block::rms_norm(&last, &model.norm, model.config().rms_norm_eps)?;
+        Ok((hidden, Self { model, view, rotation, attention, blocks: Blocks::Recorded(recorded), last }))
     }
 
     /// Adds the adapter's gradients to `sums`, from the gradient by the hidden states, `[N, H]`.
@@ -85,11 +123,19 @@ impl<'a> Tape<'a> {
         let (norm, eps) = (&self.model.norm, self.model.config().rms_norm_eps);
         let nothing_else = gradient.f_zeros_like()?;
         let mut gradient = block::rms_norm_backward(&self.last, norm, eps, gradient, &nothing_else)?;
-        for block in self.model.blocks.iter().rev() {
-            let Some((x, kept)) = self.blocks.pop() else { break };
-            let kept = match kept {
-                Some(kept) => kept,
-                None => block.forward_keeping(&x, &self.rotation, &mut self.attention, self.view)?.1,
+        for (index, block) in self.model.blocks.iter().enumerate().rev() {
+            let (x, kept) = match &mut self.blocks {
+                Blocks::Recorded(rows) => {
+                    block.keep_recorded(rows.block(index)?, &self.rotation, &mut self.attention)?
+                }
+                Blocks::Kept(blocks) => match blocks.pop() {
+                    Some((x, Some(kept))) => (x, kept),
+                    Some((x, None)) => {
+                        let (_, kept) = block.forward_keeping(&x, &self.rotation, &mut self.attention, self.view)?;
+                        (x, kept)
+                    }
+                    None => break,
+                },
             };
             gradient = block.backward(&x, kept, &gradient, self.view, sums)?;
         }

@@ -6,7 +6,7 @@ use crate::order::{closing, opening, reorder, runs};
 use crate::row::{Row, same_adapter};
 use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
-use posttrain_model::{Decoder, Input, ModelError};
+use posttrain_model::{Decoder, Input, ModelError, RecordedPass};
 use std::ops::Range;
 use tch::Tensor;
 
@@ -68,8 +68,18 @@ impl Batch {
         Ok(())
     }
 
-    /// One forward pass over the rows' latest tokens: `[rows, V]`, the logits of their next ones.
-    pub fn decode(&mut self, model: &Decoder) -> Result<Option<Tensor>, RolloutError> {
+    /// Whether the activations of any row are recorded.
+    pub fn records(&self) -> bool {
+        self.rows.iter().any(Row::records)
+    }
+
+    /// One forward pass over the rows' latest tokens: the logits of their next ones, `[rows, V]`, and the pass, if it is to be
+    /// recorded.
+    pub fn decode(
+        &mut self,
+        model: &Decoder,
+        record: bool,
+    ) -> Result<Option<(Tensor, Option<RecordedPass>)>, RolloutError> {
         let runs = self.runs();
         let Some(cache) = &mut self.cache else { return Ok(None) };
         cache.make_room()?;
@@ -82,9 +92,12 @@ impl Batch {
         // One crossing, since each waits for the device.
         let both = to_device(&[tokens, positions].concat(), model.device()).map_err(ModelError::from)?.f_chunk(2, 0)?;
         let input = Input { tokens: both[0].shallow_clone(), positions: both[1].shallow_clone() };
-        let hidden = model.forward(&input, cache, &adapters)?;
+        let (hidden, pass) = match record {
+            true => model.forward_recording(&input, cache, &adapters)?,
+            false => (model.forward(&input, cache, &adapters)?, None),
+        };
         cache.advance();
-        Ok(Some(model.logits(&hidden, &adapters)?))
+        Ok(Some((model.logits(&hidden, &adapters)?, pass)))
     }
 
     fn runs(&self) -> Vec<Range<usize>> {
@@ -159,7 +172,7 @@ mod tests {
             let _guard = tch::no_grad_guard();
             let [native, device] = [&mut self.native, &mut self.device].map(|batch| {
                 let before = crossings();
-                let logits = batch.decode(&self.model).unwrap().unwrap();
+                let (logits, _) = batch.decode(&self.model, false).unwrap().unwrap();
                 assert_eq!(crossings() - before, 1, "a step waits for the device");
                 batch.rows_mut().iter_mut().enumerate().for_each(|(row, r)| {
                     r.push(row as i64 % 63 + 1, 0.0, &[], None).unwrap();

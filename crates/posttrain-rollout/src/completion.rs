@@ -1,7 +1,9 @@
 //! What sampling gives.
 
 use crate::{RequestError, RequestId};
+use posttrain_model::RecordedToken;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,19 @@ pub struct Completion {
     pub finish_reason: FinishReason,
     /// The policy that wrote it.
     pub policy_version: u64,
+    /// The activations that it was sampled from, where the engine records them ([`crate::EngineConfig::record_mib`]).
+    pub recording: Option<Recording>,
+}
+
+/// Where the activations of a prompt and its completion are: all that a backward pass needs of the model's forward pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// The policy that computed them.
+    pub policy_version: u64,
+    /// The prompt's tokens, shared by its completions.
+    pub prompt: Arc<[RecordedToken]>,
+    /// The completion's tokens but the last, which the model never saw.
+    pub completion: Vec<RecordedToken>,
 }
 
 /// A completion, or the reason why its request was refused, as it comes out of the engine.

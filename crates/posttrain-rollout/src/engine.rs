@@ -7,7 +7,7 @@ use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
 use crate::{Outcome, Request, RequestError, RequestId, RolloutError};
 use posttrain_loss::sample;
-use posttrain_model::{Decoder, TextTokenizer};
+use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -26,6 +26,10 @@ pub struct EngineConfig {
     pub prefill_tokens: usize,
     /// How many threads [`Engine::run`] divides the requests among.
     pub workers: Workers,
+    /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass from
+    /// ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not recorded, nor is a model with
+    /// experts.
+    pub record_mib: usize,
 }
 
 /// How many threads share a set of requests on the CPU, each with rows of its own; a device always has one.
@@ -46,7 +50,7 @@ impl Default for EngineConfig {
     /// 128 rows, and 4,096 prompt tokens a pass: enough to keep the processor's matrix units busy, little enough for a
     /// laptop's memory.
     fn default() -> Self {
-        Self { max_rows: 128, prefill_tokens: 4096, workers: Workers::Auto }
+        Self { max_rows: 128, prefill_tokens: 4096, workers: Workers::Auto, record_mib: 0 }
     }
 }
 
@@ -85,6 +89,8 @@ pub struct Engine<'m> {
     pub(crate) refused: Vec<Outcome>,
     submitted: usize,
     pub(crate) stats: SamplingStats,
+    /// Bytes of activations recorded so far.
+    recorded: usize,
 }
 
 impl<'m> Engine<'m> {
@@ -114,6 +120,7 @@ impl<'m> Engine<'m> {
             refused: Vec::new(),
             submitted: 0,
             stats: SamplingStats::default(),
+            recorded: 0,
         })
     }
 
@@ -215,6 +222,11 @@ impl<'m> Engine<'m> {
         check_prompt(&request.prompt, self.model.config().vocab_size, self.context())
     }
 
+    /// Whether the budget holds what has been recorded so far.
+    fn may_record(&self) -> bool {
+        self.config.record_mib > 0 && self.recorded <= self.config.record_mib << 20
+    }
+
     fn context(&self) -> usize {
         self.model.config().max_position_embeddings as usize
     }
@@ -255,9 +267,12 @@ impl<'m> Engine<'m> {
         if groups.is_empty() {
             return Ok(());
         }
-        let prefilled = prefill(self.model, &groups)?;
+        let prefilled = prefill(self.model, &groups, self.may_record())?;
         self.stats.prompt_tokens += prefilled.tokens;
-        let mut prefixes = prefilled.prefixes.into_iter();
+        self.recorded += prefilled.recorded;
+        let kept = self.may_record();
+        let prefix = |prefix: Prefix| Prefix { recorded: prefix.recorded.filter(|_| kept), ..prefix };
+        let mut prefixes = prefilled.prefixes.into_iter().map(prefix);
         for waiting in self.waiting.iter_mut().filter(|w| w.prefix.is_none()) {
             match prefixes.next() {
                 Some(prefix) => waiting.prefix = Some(prefix),
@@ -293,7 +308,8 @@ impl<'m> Engine<'m> {
         done: &mut Vec<Outcome>,
     ) -> Result<(), RolloutError> {
         let context = self.context();
-        let mut rows: Vec<Row> = samples.map(|s| Row::new(group.clone(), s, context)).collect();
+        let row = |sample| Row::new(group.clone(), sample, context).recording(prefix.recorded.as_ref());
+        let mut rows: Vec<Row> = samples.map(row).collect();
         let logits = prefix.logits.f_unsqueeze(0)?.f_expand([rows.len() as i64, -1], false)?.f_contiguous()?;
         let finished = self.draw(&logits, &mut rows)?;
         for (index, result) in finished.into_iter().rev() {
@@ -306,7 +322,13 @@ impl<'m> Engine<'m> {
     /// One forward pass over the running rows, one token each.
     fn decode(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
         let mut batch = std::mem::take(&mut self.batch);
-        if let Some(logits) = batch.decode(self.model)? {
+        let record = self.may_record() && batch.records();
+        if let Some((logits, pass)) = batch.decode(self.model, record)? {
+            self.recorded += pass.as_ref().map_or(0, RecordedPass::bytes);
+            let pass = pass.filter(|_| self.may_record());
+            for (row, at) in batch.rows_mut().iter_mut().zip(0..) {
+                row.record(pass.as_ref().map(|pass| pass.token(at)));
+            }
             let finished = self.draw(&logits, batch.rows_mut())?;
             // From the back, so that no row moves before it leaves.
             for (index, result) in finished.into_iter().rev() {

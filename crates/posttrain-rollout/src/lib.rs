@@ -46,7 +46,7 @@ mod request;
 mod row;
 mod shards;
 
-pub use completion::{Completion, FinishReason, Outcome};
+pub use completion::{Completion, FinishReason, Outcome, Recording};
 pub use engine::{Engine, EngineConfig, SamplingStats, Workers};
 pub use error::{RequestError, RolloutError};
 pub use request::{Request, RequestId, SamplingParams};

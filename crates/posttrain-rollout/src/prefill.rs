@@ -8,9 +8,10 @@ use crate::order::runs;
 use crate::row::{Group, same_adapter};
 use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
-use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
+use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, RecordedPass, RecordedToken, Sequence};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A prompt whose keys and values wait to be shared out to its samples.
@@ -20,6 +21,8 @@ pub(crate) struct Prefix {
     pub cache: PromptCache,
     /// `[V]`: the logits of the first token.
     pub logits: Tensor,
+    /// Where its tokens' activations are, if they are recorded.
+    pub recorded: Option<Arc<[RecordedToken]>>,
 }
 
 /// What a pass has computed.
@@ -29,31 +32,53 @@ pub(crate) struct Prefilled {
     pub prefixes: Vec<Prefix>,
     /// Tokens computed.
     pub tokens: usize,
+    /// Bytes of activations recorded.
+    pub recorded: usize,
+}
+
+/// A prompt within a pass.
+struct Member {
+    /// Its group's place.
+    place: usize,
+    /// Its rows in the pass, in order.
+    rows: Vec<usize>,
+    cache: PromptCache,
 }
 
 /// Computes the prompts of `groups` in one packed pass. Prompts of one adapter that begin alike stand in it as one prompt, what
-/// they share, with a completion for what is each one's own.
-pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>]) -> Result<Prefilled, RolloutError> {
+/// they share, with a completion for what is each one's own. Their activations are recorded if `record` says so.
+pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>], record: bool) -> Result<Prefilled, RolloutError> {
     let runs: Vec<Vec<Family>> = by_adapter(groups).iter().map(|places| related(groups, places)).collect();
     let families: Vec<&Family> = runs.iter().flatten().collect();
     let packing = Packing::new(&families.iter().map(|family| family.sequence(groups)).collect::<Vec<_>>())?;
-    let segments = runs.iter().map(|run| segment(groups, run)).collect();
+    let adapters = RowAdapters::segments(runs.iter().map(|run| segment(groups, run)).collect());
     let mut attention = PackedAttention::new(&packing, model)?.keeping();
-    let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::segments(segments))?;
+    let input = packing.input(model.device())?;
+    let (hidden, pass) = match record {
+        true => model.forward_recording(&input, &mut attention, &adapters)?,
+        false => (model.forward(&input, &mut attention, &adapters)?, None),
+    };
     let texts = Texts { model, layers: attention.into_kept() };
-    let mut caches: Vec<(usize, i64, PromptCache)> = Vec::with_capacity(groups.len());
+    let mut members: Vec<Member> = Vec::with_capacity(groups.len());
     for ((family, shared), own) in families.iter().zip(packing.prompt_rows()).zip(packing.completion_rows()) {
-        let last = if family.shared == 0 { vec![shared.end] } else { own.iter().map(|rows| rows.end).collect() };
-        let members = family.members.iter().zip(last).zip(texts.of_family(shared, &own)?);
-        caches.extend(members.map(|((place, end), cache)| (*place, end as i64 - 1, cache)));
+        let alone = shared.end..shared.end;
+        let own_rows = if family.shared == 0 { std::slice::from_ref(&alone) } else { &own };
+        let rows = own_rows.iter().map(|own| shared.clone().chain(own.clone()).collect());
+        let texts = texts.of_family(shared.clone(), &own)?;
+        let each = family.members.iter().zip(rows).zip(texts);
+        members.extend(each.map(|((&place, rows), cache)| Member { place, rows, cache }));
     }
-    caches.sort_by_key(|(place, ..)| *place);
-    let last: Vec<i64> = caches.iter().map(|(_, row, _)| *row).collect();
+    members.sort_by_key(|member| member.place);
+    let last: Vec<i64> = members.iter().filter_map(|member| member.rows.last()).map(|&row| row as i64).collect();
     let last = to_device(&last, model.device()).map_err(ModelError::from)?;
     let logits = model.logits(&hidden.f_index_select(0, &last)?, &one_row_each(groups))?;
-    let prefix = |(index, (_, _, cache))| Ok(Prefix { cache, logits: logits.f_get(index as i64)? });
-    let prefixes = caches.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;
-    Ok(Prefilled { prefixes, tokens: packing.tokens().len() })
+    let prefix = |(index, Member { rows, cache, .. }): (usize, Member)| {
+        let recorded = pass.as_ref().map(|pass| rows.iter().map(|&row| pass.token(row)).collect());
+        Ok(Prefix { cache, logits: logits.f_get(index as i64)?, recorded })
+    };
+    let prefixes = members.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;
+    let recorded = pass.as_ref().map_or(0, RecordedPass::bytes);
+    Ok(Prefilled { prefixes, tokens: packing.tokens().len(), recorded })
 }
 
 /// The adapters of one row of each group.

@@ -1,12 +1,13 @@
 //! One running sample: its randomness, its tokens so far, and when it ends.
 
-use crate::{Completion, FinishReason, RequestError, RequestId, RolloutError, SamplingParams};
+use crate::{Completion, FinishReason, Recording, RequestError, RequestId, RolloutError, SamplingParams};
 use posttrain_lora::AdapterView;
 use posttrain_loss::RowSampling;
-use posttrain_model::TextTokenizer;
+use posttrain_model::{RecordedToken, TextTokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What all samples of a request share.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Row {
     tokens: Vec<i64>,
     logprobs: Vec<f32>,
     room: usize,
+    recording: Option<Recording>,
 }
 
 /// Where a stop text begins in a completion's text.
@@ -46,7 +48,27 @@ impl Row {
         let mut rng = ChaCha8Rng::seed_from_u64(group.params.seed);
         rng.set_stream(sample as u64);
         let room = context - group.prompt.len();
-        Self { group, sample, rng, tokens: Vec::new(), logprobs: Vec::new(), room }
+        Self { group, sample, rng, tokens: Vec::new(), logprobs: Vec::new(), room, recording: None }
+    }
+
+    /// The same, its activations recorded from the prompt's on, where those are.
+    pub fn recording(self, prompt: Option<&Arc<[RecordedToken]>>) -> Self {
+        let policy_version = self.group.policy_version;
+        let begun = |prompt: &Arc<[RecordedToken]>| Recording { policy_version, prompt: prompt.clone(), completion: Vec::new() };
+        Self { recording: prompt.map(begun), ..self }
+    }
+
+    /// Whether its activations are recorded.
+    pub fn records(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// Takes the place of the latest token's activations. Without one, what there is so far is given up.
+    pub fn record(&mut self, token: Option<RecordedToken>) {
+        match (&mut self.recording, token) {
+            (Some(recording), Some(token)) => recording.completion.push(token),
+            _ => self.recording = None,
+        }
     }
 
     /// The token that the model sees next, and its position.
@@ -103,7 +125,8 @@ impl Row {
             text.truncate(place);
         }
         let (tokens, logprobs) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.logprobs));
-        Ok(Completion { tokens, logprobs, text, finish_reason, policy_version: self.group.policy_version })
+        let (policy_version, recording) = (self.group.policy_version, self.recording.take());
+        Ok(Completion { tokens, logprobs, text, finish_reason, policy_version, recording })
     }
 
     /// Looks for a stop text. Only the last tokens are decoded to see whether there is one, so that a long completion

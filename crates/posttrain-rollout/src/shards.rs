@@ -103,7 +103,8 @@ impl SharedRequest {
 /// Deals what waits out to `workers` threads.
 fn shards(engine: &mut Engine, workers: usize, outcomes: &Sender<Result<Outcome, RolloutError>>) -> Vec<Shard> {
     let rows = engine.config.max_rows.div_ceil(workers);
-    let config = EngineConfig { max_rows: rows, workers: Workers::Count(1), ..engine.config.clone() };
+    let record_mib = engine.config.record_mib.div_ceil(workers);
+    let config = EngineConfig { max_rows: rows, workers: Workers::Count(1), record_mib, ..engine.config.clone() };
     let waiting = std::mem::take(&mut engine.waiting);
     let hands = deal(&offers(&waiting), workers);
     let shard = |hand: Vec<Dealt>| {

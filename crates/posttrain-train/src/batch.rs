@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use posttrain_loss::StepTotals;
+use posttrain_rollout::{Completion, Recording};
 
 /// A completion as it was sampled, with what it is worth.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +13,21 @@ pub struct TrainingCompletion {
     pub sampling_logprobs: Vec<f32>,
     /// Its advantage, for every one of its tokens. 0 trains nothing.
     pub advantage: f32,
+    /// The activations that it was sampled from: if all texts of a pass have theirs, and the policy has not moved since, its
+    /// forward pass is not computed again.
+    pub recording: Option<Recording>,
+}
+
+impl TrainingCompletion {
+    /// A completion as it came out of the engine.
+    pub fn sampled(completion: &Completion, advantage: f32) -> Self {
+        Self {
+            tokens: completion.tokens.clone(),
+            sampling_logprobs: completion.logprobs.clone(),
+            advantage,
+            recording: completion.recording.clone(),
+        }
+    }
 }
 
 /// The completions of one prompt.

@@ -64,7 +64,7 @@ pub(crate) fn score_sequences(
     let hidden = model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::all(adapter))?;
     let device = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_to_device(model.device());
     let hidden = hidden.f_index_select(0, &device(packing.predicting_rows())?)?;
-    Ok(head(model, adapter, temperature)?.scores(&hidden, &device(packing.targets())?)?)
+    Ok(head(model, adapter, temperature)?.scores(&hidden, &device(packing.targets().to_vec())?)?)
 }
 
 /// The model's head, with what an adapter has beside it.

@@ -1,7 +1,7 @@
 //! A step cut into passes that fit the memory.
 
 use crate::batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
-use posttrain_model::Sequence;
+use posttrain_model::{RecordedToken, Sequence};
 
 /// Part of a step: completions under their prompts, to be computed in one forward pass.
 #[derive(Debug)]
@@ -14,6 +14,29 @@ impl<'a> MicroBatch<'a> {
     pub fn sequences(&self) -> Vec<Sequence> {
         let tokens = |completions: &[&TrainingCompletion]| completions.iter().map(|c| c.tokens.clone()).collect();
         self.groups.iter().map(|(g, c)| Sequence { prompt: g.prompt.clone(), completions: tokens(c) }).collect()
+    }
+
+    /// The tokens of [`Packing::predicting`], in its order, as policy `version` computed them while it sampled; `None` if
+    /// any of them was not recorded then.
+    ///
+    /// [`Packing::predicting`]: posttrain_model::Packing::predicting
+    pub fn recorded(&self, version: u64) -> Option<Vec<&'a RecordedToken>> {
+        let mut tokens = Vec::new();
+        for (group, completions) in &self.groups {
+            for (index, completion) in completions.iter().enumerate() {
+                let recording = completion.recording.as_ref().filter(|r| r.policy_version == version)?;
+                let whole = recording.prompt.len() == group.prompt.len()
+                    && recording.completion.len() + 1 == completion.tokens.len();
+                if !whole {
+                    return None;
+                }
+                if index == 0 {
+                    tokens.extend(recording.prompt.iter());
+                }
+                tokens.extend(&recording.completion);
+            }
+        }
+        Some(tokens)
     }
 
     /// The completions in packed order.
@@ -116,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn completion(length: usize, advantage: f32) -> TrainingCompletion {
-        TrainingCompletion { tokens: vec![1; length], sampling_logprobs: vec![-1.0; length], advantage }
+        TrainingCompletion { tokens: vec![1; length], sampling_logprobs: vec![-1.0; length], advantage, recording: None }
     }
 
     proptest! {

@@ -78,14 +78,19 @@ impl Passes<'_> {
         outcome: &mut ForwardBackward,
         gradients: &mut AdapterGradients,
     ) -> Result<(), TrainError> {
-        let packing = Packing::new(&micro.sequences())?;
+        let packing = Packing::predicting(&micro.sequences())?;
         let keep = match self.config.checkpointing {
             GradientCheckpointing::Off => Keep::Everything,
             GradientCheckpointing::Blocks => Keep::Inputs,
         };
-        let (all, tape) = Tape::forward(model, view, &packing, keep)?;
-        let device = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_to_device(model.device());
-        let rows = device(packing.predicting_rows())?;
+        // Dropout is for training alone: what was sampled, was sampled without.
+        let recorded = if view.drops() { None } else { micro.recorded(self.version) };
+        let (all, tape) = match &recorded {
+            Some(tokens) => Tape::of_recorded(model, view, &packing, tokens)?,
+            None => Tape::forward(model, view, &packing, keep)?,
+        };
+        let device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
+        let rows = device(&packing.predicting_rows())?;
         let hidden = all.f_index_select(0, &rows)?;
         let targets = device(packing.targets())?;
         let temperature = self.config.temperature;

@@ -319,11 +319,8 @@ fn training_batch(rollout: &Rollout, advantages: &Advantages) -> Result<Training
     let mut values = advantages.values.iter().copied();
     let mut groups = Vec::with_capacity(rollout.groups.len());
     for group in &rollout.groups {
-        let completion = |scored: &Scored| TrainingCompletion {
-            tokens: scored.completion.tokens.clone(),
-            sampling_logprobs: scored.completion.logprobs.clone(),
-            advantage: values.next().unwrap_or(0.0),
-        };
+        let completion =
+            |scored: &Scored| TrainingCompletion::sampled(&scored.completion, values.next().unwrap_or(0.0));
         groups.push(TrainingGroup {
             prompt: group.prompt.clone(),
             completions: group.completions.iter().map(completion).collect(),

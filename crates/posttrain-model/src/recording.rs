@@ -1,0 +1,128 @@
+//! What a forward pass computed, kept for a backward pass that comes later.
+
+use crate::ModelError;
+use posttrain_kernel::gather_rows;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use tch::Tensor;
+
+/// A forward pass whose activations are kept ([`crate::Decoder::forward_recording`]).
+///
+/// Held by every text that was computed in it, on whichever thread; its memory goes with the last of them.
+#[derive(Clone)]
+pub struct RecordedPass(Arc<Mutex<PassActivations>>);
+
+/// One row of a recorded pass: a token of a text.
+#[derive(Debug, Clone)]
+pub struct RecordedToken {
+    /// The pass.
+    pub pass: RecordedPass,
+    /// The token's row in it.
+    pub row: u32,
+}
+
+/// Activations of one pass, a row a token.
+#[derive(Debug)]
+pub(crate) struct PassActivations {
+    pub blocks: Vec<BlockActivations>,
+    /// `[N, H]`: what the last block gave, before the final norm.
+    pub last: Tensor,
+}
+
+/// What a block's backward pass starts from. What else it needs costs less to compute than to keep.
+#[derive(Debug)]
+pub(crate) struct BlockActivations {
+    /// `[N, H]`: the block's input.
+    pub x: Tensor,
+    /// `[N, (heads + 2·kv_heads)·d]`: the projections, before any norm of heads.
+    pub qkv: Tensor,
+    /// `[N, H]`: the residual stream between attention and feed-forward.
+    pub middle: Tensor,
+    /// `[N, 2I]`.
+    pub gate_up: Tensor,
+}
+
+impl RecordedPass {
+    pub(crate) fn new(activations: PassActivations) -> Self {
+        Self(Arc::new(Mutex::new(activations)))
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let size = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        self.with(|pass| {
+            let blocks = pass.blocks.iter().flat_map(|b| [&b.x, &b.qkv, &b.middle, &b.gate_up]);
+            blocks.map(size).sum::<usize>() + size(&pass.last)
+        })
+    }
+
+    /// The token at `row`.
+    pub fn token(&self, row: usize) -> RecordedToken {
+        RecordedToken { pass: self.clone(), row: row as u32 }
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&PassActivations) -> T) -> T {
+        read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for RecordedPass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordedPass({} bytes)", self.bytes())
+    }
+}
+
+/// Two handles of one pass are equal; passes are not compared.
+impl PartialEq for RecordedPass {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl PartialEq for RecordedToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.pass == other.pass && self.row == other.row
+    }
+}
+
+/// The recorded tokens of a packing, in its order.
+#[derive(Debug)]
+pub(crate) struct RecordedRows {
+    passes: Vec<RecordedPass>,
+    places: Vec<(usize, usize)>,
+}
+
+impl RecordedRows {
+    pub fn new(tokens: &[&RecordedToken]) -> Self {
+        let mut rows = Self { passes: Vec::new(), places: Vec::with_capacity(tokens.len()) };
+        let mut known = std::collections::HashMap::new();
+        for token in tokens {
+            let pass = *known.entry(Arc::as_ptr(&token.pass.0)).or_insert_with(|| {
+                rows.passes.push(token.pass.clone());
+                rows.passes.len() - 1
+            });
+            rows.places.push((pass, token.row as usize));
+        }
+        rows
+    }
+
+    /// The activations of block `index`.
+    pub fn block(&self, index: usize) -> Result<BlockActivations, ModelError> {
+        Ok(BlockActivations {
+            x: self.gather(|pass| &pass.blocks[index].x)?,
+            qkv: self.gather(|pass| &pass.blocks[index].qkv)?,
+            middle: self.gather(|pass| &pass.blocks[index].middle)?,
+            gate_up: self.gather(|pass| &pass.blocks[index].gate_up)?,
+        })
+    }
+
+    /// What the last block gave.
+    pub fn last(&self) -> Result<Tensor, ModelError> {
+        self.gather(|pass| &pass.last)
+    }
+
+    fn gather(&self, of: impl Fn(&PassActivations) -> &Tensor) -> Result<Tensor, ModelError> {
+        let sources: Vec<Tensor> = self.passes.iter().map(|pass| pass.with(|pass| of(pass).shallow_clone())).collect();
+        Ok(gather_rows(&sources, &self.places)?)
+    }
+}
