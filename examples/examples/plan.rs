@@ -124,6 +124,7 @@ fn plan(args: &Args, model: &ModelConfig, quantise: Quantise, kind: Kind) -> Res
         prompt_tokens: args.prompt_tokens,
         completion_tokens: args.completion_tokens,
         group_size: args.group_size,
+        record_mib: 0,
     }))
 }
 

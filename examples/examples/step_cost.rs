@@ -69,6 +69,8 @@ struct Step {
     sampled_tokens_a_second: f64,
     /// Tokens that went through the model in training; a group's prompt counts once a micro-batch.
     trained_tokens: usize,
+    /// Those of them whose forward pass was the sampler's.
+    recorded_tokens: usize,
     micro_batches: usize,
     /// The mean distance of the sampler's log-probabilities from the trainer's, nats.
     logprob_gap: f64,
@@ -96,6 +98,7 @@ fn main() -> Result<()> {
         prompt_tokens: args.prompt_tokens as usize,
         completion_tokens: args.completion_tokens as usize,
         group_size: args.group_size as usize,
+        record_mib: args.record_mib,
     });
     eprint!("planned:\n{plan}");
     let mut trainer = Trainer::new(&model, &lora, trainer, 1)?;
@@ -127,6 +130,7 @@ fn step(args: &Args, model: &Decoder, trainer: &mut Trainer, number: u64) -> Res
         sampled_tokens,
         sampled_tokens_a_second: sampled_tokens as f64 / seconds_sampling,
         trained_tokens: outcome.computed_tokens,
+        recorded_tokens: outcome.recorded_tokens,
         micro_batches: outcome.micro_batches,
         logprob_gap: outcome.metrics.logprob_gap().unwrap_or(0.0),
     };

@@ -49,6 +49,7 @@ fn a_step_that_memory_does_not_suffice_for_is_done_in_two_passes() {
         prompt_tokens: 1,
         completion_tokens: 1,
         group_size: 1,
+        record_mib: 0,
     });
     let decoder = Decoder::random(&model, 3, Kind::Float, gpu).unwrap();
     let step = || {

@@ -113,6 +113,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
         prompt_tokens: longest_prompt,
         completion_tokens: rl.sampling.max_tokens,
         group_size: rl.group_size,
+        record_mib: rl.engine.record_mib,
     });
     let size = ModelSize::of(model, config.model.quantise, kind);
     Ok(PlannedModel { size, memory, longest_prompt, context: model.max_position_embeddings })

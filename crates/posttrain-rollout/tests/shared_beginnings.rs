@@ -44,7 +44,7 @@ fn check(kind: Kind, tokens: usize) {
     let adapters = [None, Some(adapter(&model, 1)), Some(adapter(&model, 9))];
     let configs = [
         EngineConfig::default(),
-        EngineConfig { max_rows: 3, prefill_tokens: 150, workers: Workers::Count(1) },
+        EngineConfig { max_rows: 3, prefill_tokens: 150, workers: Workers::Count(1), record_mib: 0 },
         EngineConfig { workers: Workers::Count(2), ..EngineConfig::default() },
     ];
     for (adapters, params) in [(&adapters[..], sampled(tokens, 0)), (&adapters[..1], sampled(tokens, 0).greedy())] {

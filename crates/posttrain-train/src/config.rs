@@ -199,6 +199,9 @@ impl RlConfig {
         TrainError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", rate)?;
         let share = self.max_reward_failures;
         TrainError::check("max_reward_failures", (0.0..=1.0).contains(&share), "from 0 to 1", share)?;
+        let record_mib = self.engine.record_mib;
+        let expected = "0 with dropout, which the sampler's activations have not been through";
+        TrainError::check("engine.record_mib", record_mib == 0 || self.lora.dropout == 0.0, expected, record_mib)?;
         self.validate_sampling()?;
         self.schedule.validate()?;
         self.lora.validate()?;

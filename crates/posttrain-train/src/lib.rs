@@ -17,7 +17,7 @@
 //! let mut trainer = Trainer::new(&model, &lora, TrainerConfig::default(), 7)?;
 //!
 //! // Two completions of one prompt, the first better than the second.
-//! let completion = |token, advantage| TrainingCompletion { tokens: vec![token], sampling_logprobs: vec![-4.2], advantage };
+//! let completion = |token, advantage| TrainingCompletion { tokens: vec![token], sampling_logprobs: vec![-4.2], advantage, recording: None };
 //! let group = TrainingGroup { prompt: vec![1, 2, 3], completions: vec![completion(4, 1.0), completion(5, -1.0)] };
 //! let outcome = trainer.forward_backward(&TrainingBatch::new(vec![group])?, &PolicyObjective::default())?;
 //! assert_eq!(outcome.metrics.tokens, 2);

@@ -58,6 +58,9 @@ pub struct StepRecord {
     /// The gradient's norm before clipping; absent where no group had a signal and no step was taken.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grad_norm: Option<f64>,
+    /// Share of the tokens trained on whose forward pass was the sampler's own.
+    #[serde(default)]
+    pub recorded: f64,
     /// The learning rate.
     pub learning_rate: f64,
     /// Validation after this step, if there was one.
@@ -101,6 +104,7 @@ impl StepRecord {
             ("completions/truncated", self.truncated),
             ("policy/loss", self.loss),
             ("policy/logprob_gap", self.logprob_gap),
+            ("policy/recorded", self.recorded),
             ("policy/ratio_mean", self.ratio_mean),
             ("policy/kl", self.kl),
             ("policy/entropy", self.entropy),

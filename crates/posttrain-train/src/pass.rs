@@ -113,19 +113,21 @@ impl Passes<'_> {
         outcome.loss += scored.outcome.loss();
         outcome.metrics.merge(&scored.outcome.metrics);
         outcome.computed_tokens += packing.tokens().len();
+        outcome.recorded_tokens += recorded.map_or(0, |tokens| tokens.len());
         Ok(())
     }
 }
 
 impl ForwardBackward {
     fn none() -> Self {
-        Self { loss: 0.0, metrics: PolicyMetrics::default(), computed_tokens: 0, micro_batches: 0 }
+        Self { loss: 0.0, metrics: PolicyMetrics::default(), computed_tokens: 0, recorded_tokens: 0, micro_batches: 0 }
     }
 
     fn add(&mut self, other: &Self) {
         self.loss += other.loss;
         self.metrics.merge(&other.metrics);
         self.computed_tokens += other.computed_tokens;
+        self.recorded_tokens += other.recorded_tokens;
     }
 }
 

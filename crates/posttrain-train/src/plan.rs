@@ -32,6 +32,8 @@ pub struct PlanRequest<'a> {
     pub completion_tokens: usize,
     /// Completions of a prompt.
     pub group_size: usize,
+    /// MiB of activations that sampling may record ([`posttrain_rollout::EngineConfig::record_mib`]).
+    pub record_mib: usize,
 }
 
 /// Bytes, by what holds them.
@@ -57,6 +59,9 @@ pub struct MemoryPlan {
     pub head: u64,
     /// Keys and values of all rows and their prompts.
     pub cache: u64,
+    /// Activations that sampling records, all that it may. What is recorded does not stand among [`MemoryPlan::activations`], but
+    /// how much will be is not known before.
+    pub recorded: u64,
 }
 
 impl MemoryPlan {
@@ -80,6 +85,7 @@ impl MemoryPlan {
     ///     prompt_tokens: 10,
     ///     completion_tokens: 5,
     ///     group_size: 2,
+    ///     record_mib: 0,
     /// });
     /// assert_eq!(plan.weights, 4 * model.parameter_count() as u64);
     /// // One layer, one key head of eight: a prompt for both rows, and two completions.
@@ -108,17 +114,19 @@ impl MemoryPlan {
             activations_with_checkpointing: with,
             head: 2 * element * chunk * workers,
             cache: cache(request, element),
+            recorded: (request.record_mib as u64) << 20,
         }
     }
 
     /// Everything that is held at once while a step trains: the cache is free then.
     pub fn training(&self) -> u64 {
         self.weights + self.adapter + self.collected + self.optimiser + self.snapshot + self.activations + self.head
+            + self.recorded
     }
 
     /// Everything that is held at once while completions are sampled.
     pub fn sampling(&self) -> u64 {
-        self.weights + self.adapter + self.optimiser + self.snapshot + self.cache
+        self.weights + self.adapter + self.optimiser + self.snapshot + self.cache + self.recorded
     }
 
     /// The most that is held at once.
@@ -182,11 +190,12 @@ impl fmt::Display for MemoryPlan {
             ("  with checkpointing", self.activations_with_checkpointing),
             ("chunks of the head", self.head),
             ("keys and values", self.cache),
+            ("activations that are recorded", self.recorded),
             ("while training", self.training()),
             ("while sampling", self.sampling()),
         ];
         for (name, bytes) in rows {
-            writeln!(f, "{name:<30}{:>12.3} GB", bytes as f64 / 1e9)?;
+            writeln!(f, "{name:<32}{:>12.3} GB", bytes as f64 / 1e9)?;
         }
         Ok(())
     }

@@ -360,6 +360,7 @@ fn describe_rollout(record: &mut StepRecord, rollout: &Rollout, advantages: &Adv
 fn describe_training(record: &mut StepRecord, passes: &ForwardBackward, optim: Option<OptimStep>, has_reference: bool) {
     let m = &passes.metrics;
     record.loss = passes.loss;
+    record.recorded = passes.recorded_tokens as f64 / passes.computed_tokens.max(1) as f64;
     record.logprob_gap = m.logprob_gap().unwrap_or(0.0);
     record.logprob_gap_max = f64::from(m.gap_max);
     record.ratio_mean = m.ratio_mean().unwrap_or(1.0);

@@ -60,7 +60,10 @@ impl Sampling<'_> {
     /// Samples every example's completions; each goes to the reward as soon as it is finished.
     pub fn run(&self, wanted: Wanted, observer: &mut dyn Observer) -> Result<Rollout, TrainError> {
         let started = Instant::now();
-        let mut engine = Engine::new(self.policy.model, Some(self.policy.tokenizer), self.engine.clone())?;
+        // Nothing is trained on an evaluation's activations.
+        let record_mib = if wanted.phase == Phase::Sampling { self.engine.record_mib } else { 0 };
+        let config = EngineConfig { record_mib, ..self.engine.clone() };
+        let mut engine = Engine::new(self.policy.model, Some(self.policy.tokenizer), config)?;
         let mut scorer = Scorer::new(self.reward.clone(), self.scorer, self.runtime.handle().clone())?;
         let prompts = self.submit(&mut engine, &wanted)?;
         let total = wanted.examples.len() * wanted.samples;

@@ -25,6 +25,8 @@ pub struct ForwardBackward {
     pub metrics: PolicyMetrics,
     /// Tokens that went through the model, prompts counted once a micro-batch.
     pub computed_tokens: usize,
+    /// Those of them whose forward pass was the sampler's ([`TrainingCompletion::recording`]).
+    pub recorded_tokens: usize,
     /// Micro-batches.
     pub micro_batches: usize,
 }

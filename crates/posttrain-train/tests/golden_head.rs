@@ -91,6 +91,7 @@ fn gradients_are_pefts_and_the_adapter_is_written_in_its_keys() {
                 tokens: text[1..].to_vec(),
                 sampling_logprobs: logprobs(&golden[&format!("adapted.{i}")], &text),
                 advantage: 1.0,
+                recording: None,
             }],
         };
         let groups: Vec<_> = texts().into_iter().enumerate().filter(|(_, t)| t.len() > 1).map(group).collect();

@@ -44,6 +44,7 @@ fn plan(model: &ModelConfig, lora: &LoraConfig, kind: Kind, checkpointing: Gradi
         prompt_tokens: 64,
         completion_tokens: 64,
         group_size: 4,
+        record_mib: 0,
     };
     MemoryPlan::of(&shape)
 }

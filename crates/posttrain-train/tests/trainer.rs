@@ -30,6 +30,7 @@ fn batch(shapes: &[(usize, Vec<usize>)]) -> TrainingBatch {
         tokens: (0..length).map(|t| token(t * 5 + c * 11 + g)).collect(),
         sampling_logprobs: vec![-4.1; length],
         advantage: if c.is_multiple_of(2) { 1.0 } else { -0.7 },
+        recording: None,
     };
     let group = |(g, (prompt, lengths)): (usize, &(usize, Vec<usize>))| TrainingGroup {
         prompt: (0..*prompt).map(|i| token(i + g)).collect(),
@@ -155,7 +156,12 @@ fn a_gradient_that_is_not_a_number_takes_no_step() {
 
 #[test]
 fn batches_that_do_not_fit_together_are_named() {
-    let completion = TrainingCompletion { tokens: vec![1, 2], sampling_logprobs: vec![-1.0], advantage: 0.0 };
+    let completion = TrainingCompletion {
+        tokens: vec![1, 2],
+        sampling_logprobs: vec![-1.0],
+        advantage: 0.0,
+        recording: None,
+    };
     let group = TrainingGroup { prompt: vec![1], completions: vec![completion] };
     let error = TrainingBatch::new(vec![group]).unwrap_err().to_string();
     assert!(error.contains("completion 0 of group 0") && error.contains("2 tokens and 1"), "{error}");

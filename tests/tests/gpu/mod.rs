@@ -25,6 +25,7 @@ pub fn batch(groups: usize, length: usize, vocab: i64) -> TrainingBatch {
         tokens: text(from, half),
         sampling_logprobs: vec![-(vocab as f32).ln(); half],
         advantage,
+        recording: None,
     };
     let group = |g: usize| TrainingGroup {
         prompt: text(g, length - 2 * half + 1),
