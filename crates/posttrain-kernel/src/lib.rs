@@ -21,11 +21,11 @@
 //!
 //! A matrix `[rows, features]` may lie row by row, or feature by feature (its transpose is contiguous). A product of a
 //! weight with few rows is twice as fast when its result lies feature by feature, for the weight then stands on the left,
-//! where it need not be packed: [`product`]. [`rms_norm`], [`swiglu`] and [`attend_step`] read either and keep what they were given.
+//! where it need not be packed: [`product`]; [`PackedColumns`] does it where the processor multiplies bf16. [`rms_norm`], [`swiglu`] and [`attend_step`] read either and keep what they were given.
 //!
 //! # Underneath
 //!
-//! [`values`], [`values_mut`] and [`integers`] show a tensor's memory as a slice (the one module with unsafe code);
+//! [`values`], [`values_mut`] and [`integers`] show a tensor's memory as a slice (its module and that of [`PackedColumns`] are those with unsafe code);
 //! [`dispatch`] runs a [`Kernel`] with the widest instructions of the processor; [`exp`] and [`exp2`] are vectorised.
 //!
 //! ```
@@ -42,6 +42,7 @@ mod attention;
 mod crossing;
 mod element;
 mod error;
+mod few_rows;
 mod gate;
 mod gather;
 mod head_norm;
@@ -63,6 +64,7 @@ pub use attention::{AttentionStep, Heads, StepRow, attend_step};
 pub use crossing::{crossings, to_device, to_host};
 pub use element::{Bf16, Element};
 pub use error::KernelError;
+pub use few_rows::PackedColumns;
 pub use gate::{swiglu, swiglu_backward};
 pub use gather::gather_rows;
 pub use head_norm::HeadNorms;

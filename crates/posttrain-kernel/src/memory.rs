@@ -1,4 +1,4 @@
-//! A CPU tensor's memory as a slice: the one unsafe module of the crate.
+//! A CPU tensor's memory as a slice.
 //!
 //! libtorch owns the memory and `tch` hands out a raw pointer. Each function checks what makes the pointer a slice (on the
 //! CPU, contiguous, of the kind asked for) and ties the slice to a borrow of the tensor, which keeps the storage alive.

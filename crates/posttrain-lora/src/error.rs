@@ -124,4 +124,7 @@ pub enum LoraError {
     /// libtorch refused an operation (memory, device, shape).
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
+    /// A native kernel refused a tensor.
+    #[error(transparent)]
+    Kernel(#[from] posttrain_kernel::KernelError),
 }

@@ -31,6 +31,7 @@ mod bank;
 mod config;
 mod dropout;
 mod error;
+mod few_rows;
 mod gradients;
 mod linear;
 mod merge;

@@ -1,6 +1,7 @@
 //! A frozen linear layer with adapters beside it.
 
 use crate::adapter::shape_error;
+use crate::few_rows::FewRows;
 use crate::rows::Segment;
 use crate::{Adapter, AdapterGradients, AdapterView, LoraError, RowAdapters, merged_weight};
 use tch::Tensor;
@@ -228,36 +229,38 @@ impl AdaptedLinear {
     /// The same feature by feature, without a gradient: updates are added in place, and the `A`s of fused parts multiply
     /// the input together.
     fn by_columns(&self, x: &Tensor, runs: &[Segment]) -> Result<Tensor, LoraError> {
-        let x = x.f_transpose(0, 1)?;
-        let mut out = self.weight.f_mm(&x)?;
+        let few = FewRows::of(x, 0..x.size()[0])?;
+        let mut out = few.product(&self.weight)?;
         if let Some(bias) = &self.bias {
-            let _ = out.f_add_(&bias.f_unsqueeze(1)?)?;
+            let _ = out.f_add_(bias)?;
         }
         let mut start = 0;
         for run in runs {
-            if let Some(view) = run.adapter {
-                let part = |t: &Tensor| t.f_narrow(1, start, run.rows);
-                self.update_columns(&part(&out)?, &part(&x)?, view)?;
+            let rows = start..start + run.rows;
+            match run.adapter {
+                Some(view) if runs.len() == 1 => self.update_columns(&out, &few, start, view)?,
+                Some(view) => self.update_columns(&out, &FewRows::of(x, rows)?, start, view)?,
+                None => {}
             }
             start += run.rows;
         }
-        Ok(out.f_transpose(0, 1)?)
+        Ok(out)
     }
 
-    /// `out += s·B·(A·x)` for every part, `x: [in, rows]`, `out: [out, rows]`.
-    fn update_columns(&self, out: &Tensor, x: &Tensor, view: &AdapterView) -> Result<(), LoraError> {
+    /// `out += s·(x·Aᵀ)·Bᵀ` for every part, where the rows `x` begin with row `start` of `out`.
+    fn update_columns(&self, out: &Tensor, x: &FewRows, start: i64, view: &AdapterView) -> Result<(), LoraError> {
         let stacked = view.stacked(self.parts.iter().map(|p| p.index));
-        let together = stacked.map(|a| a.f_mm(x)).transpose()?;
-        let (mut feature, mut low_row) = (0, 0);
+        let together = stacked.map(|a| x.product(&a)).transpose()?;
+        let (mut feature, mut column) = (0, 0);
         for part in &self.parts {
             if let Some(layer) = view.layer(part.index) {
                 let rank = layer.a.size()[0];
                 let low = match &together {
-                    Some(low) => low.f_narrow(0, low_row, rank)?,
-                    None => layer.a.f_mm(x)?,
+                    Some(low) => low.f_narrow(1, column, rank)?,
+                    None => x.product(&layer.a)?,
                 };
-                let _ = out.f_narrow(0, feature, part.out_features)?.f_addmm_(&layer.b, &low)?;
-                low_row += rank;
+                FewRows::of(&low, 0..low.size()[0])?.add_product(&layer.b, out, [start, feature])?;
+                column += rank;
             }
             feature += part.out_features;
         }

@@ -1,0 +1,368 @@
+//! Products of bf16 weights with few rows, on processors whose vector units multiply bf16 (AVX-512 BF16, without AMX).
+//!
+//! While tokens are sampled every product has a long weight and a handful of rows, and reads the weight once. A library
+//! that is made for large matrices cuts, packs and dispatches for longer than it multiplies: 16 rows through a model of 135M
+//! parameters took 89 ms on each of two cores where the weights come from memory in 18. Here the rows are packed in pairs of
+//! features (which is little), and the weight is read as it lies: each pair of its numbers is multiplied with the pairs of
+//! sixteen rows by one instruction (`vdpbf16ps`), in f32.
+
+use crate::KernelError;
+use crate::element::Bf16;
+use crate::layout::{Layout, lying};
+use crate::memory::{Values, ValuesMut, values, values_mut};
+use std::ops::Range;
+use std::sync::OnceLock;
+use tch::{Device, Kind, Tensor};
+
+/// Rows that stand side by side in a register.
+const WIDE: usize = 16;
+
+/// More rows than this are left to libtorch, whose blocking then pays.
+const MOST_ROWS: usize = 128;
+
+/// Some rows of a matrix `[rows, in]`, packed to be multiplied with weights.
+#[derive(Debug)]
+pub struct PackedColumns {
+    /// `[in / 2][rows, padded to sixteens]`: a pair of features of a row in each.
+    pairs: Vec<u32>,
+    features: usize,
+    rows: usize,
+}
+
+impl PackedColumns {
+    /// The rows `rows` of `x: [N, in]`; `None` where libtorch multiplies them better: in another kind than bf16, on another
+    /// device or processor, with more than 128 rows, lying row by row, or with an odd number of features.
+    ///
+    /// # Errors
+    /// [`KernelError`] if `x` is not a matrix or strided, or has fewer rows.
+    pub fn of(x: &Tensor, rows: Range<usize>) -> Result<Option<Self>, KernelError> {
+        let fits = x.device() == Device::Cpu && x.kind() == Kind::BFloat16 && x.dim() == 2 && !x.requires_grad();
+        if !fits || rows.is_empty() || rows.len() > MOST_ROWS || !multiplies_bf16() {
+            return Ok(None);
+        }
+        let (all, features) = x.size2()?;
+        if rows.end > all as usize {
+            let (expected, got) = (vec![rows.end as i64, features], x.size());
+            return Err(KernelError::Shape { argument: "x", expected, got });
+        }
+        let (layout, lying) = lying("x", x)?;
+        let one = all == 1;
+        let (Values::Bf16(x), true, true) = (values("x", &lying)?, layout == Layout::Columns || one, features % 2 == 0)
+        else {
+            return Ok(None);
+        };
+        let (all, features) = (all as usize, features as usize);
+        let width = rows.len().next_multiple_of(WIDE);
+        let mut pairs = vec![0; features / 2 * width];
+        for (pairs, both) in pairs.chunks_exact_mut(width).zip(x.chunks_exact(2 * all)) {
+            let (first, second) = both.split_at(all);
+            for ((pair, first), second) in pairs.iter_mut().zip(&first[rows.clone()]).zip(&second[rows.clone()]) {
+                *pair = u32::from(first.0) | u32::from(second.0) << 16;
+            }
+        }
+        Ok(Some(Self { pairs, features, rows: rows.len() }))
+    }
+
+    /// `x·Wᵀ` for `weight: [out, in]`, contiguous: `[rows, out]`, feature by feature.
+    ///
+    /// # Errors
+    /// [`KernelError`] if the weight is not of the packed features' number, of another kind, or strided.
+    ///
+    /// ```
+    /// use posttrain_kernel::PackedColumns;
+    /// use tch::{Kind, Tensor};
+    ///
+    /// let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]).to_kind(Kind::BFloat16); // two features of two rows
+    /// let weight = Tensor::from_slice(&[1f32, 10.0]).view([1, 2]).to_kind(Kind::BFloat16);
+    /// // `None` on a processor without the instruction.
+    /// if let Some(packed) = PackedColumns::of(&x.tr(), 0..2)? {
+    ///     let y = packed.product(&weight)?;
+    ///     assert_eq!([y.double_value(&[0, 0]), y.double_value(&[1, 0])], [31.0, 42.0]);
+    /// }
+    /// # Ok::<(), posttrain_kernel::KernelError>(())
+    /// ```
+    pub fn product(&self, weight: &Tensor) -> Result<Tensor, KernelError> {
+        let (out, _) = weight.size2()?;
+        let mut lying = Tensor::f_empty([out, self.rows as i64], (Kind::BFloat16, Device::Cpu))?;
+        self.multiply(weight, &mut lying, Target { first: 0, ..Target::whole(self.rows) })?;
+        Ok(lying.f_transpose(0, 1)?)
+    }
+
+    /// Adds `x·Wᵀ` to features and rows of `into: [N, features]`, which lies feature by feature and which no other thread
+    /// has: those from `feature` and from `row` on. Added in f32, then rounded.
+    ///
+    /// # Errors
+    /// As for [`PackedColumns::product`], and if `into` is too small or lies row by row.
+    pub fn add_product(&self, weight: &Tensor, into: &Tensor, feature: usize, row: usize) -> Result<(), KernelError> {
+        let mut lying = into.f_transpose(0, 1)?;
+        let (features, rows) = lying.size2()?;
+        let out = weight.size2()?.0 as usize;
+        if feature + out > features as usize || row + self.rows > rows as usize {
+            let expected = vec![(row + self.rows) as i64, (feature + out) as i64];
+            return Err(KernelError::Shape { argument: "into", expected, got: into.size() });
+        }
+        let target = Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
+        self.multiply(weight, &mut lying, target)
+    }
+
+    fn multiply(&self, weight: &Tensor, out: &mut Tensor, target: Target) -> Result<(), KernelError> {
+        let (rows, features) = weight.size2()?;
+        if features as usize != self.features {
+            let (expected, got) = (vec![-1, self.features as i64], weight.size());
+            return Err(KernelError::Shape { argument: "weight", expected, got });
+        }
+        match (values("weight", weight)?, values_mut("into", out)?) {
+            (Values::Bf16(weight), ValuesMut::Bf16(out)) => {
+                instructions::multiply(self, weight, rows as usize, out, target);
+                Ok(())
+            }
+            _ => Err(KernelError::Kind { argument: "weight", expected: "BFloat16", got: weight.kind() }),
+        }
+    }
+}
+
+/// Where a product goes: weight row `m` of row `n` to `first + m·stride + n`.
+#[derive(Clone, Copy)]
+struct Target {
+    first: usize,
+    stride: usize,
+    /// To what is there, not in its place.
+    add: bool,
+}
+
+impl Target {
+    fn whole(rows: usize) -> Self {
+        Self { first: 0, stride: rows, add: false }
+    }
+}
+
+/// Whether this processor has the instruction, and nothing better.
+fn multiplies_bf16() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(instructions::present)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod instructions {
+    #![allow(unsafe_code, reason = "loads, stores and the product of bf16 pairs are intrinsics over raw pointers")]
+
+    use super::{Bf16, PackedColumns, Target, WIDE};
+    use std::arch::x86_64::{
+        __cpuid_count, __m512, __m512bh, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm256_mask_storeu_epi16,
+        _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_si512,
+        _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
+    };
+    use std::mem::transmute;
+
+    pub fn present() -> bool {
+        let vectors = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16");
+        // Leaf 7, EDX bit 22: AMX-BF16, which libtorch uses and which is several times as fast.
+        vectors && __cpuid_count(7, 0).edx & (1 << 22) == 0
+    }
+
+    /// Multiplies the `rows` rows of `weight` with the packed rows.
+    pub fn multiply(x: &PackedColumns, weight: &[Bf16], rows: usize, out: &mut [Bf16], target: Target) {
+        assert!(super::multiplies_bf16() && weight.len() == rows * x.features && x.features % 2 == 0);
+        let blocks = x.rows.div_ceil(WIDE);
+        assert_eq!(x.pairs.len(), x.features / 2 * blocks * WIDE);
+        assert!(rows == 0 || target.first + (rows - 1) * target.stride + x.rows <= out.len());
+        // SAFETY: the processor has the instructions; the lengths that `Part` asks for have just been asserted.
+        unsafe { all(x, weight, rows, out, target) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn all(x: &PackedColumns, weight: &[Bf16], rows: usize, out: &mut [Bf16], target: Target) {
+        let blocks = x.rows.div_ceil(WIDE);
+        let part = Part { x, weight: weight.as_ptr(), out: out.as_mut_ptr(), rows, target };
+        // As many sums as fill the registers. A stretch of the weight stays in the cache for all blocks of rows.
+        let tall = match blocks {
+            1 => 16,
+            2 => 12,
+            3 => 8,
+            _ => 6,
+        };
+        let mut row = 0;
+        while row < rows {
+            let tall = if row + tall <= rows { tall } else { 1 };
+            let mut block = 0;
+            while block < blocks {
+                let wide = (blocks - block).min(4);
+                // SAFETY: rows up to `row + tall` and blocks up to `block + wide` exist.
+                unsafe {
+                    match (tall, wide) {
+                        (16, _) => part.sums::<16, 1>(row, block),
+                        (12, 2) => part.sums::<12, 2>(row, block),
+                        (8, 3) => part.sums::<8, 3>(row, block),
+                        (6, 1) => part.sums::<6, 1>(row, block),
+                        (6, 2) => part.sums::<6, 2>(row, block),
+                        (6, 3) => part.sums::<6, 3>(row, block),
+                        (6, _) => part.sums::<6, 4>(row, block),
+                        (_, 1) => part.sums::<1, 1>(row, block),
+                        (_, 2) => part.sums::<1, 2>(row, block),
+                        (_, 3) => part.sums::<1, 3>(row, block),
+                        _ => part.sums::<1, 4>(row, block),
+                    }
+                }
+                block += wide;
+            }
+            row += tall;
+        }
+    }
+
+    /// A product in progress. `weight` is `[rows, x.features]`, `out` holds all of `target`.
+    struct Part<'a> {
+        x: &'a PackedColumns,
+        weight: *const Bf16,
+        out: *mut Bf16,
+        rows: usize,
+        target: Target,
+    }
+
+    impl Part<'_> {
+        /// `TALL` rows of the weight with `WIDE_BLOCKS` sixteens of rows.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+        unsafe fn sums<const TALL: usize, const BLOCKS: usize>(&self, row: usize, block: usize) {
+            let features = self.x.features;
+            let stride = self.x.rows.next_multiple_of(WIDE);
+            let mut sums = [[_mm512_setzero_ps(); BLOCKS]; TALL];
+            // SAFETY: rows from `row` on lie in the weight, blocks from `block` on in the packed rows.
+            let (weight, pairs) =
+                unsafe { (self.weight.add(row * features), self.x.pairs.as_ptr().add(block * WIDE)) };
+            // The next rows of the weight come into the cache meanwhile.
+            let ahead = if row + 2 * TALL <= self.rows { TALL * features } else { 0 };
+            for pair in 0..features / 2 {
+                // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any bits are a vector.
+                let x: [__m512bh; BLOCKS] = std::array::from_fn(|b| unsafe {
+                    transmute(_mm512_loadu_si512(pairs.add(pair * stride + b * WIDE).cast()))
+                });
+                for (tall, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: two numbers of a row of the weight; the address that is fetched ahead lies in it as well.
+                    let both: __m512bh = unsafe {
+                        let at = weight.add(tall * features + 2 * pair);
+                        if pair % 16 == 0 {
+                            _mm_prefetch::<_MM_HINT_T0>(at.add(ahead).cast());
+                        }
+                        transmute(_mm512_set1_epi32(at.cast::<i32>().read_unaligned()))
+                    };
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum = _mm512_dpbf16_ps(*sum, both, x);
+                    }
+                }
+            }
+            for (tall, sums) in sums.into_iter().enumerate() {
+                for (b, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: the place is within `target`.
+                    unsafe { self.store(row + tall, (block + b) * WIDE, sum) };
+                }
+            }
+        }
+
+        /// Writes the sixteen sums of weight row `row` from column `column` on, as far as there are rows.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+        unsafe fn store(&self, row: usize, column: usize, sum: __m512) {
+            let count = (self.x.rows - column).min(WIDE);
+            let mask = (u16::MAX >> (WIDE - count)) as _;
+            // SAFETY: only the columns of the mask are read and written, which `target` holds.
+            unsafe {
+                let to = self.out.add(self.target.first + row * self.target.stride + column).cast::<i16>();
+                let mut sum = sum;
+                if self.target.add {
+                    let there = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, to));
+                    sum = std::arch::x86_64::_mm512_add_ps(sum, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(there)));
+                }
+                _mm256_mask_storeu_epi16(to, mask, transmute(_mm512_cvtneps_pbh(sum)));
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod instructions {
+    use super::{Bf16, PackedColumns, Target};
+
+    pub fn present() -> bool {
+        false
+    }
+
+    pub fn multiply(_: &PackedColumns, _: &[Bf16], _: usize, _: &mut [Bf16], _: Target) {
+        unreachable!("nothing is packed without the instruction")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Values of both signs between -1 and 1.
+    fn noise(sizes: [i64; 2], seed: f64) -> Tensor {
+        let places = Tensor::arange(sizes[0] * sizes[1], (Kind::Double, Device::Cpu));
+        ((places * 12.9898 + seed).sin() * 43_758.547).frac().to_kind(Kind::BFloat16).view(sizes)
+    }
+
+    fn by_columns(x: &Tensor) -> Tensor {
+        x.tr().contiguous().tr()
+    }
+
+    /// Within bf16's rounding of the result in f64, and of what was added to.
+    fn assert_close(got: &Tensor, exact: &Tensor) {
+        let off = (got.to_kind(Kind::Double) - exact).abs() - (exact.abs() * 0.004 + 0.004);
+        assert!(off.max().double_value(&[]) <= 0.0, "{got} for {exact}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn it_is_the_product(
+            rows in 1usize..130,
+            before in 0i64..3,
+            after in 0i64..3,
+            pairs in 1i64..40,
+            out in 1i64..40,
+            seed in 0u32..1000,
+        ) {
+            let (features, seed) = (2 * pairs, f64::from(seed));
+            let x = by_columns(&noise([before + rows as i64 + after, features], seed));
+            let weight = noise([out, features], seed + 0.3);
+            let own = before as usize..before as usize + rows;
+            let Some(packed) = PackedColumns::of(&x, own).unwrap() else {
+                prop_assert!(rows > MOST_ROWS || !multiplies_bf16());
+                return Ok(());
+            };
+            let exact = x.narrow(0, before, rows as i64).to_kind(Kind::Double).mm(&weight.to_kind(Kind::Double).tr());
+            let product = packed.product(&weight).unwrap();
+            prop_assert_eq!(product.size(), [rows as i64, out]);
+            assert_close(&product, &exact);
+            // Added in the middle of something larger; nothing else changes.
+            let there = by_columns(&noise([before + rows as i64 + after, out + 3], seed + 0.7));
+            let into = by_columns(&there.copy());
+            packed.add_product(&weight, &into, 2, before as usize).unwrap();
+            let part = |t: &Tensor| t.narrow(0, before, rows as i64).narrow(1, 2, out);
+            assert_close(&part(&into), &(part(&there).to_kind(Kind::Double) + exact));
+            let _ = part(&into).copy_(&part(&there));
+            prop_assert_eq!(into, there);
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_it_is_left_to_libtorch() {
+        let x = by_columns(&noise([5, 4], 0.0));
+        let none = |x: &Tensor, rows| PackedColumns::of(x, rows).unwrap().is_none();
+        assert!(none(&x.to_kind(Kind::Float), 0..5) && none(&x.contiguous(), 0..5) && none(&x, 2..2));
+        assert!(none(&by_columns(&noise([5, 3], 0.0)), 0..5) && none(&by_columns(&noise([200, 4], 0.0)), 0..129));
+        if let Some(packed) = PackedColumns::of(&x, 0..5).unwrap() {
+            let weight = noise([3, 4], 1.0);
+            let message = |result: Result<(), KernelError>| result.unwrap_err().to_string();
+            assert!(message(packed.product(&noise([3, 6], 1.0)).map(drop)).contains("`weight` has shape [3, 6]"));
+            assert!(message(packed.product(&weight.to_kind(Kind::Float)).map(drop)).contains("`weight`"));
+            assert!(message(packed.product(&noise([4, 3], 1.0).tr()).map(drop)).contains("strides"));
+            let into = by_columns(&noise([5, 4], 2.0));
+            assert!(message(packed.add_product(&weight, &into, 2, 0)).contains("`into` has shape [5, 4]"));
+            assert!(message(packed.add_product(&weight, &into, 0, 1)).contains("`into` has shape [5, 4]"));
+            assert!(PackedColumns::of(&x, 3..6).is_err());
+        }
+    }
+}
