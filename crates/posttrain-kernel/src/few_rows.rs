@@ -31,7 +31,7 @@ pub struct PackedColumns {
 
 impl PackedColumns {
     /// The rows `rows` of `x: [N, in]`; `None` where libtorch multiplies them better: in another kind than bf16, on another
-    /// device or processor, with more than 128 rows, lying row by row, or with an odd number of features.
+    /// device or processor, with more than 128 rows, or with an odd number of features.
     ///
     /// # Errors
     /// [`KernelError`] if `x` is not a matrix or strided, or has fewer rows.
@@ -46,21 +46,13 @@ impl PackedColumns {
             return Err(KernelError::Shape { argument: "x", expected, got });
         }
         let (layout, lying) = lying("x", x)?;
-        let one = all == 1;
-        let (Values::Bf16(x), true, true) = (values("x", &lying)?, layout == Layout::Columns || one, features % 2 == 0)
-        else {
-            return Ok(None);
+        let (Values::Bf16(x), 0) = (values("x", &lying)?, features % 2) else { return Ok(None) };
+        let (all, features, count) = (all as usize, features as usize, rows.len());
+        let pairs = match layout {
+            Layout::Columns => from_columns(x, all, rows),
+            Layout::Rows => from_rows(&x[rows.start * features..rows.end * features], features),
         };
-        let (all, features) = (all as usize, features as usize);
-        let width = rows.len().next_multiple_of(WIDE);
-        let mut pairs = vec![0; features / 2 * width];
-        for (pairs, both) in pairs.chunks_exact_mut(width).zip(x.chunks_exact(2 * all)) {
-            let (first, second) = both.split_at(all);
-            for ((pair, first), second) in pairs.iter_mut().zip(&first[rows.clone()]).zip(&second[rows.clone()]) {
-                *pair = u32::from(first.0) | u32::from(second.0) << 16;
-            }
-        }
-        Ok(Some(Self { pairs, features, rows: rows.len() }))
+        Ok(Some(Self { pairs, features, rows: count }))
     }
 
     /// `x·Wᵀ` for `weight: [out, in]`, contiguous: `[rows, out]`, feature by feature.
@@ -121,6 +113,34 @@ impl PackedColumns {
     }
 }
 
+fn pair(first: Bf16, second: Bf16) -> u32 {
+    u32::from(first.0) | u32::from(second.0) << 16
+}
+
+/// The pairs of some of `all` rows that lie feature by feature.
+fn from_columns(x: &[Bf16], all: usize, rows: Range<usize>) -> Vec<u32> {
+    let width = rows.len().next_multiple_of(WIDE);
+    let mut pairs = vec![0; x.len() / all / 2 * width];
+    for (pairs, both) in pairs.chunks_exact_mut(width).zip(x.chunks_exact(2 * all)) {
+        let (first, second) = both.split_at(all);
+        let both = first[rows.clone()].iter().zip(&second[rows.clone()]);
+        pairs.iter_mut().zip(both).for_each(|(to, (&first, &second))| *to = pair(first, second));
+    }
+    pairs
+}
+
+/// The pairs of rows that lie row by row.
+fn from_rows(x: &[Bf16], features: usize) -> Vec<u32> {
+    let width = (x.len() / features).next_multiple_of(WIDE);
+    let mut pairs = vec![0; features / 2 * width];
+    for (at, row) in x.chunks_exact(features).enumerate() {
+        for (to, both) in pairs[at..].iter_mut().step_by(width).zip(row.chunks_exact(2)) {
+            *to = pair(both[0], both[1]);
+        }
+    }
+    pairs
+}
+
 /// Where a product goes: weight row `m` of row `n` to `first + m·stride + n`.
 #[derive(Clone, Copy)]
 struct Target {
@@ -153,6 +173,9 @@ mod instructions {
         _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
     };
     use std::mem::transmute;
+
+    /// Pairs of a row of the weight that one cache line holds.
+    const PAIRS_A_LINE: usize = 16;
 
     pub fn present() -> bool {
         let vectors = is_x86_feature_detected!("avx512f")
@@ -233,22 +256,25 @@ mod instructions {
                 unsafe { (self.weight.add(row * features), self.x.pairs.as_ptr().add(block * WIDE)) };
             // The next rows of the weight come into the cache meanwhile.
             let ahead = if row + 2 * TALL <= self.rows { TALL * features } else { 0 };
-            for pair in 0..features / 2 {
-                // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any bits are a vector.
-                let x: [__m512bh; BLOCKS] = std::array::from_fn(|b| unsafe {
-                    transmute(_mm512_loadu_si512(pairs.add(pair * stride + b * WIDE).cast()))
-                });
-                for (tall, sums) in sums.iter_mut().enumerate() {
-                    // SAFETY: two numbers of a row of the weight; the address that is fetched ahead lies in it as well.
-                    let both: __m512bh = unsafe {
-                        let at = weight.add(tall * features + 2 * pair);
-                        if pair % 16 == 0 {
-                            _mm_prefetch::<_MM_HINT_T0>(at.add(ahead).cast());
+            for line in (0..features / 2).step_by(PAIRS_A_LINE) {
+                for tall in 0..TALL {
+                    // SAFETY: the address lies in the weight.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(weight.add(ahead + tall * features + 2 * line).cast()) };
+                }
+                for pair in line..(line + PAIRS_A_LINE).min(features / 2) {
+                    // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any bits are a vector.
+                    let x: [__m512bh; BLOCKS] = std::array::from_fn(|b| unsafe {
+                        transmute(_mm512_loadu_si512(pairs.add(pair * stride + b * WIDE).cast()))
+                    });
+                    for (tall, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: two numbers of a row of the weight.
+                        let both: __m512bh = unsafe {
+                            let at = weight.add(tall * features + 2 * pair);
+                            transmute(_mm512_set1_epi32(at.cast::<i32>().read_unaligned()))
+                        };
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum = _mm512_dpbf16_ps(*sum, both, x);
                         }
-                        transmute(_mm512_set1_epi32(at.cast::<i32>().read_unaligned()))
-                    };
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = _mm512_dpbf16_ps(*sum, both, x);
                     }
                 }
             }
@@ -325,7 +351,8 @@ mod tests {
             seed in 0u32..1000,
         ) {
             let (features, seed) = (2 * pairs, f64::from(seed));
-            let x = by_columns(&noise([before + rows as i64 + after, features], seed));
+            let x = noise([before + rows as i64 + after, features], seed);
+            let x = if seed as i64 % 2 == 0 { x } else { by_columns(&x) };
             let weight = noise([out, features], seed + 0.3);
             let own = before as usize..before as usize + rows;
             let Some(packed) = PackedColumns::of(&x, own).unwrap() else {
@@ -351,7 +378,7 @@ mod tests {
     fn what_is_not_for_it_is_left_to_libtorch() {
         let x = by_columns(&noise([5, 4], 0.0));
         let none = |x: &Tensor, rows| PackedColumns::of(x, rows).unwrap().is_none();
-        assert!(none(&x.to_kind(Kind::Float), 0..5) && none(&x.contiguous(), 0..5) && none(&x, 2..2));
+        assert!(none(&x.to_kind(Kind::Float), 0..5) && none(&x, 2..2));
         assert!(none(&by_columns(&noise([5, 3], 0.0)), 0..5) && none(&by_columns(&noise([200, 4], 0.0)), 0..129));
         if let Some(packed) = PackedColumns::of(&x, 0..5).unwrap() {
             let weight = noise([3, 4], 1.0);

@@ -39,7 +39,7 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Workers {
-    /// As many as leave each at least 16 rows, and at most as many as libtorch has threads.
+    /// As many as leave each at least 8 rows, and at most as many as libtorch has threads.
     #[default]
     Auto,
     /// So many, at least 1.
@@ -55,7 +55,7 @@ impl Default for EngineConfig {
 }
 
 /// Rows below which another worker costs more than it brings: each reads all weights.
-const ROWS_A_WORKER: usize = 16;
+const ROWS_A_WORKER: usize = 8;
 
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
