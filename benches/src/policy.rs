@@ -78,7 +78,12 @@ impl<'m> TrainedPolicy<'m> {
         let asked = (0..prompts).map(|i| self.questions[(self.next + i) % self.questions.len()].clone()).collect();
         self.next += prompts;
         self.seed += 1;
-        sample(self.model, asked, &[Some(snapshot)], Sampled { samples, tokens, seed: self.seed, record_mib: self.record_mib })
+        sample(
+            self.model,
+            asked,
+            &[Some(snapshot)],
+            Sampled { samples, tokens, seed: self.seed, record_mib: self.record_mib },
+        )
     }
 
     /// Scores a rollout (1 where the answer stands in the completion), compares within groups, and takes a step.
@@ -100,8 +105,7 @@ impl Rollout {
         let sizes: Vec<_> = self.groups.iter().map(|g| g.2.len()).collect();
         let advantages = AdvantageConfig::default().advantages(&rewards, &sizes)?;
         let mut advantages = advantages.values.into_iter();
-        let mut completion =
-            |c: &Completion| TrainingCompletion::sampled(c, advantages.next().unwrap_or_default());
+        let mut completion = |c: &Completion| TrainingCompletion::sampled(c, advantages.next().unwrap_or_default());
         let groups = self.groups.iter().map(|(_, prompt, completions)| TrainingGroup {
             prompt: prompt.clone(),
             completions: completions.iter().map(&mut completion).collect(),

@@ -167,9 +167,8 @@ fn prompt(args: &Args, model: &Decoder, step: u64, number: u64) -> Vec<i64> {
 
 /// Half of each group is told that it did well, the other half that it did not.
 fn batch(groups: Vec<(Vec<i64>, Vec<Completion>)>) -> Result<TrainingBatch> {
-    let completion = |(index, c): (usize, Completion)| {
-        TrainingCompletion::sampled(&c, if index % 2 == 0 { 1.0 } else { -1.0 })
-    };
+    let completion =
+        |(index, c): (usize, Completion)| TrainingCompletion::sampled(&c, if index % 2 == 0 { 1.0 } else { -1.0 });
     let group = |(prompt, completions): (Vec<i64>, Vec<Completion>)| TrainingGroup {
         prompt,
         completions: completions.into_iter().enumerate().map(completion).collect(),

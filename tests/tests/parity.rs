@@ -10,20 +10,13 @@ use tch::{Device, Kind};
 use tests::demo_model;
 
 fn batch(prompt: &[i64], completions: &[Completion]) -> TrainingBatch {
-    let completion = |(i, c): (usize, &Completion)| {
-        TrainingCompletion::sampled(c, if i.is_multiple_of(2) { 1.0 } else { -1.0 })
-    };
+    let completion =
+        |(i, c): (usize, &Completion)| TrainingCompletion::sampled(c, if i.is_multiple_of(2) { 1.0 } else { -1.0 });
     let completions = completions.iter().enumerate().map(completion).collect();
     TrainingBatch::new(vec![TrainingGroup { prompt: prompt.to_vec(), completions }]).unwrap()
 }
 
-fn sampled(
-    model: &Decoder,
-    trainer: &Trainer,
-    prompt: &[i64],
-    temperature: f64,
-    record_mib: usize,
-) -> Vec<Completion> {
+fn sampled(model: &Decoder, trainer: &Trainer, prompt: &[i64], temperature: f64, record_mib: usize) -> Vec<Completion> {
     let snapshot = trainer.snapshot().unwrap();
     let params = SamplingParams { max_tokens: 16, temperature, seed: 5, ..SamplingParams::default() };
     let mut engine = Engine::new(model, None, EngineConfig { record_mib, ..EngineConfig::default() }).unwrap();
@@ -58,7 +51,10 @@ fn sampled_logprobs_are_the_trainers() {
             let outcome = trainer.forward_backward(&batch(&prompt, &completions), &PolicyObjective::default()).unwrap();
             let (mean, worst) = (outcome.metrics.logprob_gap().unwrap(), f64::from(outcome.metrics.gap_max));
             assert_eq!(outcome.recorded_tokens, if record_mib > 0 { outcome.computed_tokens } else { 0 });
-            println!("{kind:?}, {record_mib} MiB recorded, policy {}: gap {mean:.6} on average, {worst:.6} at most", trainer.policy_version());
+            println!(
+                "{kind:?}, {record_mib} MiB recorded, policy {}: gap {mean:.6} on average, {worst:.6} at most",
+                trainer.policy_version()
+            );
             assert!(mean < mean_bound && worst < worst_bound, "{kind:?}: {mean} {worst}");
             trainer.optim_step(1e-3).unwrap();
         }

@@ -37,13 +37,21 @@ pub fn gather_rows(sources: &[Tensor], places: &[(usize, usize)]) -> Result<Tens
             return Err(KernelError::Shape { argument: "sources", expected: vec![-1, width], got: source.size() });
         }
         if source.kind() != kind {
-            return Err(KernelError::Kind { argument: "sources", expected: "the first one's kind", got: source.kind() });
+            return Err(KernelError::Kind {
+                argument: "sources",
+                expected: "the first one's kind",
+                got: source.kind(),
+            });
         }
     }
     let beyond = |(source, row): &&(usize, usize)| sources.get(*source).is_none_or(|s| *row >= s.size()[0] as usize);
     if let Some(&(source, row)) = places.iter().find(beyond) {
         let rows = sources.get(source).map_or(0, |s| s.size()[0]);
-        return Err(KernelError::Shape { argument: "places", expected: vec![source as i64, rows - 1], got: vec![row as i64] });
+        return Err(KernelError::Shape {
+            argument: "places",
+            expected: vec![source as i64, rows - 1],
+            got: vec![row as i64],
+        });
     }
     if device != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) {
         return by_libtorch(sources, places);

@@ -120,7 +120,8 @@ impl Packing {
             let before = std::iter::once(span.prompt.end - 1);
             before.chain(completion.clone()).take(predicted).map(|row| row as i64).collect::<Vec<_>>()
         };
-        let completions = |s: &Span| s.completions.iter().zip(&s.predicted).flat_map(|(c, n)| rows(s, c, *n)).collect::<Vec<_>>();
+        let completions =
+            |s: &Span| s.completions.iter().zip(&s.predicted).flat_map(|(c, n)| rows(s, c, *n)).collect::<Vec<_>>();
         self.spans.iter().flat_map(completions).collect()
     }
 

@@ -6,6 +6,7 @@ use crate::prefill::{Prefix, prefill};
 use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
 use crate::{Outcome, Request, RequestError, RequestId, RolloutError};
+use posttrain_kernel::PackedColumns;
 use posttrain_loss::sample;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,8 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Workers {
-    /// As many as leave each at least 8 rows, and at most as many as libtorch has threads.
+    /// As many as leave each at least 16 rows, or 4 where [`PackedColumns`] multiplies them, and at most as many as libtorch
+    /// has threads.
     #[default]
     Auto,
     /// So many, at least 1.
@@ -54,8 +56,10 @@ impl Default for EngineConfig {
     }
 }
 
-/// Rows below which another worker costs more than it brings: each reads all weights.
-const ROWS_A_WORKER: usize = 8;
+/// Rows below which another worker costs more than it brings: each reads all weights, which libtorch does slowly.
+fn rows_a_worker(model: &Decoder) -> usize {
+    if PackedColumns::serves(model.kind(), model.device()) { 4 } else { 16 }
+}
 
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -203,7 +207,7 @@ impl<'m> Engine<'m> {
             Workers::Count(count) => count.min(samples).max(1),
             Workers::Auto => {
                 let rows = samples.min(self.config.max_rows);
-                (rows / ROWS_A_WORKER).clamp(1, tch::get_num_threads().max(1) as usize)
+                (rows / rows_a_worker(self.model)).clamp(1, tch::get_num_threads().max(1) as usize)
             }
         }
     }

@@ -54,7 +54,11 @@ impl Row {
     /// The same, its activations recorded from the prompt's on, where those are.
     pub fn recording(self, prompt: Option<&Arc<[RecordedToken]>>) -> Self {
         let policy_version = self.group.policy_version;
-        let begun = |prompt: &Arc<[RecordedToken]>| Recording { policy_version, prompt: prompt.clone(), completion: Vec::new() };
+        let begun = |prompt: &Arc<[RecordedToken]>| Recording {
+            policy_version,
+            prompt: prompt.clone(),
+            completion: Vec::new(),
+        };
         Self { recording: prompt.map(begun), ..self }
     }
 

@@ -165,7 +165,11 @@ fn many_short_samples_through_few_rows_all_come_out() {
     let requests = (0..40)
         .map(|i| Request::new(vec![i % 200 + 1; 1 + i as usize % 30], sampled(1 + i as usize % 9, 1)).samples(2))
         .collect();
-    let results = run(&model, EngineConfig { max_rows: 3, prefill_tokens: 40, workers: Workers::Count(2), record_mib: 0 }, requests);
+    let results = run(
+        &model,
+        EngineConfig { max_rows: 3, prefill_tokens: 40, workers: Workers::Count(2), record_mib: 0 },
+        requests,
+    );
     for (i, samples) in results.iter().enumerate() {
         assert!(samples.iter().all(|s| s.as_ref().unwrap().tokens.len() == 1 + i % 9));
         assert_eq!(samples.len(), 2);

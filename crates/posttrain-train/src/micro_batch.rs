@@ -139,7 +139,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn completion(length: usize, advantage: f32) -> TrainingCompletion {
-        TrainingCompletion { tokens: vec![1; length], sampling_logprobs: vec![-1.0; length], advantage, recording: None }
+        TrainingCompletion {
+            tokens: vec![1; length],
+            sampling_logprobs: vec![-1.0; length],
+            advantage,
+            recording: None,
+        }
     }
 
     proptest! {

@@ -120,7 +120,13 @@ impl MemoryPlan {
 
     /// Everything that is held at once while a step trains: the cache is free then.
     pub fn training(&self) -> u64 {
-        self.weights + self.adapter + self.collected + self.optimiser + self.snapshot + self.activations + self.head
+        self.weights
+            + self.adapter
+            + self.collected
+            + self.optimiser
+            + self.snapshot
+            + self.activations
+            + self.head
             + self.recorded
     }
 

@@ -39,7 +39,9 @@ fn trainer<'m>(model: &'m Decoder, config: TrainerConfig, dropout: f64) -> Train
 fn prompts() -> Vec<Vec<i64>> {
     let beginning: Vec<i64> = (0..20).map(|i| (i * 11 + 2) % 60 + 1).collect();
     let end = |i: i64| (0..3 + i % 4).map(move |t| (t * 17 + i * 5) % 60 + 1);
-    (0..7).map(|i| if i % 3 == 2 { end(i).collect() } else { beginning.iter().copied().chain(end(i)).collect() }).collect()
+    (0..7)
+        .map(|i| if i % 3 == 2 { end(i).collect() } else { beginning.iter().copied().chain(end(i)).collect() })
+        .collect()
 }
 
 /// Four completions of each prompt, of 1 to 12 tokens, in the order of their samples.
@@ -94,11 +96,9 @@ fn recording(max_rows: usize, workers: usize) -> EngineConfig {
 #[test]
 fn the_gradient_is_that_of_computed_activations() {
     for (number, model) in models().iter().enumerate() {
-        for (max_rows, workers, micro_batch_tokens, dead_groups) in [
-            (64, 1, 10_000, DeadGroups::Compute),
-            (5, 1, 100, DeadGroups::Skip),
-            (9, 2, 60, DeadGroups::Skip),
-        ] {
+        for (max_rows, workers, micro_batch_tokens, dead_groups) in
+            [(64, 1, 10_000, DeadGroups::Compute), (5, 1, 100, DeadGroups::Skip), (9, 2, 60, DeadGroups::Skip)]
+        {
             let config = TrainerConfig {
                 micro_batch_tokens,
                 dead_groups,
@@ -165,14 +165,14 @@ fn a_budget_that_is_spent_leaves_the_rest_to_the_trainer() {
     let mut engine = Engine::new(model, None, config).unwrap();
     // Long ones first: those behind them find nothing left.
     for (index, max_tokens) in [2, 120, 4].into_iter().enumerate() {
-        let params = SamplingParams { max_tokens, min_tokens: max_tokens, seed: index as u64, ..SamplingParams::default() };
+        let params =
+            SamplingParams { max_tokens, min_tokens: max_tokens, seed: index as u64, ..SamplingParams::default() };
         let request = Request::new(vec![index as i64 + 1; 5], params).samples(8);
         engine.submit(request.policy(Some(policy.adapter.clone()), policy.version));
     }
     let mut groups: Vec<_> = (1..4).map(|token| (vec![token; 5], Vec::new())).collect();
     engine.run(|o| groups[o.request].1.push(o.result.unwrap())).unwrap();
-    let recorded: Vec<usize> =
-        groups.iter().map(|(_, c)| c.iter().filter(|c| c.recording.is_some()).count()).collect();
+    let recorded: Vec<usize> = groups.iter().map(|(_, c)| c.iter().filter(|c| c.recording.is_some()).count()).collect();
     assert_eq!((recorded[0], recorded[1]), (8, 0), "the first are short, the second over the budget");
     groups.iter_mut().for_each(|(_, completions)| completions.truncate(4));
     let (some, from_some) = gradients(&mut trainer, &batch(&groups, |_| true));

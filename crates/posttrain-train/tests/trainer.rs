@@ -156,12 +156,8 @@ fn a_gradient_that_is_not_a_number_takes_no_step() {
 
 #[test]
 fn batches_that_do_not_fit_together_are_named() {
-    let completion = TrainingCompletion {
-        tokens: vec![1, 2],
-        sampling_logprobs: vec![-1.0],
-        advantage: 0.0,
-        recording: None,
-    };
+    let completion =
+        TrainingCompletion { tokens: vec![1, 2], sampling_logprobs: vec![-1.0], advantage: 0.0, recording: None };
     let group = TrainingGroup { prompt: vec![1], completions: vec![completion] };
     let error = TrainingBatch::new(vec![group]).unwrap_err().to_string();
     assert!(error.contains("completion 0 of group 0") && error.contains("2 tokens and 1"), "{error}");
