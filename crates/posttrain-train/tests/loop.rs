@@ -8,7 +8,7 @@ use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_model::{ChatTemplate, Decoder, ModelConfig, TextTokenizer};
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
-use posttrain_rollout::SamplingParams;
+use posttrain_rollout::{EngineConfig, SamplingParams};
 use posttrain_train::{
     EvaluationConfig, EvaluationMode, Event, MetricsLog, Observer, Policy, RlConfig, RlRun, Silent, StepRecord,
 };
@@ -102,6 +102,31 @@ fn the_same_seed_gives_the_same_numbers_and_it_learns() {
     assert!(a.iter().all(|r| r.logprob_gap < 1e-4), "sampler and trainer disagree in f32");
 }
 
+/// The same run with the sampler's activations kept: it records all, learns the same, and repeats.
+#[test]
+fn a_run_that_records_learns_what_one_that_does_not_learns() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let (train, held_out) = (examples(0..40), examples(40..60));
+    let run = |name: &str, record_mib| {
+        let lora = LoraConfig { dropout: 0.0, ..config(1).lora };
+        let engine = EngineConfig { record_mib, ..EngineConfig::default() };
+        let folder = dir.path().join(name);
+        world
+            .run(RlConfig { lora, engine, ..config(6) }, &folder, reward())
+            .train(&train, &held_out, &mut Silent)
+            .unwrap();
+        records(&folder)
+    };
+    let (recorded, again, computed) = (run("recorded", 64), run("again", 64), run("computed", 0));
+    assert_eq!(recorded, again);
+    assert!(recorded.iter().all(|r| r.recorded == 1.0) && computed.iter().all(|r| r.recorded == 0.0));
+    for (recorded, computed) in recorded.iter().zip(&computed) {
+        assert_eq!(recorded.reward, computed.reward, "step {}", computed.step);
+        let (one, other) = (recorded.grad_norm.unwrap_or(0.0), computed.grad_norm.unwrap_or(0.0));
+        assert!((one - other).abs() <= 1e-3 * other, "step {}: {one} for {other}", computed.step);
+    }
+}
+
 #[test]
 fn killed_at_any_step_and_resumed_it_is_as_if_it_had_not_been() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
@@ -191,4 +216,13 @@ fn what_would_bias_the_ratio_is_refused() {
     ] {
         assert!(RlConfig { sampling, ..config(1) }.validate().is_err());
     }
+}
+
+#[test]
+fn activations_without_dropout_are_not_recorded_for_training_with_it() {
+    let engine = EngineConfig { record_mib: 8, ..EngineConfig::default() };
+    let error = RlConfig { engine: engine.clone(), ..config(1) }.validate().unwrap_err().to_string();
+    assert!(error.contains("engine.record_mib") && error.contains("dropout"), "{error}");
+    let lora = LoraConfig { dropout: 0.0, ..config(1).lora };
+    RlConfig { engine, lora, ..config(1) }.validate().unwrap();
 }
