@@ -26,7 +26,9 @@ const FEW_ROWS: i64 = 512;
 /// ```
 pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, KernelError> {
     if columns_pay(x) {
-        if let Some(packed) = PackedColumns::of(x, 0..x.size()[0] as usize)? {
+        if weight.is_contiguous()
+            && let Some(packed) = PackedColumns::of(x, 0..x.size()[0] as usize)?
+        {
             return packed.product(weight);
         }
         return Ok(weight.f_mm(&x.f_transpose(0, 1)?)?.f_transpose(0, 1)?);

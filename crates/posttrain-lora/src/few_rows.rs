@@ -22,14 +22,14 @@ impl FewRows {
     /// `x·Wᵀ` for `weight: [out, in]`: `[rows, out]`.
     pub fn product(&self, weight: &Tensor) -> Result<Tensor, LoraError> {
         match &self.packed {
-            Some(packed) => Ok(packed.product(weight)?),
-            None => Ok(weight.f_mm(&self.x.f_transpose(0, 1)?)?.f_transpose(0, 1)?),
+            Some(packed) if weight.is_contiguous() => Ok(packed.product(weight)?),
+            _ => Ok(weight.f_mm(&self.x.f_transpose(0, 1)?)?.f_transpose(0, 1)?),
         }
     }
 
     /// Adds `x·Wᵀ` in place to `into: [N, features]`, from row and feature `at` on.
     pub fn add_product(&self, weight: &Tensor, into: &Tensor, [row, feature]: [i64; 2]) -> Result<(), LoraError> {
-        if let Some(packed) = &self.packed {
+        if let Some(packed) = self.packed.as_ref().filter(|_| weight.is_contiguous()) {
             return Ok(packed.add_product(weight, into, feature as usize, row as usize)?);
         }
         let part = into.f_narrow(0, row, self.x.size()[0])?.f_narrow(1, feature, weight.size()[0])?;
