@@ -180,7 +180,7 @@ impl<'m> RlRun<'m> {
         let (samples, phase) = (self.config.group_size, Phase::Sampling);
         let policies = vec![Some(&snapshot); examples.len()];
         let wanted = Wanted { policies, examples, samples, params, phase };
-        let rollout = self.evaluator.sampling().run(wanted, observer)?;
+        let mut rollout = self.evaluator.sampling().run(wanted, observer)?;
         self.check_failures(step + 1, &rollout)?;
         let advantages = self.advantages(&rollout)?;
 
@@ -189,6 +189,9 @@ impl<'m> RlRun<'m> {
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(step, self.config.steps);
         let batch = training_batch(&rollout, &advantages)?;
         let (passes, optim) = self.train_on(trainer, &batch, learning_rate)?;
+        // What was recorded has served: a validation that follows needs the memory.
+        drop(batch);
+        rollout.groups.iter_mut().flat_map(|g| &mut g.completions).for_each(|c| c.completion.recording = None);
         observer.see(&Event::Progress { phase: Phase::Training, done: 1, total: 1 });
 
         let mut record = StepRecord {
