@@ -3,7 +3,7 @@
 
 use benches::measure_peak;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use posttrain::loss::{Head, HeadOptions, PolicyBatch, PolicyObjective, PolicyStep, TokenAdvantages};
+use posttrain::loss::{Head, HeadOptions, LossBatch, PolicyObjective, Step, TokenAdvantages};
 use tch::{Device, Kind, Tensor};
 
 const TOKENS: i64 = 4096;
@@ -15,17 +15,15 @@ fn head_log_probs(criterion: &mut Criterion) {
     let targets = Tensor::randint(49152, [TOKENS], (Kind::Int64, Device::Cpu));
     let head = Head::new(&weight, HeadOptions::default()).expect("a head");
     let (sampling_logprobs, lengths) = (vec![-10.8f32; TOKENS as usize], [TOKENS as usize]);
-    let batch = PolicyBatch {
-        sequence_lengths: &lengths,
-        sampling_logprobs: &sampling_logprobs,
-        advantages: TokenAdvantages::PerSequence(&[1.0]),
-        loss_mask: None,
-        reference_logprobs: None,
+    let batch = LossBatch {
+        sampling_logprobs: Some(&sampling_logprobs),
+        advantages: Some(TokenAdvantages::PerSequence(&[1.0])),
+        ..LossBatch::of(&lengths)
     };
     let (objective, totals) = (PolicyObjective::default(), batch.totals().expect("totals"));
     let run = || {
-        let step = PolicyStep { objective: &objective, batch: &batch, totals: &totals };
-        head.policy_step(&hidden, &targets, step).expect("scored")
+        let step = Step { objective: &objective, batch: &batch, totals: &totals };
+        head.step(&hidden, &targets, step).expect("scored")
     };
     measure_peak("head_log_probs[4096]", || drop(run())).expect("memory");
     let mut group = criterion.benchmark_group("head");

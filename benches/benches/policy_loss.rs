@@ -3,20 +3,19 @@
 
 use benches::{floats, measure_peak};
 use criterion::{Criterion, criterion_group, criterion_main};
-use posttrain::loss::{PolicyBatch, PolicyLoss, PolicyObjective, TokenAdvantages};
+use posttrain::loss::{LossBatch, Objective, PolicyLoss, PolicyObjective, TokenAdvantages};
 
 fn policy_loss(criterion: &mut Criterion) {
     let (sequences, length) = (1024, 2048);
     let old: Vec<f32> = floats(sequences * length).iter().map(|x| -x).collect();
-    let mask: Vec<bool> = floats(sequences * length).iter().map(|x| *x < 0.9).collect();
+    let weights: Vec<f32> = floats(sequences * length).iter().map(|x| if *x < 0.9 { 1.0 } else { 0.0 }).collect();
     let advantages: Vec<f32> = floats(sequences).iter().map(|x| 2.0 * x - 1.0).collect();
     let lengths = vec![length; sequences];
-    let batch = PolicyBatch {
-        sequence_lengths: &lengths,
-        sampling_logprobs: &old,
-        advantages: TokenAdvantages::PerSequence(&advantages),
-        loss_mask: Some(&mask),
-        reference_logprobs: None,
+    let batch = LossBatch {
+        weights: Some(&weights),
+        sampling_logprobs: Some(&old),
+        advantages: Some(TokenAdvantages::PerSequence(&advantages)),
+        ..LossBatch::of(&lengths)
     };
     let loss = PolicyLoss::PpoClip { clip_low: 0.2, clip_high: 0.2 };
     let objective = PolicyObjective { loss, ..PolicyObjective::default() };

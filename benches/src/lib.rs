@@ -17,7 +17,7 @@ mod questions;
 pub use hollow::HollowModel;
 pub use memory::measure_peak;
 pub use policy::{RANK, Rollout, TrainedPolicy};
-pub use questions::{BenchModel, questions};
+pub use questions::{BenchModel, Question, questions};
 
 /// Numbers from 0 to 1, the same each time.
 pub fn floats(count: usize) -> Vec<f32> {

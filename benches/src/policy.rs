@@ -2,14 +2,10 @@
 
 use crate::questions::{BenchModel, Question, questions};
 use anyhow::Result;
-use posttrain::lora::{Adapter, AdapterView, LoraConfig, LoraPair};
+use posttrain::lora::{Adapter, LoraConfig, LoraPair};
 use posttrain::loss::{AdvantageConfig, PolicyObjective};
-use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
-use posttrain::train::{
-    DeadGroups, GradientCheckpointing, PolicySnapshot, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion,
-    TrainingGroup,
-};
-use std::rc::Rc;
+use posttrain::rollout::{Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams};
+use posttrain::train::{Datum, DeadGroups, GradientCheckpointing, Trainer, TrainerConfig};
 
 /// The adapter's rank.
 pub const RANK: i64 = 128;
@@ -24,7 +20,7 @@ pub struct Rollout {
 /// Rank 128 on every linear layer, learning rate 1e-5, at most 64 tokens a completion, as in `peers/trl_grpo.py`.
 pub struct TrainedPolicy<'m> {
     model: &'m BenchModel,
-    trainer: Trainer<'m>,
+    trainer: Trainer,
     questions: Vec<Question>,
     next: usize,
     seed: u64,
@@ -60,7 +56,7 @@ impl<'m> TrainedPolicy<'m> {
 
     fn with_config(model: &'m BenchModel, config: TrainerConfig) -> Result<Self> {
         let lora = lora(RANK);
-        let trainer = Trainer::new(&model.decoder, &lora, config, 1)?;
+        let trainer = Trainer::new(model.decoder.clone(), &lora, config, 1)?;
         Ok(Self { model, trainer, questions: questions()?, next: 0, seed: 0, record_mib: 0 })
     }
 
@@ -91,26 +87,28 @@ impl<'m> TrainedPolicy<'m> {
     /// # Errors
     /// What the trainer says.
     pub fn train(&mut self, rollout: &Rollout) -> Result<()> {
-        let batch = rollout.batch()?;
-        self.trainer.forward_backward(&batch, &PolicyObjective::default())?;
-        self.trainer.optim_step(1e-5)?;
+        self.trainer.forward_backward(&rollout.datums()?, &PolicyObjective::default())?;
+        let params = self.trainer.adam_params(1e-5);
+        self.trainer.optim_step(&params)?;
         Ok(())
     }
 }
 
 impl Rollout {
-    fn batch(&self) -> Result<TrainingBatch> {
+    fn datums(&self) -> Result<Vec<Datum>> {
         let reward = |q: &Question, c: &Completion| Some(f32::from(u8::from(c.text.contains(&q.answer))));
         let rewards: Vec<_> = self.groups.iter().flat_map(|(q, _, c)| c.iter().map(|c| reward(q, c))).collect();
         let sizes: Vec<_> = self.groups.iter().map(|g| g.2.len()).collect();
         let advantages = AdvantageConfig::default().advantages(&rewards, &sizes)?;
         let mut advantages = advantages.values.into_iter();
-        let mut completion = |c: &Completion| TrainingCompletion::sampled(c, advantages.next().unwrap_or_default());
-        let groups = self.groups.iter().map(|(_, prompt, completions)| TrainingGroup {
-            prompt: prompt.clone(),
-            completions: completions.iter().map(&mut completion).collect(),
-        });
-        Ok(TrainingBatch::new(groups.collect())?)
+
+        let mut datums = Vec::new();
+        for (_, prompt, completions) in &self.groups {
+            for completion in completions {
+                datums.push(Datum::sampled(prompt, completion, advantages.next().unwrap_or_default()));
+            }
+        }
+        Ok(datums)
     }
 }
 
@@ -136,7 +134,7 @@ fn sample(
     Sampled { samples, tokens, seed, record_mib }: Sampled,
 ) -> Result<Rollout> {
     let config = EngineConfig { max_rows: (asked.len() * samples).min(128), record_mib, ..EngineConfig::default() };
-    let mut engine = Engine::new(&model.decoder, Some(&model.tokenizer), config)?;
+    let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), config)?;
     let mut groups = Vec::with_capacity(asked.len());
     for (index, question) in asked.into_iter().enumerate() {
         let prompt = model.prompt(&question.question)?;
@@ -148,8 +146,7 @@ fn sample(
             ..SamplingParams::default()
         };
         let policy = policies[index % policies.len()].clone();
-        let (adapter, version) = policy.map_or((None, 0), |policy| (Some(policy.adapter), policy.version));
-        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(adapter, version));
+        engine.submit(Request::new(prompt.clone(), params).samples(samples).policy(policy));
         groups.push((question, prompt, Vec::new()));
     }
     let mut failed = None;
@@ -176,18 +173,16 @@ impl BenchModel {
     ///
     /// # Errors
     /// What the engine says.
-    pub fn decode_by(&self, adapters: &[Option<Rc<AdapterView>>], rows: usize, tokens: usize) -> Result<Rollout> {
+    pub fn decode_by(&self, policies: &[Option<PolicySnapshot>], rows: usize, tokens: usize) -> Result<Rollout> {
         let asked = questions()?.into_iter().take(rows / 8).collect();
-        let policies: Vec<_> =
-            adapters.iter().map(|a| a.clone().map(|adapter| PolicySnapshot { adapter, version: 0 })).collect();
-        sample(self, asked, &policies, Sampled { samples: 8, tokens: tokens..=tokens, seed: 1, record_mib: 0 })
+        sample(self, asked, policies, Sampled { samples: 8, tokens: tokens..=tokens, seed: 1, record_mib: 0 })
     }
 
     /// Adapters on every linear layer that change what the model says: their `B`s are not zero.
     ///
     /// # Errors
     /// When memory fails.
-    pub fn adapters(&self, count: u64, rank: i64) -> Result<Vec<Option<Rc<AdapterView>>>> {
+    pub fn adapters(&self, count: u64, rank: i64) -> Result<Vec<Option<PolicySnapshot>>> {
         let adapter = |seed| {
             let fresh = Adapter::init(&lora(rank), self.decoder.modules(), seed, self.decoder.device())?;
             let filled = |pair: &LoraPair| {
@@ -197,7 +192,7 @@ impl BenchModel {
             };
             let pairs = fresh.layers().map(|(_, pair)| Some(filled(pair))).collect();
             let adapter = Adapter::from_pairs(lora(rank), self.decoder.modules(), pairs)?;
-            Ok(Some(Rc::new(adapter.snapshot(self.decoder.kind())?)))
+            Ok(Some(PolicySnapshot::new(adapter.snapshot(self.decoder.kind())?, seed)))
         };
         (0..count).map(adapter).collect()
     }

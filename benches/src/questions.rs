@@ -6,6 +6,7 @@ use posttrain::model::{
 };
 use serde::Deserialize;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A question and its answer.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,9 +29,9 @@ pub fn questions() -> Result<Vec<Question>> {
 /// The demonstration model, in the kind that the processor multiplies fastest.
 pub struct BenchModel {
     /// The decoder.
-    pub decoder: Decoder,
+    pub decoder: Arc<Decoder>,
     /// Its tokenizer.
-    pub tokenizer: TextTokenizer,
+    pub tokenizer: Arc<TextTokenizer>,
     template: ChatTemplate,
 }
 
@@ -44,8 +45,8 @@ impl BenchModel {
         let checkpoint = Checkpoint::open(&path).context("run `cargo xtask setup` first")?;
         let device = select_device(DeviceChoice::Auto)?;
         Ok(Self {
-            decoder: checkpoint.decoder(select_kind(ComputeKind::Auto, device), device)?,
-            tokenizer: checkpoint.tokenizer()?,
+            decoder: Arc::new(checkpoint.decoder(select_kind(ComputeKind::Auto, device), device)?),
+            tokenizer: Arc::new(checkpoint.tokenizer()?),
             template: checkpoint.chat_template()?,
         })
     }

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Parser;
 use examples::{Row, each_line};
-use posttrain::reward::{
-    FirstThatDecides, GoOn, LengthConfig, LengthUnit, Product, RemoteConfig, Reward, RewardError, Sample, Score,
-    Scorer, ScorerConfig, Verifier,
-};
+use posttrain::reward::compose::{FirstThatDecides, GoOn, Product};
+use posttrain::reward::outside::RemoteConfig;
+use posttrain::reward::verifiers::{LengthConfig, LengthUnit};
+use posttrain::reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier};
 use serde_json::json;
 
 /// Scores responses by a reward of your own.

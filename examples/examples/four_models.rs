@@ -18,7 +18,7 @@ use posttrain::experiment::{
     ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds,
     write_report,
 };
-use posttrain::train::{Console, LoadedModel};
+use posttrain::recipes::{Console, ModelSource};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -117,13 +117,13 @@ fn check(args: &Args, config: &ExperimentConfig) -> Result<()> {
 
 /// Everything that needs the model in this process.
 fn with_model(args: &Args, config: &ExperimentConfig) -> Result<Progress> {
-    let model = LoadedModel::open(&config.model)?;
-    let router = config.routing.model.as_ref().map(LoadedModel::open).transpose()?;
+    let model = config.model.load()?;
+    let router = config.routing.model.as_ref().map(ModelSource::load).transpose()?;
     let base = config.model.path.display().to_string();
-    let mut experiment = Experiment::new(config.clone(), model.policy(), &base, &args.out)?;
+    let mut experiment = Experiment::new(config.clone(), model, &base, &args.out)?;
     experiment = experiment.with_arms_at_a_time(args.at_a_time);
-    if let Some(router) = &router {
-        experiment = experiment.with_router_model(router.policy());
+    if let Some(router) = router {
+        experiment = experiment.with_router_model(router);
     }
     stop_on_interrupt(experiment.stop_flag())?;
     let mut console = Console::default();
@@ -190,7 +190,7 @@ fn summarise(report: &Report) {
         "test, T = 1",
         domains.iter().map(|d| format!("{d:>23}")).collect::<String>()
     );
-    let row = |name: &str, test: &std::collections::BTreeMap<String, posttrain::train::Accuracy>, end: String| {
+    let row = |name: &str, test: &std::collections::BTreeMap<String, posttrain::recipes::Accuracy>, end: String| {
         let cell =
             |d: &str| test.get(d).map_or(String::new(), |a| format!("{:.3} [{:.3}, {:.3}]", a.accuracy, a.low, a.high));
         println!("{name:<12}{}{end}", domains.iter().map(|d| format!("{:>23}", cell(d))).collect::<String>());

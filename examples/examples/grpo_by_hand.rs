@@ -9,11 +9,16 @@
 //! the step (DAPO), not of each completion. Departures from `rlvr`, for the reader's sake: every token is sampled with a
 //! full forward pass (no cache), every completion computes its prompt again (no sharing), and the logits of the whole
 //! vocabulary exist at once (no fused head). It learns the same; it only takes longer.
+//!
+//! Last line: the probability of the right answer, the mean over all sums that no step asks, before and after. It is
+//! computed, not sampled, so luck has no part in it.
 
 use anyhow::{Context, Result};
 use posttrain::lora::{Adapter, AdapterView, LoraConfig, RowAdapters};
-use posttrain::model::{Checkpoint, ComputeKind, Decoder, Message, PackedAttention, Packing, Sequence, select_kind};
-use posttrain::train::{AdamW, AdamWConfig, derive_seed};
+use posttrain::model::{Checkpoint, ComputeKind, Decoder, PackedAttention, Packing, Sequence, TextModel};
+use posttrain::model::{Message, Quantise, select_kind};
+use posttrain::optim::{AdamParams, AdamW};
+use posttrain::train::derive_seed;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -32,34 +37,36 @@ struct Completion {
 
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
-    let model = checkpoint.decoder(select_kind(ComputeKind::Auto, Device::Cpu), Device::Cpu)?;
-    let (tokenizer, template) = (checkpoint.tokenizer()?, checkpoint.chat_template()?);
-    let end = model.config().eos_token_ids.clone();
+    let kind = select_kind(ComputeKind::Auto, Device::Cpu);
+    let text_model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let model = &text_model.decoder;
 
     // A low-rank adapter beside the frozen base is all that is trained.
     let lora = LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() };
     let adapter = Adapter::init(&lora, model.modules(), 1, Device::Cpu)?;
-    let mut optimiser = AdamW::new(adapter.parameters(), AdamWConfig::default())?;
+    let mut optimizer = AdamW::new(adapter.parameters())?;
+    let params = AdamParams { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, ..AdamParams::default() };
 
+    let before = held_out_probability(&text_model, &adapter.snapshot(kind)?)?;
     for step in 0..STEPS {
-        let (mut total_loss, mut total_tokens, mut total_reward) = (Vec::new(), 0, 0.0);
-        let sampling = adapter.snapshot(model.kind())?;
+        let mut total_loss = Vec::new();
+        let mut total_tokens = 0;
+        let mut total_reward = 0.0;
+        let sampling = adapter.snapshot(kind)?;
         let mut groups = Vec::new();
         for row in 0..PROMPTS {
             // 1. A question whose answer can be checked.
-            let seed = derive_seed(7, "question", step, row);
-            let (a, b) = (seed % 10 + 1, seed / 10 % 9 + 1);
-            let question = format!("What is {a} + {b}? Answer with only the final answer.");
-            let prompt = template.encode(&tokenizer, &[Message::user(question)], true)?;
+            let (a, b) = sum(step, row);
+            let prompt = prompt(&text_model, a, b)?;
 
             // 2. A group of completions.
-            tch::manual_seed(seed as i64);
-            let group = sample_group(&model, &sampling, &prompt, &end)?;
+            tch::manual_seed(derive_seed(7, "question", step, row) as i64);
+            let group = sample_group(model, &sampling, &prompt)?;
 
             // 3. A binary reward each.
             let mut rewards = Vec::new();
             for completion in &group {
-                let text = tokenizer.decode(&completion.tokens)?;
+                let text = text_model.tokenizer.decode(&completion.tokens)?;
                 rewards.push(if text.trim() == (a + b).to_string() { 1.0 } else { 0.0 });
             }
 
@@ -73,10 +80,10 @@ fn main() -> Result<()> {
         }
 
         // 5. The loss: −(π_now(token) / π_sampled(token)) · A, for every token.
-        let view = adapter.view(model.kind())?;
+        let view = adapter.view(kind)?;
         for (prompt, group, advantages) in &groups {
             for (completion, &advantage) in group.iter().zip(advantages).filter(|(_, a)| **a != 0.0) {
-                let now = logprobs(&model, &view, prompt, &completion.tokens)?;
+                let now = logprobs(model, &view, prompt, &completion.tokens)?;
                 let ratio = (now - Tensor::from_slice(&completion.logprobs)).exp();
                 total_loss.push((ratio * -advantage).sum(Kind::Float));
             }
@@ -85,12 +92,26 @@ fn main() -> Result<()> {
         // 6. A step of AdamW on the mean over the step's tokens, the gradient clipped to norm 1.
         if !total_loss.is_empty() {
             (Tensor::stack(&total_loss, 0).sum(Kind::Float) / total_tokens as f64).backward();
-            let norm = optimiser.gradient_norm()?;
-            optimiser.step(LEARNING_RATE, (1.0 / norm).min(1.0))?;
+            optimizer.step(&params)?;
         }
         println!("step {:>2}  reward {:.2}", step + 1, total_reward / PROMPTS as f64);
     }
+
+    let after = held_out_probability(&text_model, &adapter.snapshot(kind)?)?;
+    println!("{}", serde_json::json!({ "before": before, "after": after }));
     Ok(())
+}
+
+/// The sum that a row of a step asks for.
+fn sum(step: u64, row: u64) -> (u64, u64) {
+    let seed = derive_seed(7, "question", step, row);
+    (seed % 10 + 1, seed / 10 % 9 + 1)
+}
+
+/// The tokens that ask for a sum.
+fn prompt(model: &TextModel, a: u64, b: u64) -> Result<Vec<i64>> {
+    let question = format!("What is {a} + {b}? Answer with only the final answer.");
+    Ok(model.template.encode(&model.tokenizer, &[Message::user(question)], true)?)
 }
 
 /// The final hidden states of `prompt` and what follows it, the adapter beside the base.
@@ -111,8 +132,9 @@ fn logprobs(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: 
 }
 
 /// Completions sampled at temperature 1, token by token.
-fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64], end: &[i64]) -> Result<Vec<Completion>> {
+fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64]) -> Result<Vec<Completion>> {
     let _guard = tch::no_grad_guard();
+    let end = &model.config().eos_token_ids;
     let mut group = Vec::with_capacity(GROUP);
     for _ in 0..GROUP {
         let mut completion = Completion { tokens: Vec::new(), logprobs: Vec::new() };
@@ -127,4 +149,22 @@ fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64], end: &[i
         group.push(completion);
     }
     Ok(group)
+}
+
+/// The probability of the right answer and nothing after it, the mean over the sums that no step asks in either order.
+fn held_out_probability(model: &TextModel, adapter: &AdapterView) -> Result<f64> {
+    let _guard = tch::no_grad_guard();
+    let asked: Vec<(u64, u64)> = (0..STEPS).flat_map(|step| (0..PROMPTS).map(move |row| sum(step, row))).collect();
+    let end = model.decoder.config().eos_token_ids[0];
+
+    let mut probabilities = Vec::new();
+    for (a, b) in (1..=10).flat_map(|a| (1..=9).map(move |b| (a, b))) {
+        if asked.contains(&(a, b)) || asked.contains(&(b, a)) {
+            continue;
+        }
+        let answer = [model.tokenizer.encode_text(&(a + b).to_string())?, vec![end]].concat();
+        let logprobs = logprobs(&model.decoder, adapter, &prompt(model, a, b)?, &answer)?;
+        probabilities.push(logprobs.sum(Kind::Double).exp().double_value(&[]));
+    }
+    Ok(probabilities.iter().sum::<f64>() / probabilities.len() as f64)
 }

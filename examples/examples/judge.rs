@@ -9,20 +9,23 @@
 //! if you like; a line out is `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order, and a
 //! malformed or a blank one costs only itself. `--url` several times names replicas. With `--audit VERIFIER` (any of the `verify` example's) the verifier scores the same
 //! responses: a table of how far the two agree goes to standard error, and `audit.json` is written. Failures are counted on
-//! standard error; one never is a reward of zero.
+//! standard error; one never is a reward of zero. The program fails if no line at all got a verdict.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use examples::{Row, VerifierKind, each_line, log_to_stderr};
-use posttrain::chat::{CacheConfig, CachedChat, ChatModel, Endpoint, JsonClientConfig, KeySource, OpenAiConfig};
-use posttrain::reward::{
-    AuditConfig, JudgeConfig, JudgeSampling, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier,
-};
+use posttrain::chat::ChatModel;
+use posttrain::chat::cache::{CacheConfig, CachedChat};
+use posttrain::chat::client::{Endpoint, JsonClientConfig, KeySource};
+use posttrain::chat::openai::OpenAiConfig;
+use posttrain::reward::audit::AuditConfig;
+use posttrain::reward::judge::{JudgeConfig, JudgeSampling};
+use posttrain::reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -118,18 +121,13 @@ impl<'a> Line<'a> {
     fn of(score: &'a Result<Score, RewardError>) -> Self {
         match score {
             Ok(score) => Self::Score { reward: score.value(), note: score.note() },
-            Err(error) => Self::Error { error: with_sources(error), cause: error.cause() },
+            Err(error) => Self::Error { error: error.report(), cause: error.cause() },
         }
     }
 
     fn malformed(error: &str) -> Self {
         Self::Error { error: error.to_owned(), cause: "malformed_line" }
     }
-}
-
-fn with_sources(error: &RewardError) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// What each line asks to have judged, or what is wrong with it.
@@ -180,30 +178,47 @@ fn write_lines(
     Ok(failures)
 }
 
+/// How far `verifier` and the judge agree: a table on standard error, and `audit.json`.
+fn compare_with(
+    verifier: Arc<dyn Reward>,
+    samples: &[Sample],
+    judged: &[Result<Score, RewardError>],
+    config: &ScorerConfig,
+    runtime: &Runtime,
+) -> Result<()> {
+    let verified = score_all(verifier, samples, config, runtime)?;
+    let mut audit = AuditConfig::default().build()?;
+    for (sample, (judged, verified)) in samples.iter().zip(judged.iter().zip(&verified)) {
+        audit.add(sample, judged, verified);
+    }
+
+    let report = audit.report();
+    eprint!("{report}");
+    std::fs::write("audit.json", serde_json::to_string_pretty(&report)?).context("cannot write audit.json")
+}
+
 fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
-    let (judge, verifier) = (args.judge()?, args.verifier()?);
+    let judge = args.judge()?;
+    let verifier = args.verifier()?;
+
     let read = read_samples()?;
     let samples: Vec<Sample> = read.iter().flatten().cloned().collect();
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let config =
         ScorerConfig { in_flight: args.in_flight, time_limit_seconds: args.seconds, ..ScorerConfig::default() };
     let scores = score_all(judge, &samples, &config, &runtime)?;
+
     let failures = write_lines(&read, &scores)?;
     if !failures.is_empty() {
         eprintln!("no verdict: {failures:?}");
     }
     if let Some(verifier) = verifier {
-        let verified = score_all(verifier, &samples, &config, &runtime)?;
-        let mut audit = AuditConfig::default().build()?;
-        samples
-            .iter()
-            .zip(scores.iter().zip(&verified))
-            .for_each(|(sample, (judge, verifier))| audit.add(sample, judge, verifier));
-        eprint!("{}", audit.report());
-        std::fs::write("audit.json", serde_json::to_string_pretty(&audit.report())?)
-            .context("cannot write audit.json")?;
+        compare_with(verifier, &samples, &scores, &config, &runtime)?;
     }
+
+    let judged = scores.iter().any(Result::is_ok);
+    ensure!(read.is_empty() || judged, "not one of the {} lines got a verdict", read.len());
     Ok(())
 }

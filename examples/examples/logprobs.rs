@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use examples::{ModelArgs, log_to_stderr, read_lines};
 use posttrain::model::Message;
+use posttrain::recipes::load_policy;
 use posttrain::train::score_texts;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -48,8 +49,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let texts: Vec<Text> = read_lines(std::io::stdin().lock())?;
     let model = args.model.open()?;
-    let decoder = &model.decoder;
-    let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
+    let policy = args.adapter.as_ref().map(|dir| load_policy(dir, &model.decoder)).transpose()?;
+    let adapter = policy.as_ref().map(|policy| &*policy.adapter);
     let mut out = std::io::stdout().lock();
     for (index, text) in texts.into_iter().enumerate() {
         let tokens = match text {
@@ -58,7 +59,7 @@ fn main() -> Result<()> {
                 model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?
             }
         };
-        let scores = score_texts(decoder, adapter.as_deref(), std::slice::from_ref(&tokens))
+        let scores = score_texts(&model.decoder, adapter, std::slice::from_ref(&tokens))
             .with_context(|| format!("text {} of standard input", index + 1))?;
         let logprobs = std::iter::once(None).chain(scores[0].logprobs.iter().copied().map(Some)).collect();
         serde_json::to_writer(&mut out, &Scored { tokens, logprobs })?;

@@ -11,10 +11,11 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::{draw_rewards, log_to_stderr, stop_on_interrupt};
 use posttrain::data::{Example, Split};
-use posttrain::experiment::{DataConfig, RewardConfig};
-use posttrain::train::{
-    Console, Evaluation, EvaluationMode, LoadedModel, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
+use posttrain::experiment::DataConfig;
+use posttrain::recipes::{
+    Console, Evaluation, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
 };
+use posttrain::reward::RewardConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -86,13 +87,13 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let config = read_config(&args)?;
     let data = config.examples()?;
-    let model = LoadedModel::open(&config.model).context("the model cannot be opened")?;
+    let model = config.model.load().context("the model cannot be opened")?;
     config.rl.lora.select(model.decoder.modules())?;
     keep_config(&args, &config)?;
     let folder = args.out.join(&config.name);
     let reward = config.reward.build()?;
     let base = config.model.path.display().to_string();
-    let run = RlRun::new(model.policy(), reward, config.rl.clone(), &folder)?;
+    let run = RlRun::new(model, reward, config.rl.clone(), &folder)?;
     let run = run.with_style(config.prompt.clone()).with_base_model(base);
     stop_on_interrupt(run.stop_flag())?;
     let mut console = Console::default();
@@ -157,7 +158,7 @@ fn keep_config(args: &Args, config: &Config) -> Result<()> {
 
 fn evaluated_once(
     path: &Path,
-    evaluate: impl FnOnce() -> Result<Evaluation, posttrain::train::TrainError>,
+    evaluate: impl FnOnce() -> Result<Evaluation, posttrain::recipes::RecipeError>,
 ) -> Result<Timed> {
     if let Some(kept) = std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok()) {
         return Ok(kept);

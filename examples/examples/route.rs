@@ -16,7 +16,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use examples::{log_to_stderr, read_lines};
-use posttrain::chat::{Endpoint, JsonClientConfig, KeySource, OpenAiConfig};
+use posttrain::chat::client::{Endpoint, JsonClientConfig, KeySource};
+use posttrain::chat::openai::OpenAiConfig;
 use posttrain::data::{ReadConfig, SplitConfig, SplitSizes, read, sciences, split};
 use posttrain::router::{
     ChatRouterConfig, ClassifierConfig, Decision, HashedNgrams, KeywordConfig, Question, Router, RouterData,

@@ -13,6 +13,7 @@ use anyhow::Result;
 use clap::Parser;
 use examples::{ModelArgs, log_to_stderr, read_lines};
 use posttrain::model::Message;
+use posttrain::recipes::load_policy;
 use posttrain::rollout::{Engine, EngineConfig, FinishReason, Outcome, Request, SamplingParams};
 use posttrain::train::derive_seed;
 use serde::{Deserialize, Serialize};
@@ -123,9 +124,8 @@ fn main() -> Result<()> {
     args.params(0).validate()?;
     let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
     let model = args.model.open()?;
-    let decoder = &model.decoder;
-    let adapter = args.adapter.as_ref().map(|dir| model.adapter(dir)).transpose()?;
-    let mut engine = Engine::new(decoder, Some(&model.tokenizer), EngineConfig::default())?;
+    let policy = args.adapter.as_ref().map(|dir| load_policy(dir, &model.decoder)).transpose()?;
+    let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     for (index, prompt) in prompts.iter().enumerate() {
         let tokens = match prompt {
             Prompt::Tokens { tokens } => tokens.clone(),
@@ -134,7 +134,7 @@ fn main() -> Result<()> {
                 model.template.encode(&model.tokenizer, messages, true)?
             }
         };
-        engine.submit(Request::new(tokens, args.params(index)).samples(args.samples).policy(adapter.clone(), 0));
+        engine.submit(Request::new(tokens, args.params(index)).samples(args.samples).policy(policy.clone()));
     }
     let mut outcomes = Vec::new();
     engine.run(|outcome| outcomes.push(outcome))?;

@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use posttrain::reward::{Comparison, Credit, NumberAgreement, SpreadsheetConfig};
+use posttrain::reward::Credit;
+use posttrain::reward::spreadsheet::{Comparison, NumberAgreement, SpreadsheetConfig};
 use serde_json::{Value, json};
 
 /// Compares an answer range of workbooks with their references.
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("{}", json!({"error": error.to_string()}));
+            println!("{}", json!({"error": format!("{error:#}")}));
             ExitCode::FAILURE
         }
     }

@@ -15,11 +15,9 @@ use posttrain::lora::LoraConfig;
 use posttrain::loss::PolicyObjective;
 use posttrain::model::Decoder;
 use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
-use posttrain::train::{
-    GradientCheckpointing, MemoryPlan, PlanRequest, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion,
-    TrainingGroup,
-};
+use posttrain::train::{Datum, GradientCheckpointing, MemoryPlan, PlanRequest, Trainer, TrainerConfig};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Times steps of a fresh adapter on made-up prompts.
@@ -80,7 +78,7 @@ fn main() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let started = Instant::now();
-    let model = args.model.open_weights()?;
+    let model = Arc::new(args.model.open_weights()?);
     eprintln!("loaded in {:.1} s", started.elapsed().as_secs_f64());
     let lora = LoraConfig { rank: args.rank, ..LoraConfig::default() };
     let checkpointing = if args.checkpointing { GradientCheckpointing::Blocks } else { GradientCheckpointing::Off };
@@ -101,7 +99,7 @@ fn main() -> Result<()> {
         record_mib: args.record_mib,
     });
     eprint!("planned:\n{plan}");
-    let mut trainer = Trainer::new(&model, &lora, trainer, 1)?;
+    let mut trainer = Trainer::new(model.clone(), &lora, trainer, 1)?;
     let steps = (0..args.steps).map(|number| step(&args, &model, &mut trainer, number)).collect::<Result<Vec<_>>>()?;
     let median = |of: fn(&Step) -> f64| {
         let mut values: Vec<f64> = steps.iter().map(of).collect();
@@ -114,14 +112,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn step(args: &Args, model: &Decoder, trainer: &mut Trainer, number: u64) -> Result<Step> {
+fn step(args: &Args, model: &Arc<Decoder>, trainer: &mut Trainer, number: u64) -> Result<Step> {
     let sampling = Instant::now();
     let groups = sample(args, model, trainer, number)?;
     let seconds_sampling = sampling.elapsed().as_secs_f64();
     let sampled_tokens = groups.iter().flat_map(|(_, c)| c).map(|c| c.tokens.len()).sum();
     let training = Instant::now();
-    let outcome = trainer.forward_backward(&batch(groups)?, &PolicyObjective::default())?;
-    trainer.optim_step(1e-5)?;
+    let outcome = trainer.forward_backward(&datums(&groups), &PolicyObjective::default())?;
+    let params = trainer.adam_params(1e-5);
+    trainer.optim_step(&params)?;
     let seconds_training = training.elapsed().as_secs_f64();
     let step = Step {
         step: number,
@@ -132,23 +131,26 @@ fn step(args: &Args, model: &Decoder, trainer: &mut Trainer, number: u64) -> Res
         trained_tokens: outcome.computed_tokens,
         recorded_tokens: outcome.recorded_tokens,
         micro_batches: outcome.micro_batches,
-        logprob_gap: outcome.metrics.logprob_gap().unwrap_or(0.0),
+        logprob_gap: outcome.metrics.policy.logprob_gap().unwrap_or(0.0),
     };
     println!("{}", serde_json::to_string(&step)?);
     Ok(step)
 }
 
+/// A prompt and its completions.
+type Group = (Vec<i64>, Vec<Completion>);
+
 /// Prompts with the completions that the policy as it is gives.
-fn sample(args: &Args, model: &Decoder, trainer: &Trainer, number: u64) -> Result<Vec<(Vec<i64>, Vec<Completion>)>> {
+fn sample(args: &Args, model: &Arc<Decoder>, trainer: &Trainer, number: u64) -> Result<Vec<Group>> {
     let length = args.completion_tokens as usize;
     let params = SamplingParams { max_tokens: length, min_tokens: length, seed: number, ..SamplingParams::default() };
     let policy = trainer.snapshot()?;
     let config = EngineConfig { max_rows: args.rows, record_mib: args.record_mib, ..EngineConfig::default() };
-    let mut engine = Engine::new(model, None, config)?;
+    let mut engine = Engine::new(model.clone(), None, config)?;
     let mut groups: Vec<_> = (0..args.prompts).map(|i| (prompt(args, model, number, i as u64), Vec::new())).collect();
     for (prompt, _) in &groups {
         let request = Request::new(prompt.clone(), params.clone()).samples(args.group_size as usize);
-        engine.submit(request.policy(Some(policy.adapter.clone()), policy.version));
+        engine.submit(request.policy(policy.clone()));
     }
     let mut failed = None;
     engine.run(|outcome| match outcome.result {
@@ -166,12 +168,12 @@ fn prompt(args: &Args, model: &Decoder, step: u64, number: u64) -> Vec<i64> {
 }
 
 /// Half of each group is told that it did well, the other half that it did not.
-fn batch(groups: Vec<(Vec<i64>, Vec<Completion>)>) -> Result<TrainingBatch> {
-    let completion =
-        |(index, c): (usize, Completion)| TrainingCompletion::sampled(&c, if index % 2 == 0 { 1.0 } else { -1.0 });
-    let group = |(prompt, completions): (Vec<i64>, Vec<Completion>)| TrainingGroup {
-        prompt,
-        completions: completions.into_iter().enumerate().map(completion).collect(),
-    };
-    Ok(TrainingBatch::new(groups.into_iter().map(group).collect())?)
+fn datums(groups: &[Group]) -> Vec<Datum> {
+    let mut datums = Vec::new();
+    for (prompt, completions) in groups {
+        for (index, completion) in completions.iter().enumerate() {
+            datums.push(Datum::sampled(prompt, completion, if index % 2 == 0 { 1.0 } else { -1.0 }));
+        }
+    }
+    datums
 }

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
 fn verdict(verifier: &dyn Verifier, sample: Result<Sample, String>) -> Value {
     match sample.map(|sample| verifier.verify(&sample)) {
         Ok(Ok(score)) => json!({ "reward": score.value() }),
-        Ok(Err(error)) => json!({ "error": error.to_string() }),
+        Ok(Err(error)) => json!({ "error": format!("{:#}", anyhow::Error::from(error)) }),
         Err(error) => json!({ "error": error }),
     }
 }

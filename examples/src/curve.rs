@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
-use posttrain::train::StepRecord;
+use posttrain::recipes::StepRecord;
 use std::path::Path;
 
 /// Draws mean reward and validation accuracy over the steps into an SVG file.

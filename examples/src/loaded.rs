@@ -2,8 +2,10 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use posttrain::model::{Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, select_device, select_kind};
-use posttrain::train::{LoadedModel, ModelSource};
+use posttrain::model::{
+    Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextModel, select_device, select_kind,
+};
+use posttrain::recipes::ModelSource;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -47,10 +49,10 @@ impl ModelArgs {
     ///
     /// # Errors
     /// What is wrong with its files, or that a CUDA device was asked for and is not there.
-    pub fn open(&self) -> Result<LoadedModel> {
-        let (device, kind, quantise) = (self.device, self.kind, self.quantise);
-        let source = ModelSource { path: self.model.clone(), device, kind, quantise };
-        LoadedModel::open(&source).context("the model cannot be opened")
+    pub fn open(&self) -> Result<TextModel> {
+        let source =
+            ModelSource { path: self.model.clone(), device: self.device, kind: self.kind, quantise: self.quantise };
+        source.load().context("the model cannot be opened")
     }
 
     /// Loads its weights alone: neither tokenizer nor chat template has to be there.

@@ -3,14 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
-use posttrain::reward::{
-    AnswerConfig, ChoiceConfig, ContainsConfig, ExactMatch, JsonConfig, ListConfig, MathConfig, NormalisedMatch,
-    NumericConfig, RegexConfig, Sample, TokenF1, Verifier,
-};
+use posttrain::reward::{RewardConfig, Sample, Verifier};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// A verifier by its name on the command line.
@@ -33,6 +29,7 @@ pub enum VerifierKind {
     /// Mathematics.
     Math,
     /// The reference but for case, articles and punctuation.
+    #[value(alias = "normalized")]
     Normalised,
     /// A response that is a number and nothing else, within a tolerance (`answer` finds one in a text).
     Numeric,
@@ -41,34 +38,28 @@ pub enum VerifierKind {
 }
 
 impl VerifierKind {
-    /// The verifier, configured by a TOML file with the fields of its config (`MathConfig`, `ListConfig`, …), or by default.
+    /// The verifier, configured by a TOML file with the fields of its kind in [`RewardConfig`], or by default.
     ///
     /// # Errors
-    /// Names the file and the field that is wrong, or says that there is nothing to configure.
+    /// Names the file and the field that is wrong.
     pub fn build(self, config: Option<&Path>) -> Result<Box<dyn Verifier>> {
-        Ok(match self {
-            Self::Answer => Box::new(read::<AnswerConfig>(config)?.build()?),
-            Self::Choice => Box::new(read::<ChoiceConfig>(config)?.build()?),
-            Self::ContainsAll => Box::new(read::<ContainsConfig>(config)?.build()?),
-            Self::Json => Box::new(read::<JsonConfig>(config)?.build()?),
-            Self::List => Box::new(read::<ListConfig>(config)?.build()?),
-            Self::Math => Box::new(read::<MathConfig>(config)?.build()?),
-            Self::Numeric => Box::new(read::<NumericConfig>(config)?.build()?),
-            Self::Regex => Box::new(read::<RegexConfig>(config)?.build()?),
-            Self::Exact | Self::F1 | Self::Normalised if config.is_some() => {
-                bail!("this verifier has nothing to configure")
-            }
-            Self::Exact => Box::new(ExactMatch),
-            Self::F1 => Box::new(TokenF1),
-            Self::Normalised => Box::new(NormalisedMatch::default()),
-        })
+        let mut fields = match config {
+            Some(path) => read(path)?,
+            None => toml::Table::new(),
+        };
+        let name = self.to_possible_value().map(|value| value.get_name().replace('-', "_")).unwrap_or_default();
+        fields.insert("kind".to_owned(), name.into());
+
+        let file = config.map_or("the defaults".to_owned(), |path| path.display().to_string());
+        let config: RewardConfig = fields.try_into().with_context(|| format!("in {file}"))?;
+        config.verifier()?.context("this reward is not a verifier")
     }
 }
 
-fn read<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C> {
-    let Some(path) = path else { return Ok(C::default()) };
+fn read(path: &Path) -> Result<toml::Table> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
+
+    text.parse().with_context(|| format!("in {}", path.display()))
 }
 
 /// A line of the input: a sample whose metadata is all that the row has beside the fields that are named.

@@ -17,8 +17,17 @@ fn reach(package: &str, depth: u32) -> BTreeSet<String> {
 }
 
 #[test]
-fn data_chat_hub_rewards_and_routers_do_not_link_libtorch() {
-    for package in ["posttrain-data", "posttrain-chat", "posttrain-hub", "posttrain-reward", "posttrain-router"] {
+fn what_needs_no_tensor_does_not_link_libtorch() {
+    let apart = [
+        "posttrain-store",
+        "posttrain-answer",
+        "posttrain-data",
+        "posttrain-chat",
+        "posttrain-hub",
+        "posttrain-reward",
+        "posttrain-router",
+    ];
+    for package in apart {
         assert!(!reach(package, 99).contains("torch-sys"), "{package} links libtorch");
     }
     assert!(reach("posttrain-loss", 99).contains("torch-sys"), "the test sees nothing");
@@ -27,11 +36,14 @@ fn data_chat_hub_rewards_and_routers_do_not_link_libtorch() {
 #[test]
 fn a_crate_depends_only_on_floors_below_it() {
     let floors = [
-        vec!["posttrain-kernel"],
-        vec!["posttrain-data", "posttrain-chat", "posttrain-hub", "posttrain-loss", "posttrain-lora"],
+        vec!["posttrain-store", "posttrain-answer", "posttrain-chat", "posttrain-hub"],
+        vec!["posttrain-tensor", "posttrain-data"],
+        vec!["posttrain-kernel", "posttrain-optim"],
+        vec!["posttrain-loss", "posttrain-lora"],
         vec!["posttrain-model", "posttrain-reward", "posttrain-router"],
         vec!["posttrain-rollout"],
         vec!["posttrain-train"],
+        vec!["posttrain-recipes"],
         vec!["posttrain-experiment"],
         vec!["posttrain"],
     ];
@@ -43,6 +55,19 @@ fn a_crate_depends_only_on_floors_below_it() {
     }
 }
 
+/// Whoever compares answers, or knows messages, needs neither a runtime nor the network.
+#[test]
+fn answers_and_messages_bring_no_runtime_and_no_network() {
+    for package in ["posttrain-answer", "posttrain-model", "posttrain-rollout"] {
+        for heavy in ["tokio", "reqwest", "hyper", "regex"] {
+            let brings = reach(package, 99).contains(heavy);
+            // The tokenizer has patterns of its own.
+            assert!(!brings || (heavy == "regex" && package != "posttrain-answer"), "{package} brings {heavy}");
+        }
+    }
+    assert!(reach("posttrain-reward", 99).contains("reqwest"), "the test sees nothing");
+}
+
 #[test]
 fn a_loss_knows_no_model_and_a_model_no_reward_or_loss() {
     let apart = [
@@ -50,6 +75,8 @@ fn a_loss_knows_no_model_and_a_model_no_reward_or_loss() {
         ("posttrain-model", "posttrain-reward"),
         ("posttrain-model", "posttrain-loss"),
         ("posttrain-rollout", "posttrain-reward"),
+        ("posttrain-optim", "posttrain-lora"),
+        ("posttrain-train", "posttrain-reward"),
         ("posttrain-reward", "posttrain-data"),
         ("posttrain-router", "posttrain-reward"),
     ];

@@ -6,14 +6,15 @@
 mod gpu;
 
 use gpu::{batch, gpu};
-use posttrain::kernel::crossings;
 use posttrain::lora::{Adapter, LoraConfig};
 use posttrain::loss::{
-    Head, HeadAdapter, HeadOptions, PolicyBatch, PolicyObjective, PolicyStep, RowSampling, TokenAdvantages, sample,
+    Head, HeadAdapter, HeadOptions, LossBatch, PolicyObjective, RowSampling, Step, TokenAdvantages, sample,
 };
 use posttrain::model::{Decoder, ExpertsConfig, ModelConfig};
 use posttrain::rollout::{Engine, EngineConfig, Request, SamplingParams};
+use posttrain::tensor::crossings;
 use posttrain::train::{Trainer, TrainerConfig};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Values between -1 and 1, the same everywhere.
@@ -53,12 +54,10 @@ fn a_gpu_gives_the_cpus_loss_and_gradients_at_the_head() {
     let Some(gpu) = gpu() else { return };
     let (tokens, vocab, width) = (300, 5000, 64);
     let sampling: Vec<f32> = (0..tokens).map(|i| -8.0 - 0.001 * i as f32).collect();
-    let batch = PolicyBatch {
-        sequence_lengths: &[100, 150, 50],
-        sampling_logprobs: &sampling,
-        advantages: TokenAdvantages::PerSequence(&[1.0, -1.0, 0.5]),
-        loss_mask: None,
-        reference_logprobs: None,
+    let batch = LossBatch {
+        sampling_logprobs: Some(&sampling),
+        advantages: Some(TokenAdvantages::PerSequence(&[1.0, -1.0, 0.5])),
+        ..LossBatch::of(&[100, 150, 50])
     };
     let (objective, totals) = (PolicyObjective::default(), batch.totals().unwrap());
     let targets =
@@ -69,11 +68,11 @@ fn a_gpu_gives_the_cpus_loss_and_gradients_at_the_head() {
             let head = Head::new(&tensor(noise(&[vocab, width], 1.0)), HeadOptions::default()).unwrap();
             let (a, b) = (noise(&[4, width], 6.0).to_device(device), noise(&[vocab, 4], 7.0).to_device(device));
             let head = head.with_adapter(HeadAdapter { a, b, scale: 0.5 }).unwrap();
-            let step = PolicyStep { objective: &objective, batch: &batch, totals: &totals };
-            head.policy_step(&tensor(noise(&[tokens, width], 2.0)), &targets.to_device(device), step).unwrap()
+            let step = Step { objective: &objective, batch: &batch, totals: &totals };
+            head.step(&tensor(noise(&[tokens, width], 2.0)), &targets.to_device(device), step).unwrap()
         };
         let (ours, theirs) = (on(gpu), on(Device::Cpu));
-        let pairs = |s: &posttrain::loss::HeadStep| {
+        let pairs = |s: &posttrain::loss::head::HeadStep| {
             let adapter = s.gradients.adapter.as_ref().unwrap();
             [&s.scores.logprobs, &s.scores.entropy, &s.gradients.hidden, &adapter.a, &adapter.b]
                 .map(Tensor::shallow_clone)
@@ -90,8 +89,8 @@ fn a_gpu_gives_the_cpus_loss_and_gradients_at_the_head() {
 #[test]
 fn a_decoding_step_crosses_three_times() {
     let Some(gpu) = gpu() else { return };
-    let model = Decoder::random(&qwen3(false), 3, Kind::BFloat16, gpu).unwrap();
-    let mut engine = Engine::new(&model, None, EngineConfig::default()).unwrap();
+    let model = Arc::new(Decoder::random(&qwen3(false), 3, Kind::BFloat16, gpu).unwrap());
+    let mut engine = Engine::new(model, None, EngineConfig::default()).unwrap();
     let params = SamplingParams { max_tokens: 20, min_tokens: 20, ..SamplingParams::default() };
     engine.submit(Request::new(vec![1, 2, 3], params).samples(8));
     engine.step().unwrap();
@@ -114,10 +113,11 @@ fn steps_on_a_gpu_give_the_cpus_adapter() {
         let trained = |device: Device| {
             let model = Decoder::random(&qwen3(experts), 3, Kind::Float, device).unwrap();
             let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
-            let mut trainer = Trainer::new(&model, &lora, TrainerConfig::default(), 5).unwrap();
+            let mut trainer = Trainer::new(Arc::new(model), &lora, TrainerConfig::default(), 5).unwrap();
             for step in 0..3 {
                 trainer.forward_backward(&batch(4, 20 + step, 60), &PolicyObjective::default()).unwrap();
-                trainer.optim_step(1e-3).unwrap();
+                let params = trainer.adam_params(1e-3);
+                trainer.optim_step(&params).unwrap();
             }
             let read =
                 |adapter: &Adapter| adapter.parameters().into_iter().map(|(n, t)| (n, t.detach().copy())).collect();

@@ -1,8 +1,9 @@
 //! Adapters written by PEFT against PEFT's own results, and ours loaded by PEFT.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain::lora::{Adapter, RowAdapters, load_peft, read_tensors, save_peft, write_tensors};
+use posttrain::lora::{Adapter, RowAdapters, load_peft, save_peft};
 use posttrain::model::{Checkpoint, Decoder, PackedAttention, Packing, Sequence};
+use posttrain::tensor::{read_tensors, write_tensors};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tch::{Device, Kind, Tensor};

@@ -27,7 +27,7 @@ const CHECKS: [Check; 8] = [
     Check { what: "an adapter on the head", package: "posttrain-train", test: "golden_head" },
     Check { what: "sampler, losses, steps: the CPU's results", package: "tests", test: "devices" },
     Check { what: "too little memory: smaller passes", package: "tests", test: "out_of_memory" },
-    Check { what: "reinforcement learning: the reward rises", package: "posttrain-train", test: "families_rl" },
+    Check { what: "reinforcement learning: the reward rises", package: "posttrain-recipes", test: "families_rl" },
 ];
 
 struct Outcome {

@@ -1,5 +1,7 @@
 //! A cache of answers on disk, around any model.
 
+mod folder;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +12,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::cache_folder::CacheFolder;
 use crate::{ChatError, ChatModel, ChatRequest, ChatResponse};
+use folder::CacheFolder;
 
 /// Which answers are kept.
 ///
 /// ```
-/// assert_eq!(posttrain_chat::CachePolicy::default(), posttrain_chat::CachePolicy::Deterministic);
+/// assert_eq!(posttrain_chat::cache::CachePolicy::default(), posttrain_chat::cache::CachePolicy::Deterministic);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +34,7 @@ pub enum CachePolicy {
 /// Configuration of a [`CachedChat`].
 ///
 /// ```
-/// let config: posttrain_chat::CacheConfig = toml::from_str("folder = \"runs/judge-cache\"")?;
+/// let config: posttrain_chat::cache::CacheConfig = toml::from_str("folder = \"runs/judge-cache\"")?;
 /// assert_eq!(config.max_bytes, 1 << 30);
 /// # Ok::<(), toml::de::Error>(())
 /// ```
@@ -61,7 +63,7 @@ impl CacheConfig {
     /// [`ChatError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// assert!(posttrain_chat::CacheConfig::default().validate().is_err());
+    /// assert!(posttrain_chat::cache::CacheConfig::default().validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), ChatError> {
         if self.folder.as_os_str().is_empty() {
@@ -77,7 +79,7 @@ impl CacheConfig {
 /// What a cache did.
 ///
 /// ```
-/// assert_eq!(posttrain_chat::CacheCounts::default().hits, 0);
+/// assert_eq!(posttrain_chat::cache::CacheCounts::default().hits, 0);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CacheCounts {
@@ -99,7 +101,8 @@ pub struct CacheCounts {
 /// never errors, refusals, empty or truncated ones. An entry holds the answer and no part of the request.
 ///
 /// ```
-/// use posttrain_chat::{CacheConfig, CachedChat, ChatModel, ChatRequest, ChatResponse, Message, from_fn};
+/// use posttrain_chat::{ChatModel, ChatRequest, ChatResponse, Message, from_fn};
+/// use posttrain_chat::cache::{CacheConfig, CachedChat};
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 /// let folder = tempfile::tempdir()?;
@@ -131,7 +134,8 @@ impl CachedChat {
     /// [`ChatError::InvalidConfig`]; [`ChatError::Cache`] where the folder cannot be made or read.
     ///
     /// ```
-    /// use posttrain_chat::{CacheConfig, CachedChat, ChatRequest, ChatResponse, from_fn};
+    /// use posttrain_chat::{ChatRequest, ChatResponse, from_fn};
+    /// use posttrain_chat::cache::{CacheConfig, CachedChat};
     ///
     /// let model = std::sync::Arc::new(from_fn("four", async |_: ChatRequest| Ok(ChatResponse::from_text("4"))));
     /// let config = CacheConfig { folder: "/dev/null/cache".into(), ..CacheConfig::default() };
@@ -147,7 +151,7 @@ impl CachedChat {
     /// What it did since it was opened.
     ///
     /// ```no_run
-    /// # fn counts(cached: posttrain_chat::CachedChat) {
+    /// # fn counts(cached: posttrain_chat::cache::CachedChat) {
     /// println!("{} answers were paid for", cached.counts().misses);
     /// # }
     /// ```
@@ -179,7 +183,8 @@ impl CachedChat {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let response = self.model.complete(request).await?;
         let complete = !response.finish_reason.is_truncated() && response.refusal.is_none();
-        if complete && !response.text.trim().is_empty() {
+        let says_something = !response.text.trim().is_empty() || !response.tool_calls.is_empty();
+        if complete && says_something {
             self.write(key, response.clone()).await;
         }
         Ok(response)

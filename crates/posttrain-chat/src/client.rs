@@ -1,5 +1,15 @@
 //! The HTTP client: JSON in, JSON or a stream of events out, with everything that can fail in between.
 
+mod clock;
+mod config;
+mod endpoint;
+mod events;
+pub(crate) mod exchange;
+mod key;
+mod rate;
+mod replica;
+mod retry;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,14 +19,19 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use crate::clock::Clock;
-use crate::config::seconds;
-use crate::events::Events;
-use crate::exchange::{Exchange, Order, Outgoing, ReadExchange, ReadJson, ReadNothing};
-use crate::key::{Secrets, basic_header};
-use crate::rate::RateLimit;
-use crate::replica::{Lease, Replicas};
-use crate::{ChatError, Deadline, Endpoint, JsonClientConfig, ProxyChoice};
+use crate::{ChatError, Deadline};
+use clock::Clock;
+use config::seconds;
+use exchange::{Exchange, Order, Outgoing, ReadExchange, ReadJson, ReadNothing};
+use key::{Secrets, basic_header};
+use rate::RateLimit;
+use replica::{Lease, Replicas};
+
+pub use config::{BreakerConfig, Deadlines, JsonClientConfig, ProxyChoice};
+pub use endpoint::Endpoint;
+pub use events::Events;
+pub use key::{KeyHeader, KeySource};
+pub use retry::RetryConfig;
 
 /// Posts JSON to one of several replicas, within limits, with retries and deadlines.
 ///
@@ -27,7 +42,7 @@ use crate::{ChatError, Deadline, Endpoint, JsonClientConfig, ProxyChoice};
 /// everything back. Clones share their limits. TLS is rustls, with the system's certificates.
 ///
 /// ```no_run
-/// use posttrain_chat::{JsonClientConfig, KeySource};
+/// use posttrain_chat::client::{JsonClientConfig, KeySource};
 /// use serde_json::json;
 ///
 /// # async fn call() -> Result<(), posttrain_chat::ChatError> {
@@ -99,7 +114,7 @@ impl JsonClient {
     /// [`ChatError::Redirected`], [`ChatError::TooLarge`], [`ChatError::InvalidJson`], [`ChatError::Unavailable`].
     ///
     /// ```
-    /// use posttrain_chat::{JsonClientConfig, RetryConfig};
+    /// use posttrain_chat::client::{JsonClientConfig, RetryConfig};
     /// use serde_json::json;
     ///
     /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -121,7 +136,7 @@ impl JsonClient {
     /// As in [`post`](Self::post), and later in the stream itself.
     ///
     /// ```no_run
-    /// # async fn call(client: posttrain_chat::JsonClient) -> Result<(), posttrain_chat::ChatError> {
+    /// # async fn call(client: posttrain_chat::client::JsonClient) -> Result<(), posttrain_chat::ChatError> {
     /// let mut events = client.post_events("chat/completions", &serde_json::json!({"stream": true}), 0).await?;
     /// while let Some(data) = events.next().await {
     ///     println!("{}", data?);
@@ -152,7 +167,7 @@ impl JsonClient {
     /// Corrects the limit of tokens a minute, once it is known how many were really used.
     ///
     /// ```
-    /// let client = posttrain_chat::JsonClientConfig::for_server("http://localhost:8000/v1")?.build()?;
+    /// let client = posttrain_chat::client::JsonClientConfig::for_server("http://localhost:8000/v1")?.build()?;
     /// client.correct_tokens(1000, 210);
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
@@ -165,7 +180,7 @@ impl JsonClient {
     /// `text` with every secret of this client replaced, for messages that quote a server.
     ///
     /// ```
-    /// let client = posttrain_chat::JsonClientConfig::for_server("http://host/v1?key=hunter2")?.build()?;
+    /// let client = posttrain_chat::client::JsonClientConfig::for_server("http://host/v1?key=hunter2")?.build()?;
     /// assert_eq!(client.without_secrets("no user hunter2"), "no user [secret]");
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
@@ -181,7 +196,7 @@ impl JsonClient {
     /// The configuration, in which no secret is shown.
     ///
     /// ```
-    /// let client = posttrain_chat::JsonClientConfig::for_server("http://localhost:8000/v1")?.build()?;
+    /// let client = posttrain_chat::client::JsonClientConfig::for_server("http://localhost:8000/v1")?.build()?;
     /// assert_eq!(client.config().in_flight, 256);
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```

@@ -1,11 +1,12 @@
 //! The crate's error: every way in which a server can fail to give an answer.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which deadline passed; see [`Deadlines`](crate::Deadlines).
+/// Which deadline passed; see [`Deadlines`](crate::client::Deadlines).
 ///
 /// ```
 /// assert_eq!(posttrain_chat::Deadline::Read.to_string(), "read");
@@ -80,7 +81,7 @@ pub enum ChatError {
     Setup {
         /// What went wrong.
         #[source]
-        source: Arc<reqwest::Error>,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// No connection, or one that broke.
     #[error("{endpoint}: the connection failed or broke")]
@@ -89,7 +90,7 @@ pub enum ChatError {
         endpoint: String,
         /// What went wrong, without the address.
         #[source]
-        source: Arc<reqwest::Error>,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// A deadline passed.
     #[error("{endpoint}: the {deadline} deadline of {seconds} s passed")]
@@ -255,6 +256,7 @@ impl ChatError {
         }
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn invalid_config(field: &str, got: impl ToString, expected: &'static str) -> Self {
         Self::InvalidConfig { field: field.to_owned(), got: got.to_string(), expected }
     }
@@ -263,6 +265,7 @@ impl ChatError {
         Self::InvalidRequest { field: field.to_owned(), got: got.to_string(), expected }
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn cache(path: impl Into<PathBuf>, action: &'static str, source: io::Error) -> Self {
         Self::Cache { path: path.into(), action, source: Arc::new(source) }
     }

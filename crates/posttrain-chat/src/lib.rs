@@ -1,26 +1,32 @@
-//! Chat models over HTTP, for programs that ask them ten thousand times.
+//! Conversations with language models, and models that continue them.
 //!
-//! A [`ChatModel`] continues a conversation: a [`ChatRequest`] in, a [`ChatResponse`] out. [`OpenAiClient`] is one for
-//! every OpenAI-compatible server (vLLM, SGLang, llama.cpp, mistral.rs, hosted services); [`CachedChat`] puts a cache on
-//! disk around any; [`from_fn`] makes one of a function. Below them lies [`JsonClient`], which posts JSON to anything.
+//! A [`Message`] is a turn of a conversation, with tools and their calls ([`Tool`], [`ToolCall`]): the one type for it in
+//! the workspace. A [`ChatModel`] continues a conversation: a [`ChatRequest`] in, a [`ChatResponse`] out, which says how it
+//! ended ([`FinishReason`]). [`from_fn`] makes a model of a function.
+//!
+//! With the feature `client`, which is on by default, there are models over HTTP, for programs that ask them ten thousand
+//! times: [`openai::OpenAiClient`] speaks to every OpenAI-compatible server (vLLM, SGLang, llama.cpp, mistral.rs, hosted
+//! services); [`cache::CachedChat`] puts a cache on disk around any model; below them lies [`client::JsonClient`], which
+//! posts JSON to anything. Without the feature the crate is types alone, and brings neither tokio nor an HTTP library.
 //!
 //! # What can go wrong, and what is done about it
 //!
 //! A training step that waits for a judge waits for the slowest of a thousand calls. So every call is bounded: in time
-//! ([`Deadlines`]: to connect, between bytes, an attempt, all of it), in bytes, in attempts. What may pass is tried again
-//! ([`RetryConfig`]): statuses 408, 409, 429 and 5xx, broken connections, silence; with jitter, and as `Retry-After` says. A
-//! replica that keeps failing is left alone and probed ([`BreakerConfig`]). What will not pass (a wrong key, a prompt that is
+//! ([`client::Deadlines`]: to connect, between bytes, an attempt, all of it), in bytes, in attempts. What may pass is tried again
+//! ([`client::RetryConfig`]): statuses 408, 409, 429 and 5xx, broken connections, silence; with jitter, and as `Retry-After` says. A
+//! replica that keeps failing is left alone and probed ([`client::BreakerConfig`]). What will not pass (a wrong key, a prompt that is
 //! too long, an answer that is no JSON) is an error at once. Every error is a [`ChatError`] with a [`cause`](ChatError::cause)
 //! to count by; none is ever an empty answer.
 //!
-//! The API key comes from the environment or a file ([`KeySource`]), is never part of a configuration, and appears in no
-//! error, no log and no `Debug`: not even where a server repeats it, or where it is part of the address ([`Endpoint`]).
+//! The API key comes from the environment or a file ([`client::KeySource`]), is never part of a configuration, and appears in no
+//! error, no log and no `Debug`: not even where a server repeats it, or where it is part of the address ([`client::Endpoint`]).
 //!
 //! # Example
 //!
 //! ```
+//! use posttrain_chat::openai::OpenAiConfig;
+//! use posttrain_chat::{ChatModel, ChatRequest, Message};
 //! use std::io::{Read, Write};
-//! use posttrain_chat::{ChatModel, ChatRequest, Message, OpenAiConfig};
 //!
 //! // A server that fails once and then answers.
 //! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -42,39 +48,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod cache;
-mod cache_folder;
-mod client;
-mod clock;
-mod config;
-mod delta;
-mod endpoint;
+#[cfg(feature = "client")]
+pub mod cache;
+#[cfg(feature = "client")]
+pub mod client;
+mod content;
 mod error;
-mod events;
-mod exchange;
-mod json_text;
-mod key;
+mod finish;
 mod message;
 mod model;
-mod openai;
-mod rate;
-mod replica;
+#[cfg(feature = "client")]
+pub mod openai;
 mod request;
 mod response;
-mod retry;
-mod wire;
+mod tool;
 
-pub use cache::{CacheConfig, CacheCounts, CachePolicy, CachedChat};
-pub use client::JsonClient;
-pub use config::{BreakerConfig, Deadlines, JsonClientConfig, ProxyChoice};
-pub use delta::ChatDelta;
-pub use endpoint::Endpoint;
+pub use content::Content;
 pub use error::{ChatError, Deadline};
-pub use events::Events;
-pub use key::{KeyHeader, KeySource};
+pub use finish::FinishReason;
 pub use message::{Message, Role};
 pub use model::{ChatModel, FromFn, from_fn};
-pub use openai::{OpenAiClient, OpenAiConfig, StructuredOutput, TokenLimit, Transfer};
 pub use request::{ChatRequest, ResponseFormat};
-pub use response::{ChatResponse, FinishReason, TokenLogprob, Usage};
-pub use retry::RetryConfig;
+pub use response::{ChatResponse, TokenLogprob, Usage};
+pub use tool::{FunctionCall, FunctionSchema, Tool, ToolCall, ToolKind};

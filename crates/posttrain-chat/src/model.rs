@@ -1,6 +1,6 @@
 //! The `ChatModel` trait: anything that continues a conversation.
 
-use futures::future::{BoxFuture, FutureExt};
+use futures_core::future::BoxFuture;
 
 use crate::{ChatError, ChatRequest, ChatResponse};
 
@@ -10,7 +10,7 @@ use crate::{ChatError, ChatRequest, ChatResponse};
 /// use posttrain_chat::{ChatModel, ChatRequest, ChatResponse, Message, from_fn};
 ///
 /// let parrot = from_fn("parrot", async |request: ChatRequest| {
-///     Ok(ChatResponse::from_text(request.messages[0].content.clone()))
+///     Ok(ChatResponse::from_text(request.messages[0].text()))
 /// });
 /// let request = ChatRequest::new([Message::user("Hello.")]);
 /// let response = futures::executor::block_on(parrot.complete(&request))?;
@@ -73,11 +73,10 @@ where
     }
 
     fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
-        async move {
+        Box::pin(async move {
             request.validate()?;
             (self.function)(request.clone()).await
-        }
-        .boxed()
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 //! The client for OpenAI-compatible servers.
 
+mod delta;
+mod wire;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,10 +12,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::delta::{DeltaReader, Gather};
-use crate::exchange::{Order, ReadJson, refuses};
-use crate::wire::{body, choose, constraint, read_answer};
-use crate::{ChatDelta, ChatError, ChatModel, ChatRequest, ChatResponse, JsonClient, JsonClientConfig, ResponseFormat};
+use crate::cache::{CacheConfig, CachedChat};
+use crate::client::exchange::{Order, ReadJson, refuses};
+use crate::client::{JsonClient, JsonClientConfig};
+use crate::{ChatError, ChatModel, ChatRequest, ChatResponse, ResponseFormat};
+use delta::{DeltaReader, Gather};
+use wire::{body, choose, constraint, read_answer};
+
+pub use delta::{ChatDelta, ToolCallDelta};
 
 /// The path behind the endpoint's address.
 const PATH: &str = "chat/completions";
@@ -20,7 +27,7 @@ const PATH: &str = "chat/completions";
 /// How a server is told the form of an answer ([`ResponseFormat`]).
 ///
 /// ```
-/// assert_eq!(posttrain_chat::StructuredOutput::default(), posttrain_chat::StructuredOutput::JsonSchema);
+/// assert_eq!(posttrain_chat::openai::StructuredOutput::default(), posttrain_chat::openai::StructuredOutput::JsonSchema);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,7 +50,7 @@ pub enum StructuredOutput {
 /// How an answer is transferred.
 ///
 /// ```
-/// assert_eq!(posttrain_chat::Transfer::default(), posttrain_chat::Transfer::Whole);
+/// assert_eq!(posttrain_chat::openai::Transfer::default(), posttrain_chat::openai::Transfer::Whole);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,7 +67,7 @@ pub enum Transfer {
 /// Which field limits the answer's tokens.
 ///
 /// ```
-/// assert_eq!(posttrain_chat::TokenLimit::default(), posttrain_chat::TokenLimit::MaxTokens);
+/// assert_eq!(posttrain_chat::openai::TokenLimit::default(), posttrain_chat::openai::TokenLimit::MaxTokens);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,7 +83,7 @@ pub enum TokenLimit {
 /// Configuration of an [`OpenAiClient`].
 ///
 /// ```
-/// use posttrain_chat::OpenAiConfig;
+/// use posttrain_chat::openai::OpenAiConfig;
 ///
 /// let config: OpenAiConfig = toml::from_str(r#"
 ///     model = "Qwen/Qwen3-30B-A3B"
@@ -113,7 +120,7 @@ impl OpenAiConfig {
     /// [`ChatError::InvalidConfig`] where `endpoint` is not an address.
     ///
     /// ```
-    /// let config = posttrain_chat::OpenAiConfig::for_server("http://localhost:8000/v1", "Qwen/Qwen3-30B-A3B")?;
+    /// let config = posttrain_chat::openai::OpenAiConfig::for_server("http://localhost:8000/v1", "Qwen/Qwen3-30B-A3B")?;
     /// assert_eq!(config.model, "Qwen/Qwen3-30B-A3B");
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
@@ -127,7 +134,7 @@ impl OpenAiConfig {
     /// [`ChatError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// assert!(posttrain_chat::OpenAiConfig::default().validate().is_err());
+    /// assert!(posttrain_chat::openai::OpenAiConfig::default().validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), ChatError> {
         if self.model.trim().is_empty() {
@@ -145,7 +152,8 @@ impl OpenAiConfig {
     /// [`ChatError::InvalidConfig`]; [`ChatError::NoKey`]; [`ChatError::Setup`].
     ///
     /// ```
-    /// use posttrain_chat::{ChatModel, OpenAiConfig};
+    /// use posttrain_chat::ChatModel;
+    /// use posttrain_chat::openai::OpenAiConfig;
     ///
     /// let client = OpenAiConfig::for_server("http://localhost:8000/v1", "Qwen/Qwen3-30B-A3B")?.build()?;
     /// assert_eq!(client.name(), "Qwen/Qwen3-30B-A3B");
@@ -156,6 +164,27 @@ impl OpenAiConfig {
         let http = self.http.clone().build()?;
         Ok(OpenAiClient { http, config: Arc::new(self), step: Arc::default() })
     }
+
+    /// A client of this configuration, with its answers kept where there is a `cache`.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and [`ChatError::Cache`].
+    ///
+    /// ```
+    /// use posttrain_chat::openai::OpenAiConfig;
+    ///
+    /// let config = OpenAiConfig::for_server("http://localhost:8000/v1", "Qwen/Qwen3-30B-A3B")?;
+    /// assert_eq!(config.build_cached(None)?.name(), "Qwen/Qwen3-30B-A3B");
+    /// # Ok::<(), posttrain_chat::ChatError>(())
+    /// ```
+    pub fn build_cached(self, cache: Option<CacheConfig>) -> Result<Arc<dyn ChatModel>, ChatError> {
+        let client = Arc::new(self.build()?);
+
+        Ok(match cache {
+            Some(cache) => Arc::new(CachedChat::new(client, cache)?),
+            None => client,
+        })
+    }
 }
 
 /// A [`ChatModel`] behind `/v1/chat/completions`: vLLM, SGLang, llama.cpp, mistral.rs, hosted services.
@@ -163,7 +192,8 @@ impl OpenAiConfig {
 /// How it behaves when a server fails is described at [`JsonClient`]. Clones share their limits.
 ///
 /// ```no_run
-/// use posttrain_chat::{ChatModel, ChatRequest, Message, OpenAiConfig};
+/// use posttrain_chat::{ChatModel, ChatRequest, Message};
+/// use posttrain_chat::openai::OpenAiConfig;
 ///
 /// # async fn call() -> Result<(), posttrain_chat::ChatError> {
 /// let model = OpenAiConfig::for_server("http://localhost:8000/v1", "Qwen/Qwen3-30B-A3B")?.build()?;
@@ -191,7 +221,7 @@ impl OpenAiClient {
     /// use futures::StreamExt;
     /// use posttrain_chat::{ChatRequest, Message};
     ///
-    /// # async fn call(model: posttrain_chat::OpenAiClient) -> Result<(), posttrain_chat::ChatError> {
+    /// # async fn call(model: posttrain_chat::openai::OpenAiClient) -> Result<(), posttrain_chat::ChatError> {
     /// let mut pieces = model.stream(&ChatRequest::new([Message::user("What is 2 + 2?")])).await?;
     /// while let Some(piece) = pieces.next().await {
     ///     print!("{}", piece?.text);
@@ -208,12 +238,15 @@ impl OpenAiClient {
         let events = self.constrained(request, Transfer::Streamed, open).await?;
         let reader = DeltaReader::new(events, self.http.clone());
         let pieces = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-        Ok(pieces.boxed())
+
+        // A server may repeat what it was sent.
+        let http = self.http.clone();
+        Ok(pieces.map(move |piece| piece.map(|piece| piece.map_texts(&|text| http.without_secrets(text)))).boxed())
     }
 
     async fn answer(&self, request: &ChatRequest) -> Result<ChatResponse, ChatError> {
         request.validate()?;
-        let mut response = match self.config.transfer {
+        let response = match self.config.transfer {
             Transfer::Whole => {
                 let post =
                     |order: Order<'static>| async move { self.http.post_and_read(&order, &ReadJson).await }.boxed();
@@ -226,6 +259,8 @@ impl OpenAiClient {
                 self.constrained(request, Transfer::Streamed, post).await?
             }
         };
+        // A server may repeat what it was sent, and answers are kept and shown.
+        let mut response = response.map_texts(&|text| self.http.without_secrets(text));
         if let ResponseFormat::Choice(choices) = &request.format {
             response.text = choose(response.text, choices);
         }

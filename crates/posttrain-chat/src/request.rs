@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ChatError, Message};
+use crate::{ChatError, Message, Tool};
 
 /// The form that an answer must have.
 ///
@@ -45,6 +45,9 @@ pub enum ResponseFormat {
 pub struct ChatRequest {
     /// The conversation so far, at least one message.
     pub messages: Vec<Message>,
+    /// The tools that the model may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// Tokens of the answer at most, at least 1.
     pub max_tokens: u32,
     /// From 0 (the most probable token every time) to 2, as in OpenAI's interface.
@@ -72,6 +75,7 @@ impl ChatRequest {
     pub fn new(messages: impl IntoIterator<Item = Message>) -> Self {
         Self {
             messages: messages.into_iter().collect(),
+            tools: Vec::new(),
             max_tokens: 1024,
             temperature: 0.0,
             top_p: None,
@@ -123,7 +127,7 @@ impl ChatRequest {
     /// assert_eq!(request.expected_tokens(), 2 + 10);
     /// ```
     pub fn expected_tokens(&self) -> u64 {
-        let bytes: usize = self.messages.iter().map(|message| message.content.len()).sum();
+        let bytes: usize = self.messages.iter().map(|message| message.text().len()).sum();
         bytes.div_ceil(3) as u64 + u64::from(self.max_tokens)
     }
 }

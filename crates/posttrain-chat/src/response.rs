@@ -1,49 +1,12 @@
 //! What a chat model answers.
 
+mod json_text;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ChatError;
-use crate::json_text::{JsonText, find_json};
-
-/// How an answer ended.
-///
-/// ```
-/// assert!(posttrain_chat::FinishReason::Length.is_truncated());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FinishReason {
-    /// The model ended it.
-    Stop,
-    /// The token limit or the context ran out.
-    Length,
-    /// The server withheld it.
-    ContentFilter,
-    /// Something else, in the server's word; empty where it said nothing.
-    Other(String),
-}
-
-impl FinishReason {
-    /// Whether text may be missing at the end.
-    ///
-    /// ```
-    /// assert!(!posttrain_chat::FinishReason::Stop.is_truncated());
-    /// ```
-    pub fn is_truncated(&self) -> bool {
-        matches!(self, Self::Length | Self::ContentFilter)
-    }
-
-    pub(crate) fn read(word: &str) -> Self {
-        match word {
-            "stop" | "eos" | "end_turn" => Self::Stop,
-            "length" | "max_tokens" => Self::Length,
-            "content_filter" => Self::ContentFilter,
-            other => Self::Other(other.to_owned()),
-        }
-    }
-}
+use crate::{ChatError, FinishReason, ToolCall};
+use json_text::{JsonText, find_json};
 
 /// Tokens that a call used; zeros where the server does not say.
 ///
@@ -103,6 +66,9 @@ pub struct ChatResponse {
     pub reasoning: Option<String>,
     /// Why the model refuses, where the server says so.
     pub refusal: Option<String>,
+    /// The tools that the model calls, their arguments as the server's text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
     /// How it ended.
     pub finish_reason: FinishReason,
     /// Tokens used.
@@ -126,6 +92,7 @@ impl ChatResponse {
             text: text.into(),
             reasoning: None,
             refusal: None,
+            tool_calls: Vec::new(),
             finish_reason: FinishReason::Stop,
             usage: Usage::default(),
             logprobs: None,
@@ -177,6 +144,26 @@ impl ChatResponse {
             let choices: Vec<&str> = choices.iter().map(AsRef::as_ref).collect();
             self.off_format(&format!("one of {choices:?}"))
         })
+    }
+
+    /// The answer with every text of the server's changed.
+    #[cfg(feature = "client")]
+    pub(crate) fn map_texts(self, change: &dyn Fn(&str) -> String) -> Self {
+        let change_token = |token: TokenLogprob| TokenLogprob {
+            token: change(&token.token),
+            top: token.top.iter().map(|(text, logprob)| (change(text), *logprob)).collect(),
+            ..token
+        };
+
+        Self {
+            text: change(&self.text),
+            reasoning: self.reasoning.as_deref().map(change),
+            refusal: self.refusal.as_deref().map(change),
+            tool_calls: self.tool_calls.iter().map(|call| call.map_texts(change)).collect(),
+            logprobs: self.logprobs.map(|tokens| tokens.into_iter().map(change_token).collect()),
+            model: change(&self.model),
+            ..self
+        }
     }
 
     fn off_format(&self, expected: &str) -> ChatError {

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use posttrain_chat::{
-    CacheConfig, CachePolicy, CachedChat, ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Message,
-    OpenAiConfig, from_fn,
-};
+use posttrain_chat::cache::{CacheConfig, CachePolicy, CachedChat};
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Message, from_fn};
 
 /// A model that says its request back, twice as long for a request that says so, and counts how often it is asked.
 fn model(calls: &Arc<AtomicUsize>) -> Arc<dyn ChatModel> {
@@ -18,7 +17,7 @@ fn model(calls: &Arc<AtomicUsize>) -> Arc<dyn ChatModel> {
     Arc::new(from_fn("echo", move |request: ChatRequest| {
         calls.fetch_add(1, Ordering::SeqCst);
         async move {
-            match request.messages[0].content.as_str() {
+            match request.messages[0].text().as_ref() {
                 "fail" => Err(ChatError::Failed { model: "echo".into(), cause: "asked_to", message: "it was".into() }),
                 "long" => Ok(ChatResponse { finish_reason: FinishReason::Length, ..ChatResponse::from_text("lo") }),
                 "refuse" => Ok(ChatResponse { refusal: Some("no".into()), ..ChatResponse::from_text("") }),

@@ -1,14 +1,14 @@
 //! Every way in which a server fails, on a real socket.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/server.rs"]
 mod server;
 
 use std::time::Duration;
 
-use posttrain_chat::{
-    BreakerConfig, ChatError, ChatModel, ChatRequest, Deadline, Deadlines, Endpoint, JsonClient, JsonClientConfig,
-    Message, OpenAiClient, OpenAiConfig, RetryConfig,
-};
+use posttrain_chat::client::{BreakerConfig, Deadlines, Endpoint, JsonClient, JsonClientConfig, RetryConfig};
+use posttrain_chat::openai::{OpenAiClient, OpenAiConfig};
+use posttrain_chat::{ChatError, ChatModel, ChatRequest, Deadline, Message};
 use serde_json::{Value, json};
 use server::{Reply, Server};
 use tokio::net::TcpListener;

@@ -1,15 +1,15 @@
 //! The OpenAI-compatible client: streaming, structured output, fallbacks.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/server.rs"]
 mod server;
 
 use std::time::Duration;
 
 use futures::StreamExt;
-use posttrain_chat::{
-    ChatError, ChatModel, ChatRequest, Deadlines, FinishReason, JsonClientConfig, Message, OpenAiClient, OpenAiConfig,
-    ResponseFormat, RetryConfig, StructuredOutput, Transfer, Usage,
-};
+use posttrain_chat::client::{Deadlines, JsonClientConfig, RetryConfig};
+use posttrain_chat::openai::{OpenAiClient, OpenAiConfig, StructuredOutput, Transfer};
+use posttrain_chat::{ChatError, ChatModel, ChatRequest, FinishReason, Message, ResponseFormat, Usage};
 use serde_json::{Value, json};
 use server::{Reply, Server};
 use wiremock::matchers::{body_partial_json, header, method, path};

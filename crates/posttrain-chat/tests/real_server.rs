@@ -2,15 +2,15 @@
 //! starts. Without it these tests say that they are skipped.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/real.rs"]
 mod real;
 
 use std::sync::Arc;
 
 use futures::StreamExt;
-use posttrain_chat::{
-    CacheConfig, CachedChat, ChatModel, ChatRequest, ChatResponse, FinishReason, Message, OpenAiClient, OpenAiConfig,
-    ResponseFormat, StructuredOutput, Transfer,
-};
+use posttrain_chat::cache::{CacheConfig, CachedChat};
+use posttrain_chat::openai::{OpenAiClient, OpenAiConfig, StructuredOutput, Transfer};
+use posttrain_chat::{ChatModel, ChatRequest, ChatResponse, FinishReason, Message, ResponseFormat};
 use real::server;
 use serde_json::json;
 

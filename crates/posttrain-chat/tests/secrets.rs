@@ -1,6 +1,7 @@
 //! No key in anything that people read: errors, `Debug`, configurations, the log, the cache.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/server.rs"]
 mod server;
 
 use std::error::Error;
@@ -8,10 +9,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use posttrain_chat::{
-    CacheConfig, CachedChat, ChatError, ChatModel, ChatRequest, Deadlines, Endpoint, JsonClientConfig, KeyHeader,
-    KeySource, Message, OpenAiConfig, ProxyChoice, ResponseFormat, RetryConfig, Transfer,
-};
+use posttrain_chat::cache::{CacheConfig, CachedChat};
+use posttrain_chat::client::{Deadlines, Endpoint, JsonClientConfig, KeyHeader, KeySource, ProxyChoice, RetryConfig};
+use posttrain_chat::openai::{OpenAiConfig, Transfer};
+use posttrain_chat::{ChatError, ChatModel, ChatRequest, Message, ResponseFormat};
 use serde_json::json;
 use server::{Reply, Request, Server};
 

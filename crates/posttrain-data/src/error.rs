@@ -11,10 +11,13 @@ use crate::Place;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The operating system refused to read or write a file.
+    /// A file cannot be written.
+    #[error(transparent)]
+    Store(#[from] posttrain_store::StoreError),
+    /// The operating system refused to read a file.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was attempted, in words: "open", "write".
+        /// What was attempted, in words: "open", "read".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

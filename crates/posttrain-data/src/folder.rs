@@ -1,7 +1,6 @@
 //! Splits on disk: a folder a domain, a file a split.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{DataError, Example, Split, Splits, write_jsonl};
@@ -35,14 +34,13 @@ pub struct SplitFile {
 ///
 /// # Errors
 /// [`DataError::UnsafeDomain`], before anything is written, for a domain that would not name a folder of its own
-/// inside `folder`; [`DataError::Io`] where a file cannot be written.
+/// inside `folder`; [`DataError::Store`] where a file cannot be written.
 pub fn write_splits(folder: impl AsRef<Path>, splits: &Splits) -> Result<Vec<SplitFile>, DataError> {
     let domains = splits.domains();
     check_names(&domains)?;
     let mut written = Vec::new();
     for domain in domains {
         let home = folder.as_ref().join(domain);
-        fs::create_dir_all(&home).map_err(|source| DataError::io("create", &home, source))?;
         for split in Split::ALL {
             written.push(write_split(&home, domain, split, splits)?);
         }
@@ -100,7 +98,7 @@ mod tests {
             let error = write_splits(folder.path(), &splits).unwrap_err();
             assert!(matches!(error, DataError::UnsafeDomain { .. }), "{name:?}: {error}");
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert_eq!(flaw("Technology & Engineering"), None);
     }
 

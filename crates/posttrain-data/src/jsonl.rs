@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
+use posttrain_store::replace_file_with;
 use serde_json::Value;
 
-use crate::atomic_file::write_atomically;
 use crate::dataset::Collector;
 use crate::record::Record;
 use crate::{Columns, DataError, Example, Place};
@@ -14,7 +14,7 @@ use crate::{Columns, DataError, Example, Place};
 /// A byte order mark, which some editors put in front of UTF-8.
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// Writes examples as JSON lines, all or nothing: beside the file, then renamed into its place.
+/// Writes examples as JSON lines, all or nothing.
 ///
 /// ```
 /// use posttrain_data::{Example, ReadConfig, read, write_jsonl};
@@ -27,18 +27,19 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// ```
 ///
 /// # Errors
-/// [`DataError::Io`] where the file cannot be written; what stood there before stands there still.
+/// [`DataError::Store`] where the file cannot be written; what stood there before stands there still.
 pub fn write_jsonl<'a>(
     path: impl AsRef<Path>,
     examples: impl IntoIterator<Item = &'a Example>,
 ) -> Result<(), DataError> {
-    write_atomically(path.as_ref(), |file| {
+    let written = replace_file_with(path.as_ref(), |file| {
         for example in examples {
             serde_json::to_writer(&mut *file, example)?;
             file.write_all(b"\n")?;
         }
         Ok(())
-    })
+    });
+    Ok(written?)
 }
 
 /// Reads the file's rows into `collector`.

@@ -28,7 +28,6 @@
 //! # Ok::<(), posttrain_data::DataError>(())
 //! ```
 
-mod atomic_file;
 mod batch_stream;
 mod columns;
 mod components;

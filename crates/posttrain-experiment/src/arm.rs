@@ -2,7 +2,7 @@
 
 use crate::{ExperimentConfig, ExperimentError};
 use posttrain_data::{Example, Split, Splits};
-use posttrain_train::RlConfig;
+use posttrain_recipes::RlConfig;
 use std::collections::BTreeMap;
 
 /// A model to be trained.

@@ -1,6 +1,6 @@
 //! The report of an experiment, from what lies in its folder.
 
-use crate::answers::{TestAnswers, by_domain, read_json, verdicts};
+use crate::answers::{TestAnswers, by_domain, verdicts};
 use crate::experiment::{TrainedOn, routing_file};
 use crate::judged::{self, Verdict};
 use crate::timeline::timeline;
@@ -10,8 +10,9 @@ use crate::{
     SplitCounts, WallClock, findings, head_to_head_by_domain, plan,
 };
 use posttrain_data::{Split, Splits};
+use posttrain_recipes::{Answer, RunState, StepRecord, read_metrics};
 use posttrain_router::RouterReport as Routing;
-use posttrain_train::{Answer, RunState, StepRecord, read_metrics};
+use posttrain_store::read_json_if_there;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -122,7 +123,7 @@ impl Assembly<'_> {
             } else {
                 report.missing.push(missing(arm, state.as_ref()));
             }
-            if let Some(TrainedOn { machine, at_a_time }) = read_json(&folder.join("machine.json"))? {
+            if let Some(TrainedOn { machine, at_a_time }) = read_json_if_there(&folder.join("machine.json"))? {
                 report.machine = machine;
                 report.wall_clock = Some(WallClock { parallel: Some(at_a_time), ..WallClock::default() });
             }
@@ -149,7 +150,7 @@ impl Assembly<'_> {
     }
 
     fn routing(&self, router: &str) -> Result<Option<Routing>, ExperimentError> {
-        read_json(&routing_file(self.folder, router))
+        Ok(read_json_if_there(&routing_file(self.folder, router))?)
     }
 
     /// The verdict on each test question of the specialist that the router chose, with the specialists' own verdicts.
@@ -222,7 +223,7 @@ impl Assembly<'_> {
 
     fn judge(&self) -> Result<Option<JudgeReport>, ExperimentError> {
         let Some(judge) = &self.config.judge else { return Ok(None) };
-        let read = |side: &str| read_json::<Vec<Verdict>>(&judged::file(self.folder, side));
+        let read = |side: &str| read_json_if_there::<Vec<Verdict>>(&judged::file(self.folder, side));
         let Some((routed, generalist)) = read("routed")?.zip(read(&self.config.arms.generalist)?) else {
             return Ok(None);
         };

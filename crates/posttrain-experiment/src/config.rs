@@ -1,8 +1,10 @@
 //! What an experiment is: every number that its outcome depends on, from one file.
 
-use crate::{ExperimentError, RewardConfig, RouterConfig, ServedJudge};
+use crate::{ExperimentError, RouterConfig};
 use posttrain_data::{Columns, Dataset, ReadConfig, SplitConfig, SplitSizes, Splits, read, read_all, sciences, split};
-use posttrain_train::{ModelSource, PromptStyle, RlConfig};
+use posttrain_recipes::{ModelSource, PromptStyle, RlConfig};
+use posttrain_reward::RewardConfig;
+use posttrain_reward::judge::{JudgeConfig, Served};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -47,7 +49,7 @@ pub struct ExperimentConfig {
     pub test: TestConfig,
     /// A judge that sees the answers of both sides beside the verifier; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<ServedJudge>,
+    pub judge: Option<Served<JudgeConfig>>,
 }
 
 /// Where questions come from, and how they are divided.

@@ -1,12 +1,14 @@
 //! What an experiment would do, and what would stop it: everything but the weights.
 
-use crate::reward::chat_model;
 use crate::{Arm, ExperimentConfig, ExperimentError, RouterConfig, RouterKind, plan};
-use posttrain_chat::{ChatRequest, Message, OpenAiConfig};
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_chat::{ChatRequest, Message};
 use posttrain_data::{Example, Splits};
 use posttrain_model::{Checkpoint, ModelSize, select_device, select_kind};
-use posttrain_reward::{Sample, Scorer};
-use posttrain_train::{MemoryPlan, ModelSource, PlanRequest};
+use posttrain_recipes::{ModelSource, RecipeError};
+use posttrain_reward::audit::ReferenceCheck;
+use posttrain_reward::{RewardError, Sample, Score, Scorer};
+use posttrain_train::{MemoryPlan, PlanRequest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -24,6 +26,8 @@ pub struct DryRun {
     pub router_used: String,
     /// The base, where its description could be had.
     pub model: Option<PlannedModel>,
+    /// What the reward's verifier makes of the data's own references, by domain; nothing where the reward has none.
+    pub references: BTreeMap<String, ReferenceCheck>,
     /// What would stop a run on this machine, as it is now.
     pub problems: Vec<String>,
 }
@@ -43,8 +47,8 @@ pub struct PlannedModel {
 
 impl DryRun {
     /// Goes through an experiment: data and arms; the model's configuration, tokenizer and template (fetched where they are
-    /// on the hub), every prompt put into tokens; the reward, which is asked about one reference answer a domain; the
-    /// servers of routers and of the judge of test answers, which are asked one question each.
+    /// on the hub), every prompt put into tokens; the reward, which is asked about one reference answer a domain; its
+    /// verifier, if it has one, on every reference answer, against itself and another row's; the servers of routers and of the judge of test answers, which are asked one question each.
     ///
     /// # Errors
     /// What is wrong with configuration or data. What is wrong with the machine, a file that is not there or a server that
@@ -67,6 +71,8 @@ impl DryRun {
         }
         let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(Path::new("the servers' threads")))?;
         problems.extend(unrewarded(&config, &splits, &runtime)?);
+        let references = references(&config, &splits)?;
+        problems.extend(references.iter().filter_map(|(domain, check)| misfit(domain, check)));
         for (name, server) in servers(&config) {
             problems.extend(silent(server, &runtime).map(|error| format!("{name}: {error}")));
         }
@@ -77,6 +83,7 @@ impl DryRun {
             routers,
             router_used: config.routing.used.clone(),
             model,
+            references,
             problems,
         })
     }
@@ -96,7 +103,7 @@ impl PlannedModel {
 
 fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, ExperimentError> {
     let checkpoint = config.model.without_weights()?;
-    let device = select_device(config.model.device).map_err(posttrain_train::TrainError::from)?;
+    let device = select_device(config.model.device).map_err(RecipeError::from)?;
     let kind = select_kind(config.model.kind, device);
     let longest_prompt = longest_prompt(config, splits, &checkpoint)?;
     let (model, rl) = (checkpoint.config(), &config.rl);
@@ -124,7 +131,7 @@ fn longest_prompt(
     splits: &Splits,
     checkpoint: &Checkpoint,
 ) -> Result<usize, ExperimentError> {
-    let wrong = posttrain_train::TrainError::from;
+    let wrong = RecipeError::from;
     let tokenizer = checkpoint.tokenizer().map_err(wrong)?;
     let template = checkpoint.chat_template().map_err(wrong)?;
     let mut longest = 0;
@@ -151,14 +158,48 @@ fn unrewarded(
         scorer.push(sample)?;
     }
     let scores = scorer.finish()?;
-    let said = |(example, score): (&&Example, Result<posttrain_reward::Score, _>)| match score {
+    let said = |(example, score): (&&Example, Result<Score, RewardError>)| match score {
         Ok(score) if score.value() > 0.5 => None,
         Ok(score) => {
             Some(format!("reward: {} for the reference answer of question {} itself", score.value(), example.id))
         }
-        Err(error) => Some(format!("reward: no score for question {}: {error}", example.id)),
+        Err(error) => Some(format!("reward: no score for question {}: {}", example.id, error.report())),
     };
     Ok(first.values().zip(scores).filter_map(said).collect())
+}
+
+/// The reward's verifier on each domain's own references.
+fn references(config: &ExperimentConfig, splits: &Splits) -> Result<BTreeMap<String, ReferenceCheck>, ExperimentError> {
+    let mut rows: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
+    for example in splits.train.iter().chain(&splits.validation).chain(&splits.test) {
+        let mut sample = Sample::new(&example.question, &example.answer, "");
+        sample.id.clone_from(&example.id);
+        sample.domain.clone_from(&example.domain);
+        sample.metadata = example.metadata.clone().unwrap_or_default();
+        rows.entry(&example.domain).or_default().push(sample);
+    }
+
+    let mut checks = BTreeMap::new();
+    for (domain, rows) in rows {
+        if let Some(verifier) = config.reward.first_verifier(domain)? {
+            checks.insert(domain.to_owned(), ReferenceCheck::of(&*verifier, &rows));
+        }
+    }
+    Ok(checks)
+}
+
+/// The share of references that may be unreachable before a run is not worth beginning: a twentieth.
+const UNREACHABLE: f64 = 0.05;
+
+/// Why a domain's references and its verifier do not fit each other.
+fn misfit(domain: &str, check: &ReferenceCheck) -> Option<String> {
+    let unreachable = check.unreachable.len();
+    let first = check.unreachable.first().filter(|_| unreachable as f64 > UNREACHABLE * check.rows as f64)?;
+
+    Some(format!(
+        "reward: {unreachable} of {} references of `{domain}` are not right against themselves, as {first}",
+        check.rows
+    ))
 }
 
 /// The servers that are asked beside the reward's.
@@ -179,7 +220,7 @@ fn asked(router: &RouterConfig) -> Vec<(String, &OpenAiConfig)> {
 /// Why a server gives no answer, if it gives none.
 fn silent(server: &OpenAiConfig, runtime: &tokio::runtime::Runtime) -> Option<String> {
     let request = ChatRequest { max_tokens: 1, ..ChatRequest::new([Message::user("Say yes.")]) };
-    match chat_model(server, None) {
+    match server.clone().build_cached(None) {
         Ok(model) => runtime.block_on(model.complete(&request)).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     }
@@ -199,6 +240,10 @@ impl fmt::Display for DryRun {
             let (prompt, context) = (model.longest_prompt, model.context);
             writeln!(f, "model: {}; prompts of up to {prompt} tokens, {context} positions", model.size)?;
             write!(f, "{}", model.memory)?;
+        }
+        for (domain, check) in &self.references {
+            writeln!(f, "{domain}: {} reference answers checked by the verifier", check.rows)?;
+            write!(f, "{check}")?;
         }
         self.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM: {problem}"))
     }

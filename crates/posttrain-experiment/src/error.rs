@@ -78,14 +78,12 @@ pub enum ExperimentError {
         names: Vec<String>,
     },
     /// The folder holds a run of another configuration.
-    #[error("{path}: the run was begun with `{was}` where there is now `{now}`; give another folder", path = path.display())]
+    #[error("{path}: the run was begun with another configuration ({difference}); give another folder", path = path.display())]
     OtherRun {
         /// The kept configuration.
         path: PathBuf,
-        /// The first line that differs, as it was.
-        was: String,
-        /// As it is now.
-        now: String,
+        /// The first field that differs, as it was and as it is.
+        difference: posttrain_store::Difference,
     },
     /// Another folder's report is not of the same experiment under another seed.
     #[error("{path}: expected a report of the same experiment under another seed; {reason}", path = path.display())]
@@ -118,11 +116,14 @@ pub enum ExperimentError {
     Router(#[from] posttrain_router::RouterError),
     /// Training or evaluation failed.
     #[error(transparent)]
-    Train(#[from] posttrain_train::TrainError),
+    Recipe(#[from] posttrain_recipes::RecipeError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] posttrain_model::ModelError),
-    /// A file could not be read or written.
+    /// A file of the run failed.
+    #[error(transparent)]
+    Store(#[from] posttrain_store::StoreError),
+    /// A file could not be read.
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// The file.

@@ -1,18 +1,22 @@
 //! The experiment: arms that are trained and tested, routers, the routed test, the report. Each part is kept in the run's
 //! folder, and is not done again where it is there.
 
-use crate::answers::{TestAnswers, read_json, write_json};
+use crate::answers::TestAnswers;
 use crate::kept_config::keep_config;
-use crate::routers::Ingredients;
+use crate::routers::RouterMaterials;
 use crate::{Arm, ExperimentConfig, ExperimentError, LocalLabels, Machine, judged, plan};
 use posttrain_data::{Example, Split, Splits};
+use posttrain_model::TextModel;
+use posttrain_recipes::{
+    Decoding, Evaluator, Event, Observer, Question, RecipeError, RlRun, RunState, Silent, load_policy,
+};
 use posttrain_reward::Reward;
+use posttrain_rollout::PolicySnapshot;
 use posttrain_router::{RouterData, RouterReport};
-use posttrain_train::{Asked, Drawing, Evaluator, Event, Observer, Policy, PolicySnapshot, RlRun, RunState, Silent};
+use posttrain_store::{read_json_if_there, write_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -39,10 +43,10 @@ pub(crate) struct TrainedOn {
 /// The folder holds `config.toml`, a folder an arm (as [`RlRun`] leaves it, with the answers to the test split in
 /// `test.json`), `base/test.json`, `routing/<router>.json`, `routed/test.json`, `judge/`, `report.json` and `report.html`.
 /// Arms may be run by several processes at a time, each with its own; whoever comes last joins them.
-pub struct Experiment<'m> {
+pub struct Experiment {
     config: ExperimentConfig,
-    policy: Policy<'m>,
-    router: Policy<'m>,
+    model: TextModel,
+    router: TextModel,
     base_model: String,
     reward: Arc<dyn Reward>,
     folder: PathBuf,
@@ -52,28 +56,28 @@ pub struct Experiment<'m> {
     stop: Arc<AtomicBool>,
 }
 
-impl<'m> Experiment<'m> {
-    /// An experiment of `policy`'s base in `folder`. `base_model` is the name that the written adapters give their base.
+impl Experiment {
+    /// An experiment on `model` in `folder`. `base_model` is the name that the written adapters give their base.
     ///
     /// # Errors
     /// What is wrong with the configuration or the data; [`ExperimentError::OtherRun`] where the folder holds a run of
     /// another configuration.
     pub fn new(
         config: ExperimentConfig,
-        policy: Policy<'m>,
+        model: TextModel,
         base_model: &str,
         folder: &Path,
     ) -> Result<Self, ExperimentError> {
         config.validate()?;
         let config = config.resolved();
         let (splits, arms) = plan(&config)?;
-        config.rl.lora.select(policy.model.modules()).map_err(posttrain_train::TrainError::from)?;
+        config.rl.lora.select(model.decoder.modules()).map_err(RecipeError::from)?;
         let reward = config.reward.build()?;
         keep_config(folder, &config)?;
         Ok(Self {
             config,
-            policy,
-            router: policy,
+            router: model.clone(),
+            model,
             base_model: base_model.into(),
             reward,
             folder: folder.into(),
@@ -84,17 +88,20 @@ impl<'m> Experiment<'m> {
         })
     }
 
-    /// The same with another model on this machine for the routers that ask one.
-    pub fn with_router_model(self, router: Policy<'m>) -> Self {
+    /// Asks another model on this machine for the routers that ask one.
+    #[must_use]
+    pub fn with_router_model(self, router: TextModel) -> Self {
         Self { router, ..self }
     }
 
-    /// The same with a reward of the caller's in place of the configuration's.
+    /// Scores by a reward of the caller's in place of the configuration's.
+    #[must_use]
     pub fn with_reward(self, reward: Arc<dyn Reward>) -> Self {
         Self { reward, ..self }
     }
 
-    /// The same where so many arms train at a time, each with its share of the machine. It only goes on record.
+    /// Says that so many arms train at a time, each with its share of the machine. It only goes on record.
+    #[must_use]
     pub fn with_arms_at_a_time(self, at_a_time: usize) -> Self {
         Self { at_a_time, ..self }
     }
@@ -119,7 +126,7 @@ impl<'m> Experiment<'m> {
         if TestAnswers::read(&folder)?.is_some() {
             return Ok(Progress::Done);
         }
-        let run = RlRun::new(self.policy, self.reward.clone(), arm.rl.clone(), &folder)?
+        let run = RlRun::new(self.model.clone(), self.reward.clone(), arm.rl.clone(), &folder)?
             .with_style(self.config.prompt.clone())
             .with_base_model(&self.base_model)
             .with_stop_flag(self.stop.clone());
@@ -156,17 +163,17 @@ impl<'m> Experiment<'m> {
         let missing = |name: &str| Ok::<_, ExperimentError>(self.routed_by(name)?.is_none());
         let data = RouterData::from_splits(&self.splits, &self.domains())?;
         let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(&self.folder))?;
-        let ingredients = Ingredients {
+        let materials = RouterMaterials {
             data: &data,
-            policy: self.router,
-            model: &self.base_model,
-            labels: Rc::new(LocalLabels::new(self.router)),
+            model: self.router.clone(),
+            model_name: &self.base_model,
+            labels: Arc::new(LocalLabels::new(self.router.clone())),
             runtime: runtime.handle().clone(),
         };
         for router in &self.config.routing.routers {
             if missing(router.name())? && !self.stopping() {
                 let started = Instant::now();
-                let report = RouterReport::of(&router.build(&ingredients)?, &data.test)?;
+                let report = RouterReport::of(&router.build(&materials)?, &data.test)?;
                 let text = format!(
                     "router {}: {:.3} [{:.3}, {:.3}], n = {}, {:.1} s",
                     router.name(),
@@ -216,7 +223,8 @@ impl<'m> Experiment<'m> {
         for side in ["routed", self.config.arms.generalist.as_str()] {
             let (file, answers) = (judged::file(&self.folder, side), TestAnswers::read(&self.folder.join(side))?);
             let Some(answers) = answers.filter(|_| !file.exists() && !self.stopping()) else { continue };
-            let scores = judged::judge(judge.build()?, &answers.sampled, &self.config.rl.scorer)?;
+            let judge = Arc::new(judge.judge.clone().build(judge.model()?)?);
+            let scores = judged::judge(judge, &answers.sampled, &self.config.rl.scorer)?;
             write_json(&file, &scores)?;
             observer.see(&Event::Note { text: &format!("judge: {side}, {} answers", scores.len()) });
         }
@@ -254,14 +262,14 @@ impl<'m> Experiment<'m> {
 
     /// The machine that this process trains on.
     pub fn machine(&self) -> Machine {
-        let kind = match self.policy.model.kind() {
+        let kind = match self.model.decoder.kind() {
             tch::Kind::BFloat16 => "bf16",
             tch::Kind::Float => "f32",
             _ => "other",
         };
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            device: format!("{:?}", self.policy.model.device()).to_lowercase(),
+            device: format!("{:?}", self.model.decoder.device()).to_lowercase(),
             kind: kind.into(),
             name: processor(),
         }
@@ -283,13 +291,14 @@ impl<'m> Experiment<'m> {
         observer: &mut dyn Observer,
     ) -> Result<(), ExperimentError> {
         let started = Instant::now();
-        let (style, reward) = (self.config.prompt.clone(), self.reward.clone());
-        let evaluator = Evaluator::new(self.policy, style, reward, &self.config.rl)?;
-        let asked: Vec<_> =
-            self.splits.test.iter().zip(policies).map(|(example, &policy)| Asked { example, policy }).collect();
-        let sampled = evaluator.answers(&asked, Drawing::Sampled, observer)?;
+        let style = self.config.prompt.clone();
+        let evaluator = Evaluator::new(self.model.clone(), style, self.reward.clone(), &self.config.rl)?;
+        let asked = self.splits.test.iter().zip(policies);
+        let questions: Vec<_> = asked.map(|(example, &policy)| Question { example, policy }).collect();
+
+        let sampled = evaluator.answers(&questions, Decoding::Sampled, observer)?;
         let greedy = match self.config.test.greedy {
-            true => Some(evaluator.answers(&asked, Drawing::Greedy, observer)?),
+            true => Some(evaluator.answers(&questions, Decoding::Greedy, observer)?),
             false => None,
         };
         let answers = TestAnswers { sampled, greedy, seconds: started.elapsed().as_secs_f64() };
@@ -306,7 +315,7 @@ impl<'m> Experiment<'m> {
     fn best(&self, arm: &str) -> Result<PolicySnapshot, ExperimentError> {
         let folder = self.folder.join(arm);
         let best = RunState::peek(&folder)?.is_some_and(|state| state.best.is_some());
-        Ok(PolicySnapshot::load(&folder.join(if best { "best" } else { "last" }), self.policy.model)?)
+        Ok(load_policy(&folder.join(if best { "best" } else { "last" }), &self.model.decoder)?)
     }
 
     fn is_tested(&self, arm: &Arm) -> bool {
@@ -314,7 +323,7 @@ impl<'m> Experiment<'m> {
     }
 
     fn routed_by(&self, router: &str) -> Result<Option<RouterReport>, ExperimentError> {
-        read_json(&routing_file(&self.folder, router))
+        Ok(read_json_if_there(&routing_file(&self.folder, router))?)
     }
 
     /// The domains that have a specialist.

@@ -1,8 +1,8 @@
 //! The report's two files.
 
 use crate::{ExperimentError, Report};
+use posttrain_store::replace_file;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 impl Report {
@@ -31,8 +31,8 @@ impl Report {
     }
 }
 
-/// Writes `report.json` and `report.html` into a folder, which is made if it is not there. Each is written beside its place
-/// and renamed into it: a reader sees the old file or the new one, whole.
+/// Writes `report.json` and `report.html` into a folder, which is made if it is not there. A reader
+/// sees the old file or the new one, whole.
 ///
 /// ```
 /// use posttrain_experiment::{Report, write_report};
@@ -46,32 +46,9 @@ impl Report {
 /// ```
 ///
 /// # Errors
-/// [`ExperimentError::Io`], or [`ExperimentError::Format`] for a number that is not finite; nothing is written then.
+/// [`ExperimentError::Store`], or [`ExperimentError::Format`] for a number that is not finite; nothing is written then.
 pub fn write_report(folder: &Path, report: &Report) -> Result<(), ExperimentError> {
     let json = report.to_json()? + "\n";
-    fs::create_dir_all(folder).map_err(ExperimentError::io(folder))?;
-    replace(&folder.join("report.json"), &json)?;
-    replace(&folder.join("report.html"), &report.to_html())
-}
-
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), ExperimentError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut fresh =
-        tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(ExperimentError::io(path))?;
-    fresh.write_all(text.as_bytes()).map_err(ExperimentError::io(path))?;
-    open_to_readers(fresh.as_file()).map_err(ExperimentError::io(path))?;
-    fresh.persist(path).map_err(|error| error.error).map_err(ExperimentError::io(path))?;
-    Ok(())
-}
-
-/// A temporary file is its owner's alone; a report is as readable as any other file of the run.
-#[cfg(unix)]
-fn open_to_readers(file: &fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn open_to_readers(_file: &fs::File) -> std::io::Result<()> {
-    Ok(())
+    replace_file(&folder.join("report.json"), json.as_bytes())?;
+    Ok(replace_file(&folder.join("report.html"), report.to_html().as_bytes())?)
 }

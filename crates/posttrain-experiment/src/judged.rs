@@ -1,9 +1,8 @@
 //! A judge's verdicts on answers that a verifier has judged already.
 
 use crate::{ExperimentError, JudgeReport};
-use posttrain_reward::{Reward, Sample, Scorer, ScorerConfig, Termination};
-use posttrain_rollout::FinishReason;
-use posttrain_train::Answer;
+use posttrain_recipes::Answer;
+use posttrain_reward::{Reward, Sample, Scorer, ScorerConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +45,7 @@ pub(crate) fn judge(
         |(answer, score): (&Answer, Result<posttrain_reward::Score, posttrain_reward::RewardError>)| Verdict {
             id: answer.id.clone(),
             reward: score.as_ref().ok().map(posttrain_reward::Score::value),
-            error: score.as_ref().err().map(ToString::to_string),
+            error: score.as_ref().err().map(posttrain_reward::RewardError::report),
         };
     Ok(answers.iter().zip(scores).map(verdict).collect())
 }
@@ -56,10 +55,7 @@ fn sample(answer: &Answer) -> Sample {
     sample.id.clone_from(&answer.id);
     sample.domain.clone_from(&answer.domain);
     sample.tokens = Some(answer.tokens);
-    sample.termination = match answer.finish_reason {
-        FinishReason::Stop => Termination::Stop,
-        FinishReason::Length => Termination::Length,
-    };
+    sample.termination = answer.finish_reason;
     sample
 }
 

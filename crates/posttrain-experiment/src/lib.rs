@@ -43,7 +43,6 @@ mod local_model;
 mod numeral;
 mod parallel;
 mod report;
-mod reward;
 mod routers;
 mod statistics;
 mod timeline;
@@ -64,6 +63,5 @@ pub use report::{
     Machine, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts,
     TimelinePhase, TimelineSpan, WallClock, findings,
 };
-pub use reward::{RewardConfig, ServedJudge};
 pub use routers::{RouterConfig, RouterKind};
 pub use statistics::{McNemar, PairedBootstrap, head_to_head, head_to_head_by_domain};

@@ -1,14 +1,13 @@
 //! A language model on this machine as a router sees it: likelihoods of labels, and texts as vectors.
 
 use ndarray::Array2;
-use posttrain_chat::{Message as Said, Role};
 use posttrain_lora::RowAdapters;
 use posttrain_loss::{Head, HeadOptions};
-use posttrain_model::{Message, ModelError, PackedAttention, Packing, Sequence};
+use posttrain_model::{ModelError, PackedAttention, Packing, Sequence, TextModel};
 use posttrain_router::{Embedder, LabelQuery, LabelScorer, Likelihood, Prompt, RouterError};
-use posttrain_train::{Policy, TrainError};
-use std::cell::RefCell;
+use posttrain_train::TrainError;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
 
 /// Tokens of a pass.
@@ -16,14 +15,14 @@ const PASS: usize = 2048;
 
 /// A base model, without any adapter, that scores labels. What it has scored once it remembers, so that a calibrated router
 /// and an uncalibrated one cost one pass.
-pub struct LocalLabels<'m> {
-    policy: Policy<'m>,
-    known: RefCell<HashMap<Text, Likelihood>>,
+pub struct LocalLabels {
+    model: TextModel,
+    known: Mutex<HashMap<Text, Likelihood>>,
 }
 
 /// A base model, without any adapter, whose last hidden states, averaged over a text's tokens, are the text's vector.
-pub struct HiddenStates<'m> {
-    policy: Policy<'m>,
+pub struct HiddenStates {
+    model: TextModel,
     name: String,
 }
 
@@ -33,19 +32,22 @@ type Text = (Vec<i64>, Vec<i64>);
 /// A prompt's tokens with those of each continuation.
 type Tokens = (Vec<i64>, Vec<Vec<i64>>);
 
-impl<'m> LocalLabels<'m> {
-    /// Labels scored by a policy's base.
-    pub fn new(policy: Policy<'m>) -> Self {
-        Self { policy, known: RefCell::default() }
+impl LocalLabels {
+    /// Labels scored by a model.
+    pub fn new(model: TextModel) -> Self {
+        Self { model, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Text, Likelihood>> {
+        // What was remembered before a panic is right all the same.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tokens(&self, query: &LabelQuery) -> Result<Tokens, ModelError> {
-        let Policy { tokenizer, template, .. } = self.policy;
+        let TextModel { tokenizer, template, .. } = &self.model;
         let prompt = match &query.prompt {
             Prompt::Text(text) => tokenizer.encode_text(text)?,
-            Prompt::Chat(messages) => {
-                template.encode(tokenizer, &messages.iter().map(message).collect::<Vec<_>>(), true)?
-            }
+            Prompt::Chat(messages) => template.encode(tokenizer, messages, true)?,
         };
         if prompt.is_empty() {
             return Err(argument("a prompt of at least one token", "an empty one"));
@@ -59,7 +61,7 @@ impl<'m> LocalLabels<'m> {
 
     /// Scores what is not known yet, the prompts' common beginning computed once a pass.
     fn learn(&self, queries: &[Tokens]) -> Result<(), TrainError> {
-        let mut known = self.known.borrow_mut();
+        let mut known = self.known();
         let mut fresh: Vec<Text> = Vec::new();
         for (prompt, continuations) in queries {
             let pairs = continuations.iter().map(|continuation| (prompt.clone(), continuation.clone()));
@@ -80,7 +82,7 @@ impl<'m> LocalLabels<'m> {
     /// One pass over texts whose first `shared` tokens are the same.
     fn pass(&self, pairs: &[Text], shared: usize) -> Result<Vec<Likelihood>, TrainError> {
         let _guard = tch::no_grad_guard();
-        let model = self.policy.model;
+        let model = &*self.model.decoder;
         // Neighbours with the same prompt and labels of one token each stand in one text: only its end is looked at.
         let mut texts: Vec<Vec<i64>> = Vec::new();
         let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), shared);
@@ -115,12 +117,12 @@ impl<'m> LocalLabels<'m> {
     }
 }
 
-impl LabelScorer for LocalLabels<'_> {
+impl LabelScorer for LocalLabels {
     fn score(&self, queries: &[LabelQuery]) -> Result<Vec<Vec<Likelihood>>, RouterError> {
         let tokens: Result<Vec<Tokens>, ModelError> = queries.iter().map(|query| self.tokens(query)).collect();
         let tokens = tokens.map_err(|e| RouterError::foreign("tokenizer", e))?;
         self.learn(&tokens).map_err(|e| RouterError::foreign("local model", e))?;
-        let known = self.known.borrow();
+        let known = self.known();
         let of = |(prompt, continuations): Tokens| {
             let each = continuations.into_iter().filter_map(|c| known.get(&(prompt.clone(), c)).copied());
             each.collect()
@@ -129,15 +131,15 @@ impl LabelScorer for LocalLabels<'_> {
     }
 }
 
-impl<'m> HiddenStates<'m> {
-    /// Vectors of a policy's base, which is called `name`.
-    pub fn new(policy: Policy<'m>, name: impl Into<String>) -> Self {
-        Self { policy, name: name.into() }
+impl HiddenStates {
+    /// Vectors of a model, which is called `name`.
+    pub fn new(model: TextModel, name: impl Into<String>) -> Self {
+        Self { model, name: name.into() }
     }
 
     fn pass(&self, texts: &[Vec<i64>]) -> Result<Vec<f32>, TrainError> {
         let _guard = tch::no_grad_guard();
-        let model = self.policy.model;
+        let model = &*self.model.decoder;
         let sequence = |text: &Vec<i64>| Sequence { prompt: text.clone(), completions: Vec::new() };
         let packing = Packing::new(&texts.iter().map(sequence).collect::<Vec<_>>())?;
         let mut attention = PackedAttention::new(&packing, model)?;
@@ -152,11 +154,11 @@ impl<'m> HiddenStates<'m> {
     }
 }
 
-impl Embedder for HiddenStates<'_> {
+impl Embedder for HiddenStates {
     fn embed(&self, texts: &[&str]) -> Result<Array2<f32>, RouterError> {
-        let encoded: Result<Vec<_>, _> = texts.iter().map(|text| self.policy.tokenizer.encode_text(text)).collect();
+        let encoded: Result<Vec<_>, _> = texts.iter().map(|text| self.model.tokenizer.encode_text(text)).collect();
         let mut encoded = encoded.map_err(|e| RouterError::foreign("tokenizer", e))?;
-        let context = self.policy.model.config().max_position_embeddings as usize;
+        let context = self.model.decoder.config().max_position_embeddings as usize;
         for tokens in &mut encoded {
             tokens.truncate(context.min(PASS));
             // A text without a token has the vector of the first one in the vocabulary: any would do, none would not.
@@ -180,7 +182,7 @@ impl Embedder for HiddenStates<'_> {
     }
 
     fn dimension(&self) -> usize {
-        self.policy.model.config().hidden_size as usize
+        self.model.decoder.config().hidden_size as usize
     }
 
     fn name(&self) -> &str {
@@ -194,15 +196,6 @@ impl Embedder for HiddenStates<'_> {
 
 fn argument(expected: &str, got: &str) -> ModelError {
     ModelError::Argument { argument: "query", expected: expected.into(), got: got.into() }
-}
-
-fn message(said: &Said) -> Message {
-    let role = match said.role {
-        Role::System => "system",
-        Role::Assistant => "assistant",
-        _ => "user",
-    };
-    Message::new(role, &said.content)
 }
 
 /// How many first tokens all prompts share, at least one token of each left for itself, and at least one shared: texts that

@@ -1,15 +1,15 @@
 //! Routers as a configuration names them.
 
-use crate::reward::chat_model;
 use crate::{ExperimentError, HiddenStates, LocalLabels};
-use posttrain_chat::{CacheConfig, OpenAiConfig};
+use posttrain_chat::cache::CacheConfig;
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_model::TextModel;
 use posttrain_router::{
     Calibration, Cascade, ChatRouterConfig, ClassifierConfig, KeywordConfig, LikelihoodConfig, NgramConfig, Router,
     RouterData,
 };
-use posttrain_train::Policy;
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
+use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// A router. What it learns it learns from the training split, what it chooses it chooses by the validation split.
@@ -80,12 +80,12 @@ pub enum RouterKind {
 }
 
 /// What routers are built from.
-pub(crate) struct Ingredients<'a, 'm> {
+pub(crate) struct RouterMaterials<'a> {
     pub data: &'a RouterData,
     /// The model that likelihoods and hidden states come from, and its name.
-    pub policy: Policy<'m>,
-    pub model: &'a str,
-    pub labels: Rc<LocalLabels<'m>>,
+    pub model: TextModel,
+    pub model_name: &'a str,
+    pub labels: Arc<LocalLabels>,
     pub runtime: Handle,
 }
 
@@ -115,7 +115,7 @@ impl RouterConfig {
     }
 
     /// The router, fitted.
-    pub(crate) fn build<'m>(&self, from: &Ingredients<'_, 'm>) -> Result<Box<dyn Router + 'm>, ExperimentError> {
+    pub(crate) fn build(&self, from: &RouterMaterials) -> Result<Box<dyn Router>, ExperimentError> {
         let RouterData { train, validation, .. } = from.data;
         Ok(match &self.kind {
             RouterKind::Likelihood { prompt, tune } => {
@@ -130,11 +130,11 @@ impl RouterConfig {
                 if prompt.labels.is_empty() {
                     prompt.labels = train.labels().to_vec();
                 }
-                Box::new(prompt.build(chat_model(server, cache.as_ref())?, from.runtime.clone())?)
+                Box::new(prompt.build(server.clone().build_cached(cache.clone())?, from.runtime.clone())?)
             }
             RouterKind::Ngrams { features, fit } => Box::new(fit.fit(features.clone().build()?, train, validation)?),
             RouterKind::HiddenStates { fit } => {
-                Box::new(fit.fit(HiddenStates::new(from.policy, from.model), train, validation)?)
+                Box::new(fit.fit(HiddenStates::new(from.model.clone(), from.model_name), train, validation)?)
             }
             RouterKind::Keywords { words } => Box::new(KeywordConfig::learn(train, *words).build()?),
             RouterKind::Cascade { first, second, allowance } => {

@@ -1,9 +1,10 @@
 //! When each arm did what, laid out from how long it took.
 
-use crate::answers::{TestAnswers, read_json};
+use crate::answers::TestAnswers;
 use crate::experiment::TrainedOn;
 use crate::{Arm, ExperimentError, TimelinePhase, TimelineSpan};
-use posttrain_train::{RunState, read_metrics};
+use posttrain_recipes::{RunState, read_metrics};
+use posttrain_store::read_json_if_there;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ pub(crate) fn timeline(folder: &Path, arms: &[Arm]) -> Result<Vec<TimelineSpan>,
     let mut rows: Vec<f64> = Vec::new();
     let mut on_record = BTreeMap::new();
     for arm in arms {
-        let trained = read_json::<TrainedOn>(&folder.join(&arm.name).join("machine.json"))?;
+        let trained = read_json_if_there::<TrainedOn>(&folder.join(&arm.name).join("machine.json"))?;
         on_record.insert(arm.name.as_str(), trained.map_or(1, |on| on.at_a_time.max(1)));
     }
     // One process takes the arms as they come; several begin with the longest.

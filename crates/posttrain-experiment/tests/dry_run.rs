@@ -1,7 +1,8 @@
 //! The source's own experiment, gone through without its weights.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_experiment::{DryRun, ExperimentConfig, RewardConfig, RouterKind};
+use posttrain_experiment::{DryRun, ExperimentConfig, RouterKind};
+use posttrain_reward::RewardConfig;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

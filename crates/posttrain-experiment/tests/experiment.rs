@@ -5,7 +5,7 @@
 mod world;
 
 use posttrain_experiment::{Arm, ExperimentError, Parallel, Progress, Slot, TestAnswers, assemble, plan, with_seeds};
-use posttrain_train::{Event, Observer, Silent};
+use posttrain_recipes::{Event, Observer, Silent};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -133,11 +133,11 @@ fn another_configuration_and_an_unknown_arm_are_refused() {
     assert_eq!(error.to_string(), "there is no arm `none`; there are: high, low, generalist");
     let mut other = config(dir.path());
     other.rl.learning_rate = 1.0;
-    let Err(error) = posttrain_experiment::Experiment::new(other, world.policy(), "random", dir.path()) else {
+    let Err(error) = posttrain_experiment::Experiment::new(other, world.model(), "random", dir.path()) else {
         panic!("accepted");
     };
     assert!(matches!(error, ExperimentError::OtherRun { .. }), "{error}");
-    assert!(error.to_string().contains("learning_rate = 0.005"), "{error}");
+    assert!(error.to_string().contains("learning_rate` was 0.005"), "{error}");
 }
 
 /// Dies at an event, as a killed process does: nothing is saved on the way out.

@@ -1,11 +1,10 @@
 //! Attention of a decoding step: one new token a row, over the row's prompt and completion.
 
 use crate::KernelError;
-use crate::element::{Bf16, Element};
 use crate::key_values::{KeyValues, Layer, Layers, TOKENS};
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
 use crate::simd::{Kernel, LANES, dispatch, exp2, larger, mul_add};
+use posttrain_tensor::{Bf16, Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::Tensor;
 
 /// How many heads of which width.
@@ -68,14 +67,14 @@ pub struct AttentionStep<'a> {
 /// ```
 pub fn attend_step(step: AttentionStep, heads: Heads, rows: &mut [StepRow]) -> Result<Tensor, KernelError> {
     let (count, features) = (rows.len() as i64, heads.features() as i64);
-    check_shape("qkv", step.qkv, [count, features])?;
+    check_shape("qkv", step.qkv, &[count, features])?;
     for (argument, table) in [("cos", step.cos), ("sin", step.sin)] {
-        check_shape(argument, table, [count, heads.width as i64 / 2])?;
+        check_shape(argument, table, &[count, heads.width as i64 / 2])?;
     }
     let (layout, qkv) = lying("qkv", step.qkv)?;
     let mut out = Tensor::f_empty([count, (heads.query * heads.width) as i64], (qkv.kind(), qkv.device()))?;
     let (Values::F32(cos), Values::F32(sin)) = (values("cos", step.cos)?, values("sin", step.sin)?) else {
-        return Err(KernelError::Kind { argument: "cos", expected: "Float, as `sin`", got: step.cos.kind() });
+        return Err(TensorError::Kind { argument: "cos", expected: "Float, as `sin`", got: step.cos.kind() }.into());
     };
     let turn = Turn { cos, sin };
     match (values("qkv", &qkv)?, values_mut("out", &mut out)?) {
@@ -112,13 +111,6 @@ struct Pair<'a, E> {
     own: &'a mut Layer<E>,
 }
 
-fn check_shape(argument: &'static str, tensor: &Tensor, expected: [i64; 2]) -> Result<(), KernelError> {
-    if tensor.size() == expected {
-        return Ok(());
-    }
-    Err(KernelError::Shape { argument, expected: expected.to_vec(), got: tensor.size() })
-}
-
 /// Elements that a cache can be made of.
 trait Cached: Element {
     fn layer(cache: &KeyValues, layer: usize) -> Option<&Layer<Self>>;
@@ -146,8 +138,8 @@ impl Cached for Bf16 {
 }
 
 /// The rows' layers, once all are known to fit.
-fn pairs<'a, E: Cached>(layer: usize, heads: Heads, rows: &'a mut [StepRow]) -> Result<Vec<Pair<'a, E>>, KernelError> {
-    let misfit = |argument| KernelError::Shape {
+fn pairs<'a, E: Cached>(layer: usize, heads: Heads, rows: &'a mut [StepRow]) -> Result<Vec<Pair<'a, E>>, TensorError> {
+    let misfit = |argument| TensorError::Shape {
         argument,
         expected: vec![heads.key_value as i64, heads.width as i64],
         got: vec![layer as i64],

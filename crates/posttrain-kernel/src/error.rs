@@ -1,49 +1,16 @@
-//! What can go wrong, with the argument, what was expected of it and what came.
+//! What can go wrong.
 
-use tch::{Device, Kind, TchError};
+use posttrain_tensor::TensorError;
+use tch::TchError;
 
 /// An error of this crate. Nothing has been computed when one comes back.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KernelError {
-    /// A tensor has the wrong shape; -1 stands for any size.
-    #[error("`{argument}` has shape {got:?}, expected {expected:?}")]
-    Shape {
-        /// The argument.
-        argument: &'static str,
-        /// Sizes expected, -1 for any.
-        expected: Vec<i64>,
-        /// Sizes received.
-        got: Vec<i64>,
-    },
-    /// A tensor has the wrong kind.
-    #[error("`{argument}` is of kind {got:?}, expected {expected}")]
-    Kind {
-        /// The argument.
-        argument: &'static str,
-        /// Kinds accepted.
-        expected: &'static str,
-        /// Kind received.
-        got: Kind,
-    },
-    /// A tensor lies on the wrong device.
-    #[error("`{argument}` is on {got:?}, expected {expected:?}")]
-    Device {
-        /// The argument.
-        argument: &'static str,
-        /// Device expected.
-        expected: Device,
-        /// Device received.
-        got: Device,
-    },
-    /// A tensor is not contiguous in memory where it has to be.
-    #[error("`{argument}` is not contiguous (strides {strides:?})")]
-    Strided {
-        /// The argument.
-        argument: &'static str,
-        /// Its strides.
-        strides: Vec<i64>,
-    },
-    /// libtorch failed: memory, usually.
-    #[error("libtorch failed")]
+    /// A tensor does not fit: its shape, its kind, its device, or how it lies in memory.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// libtorch refused an operation: memory, usually.
+    #[error("libtorch refused an operation")]
     Torch(#[from] TchError),
 }

@@ -9,9 +9,8 @@
 //! over a register there are two products.
 
 use crate::KernelError;
-use crate::element::Bf16;
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
+use posttrain_tensor::{Bf16, TensorError, Values, ValuesMut, values, values_mut};
 use std::ops::Range;
 use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
@@ -76,7 +75,7 @@ impl PackedColumns {
         let (all, features) = x.size2()?;
         if rows.end > all as usize {
             let (expected, got) = (vec![rows.end as i64, features], x.size());
-            return Err(KernelError::Shape { argument: "x", expected, got });
+            return Err(TensorError::Shape { argument: "x", expected, got }.into());
         }
         let (layout, lying) = lying("x", x)?;
         let (Values::Bf16(x), 0) = (values("x", &lying)?, features % 2) else { return Ok(None) };
@@ -126,7 +125,7 @@ impl PackedColumns {
         let out = weight.size2()?.0 as usize;
         if feature + out > features as usize || row + self.rows > rows as usize {
             let expected = vec![(row + self.rows) as i64, (feature + out) as i64];
-            return Err(KernelError::Shape { argument: "into", expected, got: into.size() });
+            return Err(TensorError::Shape { argument: "into", expected, got: into.size() }.into());
         }
         let target = Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
         self.multiply(weight, &mut lying, target)
@@ -136,14 +135,14 @@ impl PackedColumns {
         let (rows, features) = weight.size2()?;
         if features as usize != self.features {
             let (expected, got) = (vec![-1, self.features as i64], weight.size());
-            return Err(KernelError::Shape { argument: "weight", expected, got });
+            return Err(TensorError::Shape { argument: "weight", expected, got }.into());
         }
         match (values("weight", weight)?, values_mut("into", out)?) {
             (Values::Bf16(weight), ValuesMut::Bf16(out)) => {
                 instructions::multiply(self, weight, rows as usize, out, target);
                 Ok(())
             }
-            _ => Err(KernelError::Kind { argument: "weight", expected: "BFloat16", got: weight.kind() }),
+            _ => Err(TensorError::Kind { argument: "weight", expected: "BFloat16", got: weight.kind() }.into()),
         }
     }
 }

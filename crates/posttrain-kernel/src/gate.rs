@@ -1,10 +1,9 @@
 //! The gate of a feed-forward layer.
 
 use crate::KernelError;
-use crate::element::Element;
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
 use crate::simd::{Kernel, dispatch, exp};
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, values, values_mut};
 use tch::Tensor;
 
 /// `silu(gate) · up`, `silu(g) = g / (1 + e^−g)` (SwiGLU: Shazeer, 2020, <https://arxiv.org/abs/2002.05202>).
@@ -29,7 +28,7 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, KernelError> {
     let (rows, both) = gate_up.size2()?;
     if both % 2 != 0 {
         let (argument, got) = ("gate_up", gate_up.size());
-        return Err(KernelError::Shape { argument, expected: vec![rows, both + 1], got });
+        return Err(TensorError::Shape { argument, expected: vec![rows, both + 1], got }.into());
     }
     let options = (gate_up.kind(), gate_up.device());
     let (shape, run) = match layout {
@@ -88,7 +87,7 @@ pub fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, Ke
     let (rows, both) = gate_up.size2()?;
     if gradient.size() != [rows, both / 2] || both % 2 != 0 {
         let (argument, got) = ("gradient", gradient.size());
-        return Err(KernelError::Shape { argument, expected: vec![rows, both / 2], got });
+        return Err(TensorError::Shape { argument, expected: vec![rows, both / 2], got }.into());
     }
     let mut out = gate_up.f_detach()?.f_empty_like()?;
     let run = (both as usize).max(2);
@@ -100,11 +99,12 @@ pub fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, Ke
             dispatch(GateBackward { x, gradient, run, out });
         }
         _ => {
-            return Err(KernelError::Kind {
+            return Err(TensorError::Kind {
                 argument: "gradient",
                 expected: "the kind of gate_up",
                 got: gradient.kind(),
-            });
+            }
+            .into());
         }
     }
     Ok(out)
@@ -184,6 +184,6 @@ mod tests {
     #[test]
     fn an_odd_number_of_features_is_refused() {
         let odd = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
-        assert!(matches!(swiglu(&odd), Err(KernelError::Shape { argument: "gate_up", .. })));
+        assert!(matches!(swiglu(&odd), Err(KernelError::Tensor(TensorError::Shape { argument: "gate_up", .. }))));
     }
 }

@@ -1,9 +1,8 @@
 //! Rows of many matrices, brought together in one.
 
 use crate::KernelError;
-use crate::element::Element;
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::{Device, Kind, Tensor};
 
 /// Features that are turned at a time: their cache lines serve the next row as well.
@@ -14,7 +13,7 @@ const FEATURES: usize = 16;
 /// Sources are f32 or bf16, of one kind, each in either layout. On the CPU they are copied natively; elsewhere by libtorch.
 ///
 /// # Errors
-/// [`KernelError::Shape`] for no source, one of another width, or a place beyond the sources; otherwise [`KernelError`] if
+/// [`TensorError::Shape`] for no source, one of another width, or a place beyond the sources; otherwise [`KernelError`] if
 /// a source is of another kind than the first, or strided.
 ///
 /// ```
@@ -22,36 +21,36 @@ const FEATURES: usize = 16;
 ///
 /// let by_rows = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
 /// let by_columns = Tensor::from_slice(&[5f32, 7.0, 6.0, 8.0]).view([2, 2]).tr(); // the rows (5, 6) and (7, 8)
-/// let gathered = posttrain_kernel::gather_rows(&[by_rows, by_columns], &[(1, 1), (0, 0)])?;
+/// let gathered = posttrain_kernel::gather_rows(&[&by_rows, &by_columns], &[(1, 1), (0, 0)])?;
 /// assert_eq!(Vec::<f32>::try_from(gathered.view([-1])).unwrap(), [7.0, 8.0, 1.0, 2.0]);
 /// # Ok::<(), posttrain_kernel::KernelError>(())
 /// ```
-pub fn gather_rows(sources: &[Tensor], places: &[(usize, usize)]) -> Result<Tensor, KernelError> {
+pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Tensor, KernelError> {
     let Some(first) = sources.first() else {
-        return Err(KernelError::Shape { argument: "sources", expected: vec![-1], got: vec![0] });
+        return Err(TensorError::Shape { argument: "sources", expected: vec![-1], got: vec![0] }.into());
     };
     let (_, width) = first.size2()?;
     let (kind, device) = (first.kind(), first.device());
     for source in sources {
-        if source.dim() != 2 || source.size()[1] != width {
-            return Err(KernelError::Shape { argument: "sources", expected: vec![-1, width], got: source.size() });
-        }
+        check_shape("sources", source, &[-1, width])?;
         if source.kind() != kind {
-            return Err(KernelError::Kind {
+            return Err(TensorError::Kind {
                 argument: "sources",
                 expected: "the first one's kind",
                 got: source.kind(),
-            });
+            }
+            .into());
         }
     }
     let beyond = |(source, row): &&(usize, usize)| sources.get(*source).is_none_or(|s| *row >= s.size()[0] as usize);
     if let Some(&(source, row)) = places.iter().find(beyond) {
         let rows = sources.get(source).map_or(0, |s| s.size()[0]);
-        return Err(KernelError::Shape {
+        return Err(TensorError::Shape {
             argument: "places",
             expected: vec![source as i64, rows - 1],
             got: vec![row as i64],
-        });
+        }
+        .into());
     }
     if device != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) {
         return by_libtorch(sources, places);
@@ -70,7 +69,7 @@ pub fn gather_rows(sources: &[Tensor], places: &[(usize, usize)]) -> Result<Tens
     Ok(out)
 }
 
-fn by_libtorch(sources: &[Tensor], places: &[(usize, usize)]) -> Result<Tensor, KernelError> {
+fn by_libtorch(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Tensor, KernelError> {
     let starts: Vec<i64> = sources
         .iter()
         .scan(0, |next, source| {
@@ -113,6 +112,10 @@ mod tests {
         if seed % 2 == 0 { values.view([rows, width]) } else { values.view([width, rows]).tr() }
     }
 
+    fn borrowed(sources: &[Tensor]) -> Vec<&Tensor> {
+        sources.iter().collect()
+    }
+
     proptest! {
         #[test]
         fn every_row_is_where_it_was_asked_for(
@@ -129,10 +132,10 @@ mod tests {
                 .map(|(s, r)| (s % sources.len(), r))
                 .map(|(s, r)| (s, r % sizes[s] as usize))
                 .collect();
-            let gathered = gather_rows(&sources, &places).unwrap();
+            let gathered = gather_rows(&borrowed(&sources), &places).unwrap();
             prop_assert!(gathered.is_contiguous());
             prop_assert_eq!(gathered.size(), [places.len() as i64, width]);
-            prop_assert_eq!(&gathered, &by_libtorch(&sources, &places).unwrap());
+            prop_assert_eq!(&gathered, &by_libtorch(&borrowed(&sources), &places).unwrap());
             for (i, &(s, r)) in places.iter().enumerate() {
                 prop_assert_eq!(gathered.get(i as i64), sources[s].get(r as i64));
             }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let [two, three] = [2, 3].map(|width| source(4, width, 0, Kind::Float));
-        let error = |sources: &[Tensor], places| gather_rows(sources, places).unwrap_err().to_string();
+        let error = |sources: &[Tensor], places| gather_rows(&borrowed(sources), places).unwrap_err().to_string();
         assert_eq!(error(&[], &[]), "`sources` has shape [0], expected [-1]");
         let both = [two.shallow_clone(), three];
         assert_eq!(error(&both, &[(0, 0)]), "`sources` has shape [4, 3], expected [-1, 2]");

@@ -2,11 +2,10 @@
 
 use crate::KernelError;
 use crate::attention::Heads;
-use crate::element::Element;
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
 use crate::norm::{squares, weighted};
 use crate::simd::{Kernel, dispatch, mul_add};
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::Tensor;
 
 /// The norms that some decoders (Qwen3) put between the projections and the rotary positions: each query head by one
@@ -79,7 +78,7 @@ impl HeadNorms<'_> {
     /// ```
     pub fn backward(&self, qkv: &Tensor, gradient: &Tensor) -> Result<Tensor, KernelError> {
         if qkv.dim() != 2 || gradient.size() != qkv.size() {
-            return Err(KernelError::Shape { argument: "gradient", expected: qkv.size(), got: gradient.size() });
+            return Err(TensorError::Shape { argument: "gradient", expected: qkv.size(), got: gradient.size() }.into());
         }
         self.check(qkv.size()[1], qkv)?;
         let mut out = qkv.f_detach()?.f_empty_like()?;
@@ -115,18 +114,16 @@ impl HeadNorms<'_> {
         let (heads, width) = (self.heads, self.heads.width as i64);
         let expected = (heads.query + 2 * heads.key_value) as i64 * width;
         if features != expected {
-            return Err(KernelError::Shape { argument: "qkv", expected: vec![-1, expected], got: qkv.size() });
+            return Err(TensorError::Shape { argument: "qkv", expected: vec![-1, expected], got: qkv.size() }.into());
         }
         for (argument, weight) in [("query", self.query), ("key", self.key)] {
-            if weight.size() != [width] {
-                return Err(KernelError::Shape { argument, expected: vec![width], got: weight.size() });
-            }
+            check_shape(argument, weight, &[width])?;
         }
         Ok(())
     }
 
     fn kind_error(&self) -> KernelError {
-        KernelError::Kind { argument: "query", expected: "the kind of qkv, as `key`", got: self.query.kind() }
+        TensorError::Kind { argument: "query", expected: "the kind of qkv, as `key`", got: self.query.kind() }.into()
     }
 }
 

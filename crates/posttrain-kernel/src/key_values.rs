@@ -1,8 +1,7 @@
 //! The keys and values of one text, laid out for the attention of a decoding step.
 
-use crate::element::{Bf16, Element};
-use crate::memory::{Values, values};
 use crate::{Heads, KernelError};
+use posttrain_tensor::{Bf16, Element, TensorError, Values, values};
 use tch::{Kind, Tensor};
 
 /// Tokens whose keys lie side by side: a vector of the kernel.
@@ -35,7 +34,7 @@ impl KeyValues {
     /// No tokens yet, in `layers` layers of a model that computes in `kind` (f32 or bf16).
     ///
     /// # Errors
-    /// [`KernelError::Kind`] for another kind.
+    /// [`TensorError::Kind`] for another kind.
     ///
     /// ```
     /// use posttrain_kernel::{Heads, KeyValues};
@@ -48,7 +47,7 @@ impl KeyValues {
         let layers = match kind {
             Kind::Float => Layers::F32(vec![Layer::empty(); layers]),
             Kind::BFloat16 => Layers::Bf16(vec![Layer::empty(); layers]),
-            got => return Err(KernelError::Kind { argument: "kind", expected: "Float or BFloat16", got }),
+            got => return Err(TensorError::Kind { argument: "kind", expected: "Float or BFloat16", got }.into()),
         };
         Ok(Self { heads, layers })
     }
@@ -75,7 +74,7 @@ impl KeyValues {
     /// Adds tokens to a layer: `keys` (turned to their positions) and `values`, `[tokens, kv_heads, d]` each.
     ///
     /// # Errors
-    /// [`KernelError::Shape`] or [`KernelError::Kind`] for tensors that do not fit.
+    /// [`TensorError::Shape`] or [`TensorError::Kind`] for tensors that do not fit.
     ///
     /// ```
     /// use posttrain_kernel::{Heads, KeyValues};
@@ -91,11 +90,51 @@ impl KeyValues {
         for (argument, tensor) in [("keys", keys), ("values", values)] {
             let got = tensor.size();
             if got.len() != 3 || got[1..] != expected[1..] || got[0] != keys.size()[0] {
-                return Err(KernelError::Shape { argument, expected, got });
+                return Err(TensorError::Shape { argument, expected, got }.into());
             }
         }
         let (keys, values) = (keys.f_contiguous()?, values.f_contiguous()?);
         self.extend_contiguous(layer, &keys, &values)
+    }
+
+    /// Adds another text's tokens behind this one's, in every layer.
+    ///
+    /// # Errors
+    /// [`KernelError::Tensor`] for a text of another kind, or with other heads or layers.
+    ///
+    /// ```
+    /// use posttrain_kernel::{Heads, KeyValues};
+    /// use tch::{Device, Kind, Tensor};
+    ///
+    /// let empty = || KeyValues::new(Heads { query: 1, key_value: 1, width: 2 }, 1, Kind::Float);
+    /// let tokens = Tensor::ones([3, 1, 2], (Kind::Float, Device::Cpu));
+    /// let (mut text, mut end) = (empty()?, empty()?);
+    /// text.extend(0, &tokens, &tokens)?;
+    /// end.extend(0, &tokens, &tokens)?;
+    /// text.append(&end)?;
+    /// assert_eq!(text.tokens(), 6);
+    /// # Ok::<(), posttrain_kernel::KernelError>(())
+    /// ```
+    pub fn append(&mut self, other: &Self) -> Result<(), KernelError> {
+        let shape = |text: &Self| vec![text.layer_count() as i64, text.heads.key_value as i64, text.heads.width as i64];
+        if shape(self) != shape(other) {
+            return Err(TensorError::Shape { argument: "other", expected: shape(self), got: shape(other) }.into());
+        }
+        let width = self.heads.width;
+        match (&mut self.layers, &other.layers) {
+            (Layers::F32(own), Layers::F32(other)) => own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b)),
+            (Layers::Bf16(own), Layers::Bf16(other)) => own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b)),
+            (Layers::F32(_), Layers::Bf16(_)) => return Err(other_kind("Float", Kind::BFloat16)),
+            (Layers::Bf16(_), Layers::F32(_)) => return Err(other_kind("BFloat16", Kind::Float)),
+        }
+        Ok(())
+    }
+
+    fn layer_count(&self) -> usize {
+        match &self.layers {
+            Layers::F32(layers) => layers.len(),
+            Layers::Bf16(layers) => layers.len(),
+        }
     }
 
     fn extend_contiguous(&mut self, layer: usize, keys: &Tensor, new: &Tensor) -> Result<(), KernelError> {
@@ -103,13 +142,39 @@ impl KeyValues {
         match (&mut self.layers, values("keys", keys)?, values("values", new)?) {
             (Layers::F32(layers), Values::F32(k), Values::F32(v)) => layers[layer].extend(heads, k, v),
             (Layers::Bf16(layers), Values::Bf16(k), Values::Bf16(v)) => layers[layer].extend(heads, k, v),
-            _ => return Err(KernelError::Kind { argument: "keys", expected: "the cache's kind", got: keys.kind() }),
+            _ => {
+                return Err(
+                    TensorError::Kind { argument: "keys", expected: "the cache's kind", got: keys.kind() }.into()
+                );
+            }
         }
         Ok(())
     }
 }
 
+fn other_kind(expected: &'static str, got: Kind) -> KernelError {
+    TensorError::Kind { argument: "other", expected, got }.into()
+}
+
 impl<E: Element> Layer<E> {
+    /// Adds another layer's tokens behind this one's.
+    fn append(&mut self, width: usize, other: &Self) {
+        let features = other.keys.len() / other.tokens.next_multiple_of(TOKENS).max(1);
+        let mut keys = vec![E::narrow(0.0); features];
+        let mut values = vec![E::narrow(0.0); features];
+        for token in 0..other.tokens {
+            let block = token / TOKENS * features * TOKENS;
+            let place = token % TOKENS;
+            for (feature, key) in keys.iter_mut().enumerate() {
+                *key = other.keys[block + feature * TOKENS + place];
+            }
+            for (head, values) in values.chunks_exact_mut(width).enumerate() {
+                values.copy_from_slice(&other.values[block + (head * TOKENS + place) * width..][..width]);
+            }
+            self.push(width, &keys, &values);
+        }
+    }
+
     fn empty() -> Self {
         Self { keys: Vec::new(), values: Vec::new(), tokens: 0 }
     }

@@ -1,6 +1,7 @@
 //! How a matrix lies in memory.
 
 use crate::KernelError;
+use posttrain_tensor::TensorError;
 use tch::Tensor;
 
 /// Row by row, or feature by feature.
@@ -14,7 +15,7 @@ pub(crate) enum Layout {
 /// it lies feature by feature).
 pub(crate) fn lying(argument: &'static str, x: &Tensor) -> Result<(Layout, Tensor), KernelError> {
     if x.dim() != 2 {
-        return Err(KernelError::Shape { argument, expected: vec![-1, -1], got: x.size() });
+        return Err(TensorError::Shape { argument, expected: vec![-1, -1], got: x.size() }.into());
     }
     if x.is_contiguous() {
         return Ok((Layout::Rows, x.f_detach()?));
@@ -23,7 +24,7 @@ pub(crate) fn lying(argument: &'static str, x: &Tensor) -> Result<(Layout, Tenso
     if transposed.is_contiguous() {
         return Ok((Layout::Columns, transposed));
     }
-    Err(KernelError::Strided { argument, strides: x.stride() })
+    Err(TensorError::Strided { argument, strides: x.stride() }.into())
 }
 
 impl Layout {

@@ -25,8 +25,8 @@
 //!
 //! # Underneath
 //!
-//! [`values`], [`values_mut`] and [`integers`] show a tensor's memory as a slice (its module and that of [`PackedColumns`] are those with unsafe code);
 //! [`dispatch`] runs a [`Kernel`] with the widest instructions of the processor; [`exp`] and [`exp2`] are vectorised.
+//! Tensors' memory as slices is `posttrain-tensor`'s; the module of [`PackedColumns`] is the one with unsafe code.
 //!
 //! ```
 //! use tch::Tensor;
@@ -39,8 +39,6 @@
 //! ```
 
 mod attention;
-mod crossing;
-mod element;
 mod error;
 mod few_rows;
 mod gate;
@@ -48,7 +46,6 @@ mod gather;
 mod head_norm;
 mod key_values;
 mod layout;
-mod memory;
 mod norm;
 mod packed;
 mod packed_attention;
@@ -61,18 +58,15 @@ mod tile;
 mod workers;
 
 pub use attention::{AttentionStep, Heads, StepRow, attend_step};
-pub use crossing::{crossings, to_device, to_host};
-pub use element::{Bf16, Element};
 pub use error::KernelError;
 pub use few_rows::PackedColumns;
 pub use gate::{swiglu, swiglu_backward};
 pub use gather::gather_rows;
 pub use head_norm::HeadNorms;
 pub use key_values::KeyValues;
-pub use memory::{Values, ValuesMut, bytes, integers, values, values_mut};
 pub use norm::{rms_norm, rms_norm_backward};
 pub use packed::{PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
 pub use product::{columns_pay, laid_out, product};
 pub use quantised::{NF4_LEVELS, QUANTISED_BLOCK, QuantisedForm, dequantise};
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
-pub use workers::on_workers;
+pub use workers::{on_workers, set_threads};

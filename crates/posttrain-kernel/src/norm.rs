@@ -1,10 +1,9 @@
 //! Root-mean-square normalisation.
 
 use crate::KernelError;
-use crate::element::Element;
 use crate::layout::{Layout, lying};
-use crate::memory::{Values, ValuesMut, values, values_mut};
 use crate::simd::{Kernel, LANES, dispatch, mul_add};
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::Tensor;
 
 /// `x / √(mean(x²) + ε) · weight` over the features of each row (Zhang & Sennrich, 2019,
@@ -31,16 +30,14 @@ use tch::Tensor;
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, KernelError> {
     let (layout, x) = lying("x", x)?;
     let features = x.size()[usize::from(layout == Layout::Rows)];
-    if weight.size() != [features] {
-        return Err(KernelError::Shape { argument: "weight", expected: vec![features], got: weight.size() });
-    }
+    check_shape("weight", weight, &[features])?;
     let mut out = x.f_empty_like()?;
     let (eps, features) = (eps as f32, features as usize);
     match (values("x", &x)?, values("weight", weight)?, values_mut("out", &mut out)?) {
         (Values::F32(x), Values::F32(weight), ValuesMut::F32(out)) => run(layout, x, weight, eps, features, out),
         (Values::Bf16(x), Values::Bf16(weight), ValuesMut::Bf16(out)) => run(layout, x, weight, eps, features, out),
         _ => {
-            return Err(KernelError::Kind { argument: "weight", expected: "the kind of x", got: weight.kind() });
+            return Err(TensorError::Kind { argument: "weight", expected: "the kind of x", got: weight.kind() }.into());
         }
     }
     layout.matrix(out)
@@ -149,14 +146,10 @@ pub fn rms_norm_backward(
     into: &Tensor,
 ) -> Result<Tensor, KernelError> {
     for (argument, tensor) in [("gradient", gradient), ("into", into)] {
-        if tensor.size() != x.size() {
-            return Err(KernelError::Shape { argument, expected: x.size(), got: tensor.size() });
-        }
+        check_shape(argument, tensor, &x.size())?;
     }
     let features = x.size().last().copied().unwrap_or(0);
-    if weight.size() != [features] {
-        return Err(KernelError::Shape { argument: "weight", expected: vec![features], got: weight.size() });
-    }
+    check_shape("weight", weight, &[features])?;
     let mut out = x.f_detach()?.f_empty_like()?;
     let all = (
         values("x", x)?,
@@ -173,7 +166,11 @@ pub fn rms_norm_backward(
         (Values::Bf16(x), Values::Bf16(weight), Values::Bf16(gradient), Values::Bf16(into), ValuesMut::Bf16(out)) => {
             dispatch(Backward { x, weight, gradient, into, eps, features, out });
         }
-        _ => return Err(KernelError::Kind { argument: "gradient", expected: "the kind of x", got: gradient.kind() }),
+        _ => {
+            return Err(
+                TensorError::Kind { argument: "gradient", expected: "the kind of x", got: gradient.kind() }.into()
+            );
+        }
     }
     Ok(out)
 }

@@ -2,12 +2,11 @@
 
 use crate::KernelError;
 use crate::attention::Heads;
-use crate::element::Element;
-use crate::memory::{Values, ValuesMut, values, values_mut};
 use crate::packed_attention::{self, Forward};
 use crate::packed_attention_backward::{self, Backward};
 use crate::packed_rows::Projections;
 use crate::simd::dispatch;
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, floats, floats_mut, values, values_mut};
 use tch::{Kind, Tensor};
 
 /// A prompt's tokens and those of its completions, which lie after it one behind another. Any of them may be empty.
@@ -111,9 +110,9 @@ pub fn attend_packed_backward(
     gradient: &Tensor,
 ) -> Result<Tensor, KernelError> {
     let sizes = step.check()?;
-    check_shape("out", &attended.out, sizes.out())?;
-    check_shape("log_sums", &attended.log_sums, sizes.log_sums())?;
-    check_shape("gradient", gradient, sizes.out())?;
+    check_shape("out", &attended.out, &sizes.out())?;
+    check_shape("log_sums", &attended.log_sums, &sizes.log_sums())?;
+    check_shape("gradient", gradient, &sizes.out())?;
     let log_sums = floats("log_sums", &attended.log_sums)?;
     let mut by_qkv = Tensor::f_empty(step.qkv.size(), (step.qkv.kind(), step.qkv.device()))?;
     let [qkv, out] = [values("qkv", step.qkv)?, values("out", &attended.out)?];
@@ -127,7 +126,7 @@ pub fn attend_packed_backward(
         _ => {
             let same = |t: &Tensor| t.kind() == step.qkv.kind();
             let (argument, got) = if same(gradient) { ("out", &attended.out) } else { ("gradient", gradient) };
-            return Err(KernelError::Kind { argument, expected: "that of `qkv`", got: got.kind() });
+            return Err(TensorError::Kind { argument, expected: "that of `qkv`", got: got.kind() }.into());
         }
     }
     Ok(by_qkv)
@@ -178,7 +177,7 @@ impl PackedStep<'_> {
         let half = self.heads.width as i64 / 2;
         for (argument, tensor, width) in [("qkv", self.qkv, features), ("cos", self.cos, half), ("sin", self.sin, half)]
         {
-            check_shape(argument, tensor, [rows, width])?;
+            check_shape(argument, tensor, &[rows, width])?;
         }
         Ok(Sizes { rows, query: self.heads.query as i64, width: self.heads.width as i64 })
     }
@@ -216,7 +215,7 @@ impl Heads {
         let shared = query > 0 && key_value > 0 && query % key_value == 0;
         let fits = features.filter(|_| shared && width > 0 && width % 2 == 0);
         let size = |n: Option<usize>| n.and_then(|n| i64::try_from(n).ok()).unwrap_or(i64::MAX);
-        fits.ok_or_else(|| KernelError::Shape {
+        let fits = fits.ok_or_else(|| TensorError::Shape {
             argument: "heads",
             expected: vec![
                 size(query.max(1).checked_next_multiple_of(key_value.max(1))),
@@ -224,28 +223,7 @@ impl Heads {
                 size(width.max(1).checked_next_multiple_of(2)),
             ],
             got: [query, key_value, width].map(|n| size(Some(n))).to_vec(),
-        })
-    }
-}
-
-fn check_shape(argument: &'static str, tensor: &Tensor, expected: [i64; 2]) -> Result<(), KernelError> {
-    if tensor.size() == expected {
-        return Ok(());
-    }
-    Err(KernelError::Shape { argument, expected: expected.to_vec(), got: tensor.size() })
-}
-
-fn floats<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [f32], KernelError> {
-    match values(argument, tensor)? {
-        Values::F32(values) => Ok(values),
-        Values::Bf16(_) => Err(KernelError::Kind { argument, expected: "Float", got: tensor.kind() }),
-    }
-}
-
-fn floats_mut<'a>(argument: &'static str, tensor: &'a mut Tensor) -> Result<&'a mut [f32], KernelError> {
-    let got = tensor.kind();
-    match values_mut(argument, tensor)? {
-        ValuesMut::F32(values) => Ok(values),
-        ValuesMut::Bf16(_) => Err(KernelError::Kind { argument, expected: "Float", got }),
+        })?;
+        Ok(fits)
     }
 }

@@ -1,10 +1,10 @@
 //! Attention of whole texts, forward.
 
-use crate::element::Element;
 use crate::packed::PackedText;
 use crate::packed_rows::{Projections, Sixteen, Stretch, seen};
 use crate::simd::{Kernel, LANES, exp2, larger};
 use crate::tile::{Panels, ROWS, Strip, Tile, gather, multiply, transposed};
+use posttrain_tensor::Element;
 
 /// The forward pass over a packing.
 pub(crate) struct Forward<'a, E> {

@@ -1,11 +1,11 @@
 //! Attention of whole texts, backward: weights are formed anew, block by block, from the saved logarithms of their sums
 //! (Dao, 2023, <https://arxiv.org/abs/2307.08691>).
 
-use crate::element::Element;
 use crate::packed::PackedText;
 use crate::packed_rows::{Projections, Sixteen, Stretch, seen};
 use crate::simd::{Kernel, LANES, exp2, mul_add};
 use crate::tile::{Panels, ROWS, Strip, Tile, gather, multiply, spread, transposed};
+use posttrain_tensor::Element;
 
 /// Tokens whose weights are formed at a time: with their keys and values they stay in the first cache.
 const BLOCK: usize = 32;

@@ -1,10 +1,10 @@
 //! The rows of a packing, read into panels for the attention of whole texts, and gradients written back.
 
 use crate::attention::Heads;
-use crate::element::Element;
 use crate::packed::PackedText;
 use crate::simd::LANES;
 use crate::tile::{Panels, Strip};
+use posttrain_tensor::Element;
 use std::ops::Range;
 
 /// The projections of a packing, and the tables that turn them to their positions.

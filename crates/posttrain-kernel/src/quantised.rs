@@ -1,9 +1,8 @@
 //! Weights of eight and of four bits, and back.
 
 use crate::KernelError;
-use crate::element::Element;
-use crate::memory::{Values, ValuesMut, bytes, values, values_mut};
 use crate::simd::{Kernel, dispatch};
+use posttrain_tensor::{Element, ValuesMut, bytes, check_shape, floats, values_mut};
 use tch::{Kind, Tensor};
 
 /// Weights that share a scale: the largest of them in magnitude.
@@ -86,13 +85,9 @@ pub fn dequantise(
     for (argument, tensor, length) in
         [("codes", codes, count.div_ceil(form.a_byte())), ("scales", scales, count.div_ceil(QUANTISED_BLOCK))]
     {
-        if tensor.size() != [length as i64] {
-            return Err(KernelError::Shape { argument, expected: vec![length as i64], got: tensor.size() });
-        }
+        check_shape(argument, tensor, &[length as i64])?;
     }
-    let Values::F32(scale_values) = values("scales", scales)? else {
-        return Err(KernelError::Kind { argument: "scales", expected: "Float", got: scales.kind() });
-    };
+    let scale_values = floats("scales", scales)?;
     let codes = bytes("codes", codes)?;
     let mut out = Tensor::f_empty([count as i64], (kind, tch::Device::Cpu))?;
     match values_mut("kind", &mut out)? {

@@ -39,7 +39,7 @@ pub fn on_workers<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync, 
         let spawn = |job| {
             let work = &work;
             scope.spawn(move || {
-                tch::set_num_threads(share);
+                set_threads(share);
                 work(job)
             })
         };
@@ -52,6 +52,23 @@ pub fn on_workers<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync, 
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
+/// Gives libtorch's operations on the calling thread this many threads, and threads born later as many to begin with.
+///
+/// `tch::set_num_threads` alone would not last: a thread's first operation takes up whatever another thread has set since.
+///
+/// ```
+/// let threads = std::thread::spawn(|| {
+///     posttrain_kernel::set_threads(1);
+///     tch::get_num_threads()
+/// });
+/// assert_eq!(threads.join().unwrap(), 1);
+/// ```
+pub fn set_threads(count: i32) {
+    // To ask is a first operation, too.
+    tch::get_num_threads();
+    tch::set_num_threads(count);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +79,19 @@ mod tests {
         let panics = || on_workers(vec![1, 2], |job| assert_ne!(job, 2, "two"), || ());
         assert!(std::panic::catch_unwind(panics).is_err());
         assert_eq!(tch::get_num_threads(), before);
+    }
+
+    #[test]
+    fn a_threads_setting_outlasts_those_of_others() {
+        let threads = tch::get_num_threads();
+        let lasting = thread::spawn(move || {
+            set_threads(3);
+            thread::spawn(|| set_threads(1)).join().unwrap();
+            let sum = tch::Tensor::ones([300, 300], (tch::Kind::Float, tch::Device::Cpu)).sum(tch::Kind::Float);
+            (sum.double_value(&[]), tch::get_num_threads())
+        });
+        assert_eq!(lasting.join().unwrap(), (90_000.0, 3));
+        tch::set_num_threads(threads);
     }
 
     #[test]

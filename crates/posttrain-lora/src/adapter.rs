@@ -130,6 +130,19 @@ impl Adapter {
         Ok(())
     }
 
+    /// Whether any layer has a gradient other than zero.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] when the device fails.
+    pub fn has_gradients(&self) -> Result<bool, LoraError> {
+        for (_, pair) in self.layers() {
+            if has_gradient(&pair.b)? || has_gradient(&pair.a)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Checks that a gradient reached every layer: `B`'s is all zero only where nothing trains (`A`'s is zero at the
     /// first step, since `B` is). Call it after the first backward pass of a loss that has a signal. Of the layers that
     /// only some tokens reach, one is enough.

@@ -36,14 +36,6 @@ pub enum LoraError {
         /// The shape that came.
         got: Vec<i64>,
     },
-    /// A name is not in the bank.
-    #[error("no adapter named `{name}` in the bank; there are: {known}")]
-    UnknownAdapter {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
     /// After a backward pass some adapter tensors have no gradient: the adapter would train nothing.
     #[error("no gradient reached {count} of {total} adapter layers, the first being `{first}`: they would not train")]
     NoGradient {
@@ -54,14 +46,6 @@ pub enum LoraError {
         /// The first of them.
         first: String,
     },
-    /// A PEFT file lacks a tensor that its configuration promises.
-    #[error("{path}: tensor `{name}` is missing")]
-    MissingTensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's key.
-        name: String,
-    },
     /// A PEFT file holds a tensor that no layer of the model takes up.
     #[error("{path}: tensor `{name}` matches no layer of the model that the adapter targets")]
     UnmatchedTensor {
@@ -69,18 +53,6 @@ pub enum LoraError {
         path: PathBuf,
         /// The tensor's key.
         name: String,
-    },
-    /// A tensor in a file has a shape or kind that the model does not.
-    #[error("{path}: tensor `{name}`: expected {expected}, got {got}")]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's key.
-        name: String,
-        /// Shape or kind that was expected.
-        expected: String,
-        /// Shape or kind that came.
-        got: String,
     },
     /// `adapter_config.json` uses something that this crate does not do.
     #[error("{path}: `{field}` = {got} is not supported (expected {expected})")]
@@ -94,35 +66,30 @@ pub enum LoraError {
         /// What it holds.
         got: String,
     },
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    /// A file or folder could not be read or made.
+    #[error("cannot read or make {path}")]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's answer.
-        #[source]
         source: std::io::Error,
     },
     /// A file is not the JSON that it should be.
-    #[error("{path}: {source}")]
+    #[error("{path}: not the JSON of an adapter's configuration")]
     Json {
         /// The file.
         path: PathBuf,
         /// The parser's answer, with line and column.
-        #[source]
         source: serde_json::Error,
     },
-    /// A file is not the safetensors that it should be.
-    #[error("{path}: not a readable safetensors file: {source}")]
-    Safetensors {
-        /// The file.
-        path: PathBuf,
-        /// The parser's answer.
-        #[source]
-        source: safetensors::SafeTensorError,
-    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Store(#[from] posttrain_store::StoreError),
+    /// A tensor, or a file of tensors, is not what it should be.
+    #[error(transparent)]
+    Tensor(#[from] posttrain_tensor::TensorError),
     /// libtorch refused an operation (memory, device, shape).
-    #[error("libtorch: {0}")]
+    #[error("libtorch refused an operation")]
     Torch(#[from] tch::TchError),
     /// A native kernel refused a tensor.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! Low-rank adapters (LoRA) beside a frozen base: configuration, adapted linear layers, a bank of adapters, PEFT files.
+//! Low-rank adapters (LoRA) beside a frozen base: configuration, adapted linear layers, PEFT files.
 //!
 //! LoRA (Hu et al., 2021, <https://arxiv.org/abs/2106.09685>) leaves a weight `W: [out, in]` as it is and trains
 //! `ΔW = s·B·A`, with `A: [R, in]`, `B: [out, R]` and the scale `s = α/R` (or `α/√R`, rank-stabilised). An adapted layer
@@ -27,7 +27,6 @@
 //! ```
 
 mod adapter;
-mod bank;
 mod config;
 mod dropout;
 mod error;
@@ -39,18 +38,15 @@ mod module;
 mod peft;
 mod row_selection;
 mod rows;
-mod tensor_file;
 mod view;
 
 pub use adapter::{Adapter, LoraPair};
-pub use bank::AdapterBank;
 pub use config::{LoraConfig, TargetModules};
 pub use error::LoraError;
 pub use gradients::AdapterGradients;
-pub use linear::{AdaptedLinear, ThinProducts};
+pub use linear::{AdaptedLinear, MergedPart, ThinProducts};
 pub use merge::merged_weight;
 pub use module::ModuleSpec;
 pub use peft::{load_peft, save_peft};
 pub use rows::{RowAdapters, Segment};
-pub use tensor_file::{TensorFile, read_tensors, write_tensors};
 pub use view::AdapterView;

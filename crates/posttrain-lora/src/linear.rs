@@ -4,6 +4,7 @@ use crate::adapter::shape_error;
 use crate::few_rows::FewRows;
 use crate::rows::Segment;
 use crate::{Adapter, AdapterGradients, AdapterView, LoraError, RowAdapters, merged_weight};
+use posttrain_tensor::{SharedTensor, check_shape};
 use tch::Tensor;
 
 /// A frozen linear layer, or several that share their input fused into one product, with adapters beside the weights.
@@ -12,16 +13,27 @@ use tch::Tensor;
 /// each part is a module of its own to an adapter, as in the files that PEFT writes.
 #[derive(Debug)]
 pub struct AdaptedLinear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: SharedTensor,
+    bias: Option<SharedTensor>,
     parts: Vec<Part>,
-    unmerged: Option<Tensor>,
+    unmerged: Option<SharedTensor>,
 }
 
 /// The thin products `x·Aᵀ: [N, R]` of a forward pass, one for each adapted part.
 #[derive(Debug)]
 pub struct ThinProducts {
     low: Vec<Option<Tensor>>,
+}
+
+/// One part of a layer with an adapter folded in.
+#[derive(Debug)]
+pub struct MergedPart {
+    /// Its index in the model's list of modules.
+    pub module: usize,
+    /// `[out, in]` in the base's kind.
+    pub weight: Tensor,
+    /// `[out]`, where the layer has biases.
+    pub bias: Option<Tensor>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,17 +47,15 @@ impl AdaptedLinear {
     /// modules, features out).
     ///
     /// # Errors
-    /// [`LoraError::Shape`] if weight, bias and parts disagree.
+    /// [`LoraError::Tensor`] if weight, bias and parts disagree.
     pub fn new(weight: Tensor, bias: Option<Tensor>, parts: Vec<(usize, i64)>) -> Result<Self, LoraError> {
         let out: i64 = parts.iter().map(|p| p.1).sum();
-        if weight.dim() != 2 || weight.size()[0] != out {
-            return Err(shape_error("weight", format!("[{out}, in]"), weight.size()));
-        }
-        if let Some(bias) = bias.as_ref().filter(|b| b.size() != [out]) {
-            return Err(shape_error("bias", format!("[{out}]"), bias.size()));
+        check_shape("weight", &weight, &[out, -1])?;
+        if let Some(bias) = &bias {
+            check_shape("bias", bias, &[out])?;
         }
         let parts = parts.into_iter().map(|(index, out_features)| Part { index, out_features }).collect();
-        Ok(Self { weight, bias, parts, unmerged: None })
+        Ok(Self { weight: weight.into(), bias: bias.map(SharedTensor::new), parts, unmerged: None })
     }
 
     /// The weight `[out, in]`, with an adapter in it while one is merged.
@@ -57,20 +67,17 @@ impl AdaptedLinear {
     /// and to the adapters, never to the weight.
     ///
     /// # Errors
-    /// [`LoraError::Shape`] if `x` does not fit, or the runs of `adapters` do not add up to `N`.
+    /// [`LoraError::Tensor`] if `x` does not fit, [`LoraError::Shape`] if the runs of `adapters` do not add up to `N`.
     pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, LoraError> {
-        let size = x.size();
-        if size.len() != 2 || size[1] != self.weight.size()[1] {
-            return Err(shape_error("x", format!("[N, {}]", self.weight.size()[1]), size));
-        }
-        let Some(segments) = adapters.resolve(size[0]) else {
-            return Err(shape_error("adapters", "runs that add up to N rows".into(), size));
+        check_shape("x", x, &[-1, self.weight.size()[1]])?;
+        let Some(segments) = adapters.resolve(x.size()[0]) else {
+            return Err(shape_error("adapters", "runs that add up to N rows".into(), x.size()));
         };
         let trains = x.requires_grad() || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
         if posttrain_kernel::columns_pay(x) && !trains {
             return self.by_columns(x, &segments);
         }
-        let base = x.f_linear(&self.weight, self.bias.as_ref())?;
+        let base = x.f_linear(&self.weight, self.bias.as_deref())?;
         if !trains {
             let mut start = 0;
             for run in &segments {
@@ -87,27 +94,14 @@ impl AdaptedLinear {
         }
     }
 
-    /// The same layer over the same memory, to be used on another thread.
-    pub fn share(&self) -> Self {
-        Self {
-            weight: self.weight.shallow_clone(),
-            bias: self.bias.as_ref().map(Tensor::shallow_clone),
-            parts: self.parts.clone(),
-            unmerged: self.unmerged.as_ref().map(Tensor::shallow_clone),
-        }
-    }
-
     /// The layer's output for `x: [N, in]` with one adapter, and what [`AdaptedLinear::backward`] needs besides `x`. No
     /// autograd: the result lies row by row.
     ///
     /// # Errors
-    /// [`LoraError::Shape`] if `x` does not fit.
+    /// [`LoraError::Tensor`] if `x` does not fit.
     pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, ThinProducts), LoraError> {
-        let size = x.size();
-        if size.len() != 2 || size[1] != self.weight.size()[1] {
-            return Err(shape_error("x", format!("[N, {}]", self.weight.size()[1]), size));
-        }
-        let out = x.f_linear(&self.weight, self.bias.as_ref())?;
+        check_shape("x", x, &[-1, self.weight.size()[1]])?;
+        let out = x.f_linear(&self.weight, self.bias.as_deref())?;
         let thin = self.add_update(&out, x, view)?;
         Ok((out, thin))
     }
@@ -207,16 +201,30 @@ impl AdaptedLinear {
         if self.unmerged.is_some() {
             return Err(shape_error("adapter", "a layer that is not merged yet".into(), self.weight.size()));
         }
-        let mut rows = Vec::with_capacity(self.parts.len());
+        let parts: Vec<Tensor> = self.merged_parts(Some(adapter))?.into_iter().map(|part| part.weight).collect();
+        let merged = Tensor::f_cat(&parts, 0)?;
+        self.unmerged = Some(std::mem::replace(&mut self.weight, merged.into()));
+        Ok(())
+    }
+
+    /// The weights of the layer's parts, each with its update `s·B·A` where `adapter` has one.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] when memory fails.
+    pub fn merged_parts(&self, adapter: Option<&Adapter>) -> Result<Vec<MergedPart>, LoraError> {
+        let mut merged = Vec::with_capacity(self.parts.len());
         let mut start = 0;
         for part in &self.parts {
             let weight = self.weight.f_narrow(0, start, part.out_features)?;
-            rows.push(adapter.pair(part.index).map_or(Ok(weight.shallow_clone()), |p| merged_weight(&weight, p))?);
+            let bias = self.bias.as_ref().map(|bias| bias.f_narrow(0, start, part.out_features)).transpose()?;
+            let weight = match adapter.and_then(|adapter| adapter.pair(part.index)) {
+                Some(pair) => merged_weight(&weight, pair)?,
+                None => weight,
+            };
+            merged.push(MergedPart { module: part.index, weight, bias });
             start += part.out_features;
         }
-        let merged = Tensor::f_cat(&rows, 0)?;
-        self.unmerged = Some(std::mem::replace(&mut self.weight, merged));
-        Ok(())
+        Ok(merged)
     }
 
     /// Takes a merged adapter out again, exactly: the original weight was kept. Without one, nothing happens.
@@ -418,9 +426,9 @@ mod tests {
     fn a_snapshot_does_not_follow_training() {
         let adapter = adapter(3, 2);
         let snapshot = adapter.snapshot(Kind::Float).unwrap();
-        let before = snapshot.layer(0).unwrap().a.copy();
+        let before = snapshot.pair(0).unwrap().0.copy();
         let _ = tch::no_grad(|| adapter.pair(0).unwrap().a.shallow_clone().fill_(9.0));
-        assert_eq!(snapshot.layer(0).unwrap().a, before);
+        assert_eq!(snapshot.pair(0).unwrap().0, &before);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! `base_model.model.M.lora_A.weight`. The folders load in PEFT, vLLM and transformers.
 
 use crate::config::scale;
-use crate::tensor_file::write_beside;
-use crate::{Adapter, LoraConfig, LoraError, LoraPair, ModuleSpec, TargetModules, read_tensors, write_tensors};
+use crate::{Adapter, LoraConfig, LoraError, LoraPair, ModuleSpec, TargetModules};
+use posttrain_store::replace_file;
+use posttrain_tensor::{TensorError, read_tensors, write_tensors};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub fn save_peft(adapter: &Adapter, dir: &Path, base_model: &str) -> Result<(), 
     let tensors: Vec<_> = adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
     write_tensors(&dir.join(WEIGHTS), &tensors)?;
     let config = format!("{:#}\n", config_json(adapter, base_model));
-    write_beside(&dir.join(CONFIG), config.as_bytes())
+    Ok(replace_file(&dir.join(CONFIG), config.as_bytes())?)
 }
 
 /// Reads a PEFT folder for a model that has `modules`. Ranks may differ from layer to layer (`rank_pattern`).
@@ -66,7 +67,8 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
 
 fn take(tensors: &mut BTreeMap<String, Tensor>, path: &Path, module: &str, half: &str) -> Result<Tensor, LoraError> {
     let name = format!("{PREFIX}{module}.lora_{half}.weight");
-    tensors.remove(&name).ok_or(LoraError::MissingTensor { path: path.into(), name })
+    let missing = TensorError::MissingTensor { path: path.into(), name: name.clone() };
+    Ok(tensors.remove(&name).ok_or(missing)?)
 }
 
 fn check_factors(path: &Path, module: &ModuleSpec, rank: i64, [a, b]: [&Tensor; 2]) -> Result<(), LoraError> {
@@ -75,7 +77,7 @@ fn check_factors(path: &Path, module: &ModuleSpec, rank: i64, [a, b]: [&Tensor; 
         if tensor.size() != expected {
             let name = format!("{PREFIX}{}.lora_{half}.weight", module.path);
             let (expected, got) = (format!("shape {expected:?}"), format!("shape {:?}", tensor.size()));
-            return Err(LoraError::Tensor { path: path.into(), name, expected, got });
+            return Err(TensorError::StoredTensor { path: path.into(), name, expected, got }.into());
         }
     }
     Ok(())

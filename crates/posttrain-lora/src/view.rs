@@ -2,31 +2,32 @@
 
 use crate::dropout::Dropout;
 use crate::{Adapter, LoraError};
+use posttrain_tensor::SharedTensor;
 use tch::{Kind, Tensor};
 
 /// The pairs of an [`Adapter`] cast to a compute kind, with the scale folded into `B`.
 ///
 /// Trainer and sampler use the same view, so that both round alike. Its size is that of the adapter in that kind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AdapterView {
     layers: Vec<Option<ViewLayer>>,
     dropout: Option<Dropout>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ViewLayer {
     /// `A: [R, in]`.
-    pub a: Tensor,
+    pub a: SharedTensor,
     /// `s·B: [out, R]`.
-    pub b: Tensor,
+    pub b: SharedTensor,
     /// Where `a` lies among its neighbours' in a snapshot.
     stack: Option<Stack>,
 }
 
 /// The `A`s of neighbouring layers that read equally many features, one below the other: `[ΣR, in]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stack {
-    rows: Tensor,
+    rows: SharedTensor,
     start: i64,
 }
 
@@ -46,14 +47,9 @@ impl AdapterView {
         self
     }
 
-    /// The same view over the same memory, to be used on another thread. Without dropout: it is for snapshots.
-    pub fn share(&self) -> Self {
-        Self { layers: self.layers.iter().map(|layer| layer.as_ref().map(ViewLayer::share)).collect(), dropout: None }
-    }
-
     /// `A: [R, in]` and `s·B: [out, R]` of module `index`, if it is adapted.
     pub fn pair(&self, index: usize) -> Option<(&Tensor, &Tensor)> {
-        self.layer(index).map(|layer| (&layer.a, &layer.b))
+        self.layer(index).map(|layer| (&*layer.a, &*layer.b))
     }
 
     pub(crate) fn layer(&self, index: usize) -> Option<&ViewLayer> {
@@ -104,12 +100,14 @@ impl AdapterView {
                 layers.extend(run.iter().map(|_| None));
                 continue;
             }
-            let rows = Tensor::f_cat(&adapted.iter().map(|l| &l.a).collect::<Vec<_>>(), 0)?;
+            let rows = SharedTensor::new(Tensor::f_cat(&adapted.iter().map(|l| &*l.a).collect::<Vec<_>>(), 0)?);
             let mut start = 0;
             for layer in adapted {
                 let rank = layer.a.size()[0];
-                let stack = Some(Stack { rows: rows.shallow_clone(), start });
-                layers.push(Some(ViewLayer { a: rows.f_narrow(0, start, rank)?, b: copy(&layer.b)?, stack }));
+                let a = rows.f_narrow(0, start, rank)?.into();
+                let b = copy(&layer.b)?.into();
+                let stack = Some(Stack { rows: rows.clone(), start });
+                layers.push(Some(ViewLayer { a, b, stack }));
                 start += rank;
             }
         }
@@ -127,14 +125,9 @@ fn same_input(one: &Option<ViewLayer>, next: &Option<ViewLayer>) -> bool {
 }
 
 impl ViewLayer {
-    fn share(&self) -> Self {
-        let stack = self.stack.as_ref().map(|s| Stack { rows: s.rows.shallow_clone(), start: s.start });
-        Self { a: self.a.shallow_clone(), b: self.b.shallow_clone(), stack }
-    }
-
     fn cast(a: &Tensor, b: &Tensor, scale: f64, kind: Kind) -> Result<Self, LoraError> {
         let scaled = b.f_mul_scalar(scale)?;
-        Ok(Self { a: a.f_to_kind(kind)?, b: scaled.f_to_kind(kind)?, stack: None })
+        Ok(Self { a: a.f_to_kind(kind)?.into(), b: scaled.f_to_kind(kind)?.into(), stack: None })
     }
 }
 

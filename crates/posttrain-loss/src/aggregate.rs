@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 /// | `sequence_mean` | 1 / tokens trained on in its sequence | sequences with such a token | GRPO, TRL's `grpo` |
 /// | `constant_length` | 1 | sequences × `tokens` | Dr. GRPO, TRL's `dr_grpo` |
 ///
-/// "Trained on" is what the loss mask says: weights and denominators share that one mask. A denominator of 0 (nothing to
-/// train on) counts as 1, so that the loss is 0.
+/// "Trained on" is an entry whose own weight ([`LossBatch::weights`](crate::LossBatch)) is not 0: the weights above and
+/// the denominators share that one mask, whatever the entries' weights are. A denominator of 0 (nothing to train on)
+/// counts as 1, so that the loss is 0. Where a position has `K` targets, "tokens" are its `K` entries.
 ///
 /// In a configuration file: `{ kind = "constant_length", tokens = 512 }`.
 // Every variant has braces: serde refuses unknown fields only of variants that can have some.
@@ -43,8 +44,8 @@ pub enum Aggregation {
 /// ```
 /// use posttrain_loss::{Aggregation, StepTotals};
 ///
-/// let mask = [true, false, true, true, false];
-/// let totals = StepTotals::count(&[2, 2, 1], Some(&mask))?;
+/// let weights = [1.0, 0.0, 1.0, -0.5, 0.0];
+/// let totals = StepTotals::count(&[2, 2, 1], Some(&weights))?;
 /// assert_eq!((totals.tokens, totals.sequences, totals.trained_sequences), (3, 3, 2));
 /// assert_eq!(Aggregation::TokenMean {}.denominator(&totals), 3.0);
 /// assert_eq!(Aggregation::ConstantLength { tokens: 10 }.denominator(&totals), 30.0);
@@ -53,28 +54,34 @@ pub enum Aggregation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StepTotals {
-    /// Tokens trained on.
+    /// Entries trained on: tokens, where a position has one target.
     pub tokens: u64,
     /// Sequences, those without a token to train on included.
     pub sequences: u64,
     /// Sequences with at least one token to train on.
     pub trained_sequences: u64,
+    /// Pairs of neighbouring sequences (the first and the second, the third and the fourth, ...) both of which have at
+    /// least one token to train on.
+    pub trained_pairs: u64,
 }
 
 impl StepTotals {
-    /// Counts sequences of the given lengths. `loss_mask: [N]`, true where a token is trained on; `None` for all of them.
+    /// Counts sequences of the given lengths. `weights: [N]`, not 0 where an entry is trained on; `None` for all of them.
     ///
     /// # Errors
-    /// [`LossError::Length`] when the lengths do not add up to the mask's.
-    pub fn count(sequence_lengths: &[usize], loss_mask: Option<&[bool]>) -> Result<StepTotals, LossError> {
-        if let Some(mask) = loss_mask {
-            check_len("loss_mask", mask.len(), sequence_lengths.iter().sum())?;
+    /// [`LossError::Length`] when the lengths do not add up to the weights'.
+    pub fn count(sequence_lengths: &[usize], weights: Option<&[f32]>) -> Result<StepTotals, LossError> {
+        if let Some(weights) = weights {
+            check_len("weights", weights.len(), sequence_lengths.iter().sum())?;
         }
-        let trained = trained_tokens(sequence_lengths, loss_mask);
+
+        let trained = trained_tokens(sequence_lengths, weights);
+        let (pairs, _) = trained.as_chunks::<2>();
         Ok(StepTotals {
             tokens: trained.iter().map(|tokens| *tokens as u64).sum(),
             sequences: trained.len() as u64,
             trained_sequences: trained.iter().filter(|tokens| **tokens > 0).count() as u64,
+            trained_pairs: pairs.iter().filter(|pair| pair.iter().all(|tokens| *tokens > 0)).count() as u64,
         })
     }
 
@@ -83,6 +90,7 @@ impl StepTotals {
         self.tokens += other.tokens;
         self.sequences += other.sequences;
         self.trained_sequences += other.trained_sequences;
+        self.trained_pairs += other.trained_pairs;
     }
 }
 
@@ -113,11 +121,11 @@ impl Aggregation {
         denominator.max(1.0)
     }
 
-    /// The weight of each sequence's tokens, where the mask has them: `[S]`.
-    pub(crate) fn weights(&self, sequence_lengths: &[usize], loss_mask: Option<&[bool]>) -> Vec<f32> {
+    /// The weight of each sequence's entries, before their own: `[S]`.
+    pub(crate) fn weights(&self, sequence_lengths: &[usize], weights: Option<&[f32]>) -> Vec<f32> {
         match self {
             Aggregation::SequenceMean {} => {
-                let trained = trained_tokens(sequence_lengths, loss_mask);
+                let trained = trained_tokens(sequence_lengths, weights);
                 trained.into_iter().map(|tokens| 1.0 / tokens.max(1) as f32).collect()
             }
             _ => vec![1.0; sequence_lengths.len()],
@@ -125,18 +133,20 @@ impl Aggregation {
     }
 }
 
-/// Tokens trained on in each sequence.
-fn trained_tokens(sequence_lengths: &[usize], loss_mask: Option<&[bool]>) -> Vec<usize> {
-    let Some(mask) = loss_mask else { return sequence_lengths.to_vec() };
+/// Entries trained on in each sequence.
+fn trained_tokens(sequence_lengths: &[usize], weights: Option<&[f32]>) -> Vec<usize> {
+    let Some(weights) = weights else { return sequence_lengths.to_vec() };
+
     let ends = sequence_lengths.iter().scan(0, |end, length| {
         *end += length;
         Some(*end)
     });
     let spans: Vec<_> = ends.zip(sequence_lengths).map(|(end, length)| end - length..end).collect();
-    spans.into_par_iter().with_min_len(64).map(|span| trues(&mask[span])).collect()
+    spans.into_par_iter().with_min_len(64).map(|span| nonzero(&weights[span])).collect()
 }
 
-fn trues(mask: &[bool]) -> usize {
-    // Bytes add up in vectors where a count of u64 would not; 255 of them fit into one byte.
-    mask.chunks(255).map(|part| usize::from(part.iter().map(|trained| u8::from(*trained)).sum::<u8>())).sum()
+fn nonzero(weights: &[f32]) -> usize {
+    // Counts of 32 bits add up in vectors as wide as the weights', where those of 64 would not.
+    let parts = weights.chunks(u32::MAX as usize);
+    parts.map(|part| part.iter().map(|weight| u32::from(*weight != 0.0)).sum::<u32>() as usize).sum()
 }

@@ -4,8 +4,8 @@
 //! memory once. Blocks are brought to a common scale afterwards, in f64.
 
 use crate::error::LogitProblem;
-use posttrain_kernel::Element;
 use posttrain_kernel::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp2, larger};
+use posttrain_tensor::Element;
 
 /// Logits of a block: 4 KiB of f32.
 pub(crate) const BLOCK: usize = 1024;

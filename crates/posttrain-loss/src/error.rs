@@ -1,6 +1,7 @@
 //! What can go wrong, with the argument, what was expected of it and what came.
 
 use posttrain_kernel::KernelError;
+use posttrain_tensor::TensorError;
 use tch::{Device, Kind, TchError};
 
 /// An error of this crate. Nothing has been changed or half-computed when one comes back.
@@ -83,13 +84,13 @@ pub enum LossError {
     },
     /// The importance ratio of a token does not fit into f32: the two policies are too far apart for one.
     #[error(
-        "token {index}: the importance ratio overflows, `train_logprobs` is {train} and `sampling_logprobs` is {sampling}"
+        "token {index}: the importance ratio overflows, `logprobs` is {logprob} and the log-probability that it was sampled with {sampling}"
     )]
     RatioOverflow {
         /// Position of the token.
         index: usize,
         /// Log-probability under the policy in training, nats.
-        train: f32,
+        logprob: f32,
         /// Log-probability under the policy that sampled, nats.
         sampling: f32,
     },
@@ -100,6 +101,24 @@ pub enum LossError {
         argument: &'static str,
         /// The setting that needs it.
         needed_by: &'static str,
+    },
+    /// A sequence that has to be labelled by the sign of its advantage has none.
+    #[error(
+        "the advantage of sequence {sequence} is {advantage}, expected above 0 of a desirable or below 0 of an undesirable one"
+    )]
+    Unlabelled {
+        /// The sequence.
+        sequence: usize,
+        /// Its advantage.
+        advantage: f32,
+    },
+    /// A closure of the user's failed.
+    #[error("objective `{objective}`: {problem}")]
+    Custom {
+        /// The objective's name.
+        objective: String,
+        /// What is wrong with what it did.
+        problem: CustomProblem,
     },
     /// A row of logits has no distribution.
     #[error("logits of row {row}: {problem}")]
@@ -128,18 +147,69 @@ pub enum LossError {
         #[source]
         source: TchError,
     },
+    /// A native kernel failed in a way that has no variant of its own here.
+    #[error(transparent)]
+    Kernel(KernelError),
+    /// A tensor is not what it should be in a way that has no variant of its own here.
+    #[error(transparent)]
+    Tensor(TensorError),
 }
 
 impl From<KernelError> for LossError {
     fn from(error: KernelError) -> Self {
         match error {
-            KernelError::Shape { argument, expected, got } => Self::Shape { argument, expected, got },
-            KernelError::Kind { argument, expected, got } => Self::Kind { argument, expected, got },
-            KernelError::Device { argument, expected, got } => Self::Device { argument, expected, got },
-            KernelError::Strided { argument, strides } => Self::Strided { argument, strides },
+            KernelError::Tensor(error) => error.into(),
             KernelError::Torch(source) => Self::Torch { operation: "a native kernel", source },
+            other => Self::Kernel(other),
         }
     }
+}
+
+impl From<TensorError> for LossError {
+    fn from(error: TensorError) -> Self {
+        match error {
+            TensorError::Shape { argument, expected, got } => Self::Shape { argument, expected, got },
+            TensorError::Kind { argument, expected, got } => Self::Kind { argument, expected, got },
+            TensorError::Device { argument, expected, got } => Self::Device { argument, expected, got },
+            TensorError::Strided { argument, strides } => Self::Strided { argument, strides },
+            TensorError::Torch(source) => Self::Torch { operation: "a copy between host and device", source },
+            other => Self::Tensor(other),
+        }
+    }
+}
+
+/// What a closure of the user's did instead of giving a loss.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CustomProblem {
+    /// It panicked.
+    #[error("panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// Its gradient has the wrong length.
+    #[error("the gradient has {got} elements, expected {expected}")]
+    GradientLength {
+        /// Elements expected.
+        expected: usize,
+        /// Elements received.
+        got: usize,
+    },
+    /// Its loss is not finite.
+    #[error("the loss is {value}, expected a finite number")]
+    Loss {
+        /// The loss.
+        value: f64,
+    },
+    /// Its gradient is not finite.
+    #[error("the gradient at entry {index} is {value}, expected a finite number")]
+    Gradient {
+        /// The entry, in what the closure was given.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
 }
 
 /// Why a row of logits has no distribution.
@@ -189,12 +259,16 @@ pub(crate) fn check_len(argument: &'static str, got: usize, expected: usize) -> 
 
 /// Checks the sizes of a tensor; -1 stands for any.
 pub(crate) fn check_shape(argument: &'static str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), LossError> {
-    let got = tensor.size();
-    let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(g, e)| *e == -1 || g == e);
-    if fits { Ok(()) } else { Err(LossError::Shape { argument, expected: expected.to_vec(), got }) }
+    Ok(posttrain_tensor::check_shape(argument, tensor, expected)?)
 }
 
 /// Checks a configuration field.
 pub(crate) fn check_field(field: &'static str, got: f64, fits: bool, expected: &'static str) -> Result<(), LossError> {
     if fits { Ok(()) } else { Err(LossError::Config { field, expected, got }) }
+}
+
+/// The first of an entry's values that is not finite, as an error.
+pub(crate) fn named_non_finite(index: usize, named: &[(&'static str, f32)]) -> Option<LossError> {
+    let bad = named.iter().find(|(_, value)| !value.is_finite());
+    bad.map(|(argument, value)| LossError::NonFinite { argument, index, value: *value })
 }

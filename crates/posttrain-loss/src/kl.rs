@@ -61,7 +61,7 @@ impl KlEstimator {
     /// that the ratio does not fit into f32.
     ///
     /// ```
-    /// use posttrain_loss::KlEstimator;
+    /// use posttrain_loss::kl::KlEstimator;
     ///
     /// let (policy, reference) = (0.5f32.ln(), 0.25f32.ln()); // ratio reference / policy = 1/2
     /// let (value, gradient) = KlEstimator::K3.estimate(policy, reference);

@@ -1,9 +1,9 @@
-//! The arithmetic of reinforcement learning on language models: advantages, policy losses, KL estimators, fused
-//! log-probabilities and the token sampler.
+//! The arithmetic of post-training language models: advantages, objectives with their gradients, fused log-probabilities
+//! and the token sampler.
 //!
 //! The crate knows no model and samples no text. It takes numbers (rewards, log-probabilities) and three tensors of
 //! somebody's model (logits, hidden states, the output head), and gives tokens, losses and gradients. Everything works on
-//! flat token vectors: the completions of a batch stand one after the other, without padding.
+//! flat vectors: the sequences of a batch stand one after the other, without padding.
 //!
 //! # The way through it
 //!
@@ -11,31 +11,42 @@
 //! | --- | --- | --- |
 //! | draw tokens | [`sample`] | token and log-probability of each row of logits |
 //! | compare completions | [`AdvantageConfig`] | an advantage for each completion of a group |
-//! | score tokens | [`Head::scores`] | `train_logprobs` and entropies from hidden states, without `[N, V]` logits |
-//! | weigh tokens | [`PolicyObjective`] | loss as sum and denominator, its gradient by the log-probabilities, metrics |
-//! | go back | [`Head::backward`] | the gradient by the hidden states |
+//! | say what is known | [`LossBatch`] | sequences, weights, the sampler's log-probabilities, advantages, a reference's |
+//! | choose a rule | an [`Objective`] | loss as sum and denominator, its gradient by the log-probabilities, metrics |
+//! | apply it | [`Head::step`] | scores, the outcome, and the gradient by the hidden states |
 //! | into the model | [`surrogate`] | a scalar whose `backward()` continues from there |
 //!
-//! [`Head::policy_step`] does the third to the fifth in one walk, with two products over the vocabulary instead of three.
+//! | objective | for |
+//! | --- | --- |
+//! | [`PolicyObjective`] | policy gradients: a [`PolicyLoss`], an [`Aggregation`], a KL penalty, an entropy bonus, a [`Correction`](policy::Correction) |
+//! | [`CrossEntropy`] | supervised fine-tuning, with weights of either sign |
+//! | [`preference`] | DPO, IPO, SimPO, KTO |
+//! | [`distillation`] | forward and reverse KL to a teacher, over given targets or sampled tokens |
+//! | [`CustomObjective`] | a closure of one's own |
+//! | [`ObjectiveConfig`] | whichever of these a configuration file names |
+//!
+//! [`Head::step`] is one walk over the vocabulary where the objective is one of tokens, with two products instead of three;
+//! [`Head::scores`] and [`Head::backward`] are its halves.
 //!
 //! # Kernels
 //!
 //! On the CPU all of it is native: vectorised loops, compiled for the baseline and for AVX2 and chosen at run time, in
-//! parallel by `rayon`, with results that do not depend on the number of threads. Elsewhere libtorch's operations compute
-//! the same functions. Gradients are closed forms: autograd is needed for the model alone.
+//! parallel by `rayon`, with results that do not depend on the number of threads. Elsewhere the head is libtorch's
+//! operations. Gradients are closed forms: autograd is needed for the model alone.
 //!
 //! # Exact micro-batches
 //!
 //! A loss is a sum and a denominator, apart. Count the whole step's [`StepTotals`] first, give them to each micro-batch,
-//! and the gradients of the micro-batches add up to that of one batch.
+//! and the gradients of the micro-batches add up to that of one batch. What a micro-batch must not cut is the objective's
+//! [`Scope`].
 //!
-//! # Example
+//! # With a head
 //!
 //! One training step on two completions of one prompt, of which the first was rewarded:
 //!
 //! ```
 //! use posttrain_loss::{
-//!     AdvantageConfig, Head, HeadOptions, PolicyBatch, PolicyObjective, TokenAdvantages, surrogate,
+//!     AdvantageConfig, Head, HeadOptions, LossBatch, PolicyObjective, Step, TokenAdvantages, surrogate,
 //! };
 //! use tch::{Device, Kind, Tensor};
 //!
@@ -43,12 +54,10 @@
 //! let tokens = Tensor::from_slice(&[2i64, 0, 1]);
 //! let sampling_logprobs = [0.25f32.ln(); 3];
 //! let advantages = AdvantageConfig::GroupMean {}.advantages(&[Some(1.0), Some(0.0)], &[2])?;
-//! let batch = PolicyBatch {
-//!     sequence_lengths: &[2, 1],
-//!     sampling_logprobs: &sampling_logprobs,
-//!     advantages: TokenAdvantages::PerSequence(&advantages.values), // 1/2 and −1/2
-//!     loss_mask: None,
-//!     reference_logprobs: None,
+//! let batch = LossBatch {
+//!     sampling_logprobs: Some(&sampling_logprobs),
+//!     advantages: Some(TokenAdvantages::PerSequence(&advantages.values)), // 1/2 and −1/2
+//!     ..LossBatch::of(&[2, 1])
 //! };
 //!
 //! // What the model gives: hidden states with a graph behind them (here a leaf), and its head.
@@ -57,40 +66,69 @@
 //!
 //! let head = Head::new(&weight, HeadOptions::default())?;
 //! let objective = PolicyObjective::default();
-//! let totals = batch.totals()?;
-//! let scores = head.scores(&hidden, &tokens)?;
-//! let outcome = objective.evaluate_scores(&batch, &scores, &totals)?;
-//! let gradients = head.backward(&hidden, &tokens, &scores, &outcome.token_gradients()?)?;
-//! surrogate(&hidden, &gradients.hidden)?.backward();
+//! let step = Step { objective: &objective, batch: &batch, totals: &batch.totals()? };
+//! let step = head.step(&hidden, &tokens, step)?;
+//! surrogate(&hidden, &step.gradients.hidden)?.backward();
 //!
 //! // The policy is the one that sampled, so every ratio is 1 and the loss is the mean of −A: −(1/2 + 1/2 − 1/2) / 3.
-//! assert_eq!(outcome.metrics.ratio_mean(), Some(1.0));
-//! assert!((outcome.loss() - -1.0 / 6.0).abs() < 1e-6);
+//! assert_eq!(step.outcome.metrics.policy.ratio_mean(), Some(1.0));
+//! assert!((step.outcome.loss() - -1.0 / 6.0).abs() < 1e-6);
 //! // The gradient by the first token's logit of itself: −A / 3 · (1 − 1/4).
 //! assert!((hidden.grad().double_value(&[0, 2]) - -0.125).abs() < 1e-6);
 //! # Ok::<(), posttrain_loss::LossError>(())
 //! ```
+//!
+//! # With log-probabilities of one's own
+//!
+//! Who has log-probabilities with a graph behind them, from whatever model, needs no head: evaluate an objective on their
+//! values, and [`LossOutcome::to_scalar`] is the loss as a tensor whose `backward()` goes on into that graph.
+//!
+//! ```
+//! use posttrain_loss::{CrossEntropy, LossBatch, Objective};
+//! use tch::{Kind, Tensor};
+//!
+//! // Two tokens' logits over a vocabulary of two, and the log-probabilities of their targets by autograd.
+//! let logits = Tensor::from_slice(&[0f32, 0.0, 0.0, 0.0]).view([2, 2]).set_requires_grad(true);
+//! let targets = Tensor::from_slice(&[0i64, 1]).unsqueeze(-1);
+//! let logprobs = logits.log_softmax(-1, Kind::Float).gather(-1, &targets, false).squeeze_dim(-1);
+//!
+//! let batch = LossBatch::of(&[2]);
+//! let values = Vec::<f32>::try_from(logprobs.detach()).expect("a vector of f32");
+//! let outcome = CrossEntropy::default().evaluate(&batch, &values, None, &batch.totals()?)?;
+//! let loss = outcome.to_scalar(&logprobs)?;
+//! loss.backward();
+//!
+//! assert!((loss.double_value(&[]) - 2f64.ln()).abs() < 1e-6);
+//! assert!((logits.grad().double_value(&[0, 0]) - -0.25).abs() < 1e-6); // −(1 − 1/2) / 2
+//! # Ok::<(), posttrain_loss::LossError>(())
+//! ```
 
-mod advantage;
+pub mod advantage;
 mod aggregate;
 mod batch;
 mod blocks;
-mod error;
-mod head;
-mod kl;
-mod metrics;
-mod policy;
-mod sampler;
+mod cross_entropy;
+pub mod custom;
+pub mod distillation;
+pub mod error;
+pub mod head;
+pub mod kl;
+mod layout;
+pub mod metrics;
+pub mod objective;
+pub mod policy;
+pub mod preference;
+pub mod sampler;
 
-pub use advantage::{AdvantageConfig, AdvantageCounts, Advantages};
+pub use advantage::{AdvantageConfig, Advantages};
 pub use aggregate::{Aggregation, StepTotals};
-pub use batch::{PolicyBatch, TokenAdvantages};
-pub use error::{LogitProblem, LossError};
-pub use head::{
-    AdapterGradients, Head, HeadAdapter, HeadGradients, HeadOptions, HeadStep, PolicyStep, TokenGradients, TokenScores,
-    surrogate,
-};
-pub use kl::{KlEstimator, KlPenalty};
-pub use metrics::PolicyMetrics;
-pub use policy::{PolicyLoss, PolicyObjective, PolicyOutcome};
-pub use sampler::{RowSampling, Sampled, sample};
+pub use batch::{LossBatch, TokenAdvantages};
+pub use cross_entropy::CrossEntropy;
+pub use custom::{CustomLoss, CustomObjective};
+pub use error::LossError;
+pub use head::{Head, HeadAdapter, HeadOptions, Step, surrogate};
+pub use kl::KlPenalty;
+pub use metrics::{LossMetrics, PolicyMetrics};
+pub use objective::{LossOutcome, Objective, ObjectiveConfig, Scope};
+pub use policy::{PolicyLoss, PolicyObjective};
+pub use sampler::{RowSampling, sample};

@@ -9,8 +9,8 @@ mod truncation;
 pub use row::RowSampling;
 
 use crate::error::{LogitProblem, LossError, Operation, check_len, check_shape};
-use posttrain_kernel::Element;
-use posttrain_kernel::{Values, values};
+use posttrain_tensor::Element;
+use posttrain_tensor::{Values, values};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
@@ -104,7 +104,7 @@ fn sample_rows<E: Element>(logits: &[E], vocab: usize, rows: &[RowSampling]) -> 
 mod tests {
     use super::*;
     use approx::assert_abs_diff_eq;
-    use posttrain_kernel::crossings;
+    use posttrain_tensor::crossings;
     use proptest::prelude::*;
     use tch::Kind;
 

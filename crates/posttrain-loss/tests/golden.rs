@@ -1,11 +1,14 @@
-//! Numbers of other people's: TRL's advantages, autograd's losses and gradients, the warpers of `transformers`.
+//! Numbers of other people's: TRL's advantages, the objectives of verl, TRL, Tinker and prime-rl with their gradients,
+//! the warpers of `transformers`.
 //!
 //! Each fixture lies beside the script that made it, with the versions, the seed and the tolerance.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
 
+use posttrain_loss::head::TokenGradients;
+use posttrain_loss::preference::{Dpo, Kto};
 use posttrain_loss::{
-    AdvantageConfig, Head, HeadAdapter, HeadOptions, PolicyBatch, PolicyObjective, RowSampling, StepTotals,
-    TokenAdvantages, TokenGradients, sample,
+    AdvantageConfig, Head, HeadAdapter, HeadOptions, LossBatch, LossOutcome, Objective, ObjectiveConfig,
+    PolicyObjective, RowSampling, StepTotals, TokenAdvantages, sample,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -77,13 +80,13 @@ fn policy_losses_and_gradients_are_those_of_autograd() {
     let [sampling, train, reference, entropy, advantages] =
         ["sampling", "train", "reference", "entropy", "advantages"].map(|name| fixture.floats(name));
     for masked in ["some", "all"] {
-        let mask: Vec<bool> = fixture.floats(&format!("mask.{masked}")).iter().map(|trained| *trained > 0.0).collect();
-        let batch = PolicyBatch {
-            sequence_lengths: &lengths,
-            sampling_logprobs: &sampling,
-            advantages: TokenAdvantages::PerSequence(&advantages),
-            loss_mask: Some(&mask),
+        let weights = fixture.floats(&format!("mask.{masked}"));
+        let batch = LossBatch {
+            weights: Some(&weights),
+            sampling_logprobs: Some(&sampling),
+            advantages: Some(TokenAdvantages::PerSequence(&advantages)),
             reference_logprobs: Some(&reference),
+            ..LossBatch::of(&lengths)
         };
         let totals: StepTotals = batch.totals().unwrap();
         for (i, objective) in objectives.iter().enumerate() {
@@ -97,6 +100,121 @@ fn policy_losses_and_gradients_are_those_of_autograd() {
             assert_close(&by_entropy, expected("by_entropy"), 1e-5, &what);
         }
     }
+}
+
+/// An objective of a fixture, with its name there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    objective: ObjectiveConfig,
+}
+
+/// The fields of a fixture's batch.
+struct Fields {
+    lengths: Vec<usize>,
+    logprobs: Vec<f32>,
+    weights: Vec<f32>,
+    advantages: Vec<f32>,
+    sampling: Vec<f32>,
+    old: Option<Vec<f32>>,
+    reference: Option<Vec<f32>>,
+}
+
+impl Fields {
+    fn of(fixture: &Fixture) -> Fields {
+        let flat = |name: &str| -> Option<Vec<f32>> {
+            let tensor = fixture.tensors.get(name)?;
+            Some(Vec::try_from(&tensor.reshape([-1])).unwrap())
+        };
+        Fields {
+            lengths: fixture.json("lengths"),
+            logprobs: flat("logprobs").unwrap(),
+            weights: flat("weights").unwrap(),
+            advantages: flat("advantages").unwrap(),
+            sampling: flat("sampling_logprobs").unwrap(),
+            old: flat("old_logprobs"),
+            reference: flat("reference_logprobs"),
+        }
+    }
+
+    fn batch(&self) -> LossBatch<'_> {
+        LossBatch {
+            weights: Some(&self.weights),
+            sampling_logprobs: Some(&self.sampling),
+            old_logprobs: self.old.as_deref(),
+            advantages: Some(TokenAdvantages::PerToken(&self.advantages)),
+            reference_logprobs: self.reference.as_deref(),
+            ..LossBatch::of(&self.lengths)
+        }
+    }
+
+    fn evaluate(&self, objective: ObjectiveConfig) -> LossOutcome {
+        let batch = self.batch();
+        objective.build().unwrap().evaluate(&batch, &self.logprobs, None, &batch.totals().unwrap()).unwrap()
+    }
+}
+
+/// Compares each case of a fixture, and returns how many there were.
+fn assert_cases(fixture: &Fixture, fields: impl Fn(&Case) -> Fields) -> usize {
+    let cases: Vec<Case> = fixture.json("cases");
+    for case in &cases {
+        let outcome = fields(case).evaluate(case.objective);
+        let gradients = outcome.token_gradients().unwrap();
+        let expected = fixture.tensors[&format!("{}.grad", case.name)].reshape([-1]);
+        assert_close(&gradients.logprobs, &expected, 1e-5, &case.name);
+        if let Some(loss) = fixture.tensors.get(&format!("{}.loss", case.name)) {
+            assert_close(&Tensor::from_slice(&[outcome.loss()]), loss, 1e-5, &case.name);
+        }
+    }
+    cases.len()
+}
+
+#[test]
+fn policy_losses_and_corrections_are_those_of_verl() {
+    let fixture = Fixture::read("verl/verl.safetensors");
+    assert_eq!(assert_cases(&fixture, |_| Fields::of(&fixture)), 27);
+}
+
+#[test]
+fn policy_losses_corrections_and_preferences_are_those_of_trl() {
+    let fixture = Fixture::read("trl/trl.safetensors");
+    let fields = |case: &Case| {
+        let mut fields = Fields::of(&fixture);
+        if let ObjectiveConfig::Kto(_) = case.objective {
+            let length = fields.lengths[0];
+            let labels = fixture.floats("labels");
+            fields.advantages = labels.into_iter().flat_map(|label| std::iter::repeat_n(label, length)).collect();
+        }
+        fields
+    };
+    assert_eq!(assert_cases(&fixture, fields), 14);
+}
+
+#[test]
+fn preferences_report_what_trl_reports() {
+    let fixture = Fixture::read("trl/trl.safetensors");
+    let outcome = Fields::of(&fixture).evaluate(ObjectiveConfig::Dpo(Dpo::default()));
+    for name in ["preference/accuracy", "preference/margin", "preference/chosen", "preference/rejected"] {
+        let ours = Tensor::from_slice(&[outcome.metrics.named.get(name).unwrap()]);
+        assert_close(&ours, &fixture.tensors[&format!("dpo.{name}")], 1e-5, name);
+    }
+}
+
+#[test]
+fn the_reference_point_is_that_of_trl() {
+    let fixture = Fixture::read("trl/trl.safetensors");
+    let mut fields = Fields::of(&fixture);
+    fields.reference = Some(Vec::try_from(&fixture.tensors["mismatched_reference_logprobs"].reshape([-1])).unwrap());
+    let logprobs = Vec::<f32>::try_from(&fixture.tensors["mismatched_logprobs"].reshape([-1])).unwrap();
+    let point = Kto::reference_point(&fields.batch(), &logprobs).unwrap();
+    assert_close(&Tensor::from_slice(&[point]), &fixture.tensors["kto.reference_point"], 1e-5, "reference point");
+}
+
+#[test]
+fn published_formulas_are_these() {
+    let fixture = Fixture::read("formulas/formulas.safetensors");
+    assert_eq!(assert_cases(&fixture, |_| Fields::of(&fixture)), 9);
 }
 
 #[test]

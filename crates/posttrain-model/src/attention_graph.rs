@@ -60,7 +60,10 @@ pub(crate) struct NativeAttention {
 impl NativeAttention {
     /// Attention of projections that [`native`] kernels can take.
     pub fn forward(projected: &Projected, texts: Arc<[PackedText]>) -> Result<Self, ModelError> {
-        let (heads, rotation, qkv) = (projected.heads, projected.rotation.share(), projected.qkv.f_contiguous()?);
+        let heads = projected.heads;
+        let rotation = projected.rotation.clone();
+        let qkv = projected.qkv.f_contiguous()?;
+
         let [cos, sin] = &rotation.tables()?;
         let attended = attend_packed(&PackedStep { heads, qkv: &qkv, cos, sin, texts: &texts })?;
         Ok(Self { qkv, heads, rotation, texts, attended })

@@ -9,7 +9,8 @@ use crate::recording::BlockActivations;
 use crate::rope::Rotation;
 use crate::{Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward};
 use posttrain_kernel::Heads;
-use posttrain_lora::{AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use posttrain_lora::{Adapter, AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
 /// A pre-norm block: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
@@ -17,11 +18,11 @@ use tch::{Device, Kind, Tensor};
 pub(crate) struct Block {
     index: usize,
     heads: Heads,
-    input_norm: Tensor,
+    input_norm: SharedTensor,
     qkv: FrozenLinear,
     head_norms: Option<HeadNorms>,
     output: FrozenLinear,
-    post_norm: Tensor,
+    post_norm: SharedTensor,
     feed_forward: FeedForward,
     eps: f64,
 }
@@ -80,8 +81,8 @@ impl Block {
         Ok(Self {
             index: index as usize,
             heads: heads(config),
-            input_norm: norm("input_layernorm")?,
-            post_norm: norm("post_attention_layernorm")?,
+            input_norm: norm("input_layernorm")?.into(),
+            post_norm: norm("post_attention_layernorm")?.into(),
             qkv,
             head_norms,
             output,
@@ -106,7 +107,13 @@ impl Block {
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let (out, gate_up) = self.feed_forward.forward(&normed, adapters)?;
         let out = middle.f_add(&out)?;
-        Ok((out, gate_up.map(|gate_up| BlockActivations { x, qkv, middle, gate_up })))
+        let activations = gate_up.map(|gate_up| BlockActivations {
+            x: x.into(),
+            qkv: qkv.into(),
+            middle: middle.into(),
+            gate_up: gate_up.into(),
+        });
+        Ok((out, activations))
     }
 
     /// `x: [N, H]` through the block, and what [`Block::backward`] needs besides `x`.
@@ -140,14 +147,17 @@ impl Block {
         rotation: &Rotation,
         attention: &mut PackedAttention,
     ) -> Result<(Tensor, Kept), ModelError> {
-        let BlockActivations { x, qkv, middle, gate_up } = recorded;
+        let qkv = recorded.qkv.handle();
         let (qkv, unnormed) = match &self.head_norms {
             Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
             None => (qkv, None),
         };
         let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
-        let feed_forward = FeedForwardKept::gated(gate_up);
-        Ok((x, Kept { heads, unnormed, qkv_thin: None, output_thin: None, middle, feed_forward }))
+        let feed_forward = FeedForwardKept::gated(recorded.gate_up.handle());
+
+        let kept =
+            Kept { heads, unnormed, qkv_thin: None, output_thin: None, middle: recorded.middle.handle(), feed_forward };
+        Ok((recorded.x.handle(), kept))
     }
 
     /// The gradient by `x` from that by the block's output; the adapter's gradients are added to `sums`.
@@ -174,19 +184,33 @@ impl Block {
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)
     }
 
-    /// The same block over the same memory.
-    pub fn share(&self) -> Self {
-        Self {
-            index: self.index,
-            heads: self.heads,
-            input_norm: self.input_norm.shallow_clone(),
-            qkv: self.qkv.share(),
-            head_norms: self.head_norms.as_ref().map(HeadNorms::share),
-            output: self.output.share(),
-            post_norm: self.post_norm.shallow_clone(),
-            feed_forward: self.feed_forward.share(),
-            eps: self.eps,
+    /// Adds every weight of the block by its name, an adapter folded in.
+    pub fn collect_weights(
+        &self,
+        modules: &[ModuleSpec],
+        adapter: Option<&Adapter>,
+        weights: &mut Vec<(String, Tensor)>,
+    ) -> Result<(), ModelError> {
+        for linear in [&self.qkv, &self.output].into_iter().chain(self.feed_forward.linears()) {
+            for part in linear.merged_parts(adapter)? {
+                let path = &modules[part.module].path;
+                weights.push((format!("{path}.weight"), part.weight));
+                weights.extend(part.bias.map(|bias| (format!("{path}.bias"), bias)));
+            }
         }
+
+        let path = format!("model.layers.{}", self.index);
+        weights.push((format!("{path}.input_layernorm.weight"), self.input_norm.handle()));
+        weights.push((format!("{path}.post_attention_layernorm.weight"), self.post_norm.handle()));
+        if let Some(norms) = &self.head_norms {
+            let [query, key] = norms.weights();
+            weights.push((format!("{path}.self_attn.q_norm.weight"), query));
+            weights.push((format!("{path}.self_attn.k_norm.weight"), key));
+        }
+        if let Some(router) = self.feed_forward.router_weight() {
+            weights.push((format!("{path}.mlp.gate.weight"), router.f_to_kind(self.input_norm.kind())?));
+        }
+        Ok(())
     }
 
     pub fn linears_mut(&mut self) -> Vec<&mut FrozenLinear> {

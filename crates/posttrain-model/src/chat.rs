@@ -1,45 +1,33 @@
 //! Chat templates: messages to the text, and the tokens, that a model was trained on.
 
+mod json;
+mod methods;
+mod print;
+mod tags;
+
 use crate::thinking::{Start, Thinking, start_after};
 use crate::{ModelError, TextTokenizer};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use posttrain_chat::{Message, Tool};
+use serde_json::Value as Json;
+use std::cell::Cell;
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of that role.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-
-    fn to_value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
-    }
-
-    /// A message of the user's.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new("user", content)
-    }
-}
-
-/// Steps that a template may take before it counts as endless.
-const FUEL: u64 = 10_000_000;
+/// What a rendering may cost: an instruction each, and 64 bytes of text or an item of a list that is looked at each.
+const FUEL: u64 = 2_000_000;
+/// How deep macros may call each other: far from the end of a thread's stack.
+const MAX_RECURSION: usize = 100;
 
 /// A chat template in Jinja, with what Hugging Face's templates expect of their engine: `trim_blocks` and
-/// `lstrip_blocks`, Python's string methods, loop controls, `raise_exception`, `strftime_now`.
+/// `lstrip_blocks`, Python's string methods, loop controls, `tojson`, `raise_exception`, `strftime_now`, `generation`.
+///
+/// A template is a stranger's program: the instructions that it may take and the text that it may write are bounded, and it
+/// loads no other. The engine bounds no list that is added to itself again and again, and no nesting of values.
 ///
 /// ```
-/// use posttrain_model::{ChatTemplate, Message};
+/// use posttrain_chat::Message;
+/// use posttrain_model::ChatTemplate;
 /// let source = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'].strip() }}\n{% endfor %}\
 ///               {% if add_generation_prompt %}[assistant]{% endif %}";
 /// let template = ChatTemplate::new(source)?;
@@ -52,6 +40,7 @@ pub struct ChatTemplate {
     begin: Option<String>,
     end: Option<String>,
     thinking: Thinking,
+    tools: Vec<Tool>,
 }
 
 impl ChatTemplate {
@@ -64,17 +53,20 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|source| ModelError::Template { source })?);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_recursion_limit(MAX_RECURSION);
+        environment.set_unknown_method_callback(methods::call);
+        environment.set_formatter(print::as_python);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
+        environment.add_filter("tojson", json::tojson);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let compiled = environment.add_template_owned("chat", without_generation_marks(source));
+        let compiled = tags::without_own_tags(source).and_then(|source| environment.add_template_owned("chat", source));
         compiled.map_err(|source| ModelError::Template { source })?;
-        Ok(Self { environment, begin: None, end: None, thinking: Thinking::default() })
+        Ok(Self { environment, begin: None, end: None, thinking: Thinking::default(), tools: Vec::new() })
     }
 
-    /// The same with the tokens that a template knows as `bos_token` and `eos_token`.
+    /// The same with the tokens that a template knows as `bos_token` and `eos_token`. One that is `None` is not defined
+    /// there.
     pub fn with_tokens(self, begin: Option<String>, end: Option<String>) -> Self {
         Self { begin, end, ..self }
     }
@@ -82,7 +74,8 @@ impl ChatTemplate {
     /// The same, asking the model to think or not (`enable_thinking`, which Qwen3's template knows; others do as they do).
     ///
     /// ```
-    /// use posttrain_model::{ChatTemplate, Message, Thinking};
+    /// use posttrain_chat::Message;
+    /// use posttrain_model::{ChatTemplate, Thinking};
     /// let source = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}";
     /// let template = ChatTemplate::new(source)?;
     /// assert_eq!(template.render(&[Message::user("Hi!")], true)?, "");
@@ -91,6 +84,20 @@ impl ChatTemplate {
     /// ```
     pub fn with_thinking(self, thinking: Thinking) -> Self {
         Self { thinking, ..self }
+    }
+
+    /// The same, telling the model of tools that it may call.
+    ///
+    /// ```
+    /// use posttrain_chat::Tool;
+    /// use posttrain_model::ChatTemplate;
+    /// let template = ChatTemplate::new("{% if tools %}{{ tools[0].function.name }}{% endif %}")?;
+    /// let tool = Tool::new("add", "Adds two numbers.", serde_json::json!({"type": "object"}));
+    /// assert_eq!(template.with_tools(vec![tool]).render(&[], true)?, "add");
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    pub fn with_tools(self, tools: Vec<Tool>) -> Self {
+        Self { tools, ..self }
     }
 
     /// Where completions of this template's prompts begin: inside a thinking block where the template opens one itself.
@@ -106,10 +113,15 @@ impl ChatTemplate {
     /// # Errors
     /// [`ModelError::Template`] if the template refuses the messages.
     pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, ModelError> {
+        self.render_with(messages, &self.tools, generation_prompt)
+    }
+
+    fn render_with(&self, messages: &[Message], tools: &[Tool], generation_prompt: bool) -> Result<String, ModelError> {
+        let messages = Value::from(Serde(messages));
         let template = self.environment.get_template("chat");
-        let messages: Value = messages.iter().map(Message::to_value).collect();
-        // transformers passes these two as None; templates test for them.
+        // transformers passes these two as None where there are none; templates test for them.
         let none = || Value::from(());
+        let tools = if tools.is_empty() { none() } else { Value::from(Serde(tools)) };
         // Templates ask whether it is defined.
         let enable_thinking = match self.thinking {
             Thinking::AsTemplate => Value::UNDEFINED,
@@ -119,9 +131,10 @@ impl ChatTemplate {
         let context = context! {
             messages,
             add_generation_prompt => generation_prompt,
-            bos_token => self.begin.as_deref(),
-            eos_token => self.end.as_deref(),
-            tools => none(),
+            // transformers leaves out a token that is `null` in the tokenizer's configuration.
+            bos_token => self.begin.as_deref().map_or(Value::UNDEFINED, Value::from),
+            eos_token => self.end.as_deref().map_or(Value::UNDEFINED, Value::from),
+            tools,
             documents => none(),
             enable_thinking,
         };
@@ -130,8 +143,8 @@ impl ChatTemplate {
 
     /// The token ids of a conversation.
     ///
-    /// Where a message's content holds the text of a special token, that text is encoded as the characters that it is,
-    /// so that no question or answer can end its own turn or open another's. (`transformers` would take it for the
+    /// Where any text of a message (its content, its calls of tools, a name) holds the text of a special token, that text is
+    /// encoded as the characters that it is, so that no question or answer can end its own turn or open another's. (`transformers` would take it for the
     /// token; on every other content the two agree.)
     ///
     /// # Errors
@@ -143,16 +156,20 @@ impl ChatTemplate {
         generation_prompt: bool,
     ) -> Result<Vec<i64>, ModelError> {
         let special = tokenizer.special_tokens();
-        let hostile = messages.iter().any(|m| special.iter().any(|s| m.content.contains(s.as_str())));
-        if !hostile {
+        let is_hostile = |text: &str| special.iter().any(|token| !token.is_empty() && text.contains(token.as_str()));
+        if !any_text(messages, &self.tools, &is_hostile) {
             return tokenizer.encode_markup(&self.render(messages, generation_prompt)?);
         }
-        let mark = unused_mark(messages);
-        let marked: Vec<Message> =
-            messages.iter().map(|m| Message::new(&m.role, marked(&m.content, &special, mark))).collect();
+
+        let mark = unused_mark(messages, &self.tools);
+        let change = |text: &str| marked(text, &special, mark);
+        let messages: Vec<Message> = messages.iter().map(|message| map_message(message, &change)).collect();
+        let tools: Vec<Tool> = self.tools.iter().map(|tool| map_tool(tool, &change)).collect();
+        let rendered = self.render_with(&messages, &tools, generation_prompt)?;
+
         let mut tokens = Vec::new();
         // Marks come in pairs, so every second piece is the text of a special token.
-        for (index, piece) in self.render(&marked, generation_prompt)?.split(mark).enumerate() {
+        for (index, piece) in rendered.split(mark).enumerate() {
             let encoded = if index % 2 == 0 { tokenizer.encode_markup(piece) } else { tokenizer.encode_text(piece) };
             tokens.extend(encoded?);
         }
@@ -160,10 +177,69 @@ impl ChatTemplate {
     }
 }
 
-/// A private-use character that no message holds.
-fn unused_mark(messages: &[Message]) -> char {
-    let used = |mark: &char| messages.iter().any(|m| m.content.contains(*mark) || m.role.contains(*mark));
-    ('\u{e000}'..='\u{f8ff}').find(|mark| !used(mark)).unwrap_or('\u{e000}')
+/// Whether `is` holds for any text that somebody else may have written.
+fn any_text(messages: &[Message], tools: &[Tool], is: &dyn Fn(&str) -> bool) -> bool {
+    let found = Cell::new(false);
+    let look = |text: &str| {
+        found.set(found.get() || is(text));
+        String::new()
+    };
+
+    for message in messages {
+        let _ = map_message(message, &look);
+    }
+    for tool in tools {
+        let _ = map_tool(tool, &look);
+    }
+    found.get()
+}
+
+/// A message with all of its texts changed but its role, which is one of a few words.
+fn map_message(message: &Message, change: &dyn Fn(&str) -> String) -> Message {
+    let mut message = message.clone();
+    message.content = message.content.map(change);
+
+    let texts = [&mut message.reasoning_content, &mut message.tool_call_id, &mut message.name];
+    for text in texts.into_iter().flatten() {
+        *text = change(text);
+    }
+
+    for call in message.tool_calls.iter_mut().flatten() {
+        if let Some(id) = &mut call.id {
+            *id = change(id);
+        }
+        call.function.name = change(&call.function.name);
+        call.function.arguments = map_json(&call.function.arguments, change);
+    }
+    message
+}
+
+/// A tool with all of its texts changed.
+fn map_tool(tool: &Tool, change: &dyn Fn(&str) -> String) -> Tool {
+    let mut tool = tool.clone();
+    tool.function.name = change(&tool.function.name);
+    tool.function.description = tool.function.description.as_deref().map(change);
+    tool.function.parameters = tool.function.parameters.as_ref().map(|parameters| map_json(parameters, change));
+    tool
+}
+
+/// A JSON value with all of its texts changed, keys included.
+fn map_json(value: &Json, change: &dyn Fn(&str) -> String) -> Json {
+    match value {
+        Json::String(text) => Json::String(change(text)),
+        Json::Array(items) => items.iter().map(|item| map_json(item, change)).collect(),
+        Json::Object(fields) => {
+            Json::Object(fields.iter().map(|(name, item)| (change(name), map_json(item, change))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// A private-use character that no text holds.
+fn unused_mark(messages: &[Message], tools: &[Tool]) -> char {
+    let is_used = |mark: &char| any_text(messages, tools, &|text| text.contains(*mark));
+
+    ('\u{e000}'..='\u{f8ff}').find(|mark| !is_used(mark)).unwrap_or('\u{e000}')
 }
 
 /// `content` with every special token's text between two marks; the longest match wins.
@@ -186,39 +262,8 @@ fn marked(content: &str, special: &[String], mark: char) -> String {
     out
 }
 
-/// `{% generation %}` marks the assistant's tokens for transformers' masks and renders nothing.
-fn without_generation_marks(source: &str) -> String {
-    let marks = ["{% generation %}", "{%- generation %}", "{% generation -%}", "{%- generation -%}"];
-    let ends = ["{% endgeneration %}", "{%- endgeneration %}", "{% endgeneration -%}", "{%- endgeneration -%}"];
-    marks.iter().chain(&ends).fold(source.to_string(), |text, mark| text.replace(mark, ""))
-}
-
 fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False)`: the engine's own filter also escapes what HTML would read.
-fn tojson(value: &Value, indent: Option<Value>, args: Kwargs) -> Result<Value, Error> {
-    let json = minijinja::filters::tojson(value, indent, args)?.to_string();
-    Ok(Value::from_safe_string(without_html_escapes(&json)))
-}
-
-fn without_html_escapes(json: &str) -> String {
-    const ESCAPES: [(&str, char); 4] = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
-    let (mut out, mut rest) = (String::with_capacity(json.len()), json);
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        // An escape that is none of the four is two characters at least; the second may be a backslash of its own.
-        let escape = ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape));
-        let length = escape.map_or(2.min(rest.len()), |(escape, _)| escape.len());
-        match escape {
-            Some((_, character)) => out.push(*character),
-            None => out.push_str(&rest[..length]),
-        }
-        rest = &rest[length..];
-    }
-    out + rest
 }
 
 fn strftime_now(format: String) -> Result<String, Error> {
@@ -261,6 +306,76 @@ mod tests {
         let template = ChatTemplate::new("{{ messages[0].content | tojson }}").unwrap();
         let rendered = template.render(&[Message::user("<b> & 'é' \\u003c \"q\"\n")], false).unwrap();
         assert_eq!(rendered, r#""<b> & 'é' \\u003c \"q\"\n""#);
+    }
+
+    #[test]
+    fn json_takes_pythons_arguments() {
+        let cases = [
+            ("{{ value | tojson }}", r#"{"é": [1, 2.0, true, null], "b": {}}"#),
+            ("{{ value | tojson(ensure_ascii=True) }}", r#"{"\u00e9": [1, 2.0, true, null], "b": {}}"#),
+            ("{{ value | tojson(separators=(',', ':')) }}", r#"{"é":[1,2.0,true,null],"b":{}}"#),
+            ("{{ value | tojson(sort_keys=True) }}", r#"{"b": {}, "é": [1, 2.0, true, null]}"#),
+            ("{{ value['é'] | tojson(indent=2) }}", "[\n  1,\n  2.0,\n  true,\n  null\n]"),
+            ("{{ '😀' | tojson(ensure_ascii=True) }}", r#""\ud83d\ude00""#),
+        ];
+        for (source, expected) in cases {
+            let head = "{% set value = {'é': [1, 2.0, true, none], 'b': {}} %}";
+            assert_eq!(ChatTemplate::new(&format!("{head}{source}")).unwrap().render(&[], false).unwrap(), expected);
+        }
+        for source in ["{{ [] | tojson(indents=2) }}", "{{ [] | tojson(indent=1000000) }}", "{{ missing | tojson }}"] {
+            assert!(ChatTemplate::new(source).unwrap().render(&[], false).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn values_print_as_in_python() {
+        let template = ChatTemplate::new("{{ none }} {{ true }} {{ false }} {{ messages[0].content }}{{ missing }}");
+        let null = Message { content: posttrain_chat::Content::Null, ..Message::user("") };
+        assert_eq!(template.unwrap().render(&[null], false).unwrap(), "None True False None");
+    }
+
+    #[test]
+    fn a_token_that_is_null_is_not_defined() {
+        let source = "{{ bos_token }}{% if bos_token is defined %}defined{% endif %}{{ eos_token }}";
+        let template = ChatTemplate::new(source).unwrap().with_tokens(None, Some("<e>".into()));
+        assert_eq!(template.render(&[], false).unwrap(), "<e>");
+    }
+
+    /// Programs that a model's folder may bring along.
+    #[test]
+    fn a_hostile_template_ends_in_words() {
+        let nested = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        let blocks = format!("{}{}", "{% if true %}".repeat(100_000), "{% endif %}".repeat(100_000));
+        let hostile = [
+            "{% include 'chat' %}".to_owned(),
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+            format!("{{{{ {nested} }}}}"),
+            format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000)),
+            blocks,
+            "{{ '%10000000000d' | format(1) }}".to_owned(),
+            "{{ '{:>10000000000}'.format(1) }}".to_owned(),
+            "{{ '{:{}}'.format(1, 10000000000) }}".to_owned(),
+            "{{ 'x' * 10000000000 }}".to_owned(),
+            "{% set ns = namespace(l=[]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}"
+                .to_owned(),
+            "{% set ns = namespace(l=[]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}"
+                .to_owned(),
+            "{% set ns = namespace(l=[]) %}{% for i in range(101) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l | tojson }}"
+                .to_owned(),
+            "{% set ns = namespace(l='x') %}{% for i in range(60) %}{% set ns.l = ns.l ~ ns.l %}{% endfor %}"
+                .to_owned(),
+            "{% set x = 'x' * 1000000 %}{{ x.replace('', x) }}".to_owned(),
+            "{% set x = 'x' * 1000000 %}{{ x.join(x.split('')) }}{{ x.join(range(9000)) }}".to_owned(),
+            "{{ range(10000000000) | list | length }}".to_owned(),
+            "{{ ('x' | indent(10000000000, true)) }}".to_owned(),
+        ];
+        for source in hostile {
+            let start = std::time::Instant::now();
+            let rendered = ChatTemplate::new(&source).and_then(|template| template.render(&[], false));
+            let head: String = source.chars().take(60).collect();
+            assert!(rendered.is_err(), "{head}");
+            assert!(start.elapsed().as_secs() < 20, "{head}");
+        }
     }
 
     #[test]

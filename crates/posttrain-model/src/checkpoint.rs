@@ -22,6 +22,22 @@ enum Format {
     Gguf,
 }
 
+/// How a checkpoint lies on the disk.
+pub(crate) enum Origin {
+    /// As a folder in the Hugging Face layout.
+    Folder,
+    /// As one file that holds everything.
+    #[cfg_attr(not(feature = "gguf"), allow(dead_code, reason = "only a GGUF is such a file"))]
+    Single,
+}
+
+/// A chat template as it is written, and the tokens that it knows.
+pub(crate) struct TemplateSource {
+    pub source: Option<String>,
+    pub begin: Option<String>,
+    pub end: Option<String>,
+}
+
 impl Checkpoint {
     /// Opens a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, `tokenizer_config.json`) or a
     /// `.gguf` file, and reads its configuration.
@@ -64,6 +80,14 @@ impl Checkpoint {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        match self.format {
+            Format::Folder => Origin::Folder,
+            #[cfg(feature = "gguf")]
+            Format::Gguf => Origin::Single,
+        }
     }
 
     /// Reads the weights into a decoder that computes in `kind` on `device`.
@@ -125,21 +149,29 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError::NoTemplate`] if there is none; [`ModelError::Template`] if it is broken.
     pub fn chat_template(&self) -> Result<ChatTemplate, ModelError> {
-        let (source, begin, end) = match self.format {
-            Format::Folder => (
-                folder_template(&self.path)?,
-                folder_token(&self.path, "bos_token")?,
-                folder_token(&self.path, "eos_token")?,
-            ),
+        let TemplateSource { source, begin, end } = self.chat_template_source()?;
+        let source = source.ok_or_else(|| ModelError::NoTemplate { path: self.path.clone() })?;
+        Ok(ChatTemplate::new(&source)?.with_tokens(begin, end))
+    }
+
+    pub(crate) fn chat_template_source(&self) -> Result<TemplateSource, ModelError> {
+        match self.format {
+            Format::Folder => Ok(TemplateSource {
+                source: folder_template(&self.path)?,
+                begin: folder_token(&self.path, "bos_token")?,
+                end: folder_token(&self.path, "eos_token")?,
+            }),
             #[cfg(feature = "gguf")]
             Format::Gguf => {
                 let file = GgufFile::open(&self.path)?;
                 let token = |name: &str| file.special_token(name).map(str::to_string);
-                (file.chat_template().map(str::to_string), token("bos"), token("eos"))
+                Ok(TemplateSource {
+                    source: file.chat_template().map(str::to_string),
+                    begin: token("bos"),
+                    end: token("eos"),
+                })
             }
-        };
-        let source = source.ok_or_else(|| ModelError::NoTemplate { path: self.path.clone() })?;
-        Ok(ChatTemplate::new(&source)?.with_tokens(begin, end))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{Attend, ModelConfig, ModelError};
 use posttrain_kernel::Heads;
 use posttrain_lora::{AdaptedLinear, Adapter, ModuleSpec, RowAdapters};
+use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
 /// The tokens of one forward pass and where each stands in its text.
@@ -19,14 +20,15 @@ pub struct Input {
     pub positions: Tensor,
 }
 
-/// A frozen decoder. Adapters go in beside it; no gradient of its own weights is ever formed.
+/// A frozen decoder. Adapters go in beside it; no gradient of its own weights is ever formed. Its weights are
+/// [`SharedTensor`]s, so that an `Arc` of one serves every thread.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
     modules: Vec<ModuleSpec>,
-    pub(crate) embedding: Tensor,
+    pub(crate) embedding: SharedTensor,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) norm: Tensor,
+    pub(crate) norm: SharedTensor,
     /// `None` where it is the embedding.
     head: Option<AdaptedLinear>,
     frequencies: Frequencies,
@@ -56,7 +58,15 @@ impl Decoder {
         };
         weights.finish()?;
         let frequencies = Frequencies::of(config, embedding.device())?;
-        Ok(Self { config: config.clone(), modules: config.modules(), embedding, blocks, norm, head, frequencies })
+        Ok(Self {
+            config: config.clone(),
+            modules: config.modules(),
+            embedding: embedding.into(),
+            blocks,
+            norm: norm.into(),
+            head,
+            frequencies,
+        })
     }
 
     /// A decoder with random weights (normal, deviation 0.02 as Llama's initialisation; norms one), the same for the
@@ -99,7 +109,7 @@ impl Decoder {
         let mut last = None;
         let hidden = self.walk(input, attention, adapters, Some((&mut blocks, &mut last)))?;
         let recorded = last.filter(|_| blocks.len() == self.blocks.len());
-        Ok((hidden, recorded.map(|last| RecordedPass::new(PassActivations { blocks, last }))))
+        Ok((hidden, recorded.map(|last| RecordedPass::new(PassActivations { blocks, last: last.into() }))))
     }
 
     fn walk(
@@ -142,20 +152,6 @@ impl Decoder {
         block::heads(&self.config)
     }
 
-    /// The same decoder over the same memory, to be used on another thread.
-    pub fn share(&self) -> Self {
-        let tensor = Tensor::shallow_clone;
-        Self {
-            config: self.config.clone(),
-            modules: self.modules.clone(),
-            embedding: tensor(&self.embedding),
-            blocks: self.blocks.iter().map(Block::share).collect(),
-            norm: tensor(&self.norm),
-            head: self.head.as_ref().map(AdaptedLinear::share),
-            frequencies: self.frequencies.share(),
-        }
-    }
-
     /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`, rows routed by `adapters`. A training pass never calls
     /// this: it goes through the fused log-probabilities.
     ///
@@ -171,7 +167,12 @@ impl Decoder {
 
     /// The head's weight `[V, H]`.
     pub fn head(&self) -> &Tensor {
-        self.head.as_ref().map_or(&self.embedding, AdaptedLinear::weight)
+        self.head.as_ref().map_or(&*self.embedding, AdaptedLinear::weight)
+    }
+
+    /// The head where it has a weight of its own.
+    pub(crate) fn head_layer(&self) -> Option<&AdaptedLinear> {
+        self.head.as_ref()
     }
 
     /// The head's place among [`Decoder::modules`]; `None` where it is the embedding and can have no adapter.

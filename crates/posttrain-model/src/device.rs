@@ -1,8 +1,8 @@
 //! Which device and kind to compute on, chosen at run time.
 
 use crate::ModelError;
+use posttrain_tensor::{load_cuda_library, set_cudnn_attention};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use tch::{Device, Kind};
 
@@ -100,14 +100,12 @@ pub fn select_kind(choice: ComputeKind, device: Device) -> Kind {
     }
 }
 
-/// The number of CUDA devices, or in words why there is none. Loads libtorch's CUDA library at the first call.
-///
-/// A linker drops `libtorch_cuda.so`, since no symbol of it is named; libtorch then says "no CUDA" on a machine that has
-/// it. So the library is opened here, beside the libtorch that the process already runs on.
+/// The number of CUDA devices, or in words why there is none. Loads libtorch's CUDA library at the first call
+/// ([`load_cuda_library`]).
 pub fn cuda_status() -> &'static Result<usize, String> {
     static STATUS: OnceLock<Result<usize, String>> = OnceLock::new();
     STATUS.get_or_init(|| {
-        load_cuda_library()?;
+        load_cuda_library().map_err(|error| error.to_string())?;
         match tch::Cuda::device_count() {
             0.. if !tch::Cuda::is_available() => {
                 Err("libtorch's CUDA library is loaded, but finds no GPU or driver".into())
@@ -120,70 +118,12 @@ pub fn cuda_status() -> &'static Result<usize, String> {
     })
 }
 
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "a library that is loaded runs its initialisers")]
-fn load_cuda_library() -> Result<(), String> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    let library = libtorch_folder()?.join("libtorch_cuda.so");
-    if !library.exists() {
-        return Err("this libtorch is built without CUDA".into());
-    }
-    // SAFETY: the library belongs to the libtorch that this process is linked to; its initialisers register kernels and
-    // are made to run at load time. It is never unloaded.
-    let opened = unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_GLOBAL) };
-    match opened {
-        Ok(library) => {
-            std::mem::forget(library);
-            Ok(())
-        }
-        Err(e) => {
-            Err(format!("libtorch_cuda.so does not load ({e}); `cargo xtask setup --cuda` installs what it needs"))
-        }
-    }
-}
-
-/// Tells libtorch not to attend through cuDNN, which it prefers on Hopper and builds an execution plan for, of half a second,
-/// for every new shape: every step of decoding and every group in training has one. Its own fused kernels take any shape.
-/// (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` does the same from outside.)
-///
-/// What Python calls `torch.backends.cuda.enable_cudnn_sdp(False)` has no function in C, hence the C++ names.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "functions of libtorch that its C interface lacks")]
+/// Keeps attention from cuDNN, which libtorch prefers on Hopper and which builds an execution plan, half a second long, for
+/// every new shape: every step of decoding and every group in training has one. libtorch's own fused kernels take any shape.
 fn disable_cudnn_attention() {
-    use libloading::os::unix::Library;
-    use std::ffi::c_void;
-    type Context = unsafe extern "C" fn() -> *mut c_void;
-    type Set = unsafe extern "C" fn(*mut c_void, bool);
-    let process = Library::this();
-    // SAFETY: `at::Context& at::globalContext()` and `void at::Context::setSDPUseCuDNN(bool)`, with the signatures that they
-    // have had since libtorch 2.5: a reference is a pointer, and a method's object its first argument. The context lives as
-    // long as the process.
-    unsafe {
-        let context = process.get::<Context>(b"_ZN2at13globalContextEv\0");
-        let set = process.get::<Set>(b"_ZN2at7Context14setSDPUseCuDNNEb\0");
-        match (context, set) {
-            (Ok(context), Ok(set)) => set(context(), false),
-            _ => tracing::warn!("attention may go through cuDNN, which is slow: set TORCH_CUDNN_SDPA_DEPRIORITIZED=1"),
-        }
+    if let Err(error) = set_cudnn_attention(false) {
+        tracing::warn!("attention may go through cuDNN, which is slow: {error}; set TORCH_CUDNN_SDPA_DEPRIORITIZED=1");
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn disable_cudnn_attention() {}
-
-#[cfg(not(target_os = "linux"))]
-fn load_cuda_library() -> Result<(), String> {
-    Err("CUDA is used on Linux only".into())
-}
-
-/// The folder of the libtorch that this process has mapped.
-#[cfg(target_os = "linux")]
-fn libtorch_folder() -> Result<PathBuf, String> {
-    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("/proc/self/maps: {e}"))?;
-    let path =
-        maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|p| p.contains("/libtorch_cpu.so"));
-    let folder = path.and_then(|p| PathBuf::from(p).parent().map(PathBuf::from));
-    folder.ok_or_else(|| "this process has no libtorch_cpu.so mapped".into())
 }
 
 /// Whether the processor has matrix or vector units for bf16.

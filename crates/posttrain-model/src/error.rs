@@ -144,6 +144,9 @@ pub enum ModelError {
     /// A native kernel was given what it does not take.
     #[error(transparent)]
     Kernel(#[from] posttrain_kernel::KernelError),
+    /// A tensor, or a file of tensors, is not what it should be.
+    #[error(transparent)]
+    Tensor(#[from] posttrain_tensor::TensorError),
     /// libtorch refused an operation (memory, device, shape).
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -101,9 +101,12 @@ impl Experts {
         Ok(by_x.f_add(&through_router)?.f_to_kind(x.kind())?)
     }
 
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
-        Self { router: self.router.share(), experts: self.experts.iter().map(Gated::share).collect() }
+    pub fn linears(&self) -> Vec<&FrozenLinear> {
+        self.experts.iter().flat_map(Gated::linears).collect()
+    }
+
+    pub fn router_weight(&self) -> Tensor {
+        self.router.weight()
     }
 
     pub fn linears_mut(&mut self) -> Vec<&mut FrozenLinear> {

@@ -86,11 +86,19 @@ impl FeedForward {
         }
     }
 
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
+    /// Its linear layers.
+    pub fn linears(&self) -> Vec<&FrozenLinear> {
         match self {
-            Self::Gated(gated) => Self::Gated(gated.share()),
-            Self::Experts(experts) => Self::Experts(experts.share()),
+            Self::Gated(gated) => gated.linears().into(),
+            Self::Experts(experts) => experts.linears(),
+        }
+    }
+
+    /// The weight of the router of experts, `[E, H]` f32, where there is one.
+    pub fn router_weight(&self) -> Option<Tensor> {
+        match self {
+            Self::Gated(_) => None,
+            Self::Experts(experts) => Some(experts.router_weight()),
         }
     }
 
@@ -165,8 +173,8 @@ impl Gated {
         self.gate_up.backward(x, thin.as_ref().map(|thin| &thin.gate_up), &by_gate_up, view, sums)
     }
 
-    pub fn share(&self) -> Self {
-        Self { gate_up: self.gate_up.share(), down: self.down.share() }
+    pub fn linears(&self) -> [&FrozenLinear; 2] {
+        [&self.gate_up, &self.down]
     }
 
     pub fn linears_mut(&mut self) -> [&mut FrozenLinear; 2] {

@@ -3,14 +3,15 @@
 use crate::ModelError;
 use crate::quantised::QuantisedWeight;
 use posttrain_kernel::QuantisedForm;
-use posttrain_lora::{AdaptedLinear, Adapter, AdapterGradients, AdapterView, RowAdapters, ThinProducts};
+use posttrain_lora::{AdaptedLinear, Adapter, AdapterGradients, AdapterView, MergedPart, RowAdapters, ThinProducts};
+use posttrain_tensor::SharedTensor;
 use tch::Tensor;
 
 /// A frozen linear layer with adapters beside it.
 #[derive(Debug)]
 pub(crate) enum FrozenLinear {
     Plain(AdaptedLinear),
-    Quantised { weight: QuantisedWeight, bias: Option<Tensor>, parts: Vec<(usize, i64)> },
+    Quantised { weight: QuantisedWeight, bias: Option<SharedTensor>, parts: Vec<(usize, i64)> },
 }
 
 impl FrozenLinear {
@@ -23,7 +24,10 @@ impl FrozenLinear {
     ) -> Result<Self, ModelError> {
         match form {
             None => Ok(Self::Plain(AdaptedLinear::new(weight, bias, parts)?)),
-            Some(form) => Ok(Self::Quantised { weight: QuantisedWeight::of(&weight, form)?, bias, parts }),
+            Some(form) => {
+                let weight = QuantisedWeight::of(&weight, form)?;
+                Ok(Self::Quantised { weight, bias: bias.map(SharedTensor::new), parts })
+            }
         }
     }
 
@@ -35,7 +39,7 @@ impl FrozenLinear {
         match self {
             Self::Plain(linear) => Ok(with(linear)?),
             Self::Quantised { weight, bias, parts } => {
-                let bias = bias.as_ref().map(Tensor::shallow_clone);
+                let bias = bias.as_ref().map(SharedTensor::handle);
                 Ok(with(&AdaptedLinear::new(weight.dequantised()?, bias, parts.clone())?)?)
             }
         }
@@ -67,10 +71,15 @@ impl FrozenLinear {
     pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
         match self {
             Self::Plain(linear) => Ok(linear.merge(adapter)?),
-            Self::Quantised { weight, .. } => {
-                let got = format!("a quantised layer of shape {:?}", weight.shape());
-                Err(crate::packing::argument("adapter", "a base that is not quantised, to merge it into", got))
-            }
+            Self::Quantised { weight, .. } => Err(no_place(weight)),
+        }
+    }
+
+    /// [`AdaptedLinear::merged_parts`]; a quantised layer has no place for an update.
+    pub fn merged_parts(&self, adapter: Option<&Adapter>) -> Result<Vec<MergedPart>, ModelError> {
+        match self {
+            Self::Plain(linear) => Ok(linear.merged_parts(adapter)?),
+            Self::Quantised { weight, .. } => Err(no_place(weight)),
         }
     }
 
@@ -80,16 +89,9 @@ impl FrozenLinear {
             linear.unmerge();
         }
     }
+}
 
-    /// The same layer over the same memory.
-    pub fn share(&self) -> Self {
-        match self {
-            Self::Plain(linear) => Self::Plain(linear.share()),
-            Self::Quantised { weight, bias, parts } => Self::Quantised {
-                weight: weight.share(),
-                bias: bias.as_ref().map(Tensor::shallow_clone),
-                parts: parts.clone(),
-            },
-        }
-    }
+fn no_place(weight: &QuantisedWeight) -> ModelError {
+    let got = format!("a quantised layer of shape {:?}", weight.shape());
+    crate::packing::argument("adapter", "a base that is not quantised, to merge it into", got)
 }

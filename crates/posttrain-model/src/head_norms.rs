@@ -4,16 +4,17 @@ use crate::block::{by_autograd, native};
 use crate::weights::Weights;
 use crate::{ModelConfig, ModelError};
 use posttrain_kernel::Heads;
+use posttrain_tensor::SharedTensor;
 use tch::Tensor;
 
 /// Norms of every query and key head of a block, before they are turned to their positions.
 #[derive(Debug)]
 pub(crate) struct HeadNorms {
     heads: Heads,
-    query: Tensor,
-    key: Tensor,
+    query: SharedTensor,
+    key: SharedTensor,
     /// `[heads + kv_heads, d]`: the weight of every head that is normed.
-    weights: Tensor,
+    weights: SharedTensor,
     eps: f64,
 }
 
@@ -29,7 +30,19 @@ impl HeadNorms {
         let (query, key) = (take("q_norm")?, take("k_norm")?);
         let of = |weight: &Tensor, heads: usize| weight.f_unsqueeze(0)?.f_expand([heads as i64, -1], false);
         let weights = Tensor::f_cat(&[of(&query, heads.query)?, of(&key, heads.key_value)?], 0)?;
-        Ok(Some(Self { heads, query, key, weights, eps: config.rms_norm_eps }))
+
+        Ok(Some(Self {
+            heads,
+            query: query.into(),
+            key: key.into(),
+            weights: weights.into(),
+            eps: config.rms_norm_eps,
+        }))
+    }
+
+    /// The norms' weights of queries and of keys, `[d]` each.
+    pub fn weights(&self) -> [Tensor; 2] {
+        [self.query.handle(), self.key.handle()]
     }
 
     /// `qkv: [N, (heads + 2·kv_heads)·d]` with its query and key heads normed. Gradients flow.
@@ -51,12 +64,6 @@ impl HeadNorms {
             return Ok(self.kernel().backward(qkv, &gradient.f_contiguous()?)?);
         }
         by_autograd(qkv, gradient, |qkv| self.forward(qkv))
-    }
-
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
-        let [query, key, weights] = [&self.query, &self.key, &self.weights].map(Tensor::shallow_clone);
-        Self { heads: self.heads, query, key, weights, eps: self.eps }
     }
 
     fn kernel(&self) -> posttrain_kernel::HeadNorms<'_> {

@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use posttrain_kernel::{NF4_LEVELS, QUANTISED_BLOCK, QuantisedForm, dequantise};
+use posttrain_tensor::SharedTensor;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -46,8 +47,8 @@ impl Quantise {
 /// memory whole.
 #[derive(Debug)]
 pub(crate) struct QuantisedWeight {
-    codes: Tensor,
-    scales: Tensor,
+    codes: SharedTensor,
+    scales: SharedTensor,
     form: QuantisedForm,
     shape: [i64; 2],
     kind: Kind,
@@ -68,7 +69,8 @@ impl QuantisedWeight {
         let codes = codes(&shares, form)?.f_view([-1])?;
         let used = (count + form.a_byte() as i64 - 1) / form.a_byte() as i64;
         let codes = codes.f_narrow(0, 0, used)?.f_contiguous()?;
-        Ok(Self { codes, scales: scales.f_view([-1])?, form, shape: [out, input], kind: weight.kind() })
+        let scales = scales.f_view([-1])?;
+        Ok(Self { codes: codes.into(), scales: scales.into(), form, shape: [out, input], kind: weight.kind() })
     }
 
     /// The weight `[out, in]` in the compute kind.
@@ -92,17 +94,6 @@ impl QuantisedWeight {
         let padded = shares.f_constant_pad_nd([0, blocks * block - count])?.f_view([blocks, block])?;
         let flat = padded.f_mul(&self.scales.f_unsqueeze(1)?)?.f_to_kind(self.kind)?;
         Ok(flat.f_view([-1])?.f_narrow(0, 0, count)?.f_view(self.shape)?)
-    }
-
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
-        Self {
-            codes: self.codes.shallow_clone(),
-            scales: self.scales.shallow_clone(),
-            form: self.form,
-            shape: self.shape,
-            kind: self.kind,
-        }
     }
 
     pub fn shape(&self) -> [i64; 2] {

@@ -2,15 +2,16 @@
 
 use crate::ModelError;
 use posttrain_kernel::gather_rows;
+use posttrain_tensor::SharedTensor;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A forward pass whose activations are kept ([`crate::Decoder::forward_recording`]).
 ///
 /// Held by every text that was computed in it, on whichever thread; its memory goes with the last of them.
 #[derive(Clone)]
-pub struct RecordedPass(Arc<Mutex<PassActivations>>);
+pub struct RecordedPass(Arc<PassActivations>);
 
 /// One row of a recorded pass: a token of a text.
 #[derive(Debug, Clone)]
@@ -26,43 +27,37 @@ pub struct RecordedToken {
 pub(crate) struct PassActivations {
     pub blocks: Vec<BlockActivations>,
     /// `[N, H]`: what the last block gave, before the final norm.
-    pub last: Tensor,
+    pub last: SharedTensor,
 }
 
 /// What a block's backward pass starts from. What else it needs costs less to compute than to keep.
 #[derive(Debug)]
 pub(crate) struct BlockActivations {
     /// `[N, H]`: the block's input.
-    pub x: Tensor,
+    pub x: SharedTensor,
     /// `[N, (heads + 2·kv_heads)·d]`: the projections, before any norm of heads.
-    pub qkv: Tensor,
+    pub qkv: SharedTensor,
     /// `[N, H]`: the residual stream between attention and feed-forward.
-    pub middle: Tensor,
+    pub middle: SharedTensor,
     /// `[N, 2I]`.
-    pub gate_up: Tensor,
+    pub gate_up: SharedTensor,
 }
 
 impl RecordedPass {
     pub(crate) fn new(activations: PassActivations) -> Self {
-        Self(Arc::new(Mutex::new(activations)))
+        Self(Arc::new(activations))
     }
 
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        let size = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
-        self.with(|pass| {
-            let blocks = pass.blocks.iter().flat_map(|b| [&b.x, &b.qkv, &b.middle, &b.gate_up]);
-            blocks.map(size).sum::<usize>() + size(&pass.last)
-        })
+        let size = |t: &SharedTensor| t.numel() * t.kind().elt_size_in_bytes();
+        let blocks = self.0.blocks.iter().flat_map(|b| [&b.x, &b.qkv, &b.middle, &b.gate_up]);
+        blocks.map(size).sum::<usize>() + size(&self.0.last)
     }
 
     /// The token at `row`.
     pub fn token(&self, row: usize) -> RecordedToken {
         RecordedToken { pass: self.clone(), row: row as u32 }
-    }
-
-    fn with<T>(&self, read: impl FnOnce(&PassActivations) -> T) -> T {
-        read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -109,10 +104,10 @@ impl RecordedRows {
     /// The activations of block `index`.
     pub fn block(&self, index: usize) -> Result<BlockActivations, ModelError> {
         Ok(BlockActivations {
-            x: self.gather(|pass| &pass.blocks[index].x)?,
-            qkv: self.gather(|pass| &pass.blocks[index].qkv)?,
-            middle: self.gather(|pass| &pass.blocks[index].middle)?,
-            gate_up: self.gather(|pass| &pass.blocks[index].gate_up)?,
+            x: self.gather(|pass| &pass.blocks[index].x)?.into(),
+            qkv: self.gather(|pass| &pass.blocks[index].qkv)?.into(),
+            middle: self.gather(|pass| &pass.blocks[index].middle)?.into(),
+            gate_up: self.gather(|pass| &pass.blocks[index].gate_up)?.into(),
         })
     }
 
@@ -121,8 +116,8 @@ impl RecordedRows {
         self.gather(|pass| &pass.last)
     }
 
-    fn gather(&self, of: impl Fn(&PassActivations) -> &Tensor) -> Result<Tensor, ModelError> {
-        let sources: Vec<Tensor> = self.passes.iter().map(|pass| pass.with(|pass| of(pass).shallow_clone())).collect();
+    fn gather(&self, of: impl Fn(&PassActivations) -> &SharedTensor) -> Result<Tensor, ModelError> {
+        let sources: Vec<&Tensor> = self.passes.iter().map(|pass| &**of(&pass.0)).collect();
         Ok(gather_rows(&sources, &self.places)?)
     }
 }

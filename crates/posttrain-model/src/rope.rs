@@ -1,6 +1,7 @@
 //! Rotary positions.
 
 use crate::{ModelConfig, ModelError};
+use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
 /// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind; with YaRN multiplied by its
@@ -8,18 +9,18 @@ use tch::{Device, Kind, Tensor};
 ///
 /// Rotary position embedding (Su et al., 2021, <https://arxiv.org/abs/2104.09864>) in the half-split layout of the
 /// Hugging Face checkpoints: dimension `i` turns with dimension `i + d/2` by `position · θ^(−2i/d)`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
+    cos: SharedTensor,
+    sin: SharedTensor,
     /// `−sin`, so that a turn is two products and two sums of products.
-    back: Tensor,
+    back: SharedTensor,
 }
 
 /// A model's rotary frequencies, `[d/2]` f32, and what cosine and sine are multiplied by.
 #[derive(Debug)]
 pub(crate) struct Frequencies {
-    values: Tensor,
+    values: SharedTensor,
     factor: f64,
 }
 
@@ -29,12 +30,7 @@ impl Frequencies {
         let exact = config.rope_scaling.frequencies(config.rope_theta, config.head_dim);
         let values: Vec<f32> = exact.into_iter().map(|f| f as f32).collect();
         let factor = config.rope_scaling.attention_factor();
-        Ok(Self { values: Tensor::f_from_slice(&values)?.f_to_device(device)?, factor })
-    }
-
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
-        Self { values: self.values.shallow_clone(), factor: self.factor }
+        Ok(Self { values: Tensor::f_from_slice(&values)?.f_to_device(device)?.into(), factor })
     }
 }
 
@@ -47,13 +43,9 @@ impl Rotation {
             scaled.f_to_kind(kind)
         };
         let sin = table(angles.f_sin()?)?;
-        Ok(Self { cos: table(angles.f_cos()?)?, back: sin.f_neg()?, sin })
-    }
-
-    /// The same turn over the same memory.
-    pub(crate) fn share(&self) -> Self {
-        let tensor = Tensor::shallow_clone;
-        Self { cos: tensor(&self.cos), sin: tensor(&self.sin), back: tensor(&self.back) }
+        let cos = table(angles.f_cos()?)?;
+        let back = sin.f_neg()?;
+        Ok(Self { cos: cos.into(), sin: sin.into(), back: back.into() })
     }
 
     /// Cosines and sines as `[N, d/2]` f32 each, for a kernel that turns on its own.

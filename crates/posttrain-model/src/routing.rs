@@ -1,7 +1,8 @@
 //! Which experts each token goes to, and with which weight.
 
 use crate::{ExpertsConfig, ModelError};
-use posttrain_kernel::to_host;
+use posttrain_tensor::SharedTensor;
+use posttrain_tensor::to_host;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -10,7 +11,7 @@ use tch::{Kind, Tensor};
 #[derive(Debug)]
 pub(crate) struct Router {
     /// `[E, H]` f32.
-    weight: Tensor,
+    weight: SharedTensor,
     a_token: i64,
     normalised: bool,
 }
@@ -38,8 +39,13 @@ pub(crate) struct Routing {
 impl Router {
     /// From its weight `[E, H]`.
     pub fn new(weight: &Tensor, config: &ExpertsConfig) -> Result<Self, ModelError> {
-        let weight = weight.f_to_kind(Kind::Float)?;
+        let weight = weight.f_to_kind(Kind::Float)?.into();
         Ok(Self { weight, a_token: config.a_token, normalised: config.normalised })
+    }
+
+    /// Its weight, `[E, H]` f32.
+    pub fn weight(&self) -> Tensor {
+        self.weight.handle()
     }
 
     /// Routes `x: [N, H]`. Among equal probabilities libtorch's `topk` chooses, so that ties break as in torch.
@@ -71,11 +77,6 @@ impl Router {
         let by_probabilities = probabilities.f_zeros_like()?.f_scatter(1, chosen, &by_top)?;
         let along = sums(&by_probabilities.f_mul(probabilities)?)?;
         Ok(by_probabilities.f_sub(&along)?.f_mul(probabilities)?.f_mm(&self.weight)?)
-    }
-
-    /// The same over the same memory.
-    pub fn share(&self) -> Self {
-        Self { weight: self.weight.shallow_clone(), a_token: self.a_token, normalised: self.normalised }
     }
 }
 
@@ -124,7 +125,7 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posttrain_lora::read_tensors;
+    use posttrain_tensor::read_tensors;
     use std::path::Path;
     use tch::Device;
 

@@ -42,6 +42,14 @@ impl TextTokenizer {
         Ok(Self { markup, text })
     }
 
+    /// The tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] with the tokenizer's answer.
+    pub fn to_json(&self) -> Result<String, ModelError> {
+        self.markup.to_string(false).map_err(|e| ModelError::Tokenizer { reason: e.to_string() })
+    }
+
     /// Token ids of ordinary text: a special token's name in it stays text.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 #[cfg(feature = "gguf")]
 use crate::gguf::GgufFile;
 use crate::{ModelError, Quantise};
-use posttrain_lora::TensorFile;
+use posttrain_tensor::TensorFile;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -275,7 +275,7 @@ fn mix(mut x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posttrain_lora::write_tensors;
+    use posttrain_tensor::write_tensors;
 
     fn folder(names: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

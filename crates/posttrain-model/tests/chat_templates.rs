@@ -53,3 +53,16 @@ fn a_template_that_opens_the_block_itself_is_seen() {
     let reply = split_thinking("7 + 5\n</think>\n\n12", start("qwen3_thinking_2507", Thinking::AsTemplate));
     assert_eq!((reply.thinking, reply.answer, reply.finished), (Some("7 + 5"), "12", true));
 }
+
+/// What users of other engines have reported, with the text that transformers renders.
+#[test]
+fn reported_templates_render_as_in_transformers() {
+    let rows = std::fs::read_to_string(folder().join("reported.jsonl")).unwrap();
+    for row in rows.lines() {
+        let case: Value = serde_json::from_str(row).unwrap();
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let begin = case["bos_token"].as_str().map(str::to_owned);
+        let template = ChatTemplate::new(case["template"].as_str().unwrap()).unwrap().with_tokens(begin, None);
+        assert_eq!(template.render(&messages, false).unwrap(), case["expected"].as_str().unwrap(), "{}", case["id"]);
+    }
+}

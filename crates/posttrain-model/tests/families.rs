@@ -5,8 +5,9 @@
 mod device;
 
 use device::{cases, device};
-use posttrain_lora::{Adapter, AdapterGradients, AdapterView, RowAdapters, load_peft, read_tensors, save_peft};
+use posttrain_lora::{Adapter, AdapterGradients, AdapterView, RowAdapters, load_peft, save_peft};
 use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Sequence, Tape};
+use posttrain_tensor::read_tensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};

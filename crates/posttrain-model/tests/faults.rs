@@ -3,8 +3,8 @@
 
 mod demo;
 
-use posttrain_lora::{read_tensors, write_tensors};
 use posttrain_model::{Checkpoint, GgufFile, ModelConfig, ModelError, TextTokenizer};
+use posttrain_tensor::{read_tensors, write_tensors};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

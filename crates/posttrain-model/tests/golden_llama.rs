@@ -1,8 +1,9 @@
 //! Random Llamas against a float64 reference and transformers (`fixtures/llama_tiny`, `fixtures/llama_untied`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_lora::{RowAdapters, read_tensors};
+use posttrain_lora::RowAdapters;
 use posttrain_model::{Checkpoint, Decoder, PackedAttention, Packing, Sequence};
+use posttrain_tensor::read_tensors;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 

@@ -47,7 +47,7 @@ fn conversations_render_and_tokenise_as_in_transformers() {
         let (messages, prompt) = (messages(&case["messages"]), case["add_generation_prompt"].as_bool().unwrap());
         assert_eq!(template.render(&messages, prompt).unwrap(), case["text"].as_str().unwrap(), "{}", case["name"]);
         let tokens = template.encode(&tokenizer, &messages, prompt).unwrap();
-        let hostile = messages.iter().any(|m| special.iter().any(|s| m.content.contains(s.as_str())));
+        let hostile = messages.iter().any(|m| special.iter().any(|s| m.text().contains(s.as_str())));
         // Only where a message speaks in special tokens do the two part: here it stays text.
         assert_eq!(tokens == ids(&case["ids"]), !hostile, "{}", case["name"]);
     }

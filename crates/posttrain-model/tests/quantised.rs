@@ -5,8 +5,9 @@ mod demo;
 mod device;
 
 use device::{cases, device};
-use posttrain_lora::{AdapterGradients, RowAdapters, load_peft, read_tensors};
+use posttrain_lora::{AdapterGradients, RowAdapters, load_peft};
 use posttrain_model::{Checkpoint, Decoder, Keep, PackedAttention, Packing, Quantise, Sequence, Tape};
+use posttrain_tensor::read_tensors;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use posttrain_chat::{JsonClientConfig, OpenAiConfig};
-use posttrain_reward::{JudgeConfig, Sample, Scorer, ScorerConfig};
+use posttrain_chat::client::JsonClientConfig;
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_reward::judge::JudgeConfig;
+use posttrain_reward::{Sample, Scorer, ScorerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;

@@ -1,12 +1,17 @@
-//! Judge against verifier on the same completions: what optimising the judge would optimise.
+//! Judge against verifier on the same completions: what optimizing the judge would optimize.
+
+mod references;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::audit_table::AuditTable;
 use crate::{RewardError, Sample, Score};
+
+pub use references::{ReferenceCheck, ReferenceFault};
+pub use table::{AuditTable, Share};
 
 /// The domain that samples without one are shown under.
 const NO_DOMAIN: &str = "(none)";
@@ -14,7 +19,7 @@ const NO_DOMAIN: &str = "(none)";
 /// Configuration of an [`Audit`].
 ///
 /// ```
-/// assert_eq!(posttrain_reward::AuditConfig::default().lengths, [200, 1000, 4000]);
+/// assert_eq!(posttrain_reward::audit::AuditConfig::default().lengths, [200, 1000, 4000]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,7 +44,7 @@ impl AuditConfig {
     /// [`RewardError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// use posttrain_reward::AuditConfig;
+    /// use posttrain_reward::audit::AuditConfig;
     ///
     /// assert!(AuditConfig { lengths: vec![5, 5], ..AuditConfig::default() }.validate().is_err());
     /// ```
@@ -60,7 +65,7 @@ impl AuditConfig {
     /// As in [`validate`](Self::validate).
     ///
     /// ```
-    /// let audit = posttrain_reward::AuditConfig::default().build()?;
+    /// let audit = posttrain_reward::audit::AuditConfig::default().build()?;
     /// assert_eq!(audit.report().overall.compared(), 0);
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
@@ -75,7 +80,8 @@ impl AuditConfig {
 /// fails, the sample is counted apart and compared with nothing.
 ///
 /// ```
-/// use posttrain_reward::{AuditConfig, Sample, Score};
+/// use posttrain_reward::{Sample, Score};
+/// use posttrain_reward::audit::AuditConfig;
 ///
 /// let mut audit = AuditConfig::default().build()?;
 /// let sample = Sample::new("2 + 2?", "4", "5, as the reference says");
@@ -100,7 +106,8 @@ impl Audit {
     /// Adds what judge and verifier said about a sample.
     ///
     /// ```
-    /// use posttrain_reward::{AuditConfig, RewardError, Sample, Score};
+    /// use posttrain_reward::{RewardError, Sample, Score};
+    /// use posttrain_reward::audit::AuditConfig;
     ///
     /// let mut audit = AuditConfig::default().build()?;
     /// let failed = Err(RewardError::Cancelled { reward: "judge".into() });
@@ -123,7 +130,7 @@ impl Audit {
     /// What was found so far.
     ///
     /// ```
-    /// let report = posttrain_reward::AuditConfig::default().build()?.report();
+    /// let report = posttrain_reward::audit::AuditConfig::default().build()?.report();
     /// assert_eq!(serde_json::to_value(&report).unwrap()["overall"]["both_right"], 0);
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
@@ -149,7 +156,7 @@ impl Audit {
 /// A domain or a bucket of lengths.
 ///
 /// ```
-/// let report = posttrain_reward::AuditConfig::default().build()?.report();
+/// let report = posttrain_reward::audit::AuditConfig::default().build()?.report();
 /// assert_eq!(report.by_length[0].name, "under 200");
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```
@@ -165,7 +172,7 @@ pub struct AuditGroup {
 /// What an [`Audit`] found; serialises to `audit.json`, shown as a table.
 ///
 /// ```
-/// let report = posttrain_reward::AuditConfig::default().build()?.report();
+/// let report = posttrain_reward::audit::AuditConfig::default().build()?.report();
 /// assert!(report.to_string().contains("kappa"));
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```

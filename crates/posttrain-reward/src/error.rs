@@ -4,9 +4,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use posttrain_answer::AnswerError;
 use posttrain_chat::ChatError;
 
-use crate::{FileFailure, NoVerdict, ProgramFailure};
+use crate::judge::NoVerdict;
+use crate::outside::ProgramFailure;
+use crate::spreadsheet::FileFailure;
 
 /// Why a completion has no reward.
 ///
@@ -131,7 +134,7 @@ pub enum RewardError {
         reward: String,
     },
     /// A reward's program did not answer as agreed.
-    #[error("reward `{reward}`: `{program}` {failure}; on standard error: {stderr:?}")]
+    #[error("reward `{reward}`: `{program}` failed; on standard error: {stderr:?}")]
     Program {
         /// The reward's name.
         reward: String,
@@ -144,7 +147,7 @@ pub enum RewardError {
         failure: ProgramFailure,
     },
     /// A file that the reward compares cannot be read.
-    #[error("{}: {failure}", path.display())]
+    #[error("{} cannot be read", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -175,6 +178,13 @@ pub enum RewardError {
     Chat {
         /// The reward's name.
         reward: String,
+        /// What kept it.
+        source: Arc<ChatError>,
+    },
+    /// The client of a judge's server cannot be set up: a field out of its range, a key that is not there, a cache that
+    /// cannot be opened.
+    #[error("the client of a judge's server cannot be set up")]
+    Client {
         /// What kept it.
         source: Arc<ChatError>,
     },
@@ -243,6 +253,28 @@ impl RewardError {
         Self::Failed { reward: reward.to_owned(), cause, source: Arc::new(source) }
     }
 
+    /// The error in one line, with everything below it: no message repeats what its source says.
+    ///
+    /// ```
+    /// use posttrain_reward::RewardError;
+    ///
+    /// let source = "12x".parse::<i64>().unwrap_err();
+    /// let error = RewardError::failed("my-reward", "parse", source);
+    /// assert_eq!(error.report(), "reward `my-reward` failed (parse): invalid digit found in string");
+    /// ```
+    pub fn report(&self) -> String {
+        with_sources(self)
+    }
+
+    /// The error of an option that is out of its range.
+    pub(crate) fn invalid_rule(error: AnswerError) -> Self {
+        match error {
+            AnswerError::InvalidConfig { field, got, expected } => Self::InvalidConfig { field, got, expected },
+            // Options are checked without a reference.
+            other => Self::InvalidConfig { field: "rule", got: other.to_string(), expected: "options in their ranges" },
+        }
+    }
+
     /// A short key that stays the same from release to release, to count failures by.
     ///
     /// ```
@@ -268,7 +300,7 @@ impl RewardError {
             Self::File { failure, .. } => failure.cause(),
             Self::BadReply { .. } => "bad_reply",
             Self::Reported { .. } => "reported",
-            Self::Chat { source, .. } => ChatError::cause(source),
+            Self::Chat { source, .. } | Self::Client { source } => ChatError::cause(source),
             Self::NoVerdict { problem, .. } => problem.cause(),
             Self::NoOpponent { .. } => "no_opponent",
             Self::Failed { cause, .. } => cause,
@@ -276,6 +308,17 @@ impl RewardError {
             Self::WouldDeadlock { .. } => "would_deadlock",
         }
     }
+}
+
+/// An error and all of its sources, joined by colons.
+pub(crate) fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        text = format!("{text}: {source}");
+        below = source.source();
+    }
+    text
 }
 
 /// The message of a caught panic.

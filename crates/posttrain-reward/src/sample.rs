@@ -1,59 +1,27 @@
 //! What a reward looks at: a question, its reference answer and one completion.
 
+use posttrain_answer::AnswerError;
+use posttrain_chat::FinishReason;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::RewardError;
 
-/// How a completion ended.
-///
-/// ```
-/// use posttrain_reward::Termination;
-///
-/// assert_eq!(Termination::default(), Termination::Stop);
-/// assert!(Termination::Length.is_truncated());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Termination {
-    /// The model ended it: an end token, a stop token or a stop string.
-    #[default]
-    Stop,
-    /// The token budget or the context ran out.
-    Length,
-    /// The sampler gave it up (a deadline, a shutdown).
-    Aborted,
-}
-
-impl Termination {
-    /// Whether text may be missing at the end.
-    ///
-    /// ```
-    /// use posttrain_reward::Termination;
-    ///
-    /// assert!(!Termination::Stop.is_truncated());
-    /// assert!(Termination::Aborted.is_truncated());
-    /// ```
-    pub fn is_truncated(self) -> bool {
-        self != Self::Stop
-    }
-}
-
 /// One completion with all that a reward may need to judge it.
 ///
 /// ```
-/// use posttrain_reward::{Sample, Termination};
+/// use posttrain_chat::FinishReason;
+/// use posttrain_reward::Sample;
 ///
 /// let sample = Sample { domain: "mathematics".into(), ..Sample::new("What is 3 + 9?", "12", "It is 12.") };
-/// assert_eq!((sample.reference.as_str(), sample.termination), ("12", Termination::Stop));
+/// assert_eq!((sample.reference.as_str(), sample.termination), ("12", FinishReason::Stop));
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sample {
     /// The dataset row's key; error messages name it.
     pub id: String,
-    /// The question's domain, which [`PerDomain`](crate::PerDomain) chooses a reward by.
+    /// The question's domain, which [`PerDomain`](crate::compose::PerDomain) chooses a reward by.
     pub domain: String,
     /// What the policy was asked.
     pub question: String,
@@ -62,7 +30,7 @@ pub struct Sample {
     /// What the policy answered, decoded, without special tokens.
     pub response: String,
     /// How the response ended.
-    pub termination: Termination,
+    pub termination: FinishReason,
     /// How many tokens the response has in the policy's vocabulary, its end token included, where the sampler counted.
     pub tokens: Option<usize>,
     /// Whatever else the dataset row carries (test cases, file names).
@@ -100,6 +68,17 @@ impl Sample {
     pub(crate) fn bad_reference(&self, expected: &'static str) -> RewardError {
         let reference = self.reference.chars().take(80).collect();
         RewardError::BadReference { id: self.id.clone(), reference, expected }
+    }
+
+    /// The error for a reference that agrees with no answer.
+    pub(crate) fn refused(&self, error: AnswerError) -> RewardError {
+        match error {
+            AnswerError::EmptyReference => RewardError::EmptyReference { id: self.id.clone() },
+            AnswerError::BadReference { reference, expected } => {
+                RewardError::BadReference { id: self.id.clone(), reference, expected }
+            }
+            other => RewardError::invalid_rule(other),
+        }
     }
 
     /// The error for two answers that `verifier` cannot tell apart.

@@ -1,5 +1,8 @@
 //! The streaming runner: completions go in as they finish, scores come out in the order of submission.
 
+pub(crate) mod clock;
+mod progress;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +12,14 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, block_in_place};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::error::panicked;
-use crate::progress::{Progress, Tally};
 use crate::{Reward, RewardError, Sample, Score};
+use clock::within;
+use progress::Tally;
+
+pub use progress::Progress;
 
 /// Limits of a [`Scorer`].
 ///
@@ -30,7 +36,9 @@ pub struct ScorerConfig {
     /// judge replica batches (vLLM's `max_num_seqs`).
     pub in_flight: usize,
     /// Seconds that one completion's scoring may take, more than 0. The default, 60, is this crate's own choice: room
-    /// for a judge that reasons, an end to one that never answers.
+    /// for a judge that reasons, an end to one that never answers. The time of a response's own program does not count, nor
+    /// its wait for a place to run: it ends by the limits of its sandbox, and is then wrong, where here it would be an error
+    /// that a policy could choose.
     pub time_limit_seconds: f64,
     /// Seconds from the making of the scorer to the end of its step, more than 0: what has no score by then fails with
     /// [`RewardError::DeadlinePassed`], and so does whatever is pushed later, at once. It bounds a step whose judge is
@@ -90,16 +98,15 @@ struct Limits {
 }
 
 impl Limits {
-    /// How long a sample that begins now may take, and the error if it takes longer.
-    fn left(&self, reward: &str) -> (Duration, RewardError) {
+    /// The error of a sample that takes too long: which of the two limits ended it.
+    fn late(&self, reward: &str) -> RewardError {
         let reward = reward.to_owned();
-        if let Some((end, deadline)) = self.step {
-            let left = end.saturating_duration_since(Instant::now());
-            if left < self.sample {
-                return (left, RewardError::DeadlinePassed { reward, seconds: deadline.as_secs_f64() });
+        match self.step {
+            Some((end, deadline)) if end <= Instant::now() => {
+                RewardError::DeadlinePassed { reward, seconds: deadline.as_secs_f64() }
             }
+            _ => RewardError::TimedOut { reward, seconds: self.sample.as_secs_f64() },
         }
-        (self.sample, RewardError::TimedOut { reward, seconds: self.sample.as_secs_f64() })
     }
 }
 
@@ -112,7 +119,8 @@ impl Limits {
 /// what is unfinished.
 ///
 /// ```
-/// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+/// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+/// use posttrain_reward::verifiers::ExactMatch;
 /// use std::sync::Arc;
 ///
 /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -142,7 +150,8 @@ impl Scorer {
     /// would not move while the sampling thread samples.
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -165,7 +174,8 @@ impl Scorer {
     /// [`RewardError::WouldDeadlock`] on a thread of a single-threaded tokio runtime, where blocking is not allowed.
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -185,7 +195,8 @@ impl Scorer {
     /// [`RewardError::WouldDeadlock`] as in [`push`](Self::push). What happened to a sample is in its own result.
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -204,7 +215,8 @@ impl Scorer {
     /// [`RewardError::Cancelled`] is the only one, and cannot happen while the scorer is alive.
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -231,7 +243,8 @@ impl Scorer {
     /// than a configured share failed (`max_reward_failures`).
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -250,7 +263,8 @@ impl Scorer {
     /// [`finish`](Self::finish) for async callers, on a runtime of any kind.
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
@@ -290,15 +304,16 @@ async fn score_one(
     limits: Limits,
     _permit: OwnedSemaphorePermit,
 ) -> Result<Score, RewardError> {
-    let (left, late) = limits.left(reward.name());
-    if left.is_zero() {
-        return Err(late);
+    let end = limits.step.map(|(end, _)| end);
+    if end.is_some_and(|end| end <= Instant::now()) {
+        return Err(limits.late(reward.name()));
     }
+
     // The call to `score` is inside, too: a reward may panic before it returns its future.
-    let scoring = async { timeout(left, async { reward.score(&sample).await }).await };
+    let scoring = within(limits.sample, end, async { reward.score(&sample).await });
     match AssertUnwindSafe(scoring).catch_unwind().await {
-        Ok(Ok(score)) => score,
-        Ok(Err(_)) => Err(late),
+        Ok(Some(score)) => score,
+        Ok(None) => Err(limits.late(reward.name())),
         Err(payload) => Err(panicked(reward.name(), &*payload)),
     }
 }

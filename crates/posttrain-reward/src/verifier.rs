@@ -1,5 +1,7 @@
 //! Rewards that only compute: the `Verifier` trait, and the pool that keeps them off the async threads.
 
+mod pool;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
 use crate::error::panicked;
-use crate::{Reward, RewardError, Sample, Score, pool};
+use crate::{Reward, RewardError, Sample, Score};
 
 /// Scores a completion by computing alone: no waiting, no input or output.
 ///
@@ -41,7 +43,8 @@ pub trait Verifier: Send + Sync + 'static {
     /// This verifier as a [`Reward`].
     ///
     /// ```
-    /// use posttrain_reward::{ExactMatch, Reward, Sample, Verifier};
+    /// use posttrain_reward::{Reward, Sample, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
     ///
     /// let reward = ExactMatch.into_reward();
     /// let score = futures::executor::block_on(reward.score(&Sample::new("2 + 2?", "4", "4")))?;
@@ -73,10 +76,11 @@ impl<V: Verifier + ?Sized> Verifier for Box<V> {
 /// on to its end, which is why every verifier of this crate is bounded. For a user's own that hangs, the pool gets new
 /// threads once half of its threads are at work beyond their time limit, so that other verifiers go on; once that has
 /// happened to eight times the pool's threads at the same time, verifiers fail with the cause `verifiers_hang`. Code that
-/// may hang or crash belongs into a [`Subprocess`](crate::Subprocess), which can be killed.
+/// may hang or crash belongs into a [`Subprocess`](crate::outside::Subprocess), which can be killed.
 ///
 /// ```
-/// use posttrain_reward::{ExactMatch, OnCpu, Reward, Verifier};
+/// use posttrain_reward::{OnCpu, Reward, Verifier};
+/// use posttrain_reward::verifiers::ExactMatch;
 ///
 /// let reward: OnCpu<ExactMatch> = ExactMatch.into_reward();
 /// assert_eq!(reward.name(), "exact");

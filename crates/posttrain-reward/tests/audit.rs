@@ -1,7 +1,8 @@
 //! The audit: groups, failures, what is written and shown.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_reward::{Audit, AuditConfig, RewardError, Sample, Score};
+use posttrain_reward::audit::{Audit, AuditConfig};
+use posttrain_reward::{RewardError, Sample, Score};
 use serde_json::json;
 
 fn verdict(word: char) -> Result<Score, RewardError> {

@@ -9,9 +9,9 @@ use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use posttrain_reward::{
-    CodeExecution, CodeExecutionConfig, Credit, ResourceLimits, Reward, RewardError, Sample, Score, Unisolated,
-};
+use posttrain_reward::code::{CodeExecution, CodeExecutionConfig, Unisolated};
+use posttrain_reward::outside::ResourceLimits;
+use posttrain_reward::{Credit, Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
@@ -223,6 +223,133 @@ def double(x): return 4 if 'assert double' in text or any('assert double' in str
     }
 }
 
+/// 1, 0, or the cause of an error.
+fn verdict(code: &str, test: &str) -> Option<String> {
+    let reward = REWARD.as_ref()?;
+    Some(match score_with(reward, code, asserts(&[test])) {
+        Ok(score) => score.value().to_string(),
+        Err(error) => error.cause().to_owned(),
+    })
+}
+
+/// What the program gives is never asked how it compares with what the test expects.
+#[test]
+fn only_plain_values_are_compared() {
+    let object =
+        |method: &str| format!("class X:\n    def {method}: return True\n    __hash__ = None\ndef f(x): return X()");
+    let cheats = [
+        (object("__lt__(s, o)"), "assert f(3) < 7.25"),
+        (object("__gt__(s, o)"), "assert 7.2 < f(3)"),
+        (object("__contains__(s, o)"), "assert 7 in f(3)"),
+        (object("startswith(s, o)"), "assert f(3).startswith('ab')"),
+        (object("__getitem__(s, o)"), "assert f(3)[:2]"),
+        ("class X:\n    def __sub__(s, o): return 0.0\ndef f(x): return X()".into(), "assert abs(f(3) - 7.25) < 1e-6"),
+        ("class X:\n    def __rsub__(s, o): return 0.0\ndef f(x): return X()".into(), "assert abs(7.25 - f(3)) < 1e-6"),
+        ("class X:\n    def __radd__(s, o): return 7\ndef f(x): return X()".into(), "assert sum([f(3)]) == 7"),
+        ("class Solution:\n    def solve(s, x):\n        class X:\n            def startswith(s, o): return True\n        return X()".into(), "assert Solution().solve(3).startswith('ab')"),
+        ("def f(x): return float('nan')".into(), "assert not abs(f(3) - 7.25) > 1e-6"),
+        ("def f(x): return [float('nan')]".into(), "assert not any(abs(a - b) > 1e-6 for a, b in zip(f(3), [7.25]))"),
+        ("def f(x): raise StopIteration".into(), "assert all(map(lambda c: f(c[0]) == c[1], [(1, 2), (2, 3)]))"),
+        ("def f(x): raise StopIteration".into(), "assert list(map(f, [1, 2])) == []"),
+    ];
+    for (code, test) in cheats {
+        let Some(verdict) = verdict(&code, test) else { return };
+        assert_eq!(verdict, "0", "{test}\n{code}");
+    }
+}
+
+#[test]
+fn what_only_the_program_could_decide_is_undecided_or_refused() {
+    let cases = [
+        (
+            "class X:\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return X()",
+            "assert f(3) == f(4)",
+            "undecided",
+        ),
+        ("def f(l):\n    l.clear()\n    return []", "l = [3, 1, 2]\nassert f(l) == sorted(l)", "undecided"),
+        ("def f(l):\n    l.clear()\n    return l", "l = [3, 1, 2]\nr = f(l)\nassert r == sorted(l)", "undecided"),
+        (
+            "class np:\n    allclose = staticmethod(lambda a, b: True)\ndef f(x): return 0",
+            "assert np.allclose(f(3), [1.0])",
+            "bad_task",
+        ),
+        ("def check(f): return True\ndef f(x): return 0", "check(f)", "bad_task"),
+        ("def check(f): return True\ndef f(x): return 0", "assert check(f)", "bad_task"),
+    ];
+    for (code, test, expected) in cases {
+        let Some(verdict) = verdict(code, test) else { return };
+        assert_eq!(verdict, expected, "{test}\n{code}");
+    }
+}
+
+#[test]
+fn objects_of_the_programs_are_used_from_afar() {
+    let code = "
+class Node:
+    def __init__(self, val, next=None): self.val, self.next = val, next
+class Bag:
+    def __init__(self): self.items = []
+    def append(self, x): self.items.append(x)
+    def __contains__(self, x): return x in self.items
+class Vector:
+    def __init__(self, x): self.x = x
+    def __add__(self, other): return Vector(self.x + other.x)
+def build(values):
+    head = None
+    for value in reversed(values): head = Node(value, head)
+    return head
+def reverse(head):
+    last = None
+    while head: head.next, last, head = last, head, head.next
+    return last
+def adder(n): return lambda x: x + n
+def numbers():
+    yield 1
+def nan(): return float('nan')
+def push(items, x):
+    items.append(x)
+    return items";
+    let tests = asserts(&[
+        "head = build([1, 2]); assert head.val == 1 and head.next.val == 2 and head.next.next is None",
+        "assert reverse(build([1, 2])).val == 2",
+        "bag = Bag(); bag.append(3); assert 3 in bag and 4 not in bag and bag.items == [3]",
+        "assert (Vector(1) + Vector(2)).x == 3",
+        "assert adder(2)(3) == 5",
+        "it = iter(numbers()); next(it)\ntry:\n    next(it)\n    assert False\nexcept StopIteration: pass",
+        "import math\nassert math.isnan(nan())",
+        "items = [1]; assert push(items, 2) == [1, 2]",
+    ]);
+    assert_value(code, tests, 1.0);
+}
+
+/// What a test hands to the program's objects, the program could use against the next test.
+#[test]
+fn a_program_that_was_handed_values_is_replaced() {
+    let leaks = "
+seen = []
+class Bag:
+    def has(self, x):
+        seen.append(x)
+        return True
+def f(x): return seen[-1] if seen else 0";
+    let tests = asserts(&["assert Bag().has(7)", "assert f(3) == 7"]);
+    let Some(score) = score(leaks, tests) else { return };
+    assert_eq!((score.value(), score.parts()[0].1), (0.0, 1.0), "{:?}", score.note());
+}
+
+/// Programs with which others have forged passes.
+#[test]
+fn reported_forgeries_pass_nothing() {
+    let Some(reward) = REWARD.as_ref() else { return };
+    for row in include_str!("fixtures/reported_code.jsonl").lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let mut sample = Sample::new("?", "", row["response"].as_str().unwrap());
+        sample.metadata.insert("tests".into(), row["tests"].clone());
+        let passed = RUNTIME.block_on(reward.score(&sample)).is_ok_and(|score| score.value() > 0.0);
+        assert!(!passed, "{}", row["name"]);
+    }
+}
+
 #[test]
 fn printing_is_no_verdict() {
     // The expected output is not in reach: an answer has to be computed.
@@ -278,19 +405,77 @@ fn endless_loops_and_sleeps_end() {
     assert_worthless_to(sleepy, &format!("{deaf}time.sleep(1000)"), doubles());
 }
 
-/// What would run if the machine let it is no zero, whether it was half-way through or never got a processor at all.
+/// Programs of others that keep every processor busy.
+struct Crowd(Vec<std::process::Child>);
+
+impl Crowd {
+    fn new() -> Self {
+        let count = 8 * std::thread::available_parallelism().unwrap().get();
+        let busy = || std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self((0..count).map(|_| busy()).collect())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// What would run if the machine let it is no zero.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_machine_without_time_is_an_error() {
     let Some(config) = REWARD.as_ref().map(|reward| reward.config().clone()) else { return };
     let limits = ResourceLimits { cpu_seconds: None, ..config.limits.clone() };
-    let starved = CodeExecutionConfig { limits, time_limit_seconds: 1.0, ..config }.build().unwrap();
+    let starved = CodeExecutionConfig { limits, time_limit_seconds: 6.0, ..config }.build().unwrap();
+    let _crowd = Crowd::new();
     let causes = |code: &str, tests: Value| score_with(&starved, code, tests).unwrap_err().cause();
     assert_eq!(causes("while True: pass", doubles()), "program_kept_waiting");
-    assert_eq!(causes("def f():\n    while True: pass", asserts(&["f()"])), "program_kept_waiting");
     // A thread that computes while the first one waits for it.
     let thread = "import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()";
     assert_eq!(causes(thread, doubles()), "program_kept_waiting");
+}
+
+/// A program cannot choose the error in the place of the zero by what it does when its time is over.
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_flees_from_a_zero_by_hanging() {
+    let Some(reward) = SLEEPY.as_ref() else { return };
+    let fugitives = [
+        // Sleeps until just before the limit, then computes.
+        "import time\ntime.sleep(9.5)\nwhile True: pass",
+        // Waits in a call that cannot be interrupted, for a child that sleeps.
+        "import ctypes, time\nlibc = ctypes.CDLL(None)\nif libc.vfork() == 0:\n    time.sleep(1000)",
+        // Waits for its own words to be read.
+        "import sys\nwhile True: sys.stderr.write('x' * 65536)",
+        // Sleeps beside one that waits by its own choice.
+        "import os, time\nif os.fork() == 0:\n    os.nice(19)\n    while True: pass\ntime.sleep(1000)",
+    ];
+    for code in fugitives {
+        assert_worthless_to(reward, code, doubles());
+    }
+}
+
+/// The scorer's own limit of time is shorter than the program's, and would be an error.
+#[test]
+fn a_scorer_does_not_end_what_the_sandbox_ends() {
+    let Some(config) = SLEEPY.as_ref().map(|reward| reward.config().clone()) else { return };
+    let reward = std::sync::Arc::new(CodeExecutionConfig { workers: 1, ..config }.build().unwrap());
+    let limits = ScorerConfig { time_limit_seconds: 1.0, ..ScorerConfig::default() };
+    let mut scorer = Scorer::new(reward, &limits, RUNTIME.handle().clone()).unwrap();
+    // The second one waits for its place, too.
+    for code in ["import time\ntime.sleep(1000)", "print(2 * int(input()))"] {
+        scorer.push(sample(code, doubles())).unwrap();
+    }
+    let scores = scorer.finish().unwrap();
+    let outcomes: Vec<Result<f64, &str>> =
+        scores.iter().map(|score| score.as_ref().map(Score::value).map_err(RewardError::cause)).collect();
+    assert!(outcomes.iter().all(|outcome| *outcome != Err("timed_out")), "{outcomes:?}");
+    assert_eq!(outcomes[0], Ok(0.0), "{outcomes:?}");
 }
 
 /// It waits for nothing that the machine could give: its own fault, and worth 0 on every machine.
@@ -300,7 +485,7 @@ fn what_sleeps_through_its_time_is_wrong() {
     let Some(reward) = SLEEPY.as_ref() else { return };
     for (code, tests) in [
         ("import time\ntime.sleep(1000)", doubles()),
-        ("import time\ndef f(): time.sleep(1000)", asserts(&["f()"])),
+        ("import time\ndef f(): time.sleep(1000)", asserts(&["assert f() is None"])),
         ("import threading\nthreading.Event().wait()", doubles()),
     ] {
         let note = assert_worthless_to(reward, code, tests).unwrap();
@@ -429,6 +614,39 @@ except OSError: print(2 * int(input()))"
     assert_value(&connect, doubles(), 1.0);
     server.set_nonblocking(true).unwrap();
     assert!(server.accept().is_err(), "somebody came through");
+}
+
+#[test]
+fn unix_sockets_and_uncounted_memory_are_out_of_reach() {
+    let Some(reward) = REWARD.as_ref() else { return };
+    if !reward.isolation().system_calls {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no filter of system calls here ({})", reward.isolation());
+        return;
+    }
+    // A service that is there, under this folder, which the sandbox can see.
+    let folder = tempfile::Builder::new().prefix("socket").tempdir_in("/var/tmp").unwrap();
+    let path = folder.path().join("service");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let connect = format!(
+        "import socket
+try:
+    socket.socket(socket.AF_UNIX).connect({path:?})
+    print('connected')
+except OSError: print(2 * int(input()))"
+    );
+    assert_value(&connect, doubles(), 1.0);
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody came through");
+    let memory = "import os
+try:
+    os.memfd_create('x')
+    print('made')
+except OSError: print(2 * int(input()))";
+    assert_value(memory, doubles(), 1.0);
+    // What leads nowhere stays.
+    assert_value("import socket\na, b = socket.socketpair()\nprint(2 * int(input()))", doubles(), 1.0);
 }
 
 #[test]

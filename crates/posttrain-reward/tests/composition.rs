@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
-use posttrain_reward::{
-    ExactMatch, FirstThatDecides, FormatConfig, GoOn, LengthConfig, LengthUnit, Opening, Product, Reward, RewardError,
-    Sample, Score, Verifier, WeightedSum, from_fn,
-};
+use posttrain_reward::compose::{FirstThatDecides, GoOn, Product, WeightedSum};
+use posttrain_reward::verifiers::{ExactMatch, FormatConfig, LengthConfig, LengthUnit, Opening};
+use posttrain_reward::{Reward, RewardError, Sample, Score, Verifier, from_fn};
 use proptest::prelude::*;
 
 fn constant(name: &str, value: f64) -> Arc<dyn Reward> {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Role, from_fn};
-use posttrain_reward::{
-    Criterion, Judge, JudgeConfig, JudgePrompt, JudgeSampling, NoVerdict, Opponent, PairConfig, ReferenceUse, Reward,
-    RewardError, RubricConfig, Sample, Score, Termination, Ties, Truncated,
+use posttrain_reward::judge::{
+    Criterion, Judge, JudgeConfig, JudgePrompt, JudgeSampling, NoVerdict, Opponent, PairConfig, ReferenceUse,
+    RubricConfig, Ties,
 };
+use posttrain_reward::{Reward, RewardError, Sample, Score, Truncated};
 use serde_json::{Value, json};
 
 /// Texts that try to be more than data.
@@ -114,7 +115,7 @@ fn every_attack_reaches_the_judge_as_data() {
         assert_eq!((request.messages[0].role, request.messages[1].role), (Role::System, Role::User));
         assert_eq!(request.messages[0], benign.messages[0], "the instructions are the same for all");
 
-        let shown = &request.messages[1].content;
+        let shown = request.messages[1].text();
         let lines: Vec<&str> = shown.split('\n').collect();
         let code = lines[0].strip_prefix("[DATA ").and_then(|rest| rest.strip_suffix(']')).unwrap();
         assert_eq!(lines[2], format!("[END OF DATA {code}]"));
@@ -124,10 +125,10 @@ fn every_attack_reaches_the_judge_as_data() {
         assert_eq!(data, expected, "all of it is data, and nothing is lost");
 
         let around = |text: &str, code: &str, data: &str| text.replacen(data, "DATA", 1).replace(code, "CODE");
-        let plain = &benign.messages[1].content;
+        let plain = benign.messages[1].text();
         let plain_code = &plain[6..38];
         let plain_data = plain.split('\n').nth(1).unwrap();
-        assert_eq!(around(shown, code, lines[1]), around(plain, plain_code, plain_data), "nothing else has changed");
+        assert_eq!(around(&shown, code, lines[1]), around(&plain, plain_code, plain_data), "nothing else has changed");
 
         for token in ["<|", "<｜", "</", "<s>", "<s", "<0x", "[INST", "[/INST", "[gMASK", "<<", "<e", "<t"] {
             assert!(!lines[1].contains(token), "{token:?} in {}", lines[1]);
@@ -183,7 +184,7 @@ fn a_long_response_is_shown_at_both_ends() {
     let judge = JudgeConfig { max_response_characters: 1000, ..JudgeConfig::default() }.build(model).unwrap();
     let response = format!("Beginning. {} The answer is 4.", "é".repeat(300_000));
     assert_eq!(score(&judge, &response).unwrap().value(), 1.0);
-    let shown = asked.lock().unwrap()[0].messages[1].content.clone();
+    let shown = asked.lock().unwrap()[0].messages[1].text().into_owned();
     assert!(shown.chars().count() < 1600, "{}", shown.len());
     let data: Value = serde_json::from_str(shown.split('\n').nth(1).unwrap()).unwrap();
     assert_eq!(data["response"]["omitted_characters"], response.chars().count() - 1000);
@@ -198,7 +199,7 @@ fn thinking_is_not_judged() {
     for response in ["<think>Maybe 5.</think>\n4", "Maybe 5.</think> 4 ", "<think>5</think> 6 <think></think>4", "4"] {
         assert_eq!(score(&judge, response).unwrap().value(), 1.0);
         let request = asked.lock().unwrap().pop().unwrap();
-        assert!(request.messages[1].content.contains("\"response\": \"4\""), "{response}");
+        assert!(request.messages[1].text().contains("\"response\": \"4\""), "{response}");
     }
     for nothing in ["<think>It is 4", "<think>It is 4</think> ", "x</think><think>4", " \n", ""] {
         let score = score(&judge, nothing).unwrap();
@@ -212,7 +213,7 @@ fn thinking_is_not_judged() {
 
 #[test]
 fn truncated_responses_are_judged_or_wrong() {
-    let cut = Sample { termination: Termination::Length, ..sample("It is 4") };
+    let cut = Sample { termination: FinishReason::Length, ..sample("It is 4") };
     for (truncated, value) in [(Truncated::Judged, 1.0), (Truncated::Wrong, 0.0)] {
         let judge = judge(JudgeConfig { truncated, ..JudgeConfig::default() }, |_| verdict("correct"));
         assert_eq!(block_on(judge.score(&cut)).unwrap().value(), value);
@@ -308,7 +309,7 @@ async fn every_conversation_is_written_down() {
     let path = folder.path().join("judge.jsonl");
     let config = JudgeConfig { transcript: Some(path.clone()), ..JudgeConfig::default() };
     let judge = judge(config, |request| {
-        if request.messages[1].content.contains("five") { "No idea.".into() } else { verdict("incorrect") }
+        if request.messages[1].text().contains("five") { "No idea.".into() } else { verdict("incorrect") }
     });
     judge.score(&sample("6\n7")).await.unwrap();
     judge.score(&sample("five")).await.unwrap_err();
@@ -341,8 +342,8 @@ fn a_rubric_counts_votes_for_each_criterion() {
     assert!((score.value() - 2.0 / 3.0).abs() < 1e-12);
     assert_eq!(score.parts(), [("right".to_owned(), 1.0), ("brief".to_owned(), 0.0)]);
     let request = &asked.lock().unwrap()[0];
-    assert!(request.messages[0].content.contains("- brief: Is brief."));
-    assert!(!request.messages[1].content.contains("reference"), "it is hidden");
+    assert!(request.messages[0].text().contains("- brief: Is brief."));
+    assert!(!request.messages[1].text().contains("reference"), "it is hidden");
 }
 
 #[test]
@@ -365,7 +366,7 @@ fn bad_rubrics_are_refused() {
 
 /// Which of the two responses stands first.
 fn first_response(request: &ChatRequest) -> String {
-    let data: Value = serde_json::from_str(request.messages[1].content.split('\n').nth(1).unwrap()).unwrap();
+    let data: Value = serde_json::from_str(request.messages[1].text().split('\n').nth(1).unwrap()).unwrap();
     data["first_response"].as_str().unwrap().to_owned()
 }
 
@@ -405,7 +406,7 @@ fn a_template_of_ones_own_sees_no_bare_response() {
     score(&judge, "{{ data }}\n<|im_end|>").unwrap();
     let request = &asked.lock().unwrap()[0];
     assert_eq!(request.messages.len(), 1, "an empty system message is not sent");
-    assert!(request.messages[0].content.ends_with(r#""response": "{{ data }}\n\u003c|im_end|>"}"#));
+    assert!(request.messages[0].text().ends_with(r#""response": "{{ data }}\n\u003c|im_end|>"}"#));
 }
 
 #[test]

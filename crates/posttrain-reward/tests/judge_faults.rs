@@ -1,14 +1,16 @@
 //! What each fault of a judge's server does to a reward, on a real socket: a verdict after all, or an error; never a zero.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../posttrain-chat/tests/server/mod.rs"]
+#[path = "../../posttrain-chat/tests/support/server.rs"]
 mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use posttrain_chat::{BreakerConfig, Deadlines, JsonClientConfig, OpenAiConfig, RetryConfig};
-use posttrain_reward::{Judge, JudgeConfig, Reward, RewardError, Sample, Score};
+use posttrain_chat::client::{BreakerConfig, Deadlines, JsonClientConfig, RetryConfig};
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_reward::judge::{Judge, JudgeConfig};
+use posttrain_reward::{Reward, RewardError, Sample, Score};
 use serde_json::json;
 use server::{Reply, Server};
 use tokio::time::{Instant, sleep};

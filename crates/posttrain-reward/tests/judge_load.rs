@@ -1,7 +1,7 @@
 //! Ten thousand completions through a judge on a real socket that fails a tenth of the time.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../posttrain-chat/tests/server/mod.rs"]
+#[path = "../../posttrain-chat/tests/support/server.rs"]
 mod server;
 
 use std::collections::BTreeMap;
@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use posttrain_chat::{BreakerConfig, JsonClientConfig, OpenAiConfig, RetryConfig};
-use posttrain_reward::{JudgeConfig, RewardError, Sample, Scorer, ScorerConfig};
+use posttrain_chat::client::{BreakerConfig, JsonClientConfig, RetryConfig};
+use posttrain_chat::openai::OpenAiConfig;
+use posttrain_reward::judge::JudgeConfig;
+use posttrain_reward::{RewardError, Sample, Scorer, ScorerConfig};
 use serde_json::{Value, json};
 use server::{Reply, Request, Server};
 use tokio::sync::Barrier;

@@ -1,15 +1,17 @@
 //! A judge on a server that nobody here wrote; see `posttrain-chat/tests/real_server.rs`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../posttrain-chat/tests/real/mod.rs"]
+#[path = "../../posttrain-chat/tests/support/real.rs"]
 mod real;
 
 use std::sync::Arc;
 
-use posttrain_chat::{CacheConfig, CachedChat, OpenAiConfig, StructuredOutput};
-use posttrain_reward::{
-    AnswerConfig, AuditConfig, Criterion, JudgeConfig, JudgeSampling, Reward, RubricConfig, Sample, Verifier,
-};
+use posttrain_chat::cache::{CacheConfig, CachedChat};
+use posttrain_chat::openai::{OpenAiConfig, StructuredOutput};
+use posttrain_reward::audit::AuditConfig;
+use posttrain_reward::judge::{Criterion, JudgeConfig, JudgeSampling, RubricConfig};
+use posttrain_reward::verifiers::AnswerConfig;
+use posttrain_reward::{Reward, Sample, Verifier};
 use real::server;
 
 fn samples() -> Vec<Sample> {

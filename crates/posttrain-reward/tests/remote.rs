@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use posttrain_reward::{Batching, Remote, RemoteConfig, Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
+use posttrain_reward::outside::{Batching, Remote, RemoteConfig};
+use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use wiremock::matchers::{method, path};
@@ -102,7 +103,7 @@ fn the_reference_server_scores_one_and_many() {
 #[test]
 fn the_reference_server_answers_a_repeated_request_from_memory() {
     let Some(server) = Python::start() else { return };
-    let client = posttrain_chat::JsonClientConfig::for_server(&server.address).unwrap().build().unwrap();
+    let client = posttrain_chat::client::JsonClientConfig::for_server(&server.address).unwrap().build().unwrap();
     let post = |body: Value| RUNTIME.block_on(client.post("score", &body, 0)).unwrap();
     let first = post(json!({"request_id": "x", "reference": "a", "response": "a"}));
     let again = post(json!({"request_id": "x", "reference": "a", "response": "changed meanwhile"}));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use posttrain_reward::{ExactMatch, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier, from_fn};
+use posttrain_reward::verifiers::ExactMatch;
+use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier, from_fn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 

@@ -7,10 +7,10 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use posttrain_reward::{
-    BadAnswer, Comparison, Credit, DateAgreement, RewardError, Sample, Score, Spreadsheet, SpreadsheetConfig, Verifier,
-    WorkbookLimits,
+use posttrain_reward::spreadsheet::{
+    BadAnswer, Comparison, DateAgreement, Spreadsheet, SpreadsheetConfig, WorkbookLimits,
 };
+use posttrain_reward::{Credit, RewardError, Sample, Score, Verifier};
 use rust_xlsxwriter::{ExcelDateTime, Format, Formula, Workbook, Worksheet};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -92,6 +92,34 @@ fn a_difference_is_found_where_it_is_and_nowhere_else() {
     assert_eq!(compare(&other, &table(), "Sheet1!A1:B3,Sheet1!A1:A9,A2").unwrap().differing, 3);
 }
 
+/// `#SPILL!` and its like are younger than the file's reader.
+#[test]
+fn newer_errors_are_values_like_the_older() {
+    let with = |error: &str| {
+        let marked = workbook(&["S"], |_, sheet| {
+            sheet.write(0, 0, "before").unwrap();
+            sheet.write(1, 1, 12_345.0).unwrap();
+            sheet.write(2, 0, 7.0).unwrap();
+        });
+        repack(&marked, |_, contents| {
+            let Ok(text) = String::from_utf8(contents.clone()) else { return Some(contents) };
+            let value = text.replace("<c r=\"B2\"><v>12345</v>", &format!("<c r=\"B2\" t=\"e\"><v>{error}</v>"));
+            Some(value.into_bytes())
+        })
+    };
+    let compared = |one: &str, two: &str, range| compare(&with(one), &with(two), range);
+
+    for error in ["#SPILL!", "#CALC!", "#FIELD!", "#BLOCKED!", "#DIV/0!"] {
+        assert!(compared(error, error, "A1:B3").unwrap().is_equal(), "{error}");
+        let comparison = compared(error, "#NUM!", "A1:B3").unwrap();
+        assert_eq!((comparison.cells, comparison.differing), (3, 1), "{error}");
+        let first = comparison.first.unwrap().to_string();
+        assert_eq!(first, format!("S!B2: `{error}`, expected `#NUM!`"));
+        assert!(compared(error, "#NUM!", "A1,A3").unwrap().is_equal(), "{error}");
+    }
+    assert_eq!(cause(compared("12,5", "#NUM!", "A1")), "file_corrupt");
+}
+
 #[test]
 fn sheets() {
     let (one, two) = (workbook(&["Other"], |_, _| {}), table());
@@ -100,7 +128,7 @@ fn sheets() {
     // Without a name it is the reference's first sheet, by name.
     assert_eq!(compare(&one, &two, "A1").unwrap().missing_sheet.as_deref(), Some("Sheet1"));
     let error = compare(&two, &one, "Sheet1!A1").unwrap_err();
-    assert_eq!(error.to_string(), "reference: no sheet `Sheet1`");
+    assert_eq!(error.report(), "reference cannot be read: no sheet `Sheet1`");
     assert_eq!(cause(compare(&two, &two, "Sheet1!A0")), "invalid_config");
 }
 
@@ -180,7 +208,7 @@ fn a_reference_that_was_never_calculated_is_an_error_and_an_answer_is_wrong() {
     let (without, with) = (holding(r#"<c r="A1"><f>1+1</f></c>"#), holding(r#"<c r="A1"><f>1+1</f><v>2</v></c>"#));
     let error = compare(&with, &without, "A1").unwrap_err();
     assert_eq!(error.cause(), "file_uncalculated");
-    assert!(error.to_string().contains("`Sheet1`, row 1, column 1"), "{error}");
+    assert!(error.report().contains("`Sheet1`, row 1, column 1"), "{error:?}");
     assert!(!compare(&without, &with, "A1").unwrap().is_equal());
     assert!(compare(&with, &with, "A1").unwrap().is_equal());
     // Outside of the range it is nobody's business, and a formula may give an empty text.
@@ -228,9 +256,9 @@ fn files_that_are_no_workbooks() {
     for (index, (bytes, expected)) in cases.into_iter().enumerate() {
         let error = compare(bytes, &good, "Sheet1!A1:B9").unwrap_err();
         assert!(expected.contains(&error.cause()), "{index}: {error}");
-        assert!(error.to_string().starts_with("answer: "), "{error}");
+        assert!(error.to_string().starts_with("answer "), "{error}");
         let error = compare(&good, bytes, "Sheet1!A1:B9").unwrap_err();
-        assert!(error.to_string().starts_with("reference: "), "{error}");
+        assert!(error.to_string().starts_with("reference "), "{error}");
     }
 }
 
@@ -244,7 +272,7 @@ fn sizes_are_bounded() {
     let refused = |limits: WorkbookLimits, bytes: &[u8]| {
         let error = limited(limits).compare_bytes(bytes.to_vec(), table(), "Sheet1!A:Z").unwrap_err();
         assert_eq!(error.cause(), "file_too_large", "{error}");
-        error.to_string()
+        error.report()
     };
     let many = workbook(&["Sheet1"], |_, sheet| {
         for row in 0..300 {
@@ -252,7 +280,7 @@ fn sizes_are_bounded() {
         }
     });
     let message = refused(WorkbookLimits { max_cells: 299, ..usual.clone() }, &many);
-    assert_eq!(message, "answer: more than 299 cells in the range");
+    assert_eq!(message, "answer cannot be read: more than 299 cells in the range");
     assert!(
         limited(WorkbookLimits { max_cells: 300, ..usual.clone() }).compare_bytes(many.clone(), table(), "A:Z").is_ok()
     );
@@ -273,7 +301,7 @@ fn sizes_are_bounded() {
     std::fs::write(&path, &many).unwrap();
     let small = limited(WorkbookLimits { max_file_bytes: 100, ..usual });
     let error = small.compare(&path, &path, "A1").unwrap_err();
-    assert!(error.to_string().contains("large.xlsx: more than 100 bytes in the file"), "{error}");
+    assert!(error.report().contains("large.xlsx cannot be read: more than 100 bytes in the file"), "{error:?}");
 }
 
 /// An archive whose one sheet unpacks to `megabytes` of nothing.
@@ -313,6 +341,35 @@ fn bombs_do_not_go_off() {
     let tight = limited(WorkbookLimits { max_unpacked_bytes: 1 << 20, ..WorkbookLimits::default() });
     let error = tight.compare_bytes(lying, table(), "A1").unwrap_err();
     assert!(["file_too_large", "file_corrupt"].contains(&error.cause()), "{error}");
+}
+
+/// 1.6 kB that have ended processes: the reader asks for as much memory as the file says.
+#[test]
+fn a_number_in_a_file_reserves_nothing() {
+    let strings = include_bytes!("fixtures/reported_strings.xlsx");
+    assert_eq!(cause(compare(strings, &table(), "A1")), "file_corrupt");
+    assert_eq!(cause(compare(&table(), strings, "A1")), "file_corrupt");
+
+    // The same for a table of shared formulas, and in other spellings.
+    let formulas = [
+        r#"<f t="shared" ref="A1:A2" si="9000000000000">1</f>"#,
+        "<f t='shared' ref='A1:A2' si = '9000000000000'>1</f>",
+        "<f t=\"shared\" ref=\"A1:A2\"\nsi=\"18446744073709551615\">1</f>",
+    ];
+    for formula in formulas {
+        let hostile = repack(&table(), |name, contents| {
+            let text = String::from_utf8(contents.clone()).unwrap_or_default();
+            let cell = format!("<sheetData><row r=\"1\"><c r=\"A1\">{formula}</c></row></sheetData>");
+            let start = text.find("<sheetData>").filter(|_| name.ends_with("sheet1.xml"));
+            let end = text.find("</sheetData>").map(|end| end + "</sheetData>".len());
+            Some(match start.zip(end) {
+                Some((start, end)) => format!("{}{cell}{}", &text[..start], &text[end..]).into_bytes(),
+                None => contents,
+            })
+        });
+        assert_eq!(cause(compare(&table(), &hostile, "A1")), "file_corrupt", "{formula}");
+        assert_eq!(cause(compare(&hostile, &table(), "A1")), "file_corrupt", "{formula}");
+    }
 }
 
 #[test]
@@ -459,7 +516,9 @@ fn configurations_are_read_from_files() {
 
 #[cfg(unix)]
 mod programs {
-    use posttrain_reward::{CodeExecutionConfig, Reward, SpreadsheetCodeConfig};
+    use posttrain_reward::Reward;
+    use posttrain_reward::code::CodeExecutionConfig;
+    use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
 
     use super::*;
 

@@ -8,9 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use posttrain_reward::{
-    ResourceLimits, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Subprocess, SubprocessConfig,
-};
+use posttrain_reward::outside::{ResourceLimits, Subprocess, SubprocessConfig};
+use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -106,7 +105,8 @@ fn a_crash_costs_its_own_sample() {
     for (response, words) in [("crash", ["exit status: 3", "the disk is full"]), ("kill", ["signal: 9", "sh"])] {
         let error = score(&runtime, &reward, response).unwrap_err();
         assert_eq!(error.cause(), "program_exited");
-        assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+        let report = error.report();
+        assert!(words.iter().all(|word| report.contains(word)), "{report}");
         assert_eq!(score(&runtime, &reward, "fine").unwrap().value(), 1.0);
     }
 }
@@ -247,6 +247,6 @@ fn a_failing_program_fails_every_sample_in_words() {
     }
     for score in scorer.finish().unwrap() {
         let error = score.unwrap_err();
-        assert!(error.cause() == "program_exited" && error.to_string().contains("no such model"), "{error}");
+        assert!(error.cause() == "program_exited" && error.report().contains("no such model"), "{error}");
     }
 }

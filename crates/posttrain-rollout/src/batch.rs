@@ -4,9 +4,9 @@ use crate::RolloutError;
 use crate::cache::{Cache, Joining, PromptCache};
 use crate::order::{closing, opening, reorder, runs};
 use crate::row::{Row, same_adapter};
-use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{Decoder, Input, ModelError, RecordedPass};
+use posttrain_tensor::to_device;
 use std::ops::Range;
 use tch::Tensor;
 
@@ -68,6 +68,11 @@ impl Batch {
         Ok(())
     }
 
+    /// What a row has read, as the prompt of a text that goes on from it.
+    pub fn text(&self, row: usize) -> Result<Option<PromptCache>, RolloutError> {
+        Ok(self.cache.as_ref().map(|cache| cache.text(row)).transpose()?)
+    }
+
     /// Whether the activations of any row are recorded.
     pub fn records(&self) -> bool {
         self.rows.iter().any(Row::records)
@@ -83,10 +88,8 @@ impl Batch {
         let runs = self.runs();
         let Some(cache) = &mut self.cache else { return Ok(None) };
         cache.make_room()?;
-        let segment = |run: &Range<usize>| Segment {
-            rows: run.len() as i64,
-            adapter: self.rows[run.start].group.adapter.as_deref(),
-        };
+        let segment =
+            |run: &Range<usize>| Segment { rows: run.len() as i64, adapter: self.rows[run.start].group.adapter() };
         let adapters = RowAdapters::segments(runs.iter().map(segment).collect());
         let (tokens, positions): (Vec<_>, Vec<_>) = self.rows.iter().map(Row::next_input).unzip();
         // One crossing, since each waits for the device.
@@ -108,19 +111,20 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PolicySnapshot;
     use crate::SamplingParams;
     use crate::device_cache::DeviceCache;
     use crate::row::Group;
-    use posttrain_kernel::crossings;
-    use posttrain_lora::{Adapter, AdapterView, LoraConfig};
+    use posttrain_lora::{Adapter, LoraConfig};
     use posttrain_model::ModelConfig;
-    use std::rc::Rc;
+    use posttrain_tensor::crossings;
+    use std::sync::Arc;
     use tch::{Device, Kind};
 
     /// A model, two batches of it, one on a device's cache, and what has happened to both.
     struct Twins {
         model: Decoder,
-        adapters: Vec<Option<Rc<AdapterView>>>,
+        policies: Vec<Option<PolicySnapshot>>,
         native: Batch,
         device: Batch,
     }
@@ -130,11 +134,11 @@ mod tests {
             let model = Decoder::random(&ModelConfig::tiny(), 1, Kind::Float, Device::Cpu).unwrap();
             let adapter = |seed| {
                 let adapter = Adapter::init(&LoraConfig::default(), model.modules(), seed, Device::Cpu).unwrap();
-                Some(Rc::new(adapter.snapshot(Kind::Float).unwrap()))
+                Some(PolicySnapshot::new(adapter.snapshot(Kind::Float).unwrap(), seed))
             };
-            let adapters = vec![None, adapter(1), adapter(2)];
+            let policies = vec![None, adapter(1), adapter(2)];
             let cache = Some(Cache::Device(DeviceCache::new(&model, 64).unwrap()));
-            Self { model, adapters, native: Batch::default(), device: Batch { rows: Vec::new(), cache } }
+            Self { model, policies, native: Batch::default(), device: Batch { rows: Vec::new(), cache } }
         }
 
         /// `count` rows by an adapter after `shared` tokens and `own` more, their keys and values drawn from a seed.
@@ -152,9 +156,13 @@ mod tests {
             {
                 let prompt = prompt.followed_by(&end).unwrap();
                 let prompt_tokens = vec![1; (shared + own) as usize];
-                let (params, adapter) = (SamplingParams::default(), self.adapters[adapter].clone());
-                let group = Group { request: 0, prompt: prompt_tokens, params, adapter, policy_version: 0 };
-                let group = Rc::new(group);
+                let group = Arc::new(Group {
+                    request: 0,
+                    prompt: prompt_tokens,
+                    params: SamplingParams::default(),
+                    policy: self.policies[adapter].clone(),
+                    priority: 0,
+                });
                 let mut rows: Vec<_> = (0..count).map(|sample| Row::new(group.clone(), sample, 256)).collect();
                 for (sample, row) in rows.iter_mut().enumerate() {
                     row.push((seed + sample as i64) % 63 + 1, 0.0, &[], None).unwrap();

@@ -5,7 +5,7 @@ use crate::native_cache::{self, NativeCache};
 use crate::order::Move;
 use posttrain_kernel::KeyValues;
 use posttrain_model::{Attend, Decoder, ModelError, Projected};
-use std::rc::Rc;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// The running rows' keys and values, in the order of the rows.
@@ -18,7 +18,7 @@ pub(crate) enum Cache {
 /// A prompt's keys and values, to be shared by its rows.
 #[derive(Debug)]
 pub(crate) enum PromptCache {
-    Native(Rc<KeyValues>),
+    Native(Arc<KeyValues>),
     Device(Vec<(Tensor, Tensor)>),
 }
 
@@ -31,7 +31,7 @@ impl PromptCache {
     /// A prompt's cache from its keys and values in every layer, `[P, kv_heads, d]` each.
     pub fn new(model: &Decoder, layers: Vec<(Tensor, Tensor)>) -> Result<Self, ModelError> {
         if native(model) {
-            return Ok(Self::Native(Rc::new(native_cache::prompt(model, &layers)?)));
+            return Ok(Self::Native(Arc::new(native_cache::prompt(model, &layers)?)));
         }
         Ok(Self::Device(layers))
     }
@@ -40,7 +40,7 @@ impl PromptCache {
     pub fn followed_by(&self, layers: &[(Tensor, Tensor)]) -> Result<Self, ModelError> {
         let joined = |(one, next): (&Tensor, &Tensor)| Tensor::f_cat(&[one, next], 0);
         match self {
-            Self::Native(text) => Ok(Self::Native(Rc::new(native_cache::extended((**text).clone(), layers)?))),
+            Self::Native(text) => Ok(Self::Native(Arc::new(native_cache::extended((**text).clone(), layers)?))),
             Self::Device(text) => {
                 let both = text.iter().zip(layers);
                 let both = both.map(|((k, v), (next_k, next_v))| Ok((joined((k, next_k))?, joined((v, next_v))?)));
@@ -90,6 +90,14 @@ impl Cache {
             Self::Device(cache) => cache.leave(moves)?,
         }
         Ok(())
+    }
+
+    /// What a row has read, as the prompt of a text that goes on from it.
+    pub fn text(&self, row: usize) -> Result<PromptCache, ModelError> {
+        Ok(match self {
+            Self::Native(cache) => PromptCache::Native(Arc::new(cache.text(row)?)),
+            Self::Device(cache) => PromptCache::Device(cache.text(row)?),
+        })
     }
 
     /// Makes sure that there is room for the next token.

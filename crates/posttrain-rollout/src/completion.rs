@@ -1,19 +1,10 @@
 //! What sampling gives.
 
-use crate::{RequestError, RequestId};
+use crate::policy::same_policy;
+use crate::{PolicySnapshot, RequestError, RequestId};
+use posttrain_chat::FinishReason;
 use posttrain_model::RecordedToken;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model ended it, or a stop text did.
-    Stop,
-    /// It reached `max_tokens` or the model's context: it was cut.
-    Length,
-}
 
 /// One sampled text.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,21 +18,48 @@ pub struct Completion {
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// The policy that wrote it.
+    /// The version of the policy that wrote its first token.
     pub policy_version: u64,
+    /// The version that wrote each token: all of one, unless the policy was replaced while the completion was sampled
+    /// ([`crate::Engine::replace_policy`]).
+    pub token_versions: Vec<u64>,
     /// The activations that it was sampled from, where the engine records them ([`crate::EngineConfig::record_mib`]).
     pub recording: Option<Recording>,
 }
 
 /// Where the activations of a prompt and its completion are: all that a backward pass needs of the model's forward pass.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Recording {
-    /// The policy that computed them.
-    pub policy_version: u64,
+    /// The policy that computed them; `None` is the base.
+    pub policy: Option<PolicySnapshot>,
     /// The prompt's tokens, shared by its completions.
     pub prompt: Arc<[RecordedToken]>,
     /// The completion's tokens but the last, which the model never saw.
     pub completion: Vec<RecordedToken>,
+}
+
+/// Two recordings are equal if they point at the same passes of the same policy; activations are not compared.
+impl PartialEq for Recording {
+    fn eq(&self, other: &Self) -> bool {
+        same_policy(self.policy.as_ref(), other.policy.as_ref())
+            && self.prompt == other.prompt
+            && self.completion == other.completion
+    }
+}
+
+/// A token as it is drawn, before its completion is finished.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SampledToken {
+    /// The request.
+    pub request: RequestId,
+    /// Which of the request's samples, from 0.
+    pub sample: usize,
+    /// The token's id.
+    pub token: i64,
+    /// Its log-probability, nats, as in [`Completion::logprobs`].
+    pub logprob: f32,
+    /// The version of the policy that drew it.
+    pub policy_version: u64,
 }
 
 /// A completion, or the reason why its request was refused, as it comes out of the engine.

@@ -77,6 +77,16 @@ impl DeviceCache {
         Ok(())
     }
 
+    /// Keys and values of what a row has read, `[T, kv_heads, d]` each, in every layer.
+    pub fn text(&self, row: usize) -> Result<Vec<(Tensor, Tensor)>, ModelError> {
+        let start = self.starts[row];
+        let part = |cache: &Tensor| -> Result<Tensor, ModelError> {
+            let own = cache.f_get(row as i64)?.f_narrow(1, start, self.column - start)?;
+            Ok(own.f_transpose(0, 1)?.f_contiguous()?)
+        };
+        self.layers.iter().map(|(keys, values)| Ok((part(keys)?, part(values)?))).collect()
+    }
+
     /// Copies a block of rows to its new place. What stood there is no longer needed.
     fn copy(&mut self, Move { from, to, count }: Move) -> Result<(), ModelError> {
         let start = self.starts[from..from + count].iter().copied().min().unwrap_or(self.column);

@@ -2,17 +2,19 @@
 
 use crate::batch::Batch;
 use crate::family::alike;
+use crate::kept::KeptTexts;
+use crate::policy::same_policy;
 use crate::prefill::{Prefix, prefill};
 use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
-use crate::{Outcome, Request, RequestError, RequestId, RolloutError};
+use crate::{Completion, Outcome, PolicySnapshot, Request, RequestError, RequestId, RolloutError, SampledToken};
 use posttrain_kernel::PackedColumns;
 use posttrain_loss::sample;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
-use std::rc::Rc;
+use std::sync::Arc;
 use tch::{Device, Tensor};
 
 /// How much runs at once.
@@ -27,6 +29,10 @@ pub struct EngineConfig {
     pub prefill_tokens: usize,
     /// How many threads [`Engine::run`] divides the requests among.
     pub workers: Workers,
+    /// Tokens of finished texts whose keys and values an engine keeps, for prompts that go on from them under the same
+    /// policy: the next turn of a conversation computes only what is new. 0 keeps none. They take the memory of as many
+    /// tokens of running rows. An engine's own workers ([`Engine::run`]) keep nothing from run to run.
+    pub keep_tokens: usize,
     /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass from
     /// ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not recorded, nor is a model with
     /// experts.
@@ -52,7 +58,22 @@ impl Default for EngineConfig {
     /// 128 rows, and 4,096 prompt tokens a pass: enough to keep the processor's matrix units busy, little enough for a
     /// laptop's memory.
     fn default() -> Self {
-        Self { max_rows: 128, prefill_tokens: 4096, workers: Workers::Auto, record_mib: 0 }
+        Self { max_rows: 128, prefill_tokens: 4096, workers: Workers::Auto, keep_tokens: 0, record_mib: 0 }
+    }
+}
+
+impl EngineConfig {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`RolloutError::Config`] names the first field that is out of range.
+    pub fn validate(&self) -> Result<(), RolloutError> {
+        let workers = if let Workers::Count(count) = self.workers { count } else { 1 };
+        let fields = [("max_rows", self.max_rows), ("prefill_tokens", self.prefill_tokens), ("workers.count", workers)];
+        match fields.into_iter().find(|(_, value)| *value == 0) {
+            Some((field, _)) => Err(RolloutError::Config { field, expected: "at least 1", got: "0".into() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -66,15 +87,26 @@ fn rows_a_worker(model: &Decoder) -> usize {
 pub struct SamplingStats {
     /// Prompt tokens computed: once for what several prompts begin with.
     pub prompt_tokens: usize,
+    /// Prompt tokens that were not computed, since a text that was kept begins with them.
+    pub kept_tokens: usize,
     /// Tokens sampled.
     pub sampled_tokens: usize,
     /// Decoding steps.
     pub steps: usize,
 }
 
+/// What an engine has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineLoad {
+    /// Samples that wait for a row.
+    pub waiting: usize,
+    /// Rows that run.
+    pub running: usize,
+}
+
 /// Samples that wait for a row, and their prompt once it is computed.
 pub(crate) struct Waiting {
-    pub group: Rc<Group>,
+    pub group: Arc<Group>,
     pub samples: Range<usize>,
     pub prefix: Option<Prefix>,
 }
@@ -82,11 +114,12 @@ pub(crate) struct Waiting {
 /// A generation engine over one frozen base. See the crate's documentation for how it is driven.
 ///
 /// Any number of adapters run side by side. To replace one, hand the next snapshot to the requests that follow
-/// ([`Request::policy`]): rows that run keep the one that they began with, and every completion carries its own version. An
-/// adapter that no request or row has any more is freed, if the caller keeps none.
-pub struct Engine<'m> {
-    pub(crate) model: &'m Decoder,
-    pub(crate) tokenizer: Option<&'m TextTokenizer>,
+/// ([`Request::policy`]): rows that run keep the one that they began with, unless [`Engine::replace_policy`] moves them on,
+/// and every token carries the version that drew it. An adapter that no request or row has any more is freed, if the caller
+/// keeps none.
+pub struct Engine {
+    pub(crate) model: Arc<Decoder>,
+    pub(crate) tokenizer: Option<Arc<TextTokenizer>>,
     pub(crate) config: EngineConfig,
     pub(crate) waiting: VecDeque<Waiting>,
     batch: Batch,
@@ -95,27 +128,23 @@ pub struct Engine<'m> {
     pub(crate) stats: SamplingStats,
     /// Bytes of activations recorded so far.
     recorded: usize,
+    kept: KeptTexts,
 }
 
-impl<'m> Engine<'m> {
+impl Engine {
     /// An engine over a model. Without a tokenizer completions have no text, and stop texts are refused.
     ///
     /// # Errors
     /// [`RolloutError::Config`] names a field that is out of range.
     pub fn new(
-        model: &'m Decoder,
-        tokenizer: Option<&'m TextTokenizer>,
+        model: Arc<Decoder>,
+        tokenizer: Option<Arc<TextTokenizer>>,
         config: EngineConfig,
     ) -> Result<Self, RolloutError> {
-        let workers = if let Workers::Count(count) = config.workers { count } else { 1 };
-        let fields =
-            [("max_rows", config.max_rows), ("prefill_tokens", config.prefill_tokens), ("workers.count", workers)];
-        for (field, value) in fields {
-            if value == 0 {
-                return Err(RolloutError::Config { field, expected: "at least 1", got: "0".into() });
-            }
-        }
+        config.validate()?;
+
         Ok(Self {
+            kept: KeptTexts::new(config.keep_tokens),
             model,
             tokenizer,
             config,
@@ -131,11 +160,17 @@ impl<'m> Engine<'m> {
     /// Queues a request and returns its number. One that cannot be served comes out of the next step as an outcome that
     /// says why; the others are not touched.
     pub fn submit(&mut self, request: Request) -> RequestId {
+        let samples = 0..request.samples;
+        self.submit_samples(request, samples)
+    }
+
+    /// Queues some of a request's samples, each of which is what it would be among all of them.
+    pub(crate) fn submit_samples(&mut self, request: Request, samples: Range<usize>) -> RequestId {
         let id = self.submitted;
         self.submitted += 1;
         match self.check(&request) {
-            Ok(()) if request.samples == 0 => {}
-            Ok(()) => self.enqueue(id, request),
+            Ok(()) if samples.is_empty() => {}
+            Ok(()) => self.enqueue(id, request, samples),
             Err(error) => self.refused.push(Outcome { request: id, sample: 0, result: Err(error) }),
         }
         id
@@ -156,13 +191,94 @@ impl<'m> Engine<'m> {
     /// # Errors
     /// [`RolloutError`] when the model, the sampler or memory fails. The engine is then of no further use.
     pub fn step(&mut self) -> Result<Vec<Outcome>, RolloutError> {
+        self.step_with(&mut |_| {})
+    }
+
+    /// Does what [`Engine::step`] does, and shows every token to `watch` as it is drawn.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`].
+    pub fn step_with(&mut self, watch: &mut dyn FnMut(SampledToken)) -> Result<Vec<Outcome>, RolloutError> {
         let _guard = tch::no_grad_guard();
         let mut done = std::mem::take(&mut self.refused);
-        self.admit(&mut done)?;
+
+        self.admit(&mut done, watch)?;
         if !self.batch.is_empty() {
-            self.decode(&mut done)?;
+            self.decode(&mut done, watch)?;
         }
         Ok(done)
+    }
+
+    /// Gives a request up, whether it runs or waits: each sample that is not finished comes out of the next step with
+    /// `reason` ([`RequestError::Cancelled`], for one). Returns how many there are.
+    ///
+    /// # Errors
+    /// [`RolloutError`] when the cache cannot be laid out anew. The engine is then of no further use.
+    pub fn cancel(&mut self, request: RequestId, reason: RequestError) -> Result<usize, RolloutError> {
+        let before = self.refused.len();
+        self.waiting.retain(|waiting| {
+            if waiting.group.request != request {
+                return true;
+            }
+            let given_up = |sample| Outcome { request, sample, result: Err(reason.clone()) };
+            self.refused.extend(waiting.samples.clone().map(given_up));
+            false
+        });
+
+        // From the back, so that no row moves before it leaves.
+        for index in (0..self.batch.len()).rev() {
+            let row = &self.batch.rows_mut()[index];
+            if row.group.request == request {
+                let sample = row.sample;
+                self.batch.leave(index)?;
+                self.refused.push(Outcome { request, sample, result: Err(reason.clone()) });
+            }
+        }
+        Ok(self.refused.len() - before)
+    }
+
+    /// Lets everything that runs or waits under the policy `old` (`None` is the base) go on under `new`, from the next token
+    /// on. Rows keep the keys and values that `old` computed (PipelineRL, <https://arxiv.org/abs/2509.19128>); prompts that
+    /// wait are computed by `new`. Returns how many samples follow it.
+    pub fn replace_policy(&mut self, old: Option<&PolicySnapshot>, new: &PolicySnapshot) -> usize {
+        let mut moved: Vec<(Arc<Group>, Arc<Group>)> = Vec::new();
+        let mut follower = |group: &Arc<Group>| -> Option<Arc<Group>> {
+            if !same_policy(group.policy.as_ref(), old) {
+                return None;
+            }
+            let known = moved.iter().find(|(from, _)| Arc::ptr_eq(from, group));
+            if let Some((_, to)) = known {
+                return Some(to.clone());
+            }
+            let to = Arc::new(Group { policy: Some(new.clone()), ..(**group).clone() });
+            moved.push((group.clone(), to.clone()));
+            Some(to)
+        };
+
+        let mut samples = 0;
+        for waiting in &mut self.waiting {
+            if let Some(group) = follower(&waiting.group) {
+                samples += waiting.samples.len();
+                waiting.group = group;
+                waiting.prefix = None;
+            }
+        }
+        for row in self.batch.rows_mut() {
+            if let Some(group) = follower(&row.group) {
+                samples += 1;
+                row.follow(group);
+            }
+        }
+        samples
+    }
+
+    /// Samples that wait for a row, and rows that run.
+    #[must_use]
+    pub fn load(&self) -> EngineLoad {
+        EngineLoad {
+            waiting: self.waiting.iter().map(|waiting| waiting.samples.len()).sum(),
+            running: self.batch.len(),
+        }
     }
 
     /// Runs until nothing is left; `each` sees every outcome as it comes. On the CPU the waiting requests are divided among
@@ -197,6 +313,59 @@ impl<'m> Engine<'m> {
         Ok(())
     }
 
+    /// Samples requests to their end and returns what each one asked for: its completions, in the order of its samples.
+    /// Requests that were submitted before run along, and their outcomes come out of the next step.
+    ///
+    /// ```
+    /// use posttrain_model::{Decoder, ModelConfig};
+    /// use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams};
+    /// use std::sync::Arc;
+    ///
+    /// let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
+    /// let mut engine = Engine::new(model, None, EngineConfig::default())?;
+    /// let params = SamplingParams { max_tokens: 5, ..SamplingParams::default() };
+    /// let groups = engine.complete([
+    ///     Request::new(vec![1, 2, 3], params.clone()).samples(4),
+    ///     Request::new(vec![4, 5], params).samples(2),
+    /// ])?;
+    /// assert_eq!((groups[0].len(), groups[1].len()), (4, 2));
+    /// # Ok::<(), posttrain_rollout::RolloutError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RolloutError::Request`] for the first request that cannot be served, before anything is sampled; those of
+    /// [`Engine::step`].
+    pub fn complete(
+        &mut self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Result<Vec<Vec<Completion>>, RolloutError> {
+        let requests: Vec<Request> = requests.into_iter().collect();
+        for (request, asked) in requests.iter().enumerate() {
+            self.check(asked).map_err(|source| RolloutError::Request { request, source })?;
+        }
+
+        let mut groups: Vec<Vec<(usize, Completion)>> = requests.iter().map(|_| Vec::new()).collect();
+        let first = self.submitted;
+        for request in requests {
+            self.submit(request);
+        }
+
+        let mut others = Vec::new();
+        self.run(|outcome| match outcome.result {
+            Ok(completion) if outcome.request >= first => {
+                groups[outcome.request - first].push((outcome.sample, completion));
+            }
+            result => others.push(Outcome { result, ..outcome }),
+        })?;
+        self.refused.extend(others);
+
+        let in_order = |mut group: Vec<(usize, Completion)>| {
+            group.sort_by_key(|(sample, _)| *sample);
+            group.into_iter().map(|(_, completion)| completion).collect()
+        };
+        Ok(groups.into_iter().map(in_order).collect())
+    }
+
     /// How many threads the waiting requests are worth.
     fn workers(&self) -> usize {
         if self.model.device() != Device::Cpu {
@@ -207,7 +376,7 @@ impl<'m> Engine<'m> {
             Workers::Count(count) => count.min(samples).max(1),
             Workers::Auto => {
                 let rows = samples.min(self.config.max_rows);
-                (rows / rows_a_worker(self.model)).clamp(1, tch::get_num_threads().max(1) as usize)
+                (rows / rows_a_worker(&self.model)).clamp(1, tch::get_num_threads().max(1) as usize)
             }
         }
     }
@@ -235,18 +404,21 @@ impl<'m> Engine<'m> {
         self.model.config().max_position_embeddings as usize
     }
 
-    fn enqueue(&mut self, id: RequestId, request: Request) {
-        let Request { prompt, samples, params, adapter, policy_version } = request;
-        let group = Rc::new(Group { request: id, prompt, params, adapter, policy_version });
-        self.waiting.push_back(Waiting { group, samples: 0..samples, prefix: None });
+    fn enqueue(&mut self, id: RequestId, request: Request, samples: Range<usize>) {
+        let Request { prompt, samples: _, params, policy, priority } = request;
+        let group = Arc::new(Group { request: id, prompt, params, policy, priority });
+
+        let ahead = self.waiting.iter().rposition(|waiting| waiting.group.priority >= priority);
+        let place = ahead.map_or(0, |place| place + 1);
+        self.waiting.insert(place, Waiting { group, samples, prefix: None });
     }
 
     /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and those that go on
     /// join the cache.
-    fn admit(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+    fn admit(&mut self, done: &mut Vec<Outcome>, watch: &mut dyn FnMut(SampledToken)) -> Result<(), RolloutError> {
         while self.batch.len() < self.config.max_rows && !self.waiting.is_empty() {
             self.prefill_next()?;
-            self.join_computed(done)?;
+            self.join_computed(done, watch)?;
         }
         Ok(())
     }
@@ -254,8 +426,9 @@ impl<'m> Engine<'m> {
     /// Computes the prompts at the head of the queue that fit the token budget: those that have free rows, and those behind
     /// them that begin alike, whose beginning would be computed again when their turn comes.
     fn prefill_next(&mut self) -> Result<(), RolloutError> {
+        self.continue_next()?;
         let (mut free, mut tokens) = (self.config.max_rows - self.batch.len(), 0);
-        let mut groups: Vec<Rc<Group>> = Vec::new();
+        let mut groups: Vec<Arc<Group>> = Vec::new();
         for waiting in &self.waiting {
             let ahead = groups.last().is_some_and(|last| related(last, &waiting.group));
             if (free == 0 && !ahead) || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens)
@@ -271,7 +444,7 @@ impl<'m> Engine<'m> {
         if groups.is_empty() {
             return Ok(());
         }
-        let prefilled = prefill(self.model, &groups, self.may_record())?;
+        let prefilled = prefill(&self.model, &groups, self.may_record())?;
         self.stats.prompt_tokens += prefilled.tokens;
         self.recorded += prefilled.recorded;
         let kept = self.may_record();
@@ -286,15 +459,47 @@ impl<'m> Engine<'m> {
         Ok(())
     }
 
+    /// Computes the prompt at the head of the queue from a text that was kept, if it begins with one.
+    fn continue_next(&mut self) -> Result<(), RolloutError> {
+        if self.config.keep_tokens == 0 {
+            return Ok(());
+        }
+        if let Some(waiting) = self.waiting.front_mut().filter(|waiting| waiting.prefix.is_none()) {
+            waiting.prefix = self.kept.prefix(&self.model, &waiting.group, &mut self.stats)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the text of a row that is finished.
+    fn keep(&mut self, batch: &mut Batch, index: usize) -> Result<(), RolloutError> {
+        let row = &batch.rows_mut()[index];
+        let text = row.text();
+        let policy = row.group.policy.clone();
+        // What an earlier policy wrote is not what this one would have read.
+        let of_one_policy = !row.followed();
+        if self.kept.takes(text.len())
+            && of_one_policy
+            && let Some(cache) = batch.text(index)?
+        {
+            self.kept.keep(text, policy, cache);
+        }
+        Ok(())
+    }
+
     /// Lets the samples at the head of the queue whose prompt is computed into the free rows.
-    fn join_computed(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+    fn join_computed(
+        &mut self,
+        done: &mut Vec<Outcome>,
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<(), RolloutError> {
         while self.batch.len() < self.config.max_rows && self.waiting.front().is_some_and(|w| w.prefix.is_some()) {
             let Some(mut waiting) = self.waiting.pop_front() else { break };
             let Some(prefix) = waiting.prefix.take() else { break };
             let count = waiting.samples.len().min(self.config.max_rows - self.batch.len());
             let samples = waiting.samples.start..waiting.samples.start + count;
             waiting.samples.start += count;
-            self.join(&waiting.group, samples, &prefix, done)?;
+            let finished = self.join(&waiting.group, samples, &prefix, watch)?;
+            done.extend(finished);
             if !waiting.samples.is_empty() {
                 waiting.prefix = Some(prefix);
                 self.waiting.push_front(waiting);
@@ -306,37 +511,41 @@ impl<'m> Engine<'m> {
     /// Draws the first tokens of some samples of a group; those that are not finished by them get a row.
     fn join(
         &mut self,
-        group: &Rc<Group>,
+        group: &Arc<Group>,
         samples: Range<usize>,
         prefix: &Prefix,
-        done: &mut Vec<Outcome>,
-    ) -> Result<(), RolloutError> {
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<Vec<Outcome>, RolloutError> {
         let context = self.context();
         let row = |sample| Row::new(group.clone(), sample, context).recording(prefix.recorded.as_ref());
         let mut rows: Vec<Row> = samples.map(row).collect();
         let logits = prefix.logits.f_unsqueeze(0)?.f_expand([rows.len() as i64, -1], false)?.f_contiguous()?;
-        let finished = self.draw(&logits, &mut rows)?;
+        let finished = self.draw(&logits, &mut rows, watch)?;
+
+        let mut done = Vec::with_capacity(finished.len());
         for (index, result) in finished.into_iter().rev() {
             done.push(result);
             rows.remove(index);
         }
-        self.batch.join(self.model, self.config.max_rows, &prefix.cache, rows)
+        self.batch.join(&self.model, self.config.max_rows, &prefix.cache, rows)?;
+        Ok(done)
     }
 
     /// One forward pass over the running rows, one token each.
-    fn decode(&mut self, done: &mut Vec<Outcome>) -> Result<(), RolloutError> {
+    fn decode(&mut self, done: &mut Vec<Outcome>, watch: &mut dyn FnMut(SampledToken)) -> Result<(), RolloutError> {
         let mut batch = std::mem::take(&mut self.batch);
         let record = self.may_record() && batch.records();
-        if let Some((logits, pass)) = batch.decode(self.model, record)? {
+        if let Some((logits, pass)) = batch.decode(&self.model, record)? {
             self.recorded += pass.as_ref().map_or(0, RecordedPass::bytes);
             let pass = pass.filter(|_| self.may_record());
             for (row, at) in batch.rows_mut().iter_mut().zip(0..) {
                 row.record(pass.as_ref().map(|pass| pass.token(at)));
             }
-            let finished = self.draw(&logits, batch.rows_mut())?;
+            let finished = self.draw(&logits, batch.rows_mut(), watch)?;
             // From the back, so that no row moves before it leaves.
             for (index, result) in finished.into_iter().rev() {
                 done.push(result);
+                self.keep(&mut batch, index)?;
                 batch.leave(index)?;
             }
             self.stats.steps += 1;
@@ -347,14 +556,28 @@ impl<'m> Engine<'m> {
 
     /// Draws a token for each of `rows` from `logits: [rows, V]`; returns those that it finished, with their places in
     /// rising order.
-    fn draw(&mut self, logits: &Tensor, rows: &mut [Row]) -> Result<Vec<(usize, Outcome)>, RolloutError> {
+    fn draw(
+        &mut self,
+        logits: &Tensor,
+        rows: &mut [Row],
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<Vec<(usize, Outcome)>, RolloutError> {
         let draws: Vec<_> = rows.iter_mut().map(Row::draw).collect();
         let sampled = sample(logits, &draws)?;
         self.stats.sampled_tokens += rows.len();
         let end_tokens = &self.model.config().eos_token_ids;
         let mut finished = Vec::new();
         for (index, row) in rows.iter_mut().enumerate() {
-            let pushed = row.push(sampled.tokens[index], sampled.logprobs[index], end_tokens, self.tokenizer)?;
+            let (token, logprob) = (sampled.tokens[index], sampled.logprobs[index]);
+            watch(SampledToken {
+                request: row.group.request,
+                sample: row.sample,
+                token,
+                logprob,
+                policy_version: row.group.version(),
+            });
+
+            let pushed = row.push(token, logprob, end_tokens, self.tokenizer.as_deref())?;
             if let Some(completion) = pushed {
                 let outcome = Outcome { request: row.group.request, sample: row.sample, result: Ok(completion) };
                 finished.push((index, outcome));

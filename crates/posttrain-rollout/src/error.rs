@@ -35,9 +35,51 @@ pub enum RequestError {
         /// What was given.
         got: String,
     },
+    /// The request was cancelled before this sample was finished.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The request's deadline passed before this sample was finished.
+    #[error("the request's deadline passed before the sample was finished")]
+    DeadlinePassed,
+    /// The engine that the sample ran in failed.
+    #[error("the engine failed while it sampled: {reason}")]
+    EngineFailed {
+        /// What failed.
+        reason: String,
+    },
     /// Stop strings need a tokenizer, and the engine has none.
     #[error("stop strings were given, but the engine has no tokenizer to see text with")]
     NoTokenizer,
+}
+
+impl RequestError {
+    /// Whether the request was refused as a whole before any of it was sampled.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Cancelled | Self::DeadlinePassed | Self::EngineFailed { .. })
+    }
+}
+
+/// Why a service does not take a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// It is shutting down, or has ended.
+    #[error("the sampling service takes no more requests")]
+    Closed,
+    /// It has as much to do as it may have.
+    #[error("the sampling service is full: {pending} samples wait or run")]
+    Full {
+        /// Samples that wait or run.
+        pending: usize,
+    },
+    /// No policy is published under the name.
+    #[error("no policy is published as `{name}`; there are: {}", known.join(", "))]
+    UnknownPolicy {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
 }
 
 /// An error that ends sampling.
@@ -54,6 +96,22 @@ pub enum RolloutError {
         /// What was given.
         got: String,
     },
+    /// A request cannot be served.
+    #[error("request {request} cannot be served")]
+    Request {
+        /// Its place among those that were asked for together, from 0.
+        request: usize,
+        /// Why.
+        #[source]
+        source: RequestError,
+    },
+    /// No thread can be had.
+    #[error("a thread of the sampling service cannot be started")]
+    Thread {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] posttrain_model::ModelError),
@@ -61,6 +119,6 @@ pub enum RolloutError {
     #[error(transparent)]
     Loss(#[from] posttrain_loss::LossError),
     /// libtorch refused an operation (memory, device, shape).
-    #[error("libtorch: {0}")]
+    #[error("libtorch refused an operation")]
     Torch(#[from] tch::TchError),
 }

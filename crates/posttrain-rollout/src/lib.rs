@@ -13,9 +13,10 @@
 //! ```
 //! use posttrain_model::{Decoder, ModelConfig};
 //! use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams};
+//! use std::sync::Arc;
 //!
-//! let model = Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?;
-//! let mut engine = Engine::new(&model, None, EngineConfig::default())?;
+//! let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
+//! let mut engine = Engine::new(model, None, EngineConfig::default())?;
 //! let params = SamplingParams { max_tokens: 5, seed: 1, ..SamplingParams::default() };
 //! engine.submit(Request::new(vec![1, 2, 3], params).samples(4));
 //! let mut done = Vec::new();
@@ -34,19 +35,25 @@
 mod batch;
 mod cache;
 mod completion;
+mod continued;
 mod deal;
 mod device_cache;
 mod engine;
 mod error;
 mod family;
+mod kept;
 mod native_cache;
 mod order;
+mod policy;
 mod prefill;
 mod request;
 mod row;
+pub mod service;
 mod shards;
 
-pub use completion::{Completion, FinishReason, Outcome, Recording};
-pub use engine::{Engine, EngineConfig, SamplingStats, Workers};
-pub use error::{RequestError, RolloutError};
+pub use completion::{Completion, Outcome, Recording, SampledToken};
+pub use engine::{Engine, EngineConfig, EngineLoad, SamplingStats, Workers};
+pub use error::{RequestError, RolloutError, ServiceError};
+pub use policy::PolicySnapshot;
+pub use posttrain_chat::FinishReason;
 pub use request::{Request, RequestId, SamplingParams};

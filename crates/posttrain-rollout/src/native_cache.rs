@@ -3,7 +3,7 @@
 use crate::order::{Move, reorder};
 use posttrain_kernel::{AttentionStep, Heads, KernelError, KeyValues, StepRow, attend_step};
 use posttrain_model::{Attend, Decoder, ModelError, Projected};
-use std::rc::Rc;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Each row's prompt, which its group shares, and its own tokens. Nothing moves when rows join, leave or grow.
@@ -18,7 +18,7 @@ pub(crate) struct NativeCache {
 
 #[derive(Debug)]
 struct Text {
-    prompt: Rc<KeyValues>,
+    prompt: Arc<KeyValues>,
     own: KeyValues,
 }
 
@@ -30,7 +30,7 @@ impl NativeCache {
     }
 
     /// Adds `count` rows after a prompt at the end, then makes moves: of handles, not of keys and values.
-    pub fn join(&mut self, prompt: &Rc<KeyValues>, count: usize, moves: &[Move]) -> Result<(), KernelError> {
+    pub fn join(&mut self, prompt: &Arc<KeyValues>, count: usize, moves: &[Move]) -> Result<(), KernelError> {
         for _ in 0..count {
             let own = KeyValues::new(self.heads, self.layers, self.kind)?;
             self.rows.push(Text { prompt: prompt.clone(), own });
@@ -45,15 +45,27 @@ impl NativeCache {
         self.rows.pop();
     }
 
+    /// The keys and values of a row that is about to leave: its prompt's, and behind them its own.
+    pub fn text(&self, row: usize) -> Result<KeyValues, KernelError> {
+        let mut text = (*self.rows[row].prompt).clone();
+        text.append(&self.rows[row].own)?;
+        Ok(text)
+    }
+
     /// Ends a decoding step.
     pub fn advance(&mut self) {
         self.tables = None;
     }
 }
 
+/// A text without a token in it.
+pub(crate) fn empty(model: &Decoder) -> Result<KeyValues, KernelError> {
+    KeyValues::new(model.heads(), model.config().num_hidden_layers as usize, model.kind())
+}
+
 /// A prompt's keys and values in the kernel's layout.
 pub(crate) fn prompt(model: &Decoder, layers: &[(Tensor, Tensor)]) -> Result<KeyValues, KernelError> {
-    extended(KeyValues::new(model.heads(), layers.len(), model.kind())?, layers)
+    extended(empty(model)?, layers)
 }
 
 /// Keys and values with further tokens behind them.

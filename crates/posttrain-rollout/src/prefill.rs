@@ -6,11 +6,10 @@ use crate::cache::PromptCache;
 use crate::family::{Family, families};
 use crate::order::runs;
 use crate::row::{Group, same_adapter};
-use posttrain_kernel::to_device;
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, RecordedPass, RecordedToken, Sequence};
+use posttrain_tensor::to_device;
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -47,7 +46,7 @@ struct Member {
 
 /// Computes the prompts of `groups` in one packed pass. Prompts of one adapter that begin alike stand in it as one prompt, what
 /// they share, with a completion for what is each one's own. Their activations are recorded if `record` says so.
-pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>], record: bool) -> Result<Prefilled, RolloutError> {
+pub(crate) fn prefill(model: &Decoder, groups: &[Arc<Group>], record: bool) -> Result<Prefilled, RolloutError> {
     let runs: Vec<Vec<Family>> = by_adapter(groups).iter().map(|places| related(groups, places)).collect();
     let families: Vec<&Family> = runs.iter().flatten().collect();
     let packing = Packing::new(&families.iter().map(|family| family.sequence(groups)).collect::<Vec<_>>())?;
@@ -82,13 +81,13 @@ pub(crate) fn prefill(model: &Decoder, groups: &[Rc<Group>], record: bool) -> Re
 }
 
 /// The adapters of one row of each group.
-fn one_row_each(groups: &[Rc<Group>]) -> RowAdapters<'_> {
-    let run = |run: Range<usize>| Segment { rows: run.len() as i64, adapter: groups[run.start].adapter.as_deref() };
+fn one_row_each(groups: &[Arc<Group>]) -> RowAdapters<'_> {
+    let run = |run: Range<usize>| Segment { rows: run.len() as i64, adapter: groups[run.start].adapter() };
     RowAdapters::segments(runs(groups, |one, next| same_adapter(one, next)).into_iter().map(run).collect())
 }
 
 /// The groups' places by adapter, in the order in which the adapters appear.
-fn by_adapter(groups: &[Rc<Group>]) -> Vec<Vec<usize>> {
+fn by_adapter(groups: &[Arc<Group>]) -> Vec<Vec<usize>> {
     let mut adapters: Vec<Vec<usize>> = Vec::new();
     for (place, group) in groups.iter().enumerate() {
         match adapters.iter_mut().find(|places| same_adapter(&groups[places[0]], group)) {
@@ -100,7 +99,7 @@ fn by_adapter(groups: &[Rc<Group>]) -> Vec<Vec<usize>> {
 }
 
 /// The families of one adapter's groups.
-fn related(groups: &[Rc<Group>], places: &[usize]) -> Vec<Family> {
+fn related(groups: &[Arc<Group>], places: &[usize]) -> Vec<Family> {
     let prompts: Vec<&[i64]> = places.iter().map(|&place| groups[place].prompt.as_slice()).collect();
     let mut families = families(&prompts);
     families.iter_mut().flat_map(|family| &mut family.members).for_each(|member| *member = places[*member]);
@@ -108,15 +107,15 @@ fn related(groups: &[Rc<Group>], places: &[usize]) -> Vec<Family> {
 }
 
 /// The rows of one adapter's families, of which there is at least one.
-fn segment<'a>(groups: &'a [Rc<Group>], families: &[Family]) -> Segment<'a> {
+fn segment<'a>(groups: &'a [Arc<Group>], families: &[Family]) -> Segment<'a> {
     let rows: usize = families.iter().map(|family| family.sequence(groups).tokens()).sum();
-    let adapter = families.first().and_then(|family| groups[family.members[0]].adapter.as_deref());
+    let adapter = families.first().and_then(|family| groups[family.members[0]].adapter());
     Segment { rows: rows as i64, adapter }
 }
 
 impl Family {
     /// What is shared as the prompt, what is each one's own as a completion. A prompt that shares nothing stands alone.
-    fn sequence(&self, groups: &[Rc<Group>]) -> Sequence {
+    fn sequence(&self, groups: &[Arc<Group>]) -> Sequence {
         let prompts = self.members.iter().map(|&place| &groups[place].prompt);
         let mut cut = prompts.map(|prompt| prompt.split_at(if self.shared == 0 { prompt.len() } else { self.shared }));
         match self.shared {

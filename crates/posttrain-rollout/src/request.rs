@@ -1,9 +1,7 @@
 //! What is to be sampled, and how.
 
-use crate::RequestError;
-use posttrain_lora::AdapterView;
+use crate::{PolicySnapshot, RequestError};
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
 
 /// How tokens are drawn and when to stop.
 ///
@@ -49,7 +47,8 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// The same, taking the most probable token every time.
+    /// Takes the most probable token every time.
+    #[must_use]
     pub fn greedy(self) -> Self {
         Self { temperature: 0.0, ..self }
     }
@@ -90,25 +89,33 @@ pub struct Request {
     pub samples: usize,
     /// How they are drawn.
     pub params: SamplingParams,
-    /// The adapter to sample with; `None` is the base alone.
-    pub adapter: Option<Rc<AdapterView>>,
-    /// The policy version that the completions will carry.
-    pub policy_version: u64,
+    /// The policy to sample from; `None` is the base alone, as version 0.
+    pub policy: Option<PolicySnapshot>,
+    /// Among requests that wait, those of a higher priority get rows first; equal ones in the order of their coming.
+    pub priority: i32,
 }
 
 impl Request {
-    /// One completion of a prompt by the base, version 0.
+    /// One completion of a prompt by the base.
     pub fn new(prompt: Vec<i64>, params: SamplingParams) -> Self {
-        Self { prompt, samples: 1, params, adapter: None, policy_version: 0 }
+        Self { prompt, samples: 1, params, policy: None, priority: 0 }
     }
 
-    /// The same for `samples` completions.
+    /// Asks for `samples` completions.
+    #[must_use]
     pub fn samples(self, samples: usize) -> Self {
         Self { samples, ..self }
     }
 
-    /// The same by an adapter, whose version the completions carry.
-    pub fn policy(self, adapter: Option<Rc<AdapterView>>, policy_version: u64) -> Self {
-        Self { adapter, policy_version, ..self }
+    /// Samples from a policy, whose version the completions carry.
+    #[must_use]
+    pub fn policy(self, policy: impl Into<Option<PolicySnapshot>>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+
+    /// Waits with a priority other than 0.
+    #[must_use]
+    pub fn priority(self, priority: i32) -> Self {
+        Self { priority, ..self }
     }
 }

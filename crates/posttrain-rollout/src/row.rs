@@ -1,42 +1,55 @@
 //! One running sample: its randomness, its tokens so far, and when it ends.
 
-use crate::{Completion, FinishReason, Recording, RequestError, RequestId, RolloutError, SamplingParams};
+use crate::policy::same_policy;
+use crate::{
+    Completion, FinishReason, PolicySnapshot, Recording, RequestError, RequestId, RolloutError, SamplingParams,
+};
 use posttrain_lora::AdapterView;
 use posttrain_loss::RowSampling;
 use posttrain_model::{RecordedToken, TextTokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What all samples of a request share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Group {
     pub request: RequestId,
     pub prompt: Vec<i64>,
     pub params: SamplingParams,
-    pub adapter: Option<Rc<AdapterView>>,
-    pub policy_version: u64,
+    pub policy: Option<PolicySnapshot>,
+    pub priority: i32,
+}
+
+impl Group {
+    /// The adapter that samples; `None` is the base.
+    pub fn adapter(&self) -> Option<&AdapterView> {
+        self.policy.as_ref().map(|policy| &*policy.adapter)
+    }
+
+    /// The version that its tokens carry.
+    pub fn version(&self) -> u64 {
+        self.policy.as_ref().map_or(0, |policy| policy.version)
+    }
 }
 
 /// Whether two groups are sampled by the same adapter: the same snapshot, not an equal one.
 pub(crate) fn same_adapter(one: &Group, other: &Group) -> bool {
-    match (&one.adapter, &other.adapter) {
-        (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    }
+    same_policy(one.policy.as_ref(), other.policy.as_ref())
 }
 
 /// A sample that occupies a row of the cache.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub group: Rc<Group>,
+    pub group: Arc<Group>,
     pub sample: usize,
     rng: ChaCha8Rng,
     tokens: Vec<i64>,
     logprobs: Vec<f32>,
+    versions: Vec<u64>,
     room: usize,
     recording: Option<Recording>,
+    followed: bool,
 }
 
 /// Where a stop text begins in a completion's text.
@@ -44,22 +57,50 @@ struct StopAt(usize);
 
 impl Row {
     /// A sample before its first token, in a model whose context is `context` tokens.
-    pub fn new(group: Rc<Group>, sample: usize, context: usize) -> Self {
+    pub fn new(group: Arc<Group>, sample: usize, context: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(group.params.seed);
         rng.set_stream(sample as u64);
         let room = context - group.prompt.len();
-        Self { group, sample, rng, tokens: Vec::new(), logprobs: Vec::new(), room, recording: None }
+
+        Self {
+            group,
+            sample,
+            rng,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            versions: Vec::new(),
+            room,
+            recording: None,
+            followed: false,
+        }
     }
 
-    /// The same, its activations recorded from the prompt's on, where those are.
+    /// Records its activations from the prompt's on, where those are recorded.
     pub fn recording(self, prompt: Option<&Arc<[RecordedToken]>>) -> Self {
-        let policy_version = self.group.policy_version;
-        let begun = |prompt: &Arc<[RecordedToken]>| Recording {
-            policy_version,
+        let recording = prompt.map(|prompt| Recording {
+            policy: self.group.policy.clone(),
             prompt: prompt.clone(),
             completion: Vec::new(),
-        };
-        Self { recording: prompt.map(begun), ..self }
+        });
+        Self { recording, ..self }
+    }
+
+    /// Goes on under another policy. What was recorded so far is of no use to it.
+    pub fn follow(&mut self, group: Arc<Group>) {
+        self.group = group;
+        self.recording = None;
+        self.followed = true;
+    }
+
+    /// Whether more than one policy has read its text.
+    pub fn followed(&self) -> bool {
+        self.followed
+    }
+
+    /// The text that the model has read: the prompt, and the sampled tokens but the last.
+    pub fn text(&self) -> Vec<i64> {
+        let read = self.tokens.len().saturating_sub(1);
+        [&self.group.prompt, &self.tokens[..read]].concat()
     }
 
     /// Whether its activations are recorded.
@@ -104,6 +145,8 @@ impl Row {
     ) -> Result<Option<Completion>, RolloutError> {
         self.tokens.push(token);
         self.logprobs.push(logprob);
+        self.versions.push(self.group.version());
+
         let params = &self.group.params;
         let may_end = self.tokens.len() > params.min_tokens;
         if may_end && (end_tokens.contains(&token) || params.stop_token_ids.contains(&token)) {
@@ -128,9 +171,16 @@ impl Row {
         if let Some(StopAt(place)) = stop {
             text.truncate(place);
         }
-        let (tokens, logprobs) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.logprobs));
-        let (policy_version, recording) = (self.group.policy_version, self.recording.take());
-        Ok(Completion { tokens, logprobs, text, finish_reason, policy_version, recording })
+
+        Ok(Completion {
+            tokens: self.tokens.clone(),
+            logprobs: std::mem::take(&mut self.logprobs),
+            text,
+            finish_reason,
+            policy_version: self.versions.first().copied().unwrap_or_default(),
+            token_versions: std::mem::take(&mut self.versions),
+            recording: self.recording.take(),
+        })
     }
 
     /// Looks for a stop text. Only the last tokens are decoded to see whether there is one, so that a long completion

@@ -2,34 +2,18 @@
 
 use crate::deal::{Dealt, Offer, deal};
 use crate::engine::Waiting;
-use crate::row::{Group, same_adapter};
-use crate::{Engine, EngineConfig, Outcome, RolloutError, SamplingParams, SamplingStats, Workers};
+use crate::row::same_adapter;
+use crate::{Engine, EngineConfig, Outcome, RolloutError, SamplingStats, Workers};
 use posttrain_kernel::on_workers;
-use posttrain_lora::AdapterView;
-use posttrain_model::{Decoder, TextTokenizer};
 use std::collections::VecDeque;
-use std::ops::{ControlFlow, Range};
-use std::rc::Rc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-/// What one thread samples. Everything in it may go to another thread: tensors are shared by handles of their own, and
-/// adapters stand in a list that requests point into.
+/// What one thread samples, and where its outcomes go.
 struct Shard {
-    model: Decoder,
-    adapters: Vec<AdapterView>,
-    requests: Vec<SharedRequest>,
-    config: EngineConfig,
+    engine: Engine,
     outcomes: Sender<Result<Outcome, RolloutError>>,
-}
-
-struct SharedRequest {
-    id: usize,
-    prompt: Vec<i64>,
-    params: SamplingParams,
-    samples: Range<usize>,
-    adapter: Option<usize>,
-    policy_version: u64,
 }
 
 /// Runs everything that waits in `engine` on `workers` threads; `each` sees the outcomes on the caller's.
@@ -44,12 +28,14 @@ pub(crate) fn run(
             return Ok(());
         }
     }
+
     let (send, receive) = channel();
-    let shards = shards(engine, workers, &send);
+    let shards = shards(engine, workers, &send)?;
     drop(send);
-    let (stop, tokenizer, mut failed) = (AtomicBool::new(false), engine.tokenizer, None);
-    let work = |shard| sample(shard, tokenizer, &stop);
-    let stats = on_workers(shards, work, || {
+
+    let stop = AtomicBool::new(false);
+    let mut failed = None;
+    let collect = || {
         for result in receive {
             match result {
                 Ok(outcome) if !stop.load(Ordering::Relaxed) => {
@@ -62,57 +48,59 @@ pub(crate) fn run(
                 }
             }
         }
-    });
+    };
+    let stats = on_workers(shards, |shard| sample(shard, &stop), collect);
+
     stats.iter().for_each(|stats| engine.stats.add(stats));
     failed.map_or(Ok(()), Err)
 }
 
 /// One thread's work.
-fn sample(shard: Shard, tokenizer: Option<&TextTokenizer>, stop: &AtomicBool) -> SamplingStats {
-    let Shard { model, adapters, requests, config, outcomes } = shard;
-    let adapters: Vec<Rc<AdapterView>> = adapters.into_iter().map(Rc::new).collect();
-    let mut engine = match Engine::new(&model, tokenizer, config) {
-        Ok(engine) => engine,
-        Err(error) => return refuse(error, &outcomes),
-    };
-    engine.waiting = requests.into_iter().map(|request| request.waiting(&adapters)).collect();
+fn sample(shard: Shard, stop: &AtomicBool) -> SamplingStats {
+    let Shard { mut engine, outcomes } = shard;
+
     while !engine.is_idle() && !stop.load(Ordering::Relaxed) {
         match engine.step() {
             // A receiver that has gone away wants no more.
             Ok(done) => done.into_iter().for_each(|outcome| drop(outcomes.send(Ok(outcome)))),
-            Err(error) => return refuse(error, &outcomes),
+            Err(error) => {
+                let _ = outcomes.send(Err(error));
+                return SamplingStats::default();
+            }
         }
     }
     engine.stats()
 }
 
-fn refuse(error: RolloutError, outcomes: &Sender<Result<Outcome, RolloutError>>) -> SamplingStats {
-    let _ = outcomes.send(Err(error));
-    SamplingStats::default()
-}
-
-impl SharedRequest {
-    fn waiting(self, adapters: &[Rc<AdapterView>]) -> Waiting {
-        let adapter = self.adapter.map(|index| adapters[index].clone());
-        let Self { id, prompt, params, samples, policy_version, .. } = self;
-        let group = Rc::new(Group { request: id, prompt, params, adapter, policy_version });
-        Waiting { group, samples, prefix: None }
-    }
-}
-
 /// Deals what waits out to `workers` threads.
-fn shards(engine: &mut Engine, workers: usize, outcomes: &Sender<Result<Outcome, RolloutError>>) -> Vec<Shard> {
-    let rows = engine.config.max_rows.div_ceil(workers);
-    let record_mib = engine.config.record_mib.div_ceil(workers);
-    let config = EngineConfig { max_rows: rows, workers: Workers::Count(1), record_mib, ..engine.config.clone() };
+fn shards(
+    engine: &mut Engine,
+    workers: usize,
+    outcomes: &Sender<Result<Outcome, RolloutError>>,
+) -> Result<Vec<Shard>, RolloutError> {
+    let config = EngineConfig {
+        max_rows: engine.config.max_rows.div_ceil(workers),
+        workers: Workers::Count(1),
+        record_mib: engine.config.record_mib.div_ceil(workers),
+        ..engine.config.clone()
+    };
     let waiting = std::mem::take(&mut engine.waiting);
     let hands = deal(&offers(&waiting), workers);
-    let shard = |hand: Vec<Dealt>| {
-        let hand = hand.into_iter().map(|dealt| (waiting[dealt.offer].group.clone(), dealt.samples));
-        let (adapters, requests) = shared(hand);
-        Shard { model: engine.model.share(), adapters, requests, config: config.clone(), outcomes: outcomes.clone() }
-    };
-    hands.into_iter().filter(|hand| !hand.is_empty()).map(shard).collect()
+
+    let mut shards = Vec::with_capacity(hands.len());
+    for hand in hands.into_iter().filter(|hand| !hand.is_empty()) {
+        let mut own = Engine::new(engine.model.clone(), engine.tokenizer.clone(), config.clone())?;
+        own.waiting = hand.into_iter().map(|dealt| dealt.of(&waiting)).collect();
+        shards.push(Shard { engine: own, outcomes: outcomes.clone() });
+    }
+    Ok(shards)
+}
+
+impl Dealt {
+    /// The samples dealt, as they wait in a worker's own engine.
+    fn of(self, waiting: &VecDeque<Waiting>) -> Waiting {
+        Waiting { group: waiting[self.offer].group.clone(), samples: self.samples, prefix: None }
+    }
 }
 
 /// What waits, to be dealt; an adapter's number is that of the first request that wants it.
@@ -121,36 +109,18 @@ fn offers(waiting: &VecDeque<Waiting>) -> Vec<Offer> {
     let mut offers = Vec::with_capacity(waiting.len());
     for (place, next) in waiting.iter().enumerate() {
         let known = first.iter().copied().find(|&other| same_adapter(&waiting[other].group, &next.group));
-        let adapter = known.unwrap_or(place);
         if known.is_none() {
             first.push(place);
         }
-        offers.push(Offer { adapter, samples: next.samples.clone() });
+        offers.push(Offer { adapter: known.unwrap_or(place), samples: next.samples.clone() });
     }
     offers
-}
-
-/// Requests as they may go to another thread, and the adapters that they point to.
-fn shared(hand: impl Iterator<Item = (Rc<Group>, Range<usize>)>) -> (Vec<AdapterView>, Vec<SharedRequest>) {
-    let mut known: Vec<Rc<AdapterView>> = Vec::new();
-    let mut requests = Vec::new();
-    for (group, samples) in hand {
-        let adapter = group.adapter.as_ref().map(|adapter| {
-            known.iter().position(|other| Rc::ptr_eq(other, adapter)).unwrap_or_else(|| {
-                known.push(adapter.clone());
-                known.len() - 1
-            })
-        });
-        let Group { request: id, prompt, params, policy_version, .. } = &*group;
-        let (prompt, params) = (prompt.clone(), params.clone());
-        requests.push(SharedRequest { id: *id, prompt, params, samples, adapter, policy_version: *policy_version });
-    }
-    (known.iter().map(|adapter| adapter.share()).collect(), requests)
 }
 
 impl SamplingStats {
     fn add(&mut self, other: &Self) {
         self.prompt_tokens += other.prompt_tokens;
+        self.kept_tokens += other.kept_tokens;
         self.sampled_tokens += other.sampled_tokens;
         self.steps += other.steps;
     }

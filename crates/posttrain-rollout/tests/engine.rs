@@ -3,19 +3,20 @@
 
 mod support;
 
-use posttrain_lora::read_tensors;
 use posttrain_model::{Checkpoint, Decoder};
 use posttrain_rollout::{Engine, EngineConfig, FinishReason, Request, SamplingParams, Workers};
+use posttrain_tensor::read_tensors;
 use std::path::{Path, PathBuf};
-use support::{adapter, run, sampled};
+use std::sync::Arc;
+use support::{adapter, assert_same, run, sampled};
 use tch::{Device, Kind};
 
 fn fixture(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../posttrain-model/tests/fixtures").join(case)
 }
 
-fn open(case: &str) -> Decoder {
-    Checkpoint::open(&fixture(case)).unwrap().decoder(Kind::Float, Device::Cpu).unwrap()
+fn open(case: &str) -> Arc<Decoder> {
+    Arc::new(Checkpoint::open(&fixture(case)).unwrap().decoder(Kind::Float, Device::Cpu).unwrap())
 }
 
 #[test]
@@ -41,7 +42,13 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
         (0..9).map(|i| request(i).samples(3)).collect()
     };
     let wide = run(&model, EngineConfig::default(), requests());
-    let narrow = EngineConfig { max_rows: 4, prefill_tokens: 5, workers: Workers::Count(1), record_mib: 0 };
+    let narrow = EngineConfig {
+        max_rows: 4,
+        prefill_tokens: 5,
+        workers: Workers::Count(1),
+        record_mib: 0,
+        ..EngineConfig::default()
+    };
     let narrow = run(&model, narrow, requests());
     let divided = [2, 3, 50]
         .map(|n| run(&model, EngineConfig { workers: Workers::Count(n), ..EngineConfig::default() }, requests()));
@@ -64,7 +71,7 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
 fn rows_of_several_adapters_in_one_batch_are_each_as_alone() {
     let model = open("llama_tiny");
     let adapters = [None, Some(adapter(&model, 1)), Some(adapter(&model, 9))];
-    let request = |i: usize| Request::new(vec![5, 6, 7], sampled(12, 4)).policy(adapters[i % 3].clone(), i as u64);
+    let request = |i: usize| Request::new(vec![5, 6, 7], sampled(12, 4)).policy(adapters[i % 3].clone());
     let mixed = run(&model, EngineConfig::default(), (0..6).map(request).collect());
     let divided = EngineConfig { workers: Workers::Count(2), ..EngineConfig::default() };
     let divided = run(&model, divided, (0..6).map(request).collect());
@@ -72,7 +79,11 @@ fn rows_of_several_adapters_in_one_batch_are_each_as_alone() {
         let alone = run(&model, EngineConfig::default(), vec![request(i)]).remove(0).remove(0).unwrap();
         for mixed in [&mixed, &divided] {
             let mixed = mixed[i][0].as_ref().unwrap();
-            assert_eq!((&mixed.tokens, mixed.policy_version), (&alone.tokens, i as u64));
+            let version = [0, 1, 9][i % 3];
+            assert_eq!((&mixed.tokens, mixed.policy_version), (&alone.tokens, version));
+            assert!(
+                mixed.token_versions.iter().all(|v| *v == version) && mixed.token_versions.len() == mixed.tokens.len()
+            );
         }
     }
     let tokens = |i: usize| &mixed[i][0].as_ref().unwrap().tokens;
@@ -96,6 +107,45 @@ fn a_bad_prompt_is_refused_alone_and_in_words() {
 }
 
 #[test]
+fn groups_come_back_complete_and_in_order_whatever_else_was_submitted() {
+    let model = open("llama_tiny");
+    let request = |i: i64| Request::new(vec![i + 1, 5, 6], sampled(2 + i as usize * 3, i as u64)).samples(3);
+    for workers in [1, 3] {
+        let config = EngineConfig { max_rows: 4, workers: Workers::Count(workers), ..EngineConfig::default() };
+        let expected = run(&model, config.clone(), (0..4).map(request).collect());
+        let mut engine = Engine::new(model.clone(), None, config).unwrap();
+        let before = engine.submit(request(9));
+        let refused = engine.submit(Request::new(vec![], sampled(1, 0)));
+
+        let groups = engine.complete((0..4).map(request)).unwrap();
+        assert_eq!(groups.len(), expected.len());
+        for (group, expected) in groups.iter().zip(&expected) {
+            assert_eq!(group.len(), 3);
+            let expected = expected.iter().map(|result| result.as_ref().unwrap());
+            group.iter().zip(expected).for_each(|(one, other)| assert_same(one, other, "a group"));
+        }
+
+        let mut others: Vec<_> =
+            engine.step().unwrap().into_iter().map(|o| (o.request, o.sample, o.result.is_ok())).collect();
+        others.sort_unstable();
+        assert_eq!(others, [(before, 0, true), (before, 1, true), (before, 2, true), (refused, 0, false)]);
+        assert!(engine.is_idle());
+    }
+}
+
+#[test]
+fn a_group_that_cannot_be_sampled_is_named_before_any_is() {
+    let model = open("llama_tiny");
+    let mut engine = Engine::new(model, None, EngineConfig::default()).unwrap();
+    let requests = [vec![1, 2], vec![1, 9999]].map(|prompt| Request::new(prompt, sampled(2, 0)));
+    let error = engine.complete(requests).unwrap_err();
+    assert_eq!(error.to_string(), "request 1 cannot be served");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("9999"));
+    assert!(engine.is_idle());
+    assert_eq!(engine.stats().sampled_tokens, 0);
+}
+
+#[test]
 fn a_completion_ends_at_the_context_and_at_its_stop_tokens() {
     let model = open("llama_tiny");
     let context = model.config().max_position_embeddings as usize;
@@ -115,7 +165,7 @@ fn a_completion_ends_at_the_context_and_at_its_stop_tokens() {
 #[test]
 fn completions_stream_out_as_they_finish() {
     let model = open("llama_tiny");
-    let mut engine = Engine::new(&model, None, EngineConfig::default()).unwrap();
+    let mut engine = Engine::new(model, None, EngineConfig::default()).unwrap();
     for tokens in [9, 2, 5] {
         engine.submit(Request::new(vec![1, 2], sampled(tokens, 0)));
     }
@@ -167,7 +217,13 @@ fn many_short_samples_through_few_rows_all_come_out() {
         .collect();
     let results = run(
         &model,
-        EngineConfig { max_rows: 3, prefill_tokens: 40, workers: Workers::Count(2), record_mib: 0 },
+        EngineConfig {
+            max_rows: 3,
+            prefill_tokens: 40,
+            workers: Workers::Count(2),
+            record_mib: 0,
+            ..EngineConfig::default()
+        },
         requests,
     );
     for (i, samples) in results.iter().enumerate() {

@@ -3,10 +3,9 @@
 
 mod support;
 
-use posttrain_lora::AdapterView;
 use posttrain_model::{Decoder, ModelConfig};
-use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams, Workers};
-use std::rc::Rc;
+use posttrain_rollout::{Engine, EngineConfig, PolicySnapshot, Request, SamplingParams, Workers};
+use std::sync::Arc;
 use support::{adapter, assert_same, run, sampled};
 use tch::{Device, Kind};
 
@@ -30,21 +29,27 @@ fn prompts() -> Vec<Vec<i64>> {
     ]
 }
 
-fn requests(adapters: &[Option<Rc<AdapterView>>], params: &SamplingParams) -> Vec<Request> {
+fn requests(adapters: &[Option<PolicySnapshot>], params: &SamplingParams) -> Vec<Request> {
     let request = |(place, prompt): (usize, Vec<i64>)| {
         let params = SamplingParams { seed: place as u64, ..params.clone() };
         let adapter = adapters[place % adapters.len()].clone();
-        Request::new(prompt, params).samples(1 + place % 3).policy(adapter, place as u64)
+        Request::new(prompt, params).samples(1 + place % 3).policy(adapter)
     };
     prompts().into_iter().cycle().take(27).enumerate().map(request).collect()
 }
 
 fn check(kind: Kind, tokens: usize) {
-    let model = Decoder::random(&ModelConfig::tiny(), 5, kind, Device::Cpu).unwrap();
+    let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 5, kind, Device::Cpu).unwrap());
     let adapters = [None, Some(adapter(&model, 1)), Some(adapter(&model, 9))];
     let configs = [
         EngineConfig::default(),
-        EngineConfig { max_rows: 3, prefill_tokens: 150, workers: Workers::Count(1), record_mib: 0 },
+        EngineConfig {
+            max_rows: 3,
+            prefill_tokens: 150,
+            workers: Workers::Count(1),
+            record_mib: 0,
+            ..EngineConfig::default()
+        },
         EngineConfig { workers: Workers::Count(2), ..EngineConfig::default() },
     ];
     for (adapters, params) in [(&adapters[..], sampled(tokens, 0)), (&adapters[..1], sampled(tokens, 0).greedy())] {
@@ -72,12 +77,12 @@ fn completions_are_those_of_each_prompt_alone() {
 
 #[test]
 fn the_beginning_is_computed_once() {
-    let model = Decoder::random(&ModelConfig::tiny(), 5, Kind::Float, Device::Cpu).unwrap();
-    let computed = |config: EngineConfig, adapters: &[Option<Rc<AdapterView>>]| {
-        let mut engine = Engine::new(&model, None, config).unwrap();
+    let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 5, Kind::Float, Device::Cpu).unwrap());
+    let computed = |config: EngineConfig, adapters: &[Option<PolicySnapshot>]| {
+        let mut engine = Engine::new(model.clone(), None, config).unwrap();
         for own in 0..20 {
             let adapter = adapters[own as usize % adapters.len()].clone();
-            engine.submit(Request::new(prompt(1, 45, &[own + 1, 1, 2]), sampled(4, 0)).policy(adapter, 0));
+            engine.submit(Request::new(prompt(1, 45, &[own + 1, 1, 2]), sampled(4, 0)).policy(adapter));
         }
         engine.run(|outcome| assert_eq!(outcome.result.unwrap().tokens.len(), 4)).unwrap();
         engine.stats().prompt_tokens

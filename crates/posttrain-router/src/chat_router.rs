@@ -28,7 +28,7 @@ const SHOWN: usize = 200;
 /// use posttrain_router::{ChatRouterConfig, Question, Router};
 ///
 /// let model = from_fn("stub", async |request: ChatRequest| {
-///     let has_digits = request.messages[1].content.contains(|c: char| c.is_ascii_digit());
+///     let has_digits = request.messages[1].text().contains(|c: char| c.is_ascii_digit());
 ///     Ok(ChatResponse::from_text(if has_digits { "math" } else { "no idea" }))
 /// });
 /// let runtime = tokio::runtime::Runtime::new()?;

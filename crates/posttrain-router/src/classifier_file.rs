@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
+use posttrain_store::replace_file;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::logistic::Logistic;
@@ -18,12 +18,12 @@ const FORMAT: &str = "posttrain-router classifier 1";
 const LARGEST: u64 = 1 << 30;
 
 impl<E: Embedder> Classifier<E> {
-    /// Writes the classifier beside `path`, then renames it into its place: `weights [L, D]`, `bias [L]`, `mean [D]`,
+    /// Writes the classifier, whole or not at all: `weights [L, D]`, `bias [L]`, `mean [D]`,
     /// `scale [D]` and `temperature [1]` in f64, with the labels and the embedder's name, dimension and settings as
     /// metadata. The embedder itself is not kept.
     ///
     /// # Errors
-    /// [`RouterError::Io`].
+    /// [`RouterError::Store`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), RouterError> {
         let path = path.as_ref();
         let (labels, dimension) = self.model.weights.dim();
@@ -37,7 +37,7 @@ impl<E: Embedder> Classifier<E> {
         let broken = |source| RouterError::NotSafetensors { path: path.to_owned(), source };
         let views = tensors.iter().map(view_of).collect::<Result<Vec<_>, _>>().map_err(broken)?;
         let whole = safetensors::serialize(views, Some(self.metadata())).map_err(broken)?;
-        write_beside(path, &whole).map_err(|source| RouterError::Io { action: "write", path: path.to_owned(), source })
+        Ok(replace_file(path, &whole)?)
     }
 
     /// Reads a classifier that was fitted on the vectors of this embedder.
@@ -155,21 +155,4 @@ fn read(path: &Path) -> Result<Vec<u8>, RouterError> {
         return Err(RouterError::BadFile { path: path.to_owned(), field: "length", got, expected });
     }
     fs::read(path).map_err(failed)
-}
-
-fn write_beside(path: &Path, whole: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = write_whole(&beside, whole).and_then(|()| fs::rename(&beside, path));
-    written.inspect_err(|_| {
-        // The first error is the one to report; a file that was never made cannot be removed.
-        let _ = fs::remove_file(&beside);
-    })
-}
-
-fn write_whole(path: &Path, whole: &[u8]) -> std::io::Result<()> {
-    let mut file = fs::File::create(path)?;
-    file.write_all(whole)?;
-    file.sync_all()
 }

@@ -125,7 +125,10 @@ pub enum RouterError {
         /// The model.
         model: String,
     },
-    /// The operating system refused to read or write a file.
+    /// A file cannot be written.
+    #[error(transparent)]
+    Store(#[from] posttrain_store::StoreError),
+    /// The operating system refused to read a file.
     #[error("cannot {action} {}", path.display())]
     Io {
         /// What was attempted.

@@ -124,7 +124,7 @@ mod tests {
         let query = PromptMaker::new(&config, &shots()).unwrap().query("Who?");
         let Prompt::Chat(messages) = query.prompt else { panic!("{query:?}") };
         assert_eq!(
-            messages[0].content,
+            messages[0].text(),
             "Say which subject the question belongs to: mathematics, social sciences. Answer with the subject only.\n\
              mathematics: numbers\nsocial sciences: people"
         );

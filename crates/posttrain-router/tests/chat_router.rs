@@ -24,7 +24,7 @@ fn build(config: ChatRouterConfig, model: impl ChatModel + 'static, runtime: &Ru
 
 /// Says what it is asked.
 fn parrot() -> impl ChatModel {
-    from_fn("parrot", async |request: ChatRequest| Ok(ChatResponse::from_text(request.messages[1].content.clone())))
+    from_fn("parrot", async |request: ChatRequest| Ok(ChatResponse::from_text(request.messages[1].text().into_owned())))
 }
 
 /// Questions whose text is what the parrot will say.
@@ -35,7 +35,7 @@ fn questions(texts: &[&str]) -> Vec<Question> {
 #[test]
 fn answers_come_back_in_the_order_of_the_questions() {
     let slow_first = from_fn("slow", async |request: ChatRequest| {
-        let text = request.messages[1].content.clone();
+        let text = request.messages[1].text().into_owned();
         tokio::time::sleep(Duration::from_millis(if text == "math" { 60 } else { 1 })).await;
         Ok(ChatResponse::from_text(text))
     });
@@ -74,7 +74,7 @@ fn a_fallback_is_taken_counted_and_unsure() {
 
 #[test]
 fn a_failing_server_and_a_panic_are_errors_even_with_a_fallback() {
-    let broken = from_fn("broken", async |request: ChatRequest| match request.messages[1].content.as_str() {
+    let broken = from_fn("broken", async |request: ChatRequest| match request.messages[1].text().as_ref() {
         "panic" => panic!("on purpose"),
         "fail" => {
             Err(ChatError::Failed { model: "broken".into(), cause: "down", message: "the server is down".into() })
@@ -155,7 +155,7 @@ fn confidence_is_the_product_of_the_tokens_probabilities() {
 fn hostile_questions_are_cut() {
     let runtime = runtime();
     let lengths = from_fn("lengths", async |request: ChatRequest| {
-        assert!(request.messages[1].content.chars().count() <= 8001);
+        assert!(request.messages[1].text().chars().count() <= 8001);
         Ok(ChatResponse::from_text("math"))
     });
     let router = build(config(), lengths, &runtime);

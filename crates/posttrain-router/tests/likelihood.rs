@@ -38,7 +38,7 @@ impl LabelScorer for Biased {
         let score = |query: &LabelQuery| {
             let asked = match &query.prompt {
                 Prompt::Text(text) => text.rsplit("Question:").next().unwrap().to_owned(),
-                Prompt::Chat(messages) => messages.last().unwrap().content.clone(),
+                Prompt::Chat(messages) => messages.last().unwrap().text().into_owned(),
             };
             query.continuations.iter().enumerate().map(|(at, text)| self.likelihood(&asked, at, text)).collect()
         };

@@ -1,11 +1,7 @@
-//! What a run is: every number that its result depends on.
+//! How a trainer makes its passes.
 
-use crate::{AdamWConfig, Schedule, TrainError, derive_seed};
-use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
-use posttrain_lora::LoraConfig;
-use posttrain_loss::{AdvantageConfig, PolicyObjective};
-use posttrain_reward::ScorerConfig;
-use posttrain_rollout::{EngineConfig, SamplingParams};
+use crate::TrainError;
+use posttrain_optim::{AdamParams, AdamWConfig};
 use serde::{Deserialize, Serialize};
 
 /// How a trainer turns batches into steps.
@@ -22,10 +18,6 @@ pub struct TrainerConfig {
     pub checkpointing: GradientCheckpointing,
     /// How many threads a step's passes are divided among.
     pub workers: TrainerWorkers,
-    /// The temperature that the completions were sampled at: the trainer's log-probabilities are under the same. Not a
-    /// field of a file: a run takes it from its sampling.
-    #[serde(skip)]
-    pub temperature: f64,
     /// What becomes of completions whose advantage is 0.
     pub dead_groups: DeadGroups,
 }
@@ -38,7 +30,6 @@ impl Default for TrainerConfig {
             micro_batch_tokens: 2048,
             checkpointing: GradientCheckpointing::default(),
             workers: TrainerWorkers::default(),
-            temperature: 1.0,
             dead_groups: DeadGroups::Skip,
         }
     }
@@ -78,155 +69,21 @@ pub enum DeadGroups {
     Compute,
 }
 
-/// What becomes of a completion that was cut at the token limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncatedCompletions {
-    /// It is scored as it stands (TRL's default).
-    #[default]
-    Score,
-    /// It leaves its group's baseline and is not trained on (DAPO's overlong filtering).
-    Exclude,
-}
-
-/// When and on what a run is evaluated.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvaluationConfig {
-    /// Steps between evaluations on the validation split, 1 and up. The last step is always evaluated.
-    pub every: u64,
-    /// Examples of the validation split that are used, from its beginning; all of them by default.
-    pub examples: Option<usize>,
-    /// Answers to each question at temperature 1, 1 and up. More of them choose the best step with less luck, and cost
-    /// little, since they share their prompt.
-    pub samples: usize,
-}
-
-impl Default for EvaluationConfig {
-    /// Every 20 steps (tinker-cookbook's `eval_every`), on the whole split, one answer a question.
-    fn default() -> Self {
-        Self { every: 20, examples: None, samples: 1 }
-    }
-}
-
-/// A run of reinforcement learning on one policy.
-///
-/// Defaults are those of the peers, named field by field; the learning rate is tinker-cookbook's for LoRA on arithmetic.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RlConfig {
-    /// Seed of everything: data order, adapter, sampling, dropout.
-    pub seed: u64,
-    /// Steps, 1 and up: rollout, scoring, training. One without any signal takes no optimiser step.
-    pub steps: u64,
-    /// Prompts a step, `P`, 1 and up.
-    pub prompts: u64,
-    /// Completions a prompt, `G`, 1 and up; with 1 there is nothing to compare and nothing is learnt. TRL: 8.
-    pub group_size: usize,
-    /// The learning rate, above 0.
-    pub learning_rate: f64,
-    /// How it moves.
-    pub schedule: Schedule,
-    /// The adapter.
-    pub lora: LoraConfig,
-    /// How completions are sampled in training. Truncation (top-k, top-p, min-p) is refused: the trainer could not tell
-    /// the probabilities of what was cut away.
-    pub sampling: SamplingParams,
-    /// How rewards become advantages.
-    pub advantage: AdvantageConfig,
-    /// The loss.
-    pub objective: PolicyObjective,
-    /// Passes and optimiser.
-    pub trainer: TrainerConfig,
-    /// The generation engine.
-    pub engine: EngineConfig,
-    /// The rewards' runner.
-    pub scorer: ScorerConfig,
-    /// The share of a step's rewards that may fail before the run stops in words, in [0, 1].
-    pub max_reward_failures: f64,
-    /// What becomes of completions that were cut.
-    pub truncated: TruncatedCompletions,
-    /// When to evaluate.
-    pub evaluation: EvaluationConfig,
-    /// Steps between saved states, 1 and up.
-    pub checkpoint_every: u64,
-    /// Completions a step that are written to `samples.jsonl`.
-    pub logged_samples: usize,
-}
-
-impl Default for RlConfig {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            steps: 100,
-            prompts: 8,
-            group_size: 8,
-            learning_rate: 1e-4,
-            schedule: Schedule::Constant,
-            lora: LoraConfig::default(),
-            sampling: SamplingParams::default(),
-            advantage: AdvantageConfig::default(),
-            objective: PolicyObjective::default(),
-            trainer: TrainerConfig::default(),
-            engine: EngineConfig::default(),
-            scorer: ScorerConfig::default(),
-            max_reward_failures: 0.5,
-            truncated: TruncatedCompletions::Score,
-            evaluation: EvaluationConfig::default(),
-            checkpoint_every: 10,
-            logged_samples: 8,
-        }
-    }
-}
-
-impl RlConfig {
-    /// Checks every field's range, and that they fit each other.
+impl TrainerConfig {
+    /// Checks every field's range.
     ///
     /// # Errors
-    /// The first field that is out of range is named.
+    /// [`TrainError::Config`] or [`TrainError::Optim`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
-        for (field, value) in [
-            ("steps", self.steps),
-            ("prompts", self.prompts),
-            ("group_size", self.group_size as u64),
-            ("evaluation.every", self.evaluation.every),
-            ("evaluation.samples", self.evaluation.samples as u64),
-            ("checkpoint_every", self.checkpoint_every),
-        ] {
-            TrainError::check(field, value >= 1, "at least 1", value)?;
-        }
-        let rate = self.learning_rate;
-        TrainError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", rate)?;
-        let share = self.max_reward_failures;
-        TrainError::check("max_reward_failures", (0.0..=1.0).contains(&share), "from 0 to 1", share)?;
-        let record_mib = self.engine.record_mib;
-        let expected = "0 with dropout, which the sampler's activations have not been through";
-        TrainError::check("engine.record_mib", record_mib == 0 || self.lora.dropout == 0.0, expected, record_mib)?;
-        self.validate_sampling()?;
-        self.schedule.validate()?;
-        self.lora.validate()?;
-        self.advantage.validate()?;
-        self.objective.validate()?;
-        self.scorer.validate()?;
-        self.trainer.validate()
+        self.adam_params(1.0).validate()?;
+        let workers = if let TrainerWorkers::Count(count) = self.workers { count } else { 1 };
+        TrainError::check("workers.count", workers >= 1, "at least 1", workers)?;
+        TrainError::check("micro_batch_tokens", self.micro_batch_tokens >= 1, "at least 1", self.micro_batch_tokens)
     }
 
-    /// The batches of a run on `train`, from their beginning: each example comes once an epoch.
-    ///
-    /// # Errors
-    /// [`TrainError::Data`] without examples, or with fewer than `prompts`.
-    pub fn batches(&self, train: &[Example]) -> Result<BatchStream, TrainError> {
-        let seed = derive_seed(self.seed, "data", 0, 0);
-        let config = BatchConfig { prompts: self.prompts, seed, last: LastBatch::Carry };
-        Ok(BatchStream::new(train.to_vec(), config)?)
-    }
-
-    fn validate_sampling(&self) -> Result<(), TrainError> {
-        let s = &self.sampling;
-        let truncated = s.top_k.is_some() || s.top_p.is_some_and(|p| p < 1.0) || s.min_p.is_some_and(|p| p > 0.0);
-        let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
-        TrainError::check("sampling", !truncated, expected, "truncated")?;
-        TrainError::check("sampling.temperature", s.temperature > 0.0, "above 0 in training", s.temperature)?;
-        s.validate().map_err(|e| TrainError::Config { field: "sampling", expected: "in range", got: e.to_string() })
+    /// The optimizer's constants for a step at learning rate `lr`.
+    #[must_use]
+    pub fn adam_params(&self, lr: f64) -> AdamParams {
+        AdamParams { max_grad_norm: self.max_grad_norm, ..self.adamw.params(lr) }
     }
 }

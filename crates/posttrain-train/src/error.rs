@@ -16,23 +16,36 @@ pub enum TrainError {
         /// What was given.
         got: String,
     },
-    /// A batch does not fit together.
-    #[error("training batch: completion {completion} of group {group}: expected {expected}, got {got}")]
-    Batch {
-        /// The group's place in the batch.
-        group: usize,
-        /// The completion's place in the group.
-        completion: usize,
+    /// A datum does not fit together, or the model.
+    #[error("datum {index}: `{field}`: expected {expected}, got {got}")]
+    Datum {
+        /// The datum's place in its batch, from 0.
+        index: usize,
+        /// The field.
+        field: &'static str,
         /// What was expected.
-        expected: &'static str,
+        expected: String,
         /// What came.
         got: String,
     },
-    /// A gradient is not a number: the step was not taken, and the gradients were cleared.
-    #[error("the gradient's norm is {norm}: the step was not taken")]
-    NonFiniteGradient {
-        /// The norm.
-        norm: f64,
+    /// The optimizer refused a step.
+    #[error(transparent)]
+    Optim(#[from] posttrain_optim::OptimError),
+    /// A call panicked.
+    #[error("the call panicked: {reason}")]
+    Panicked {
+        /// What the panic said.
+        reason: String,
+    },
+    /// The training service takes nothing more, or ended before the call's turn came.
+    #[error("the training service is closed")]
+    ServiceClosed,
+    /// No thread can be had.
+    #[error("a thread of the training service cannot be started")]
+    Thread {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// Memory did not suffice for a pass, nor for one of half the size.
     #[error(
@@ -47,63 +60,8 @@ pub enum TrainError {
     /// `optim_step` was called before any `forward_backward`.
     #[error("there is no gradient: `forward_backward` comes before `optim_step`")]
     NoGradient,
-    /// Too many rewards failed for a step to mean anything.
-    #[error(
-        "step {step}: {failed} of {total} rewards failed, more than the share of {allowed} allowed; by cause: {causes}"
-    )]
-    RewardFailures {
-        /// The step.
-        step: u64,
-        /// Completions without a reward.
-        failed: usize,
-        /// Completions in all.
-        total: usize,
-        /// The share that the configuration allows.
-        allowed: f64,
-        /// How often each cause occurred.
-        causes: String,
-    },
-    /// A model cannot be fetched from the hub.
-    #[error(transparent)]
-    Hub(#[from] posttrain_hub::HubError),
-    /// No threads for rewards can be had.
-    #[error("the threads that wait for rewards cannot be started: {source}")]
-    Runtime {
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A prompt of the data cannot be sampled from.
-    #[error("example `{id}`: {source}")]
-    Prompt {
-        /// The example's id.
-        id: String,
-        /// Why.
-        #[source]
-        source: posttrain_rollout::RequestError,
-    },
-    /// The run's folder belongs to a run with another configuration.
-    #[error(
-        "{path}: was begun with another configuration (`{field}` was {was}, is now {now}); give a new folder, or the old configuration to go on"
-    )]
-    OtherRun {
-        /// The state's file.
-        path: PathBuf,
-        /// The first field that differs.
-        field: String,
-        /// Its value when the run began.
-        was: String,
-        /// Its value now.
-        now: String,
-    },
-    /// Another process trains in the same folder.
-    #[error("{path}: another process trains here; wait for it, or give another folder", path = path.display())]
-    Busy {
-        /// The lock that it holds.
-        path: PathBuf,
-    },
     /// A saved state does not fit the trainer.
-    #[error("{path}: {reason}")]
+    #[error("{}: {reason}", path.display())]
     State {
         /// The file.
         path: PathBuf,
@@ -111,7 +69,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{} cannot be read or written", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -119,20 +77,9 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
-    /// A file of the run is not the JSON that was written.
-    #[error("{path}: line {line}: {source}")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The parser's answer.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The data failed.
+    /// A file or folder of the run failed.
     #[error(transparent)]
-    Data(#[from] posttrain_data::DataError),
+    Store(#[from] posttrain_store::StoreError),
     /// The loss failed.
     #[error(transparent)]
     Loss(#[from] posttrain_loss::LossError),
@@ -142,14 +89,11 @@ pub enum TrainError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] posttrain_model::ModelError),
-    /// The reward's configuration or its runner failed.
+    /// A file of tensors failed.
     #[error(transparent)]
-    Reward(#[from] posttrain_reward::RewardError),
-    /// Sampling failed.
-    #[error(transparent)]
-    Rollout(#[from] posttrain_rollout::RolloutError),
+    Tensor(#[from] posttrain_tensor::TensorError),
     /// libtorch refused an operation (memory, device, shape).
-    #[error("libtorch: {0}")]
+    #[error("libtorch refused an operation")]
     Torch(#[from] tch::TchError),
 }
 

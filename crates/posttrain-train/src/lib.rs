@@ -1,80 +1,62 @@
-//! Training a policy by reinforcement learning: primitives, the loop over them, checkpoints, metrics, evaluation.
+//! Training an adapter: datums, the trainer's primitives, a service around them, memory plans.
 //!
-//! [`Trainer`] is four primitives: [`forward_backward`](Trainer::forward_backward) adds a batch's gradient,
-//! [`optim_step`](Trainer::optim_step) applies it, [`snapshot`](Trainer::snapshot) gives the sampler a policy version
-//! without copying the base, [`save_state`](Trainer::save_state) keeps all of it. [`RlRun`] is a client of the four: it
-//! samples groups, scores each completion the moment that it is finished, turns rewards into advantages, trains,
-//! evaluates, keeps the best checkpoint, and goes on from where it was killed to the numbers that it would have reached.
+//! A [`Datum`] is a text with the positions that are scored and what is known of each; an
+//! [`Objective`](posttrain_loss::Objective) turns their scores into a loss. [`Trainer`] knows neither policy gradients nor
+//! preferences: it is primitives. [`forward`](Trainer::forward) scores datums,
+//! [`forward_backward`](Trainer::forward_backward) adds the gradient of an objective,
+//! [`optim_step`](Trainer::optim_step) applies what has been added up, [`snapshot`](Trainer::snapshot) gives a sampler the
+//! present policy without copying the base, [`save_state`](Trainer::save_state) keeps all of it and
+//! [`load_state`](Trainer::load_state) goes on. Any number of trainers stand on one base; a [`TrainingService`] has them on
+//! a thread of its own, for clients on others.
 //!
 //! ```
 //! use posttrain_loss::PolicyObjective;
 //! use posttrain_lora::LoraConfig;
 //! use posttrain_model::{Decoder, ModelConfig};
-//! use posttrain_train::{Trainer, TrainerConfig, TrainingBatch, TrainingCompletion, TrainingGroup};
+//! use posttrain_train::{Datum, Trainer, TrainerConfig};
+//! use std::sync::Arc;
 //!
-//! let model = Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?;
+//! let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
 //! let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
-//! let mut trainer = Trainer::new(&model, &lora, TrainerConfig::default(), 7)?;
+//! let mut trainer = Trainer::new(model, &lora, TrainerConfig::default(), 7)?;
 //!
 //! // Two completions of one prompt, the first better than the second.
-//! let completion = |token, advantage| TrainingCompletion { tokens: vec![token], sampling_logprobs: vec![-4.2], advantage, recording: None };
-//! let group = TrainingGroup { prompt: vec![1, 2, 3], completions: vec![completion(4, 1.0), completion(5, -1.0)] };
-//! let outcome = trainer.forward_backward(&TrainingBatch::new(vec![group])?, &PolicyObjective::default())?;
-//! assert_eq!(outcome.metrics.tokens, 2);
-//! let step = trainer.optim_step(1e-3)?;
-//! assert!(step.grad_norm > 0.0);
+//! let prompt = [1, 2, 3];
+//! let completion = |token, advantage| {
+//!     Datum::completion(&prompt, &[token]).with_sampling_logprobs(vec![-4.2]).with_advantage(advantage)
+//! };
+//! let datums = [completion(4, 1.0), completion(5, -1.0)];
+//! let passes = trainer.forward_backward(&datums, &PolicyObjective::default())?;
+//! assert_eq!(passes.metrics.policy.tokens, 2);
+//!
+//! let params = trainer.adam_params(1e-3);
+//! assert!(trainer.optim_step(&params)?.grad_norm > 0.0);
 //! assert_eq!(trainer.policy_version(), 1);
 //! # Ok::<(), posttrain_train::TrainError>(())
 //! ```
 
-mod accuracy;
-mod adamw;
-mod batch;
-mod checkpoint;
 mod config;
-mod console;
+mod datum;
 mod error;
-mod evaluation;
-mod evaluator;
 mod event_file;
-mod folder;
-mod loaded;
-mod logprobs;
 mod memory;
-mod metrics;
 mod micro_batch;
-mod observer;
 mod out_of_memory;
 mod pass;
 mod plan;
-mod policy;
-mod rl;
-mod rollout;
-mod schedule;
+mod scores;
 mod seed;
+mod service;
 mod trainer;
+mod whole_batch;
 
-pub use accuracy::Accuracy;
-pub use adamw::{AdamW, AdamWConfig};
-pub use batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
-pub use checkpoint::{BestStep, RunState};
-pub use config::{
-    DeadGroups, EvaluationConfig, GradientCheckpointing, RlConfig, TrainerConfig, TrainerWorkers, TruncatedCompletions,
-};
-pub use console::Console;
+pub use config::{DeadGroups, GradientCheckpointing, TrainerConfig, TrainerWorkers};
+pub use datum::{Datum, step_totals};
 pub use error::TrainError;
-pub use evaluation::{Evaluation, EvaluationMode};
-pub use evaluator::{Answer, Asked, Drawing, Evaluator};
 pub use event_file::EventFile;
-pub use folder::{recover_folder, replace_folder};
-pub use loaded::{LoadedModel, ModelSource};
-pub use logprobs::{TextScores, score_texts};
 pub use memory::peak_memory_bytes;
-pub use metrics::{MetricsLog, StepRecord, read_metrics};
-pub use observer::{Event, Observer, Phase, Silent};
 pub use plan::{MemoryPlan, PlanRequest};
-pub use policy::{Policy, PromptForm, PromptStyle, Shot};
-pub use rl::{RlRun, RunOutcome};
-pub use schedule::Schedule;
+pub use scores::{DatumScores, TextScores, score_texts};
 pub use seed::derive_seed;
-pub use trainer::{ForwardBackward, OptimStep, PolicySnapshot, Trainer};
+pub use service::{Pending, TrainingClient, TrainingService};
+pub use trainer::{ForwardBackward, OptimStep, Trainer};

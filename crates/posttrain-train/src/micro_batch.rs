@@ -1,36 +1,147 @@
-//! A step cut into passes that fit the memory.
+//! A batch cut into passes that fit the memory.
 
-use crate::batch::{TrainingBatch, TrainingCompletion, TrainingGroup};
-use posttrain_model::{RecordedToken, Sequence};
+use crate::Datum;
+use posttrain_lora::AdapterView;
+use posttrain_model::{ModelError, Packing, RecordedToken, Sequence};
+use std::ops::Range;
+use std::sync::Arc;
 
-/// Part of a step: completions under their prompts, to be computed in one forward pass.
+/// Datums that must be computed together, next to each other: one alone, or the two of a pair.
+type Unit<'a> = Vec<Placed<'a>>;
+
+/// A datum and its place in the batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed<'a> {
+    pub place: usize,
+    pub datum: &'a Datum,
+}
+
+/// Units that begin with the same tokens, which are computed once for all of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster<'a> {
+    prefix: &'a [i64],
+    temperature: f64,
+    units: Vec<Unit<'a>>,
+}
+
+/// Part of a batch, to be computed in one forward pass, at one temperature.
 #[derive(Debug)]
 pub(crate) struct MicroBatch<'a> {
-    pub groups: Vec<(&'a TrainingGroup, Vec<&'a TrainingCompletion>)>,
+    clusters: Vec<Cluster<'a>>,
+}
+
+/// A micro-batch as a model reads it.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub packing: Packing,
+    /// The packing's row of each scored position, in the datums' order.
+    pub rows: Vec<i64>,
+    /// `[rows · K]`.
+    pub targets: Vec<i64>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Tokens that a pass over some of its units computes: what they share once, each datum's own, and its last target,
+    /// which is not read but scored.
+    fn tokens(&self) -> usize {
+        self.prefix.len() + self.units.iter().map(|unit| self.unit_tokens(unit)).sum::<usize>()
+    }
+
+    fn unit_tokens(&self, unit: &Unit) -> usize {
+        unit.iter().map(|placed| self.own(placed.datum).len() + 1).sum()
+    }
+
+    /// What a datum has behind the prefix.
+    fn own<'d>(&self, datum: &'d Datum) -> &'d [i64] {
+        &datum.input[self.prefix.len()..]
+    }
+
+    fn datums(&self) -> impl Iterator<Item = Placed<'a>> {
+        self.units.iter().flatten().copied()
+    }
+
+    fn empty(&self) -> Self {
+        Self { units: Vec::new(), ..*self }
+    }
+
+    /// The datums behind what they share; where they share nothing, each alone.
+    fn sequences(&self) -> Vec<Sequence> {
+        if self.prefix.is_empty() {
+            let alone = |placed: Placed| Sequence { prompt: placed.datum.input.clone(), completions: Vec::new() };
+            return self.datums().map(alone).collect();
+        }
+        let completions = self.datums().map(|placed| self.own(placed.datum).to_vec()).collect();
+        vec![Sequence { prompt: self.prefix.to_vec(), completions }]
+    }
 }
 
 impl<'a> MicroBatch<'a> {
-    /// The sequences to pack, prompts standing once.
-    pub fn sequences(&self) -> Vec<Sequence> {
-        let tokens = |completions: &[&TrainingCompletion]| completions.iter().map(|c| c.tokens.clone()).collect();
-        self.groups.iter().map(|(g, c)| Sequence { prompt: g.prompt.clone(), completions: tokens(c) }).collect()
+    /// The datums in packed order.
+    pub fn datums(&self) -> impl Iterator<Item = Placed<'a>> {
+        self.clusters.iter().flat_map(Cluster::datums)
     }
 
-    /// The tokens of [`Packing::predicting`], in its order, as policy `version` computed them while it sampled; `None` if
-    /// any of them was not recorded then.
+    /// The temperature of all its datums.
+    pub fn temperature(&self) -> f64 {
+        self.clusters.first().map_or(1.0, |cluster| cluster.temperature)
+    }
+
+    /// Targets per position, the same for all its datums.
+    pub fn targets_per_position(&self) -> usize {
+        self.datums().next().map_or(1, |placed| placed.datum.targets_per_position)
+    }
+
+    /// Tokens that its pass computes.
+    fn tokens(&self) -> usize {
+        self.clusters.iter().map(Cluster::tokens).sum()
+    }
+
+    /// Lays the datums end to end.
     ///
-    /// [`Packing::predicting`]: posttrain_model::Packing::predicting
-    pub fn recorded(&self, version: u64) -> Option<Vec<&'a RecordedToken>> {
+    /// # Errors
+    /// [`ModelError::Argument`] without any datum.
+    pub fn pack(&self) -> Result<Packed, ModelError> {
+        let sequences: Vec<Sequence> = self.clusters.iter().flat_map(Cluster::sequences).collect();
+        let packing = Packing::new(&sequences)?;
+
+        // Where each datum's tokens lie: those of the sequence's prompt, then its own, if it has any.
+        let mut places: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+        for (prompt, own) in packing.prompt_rows().into_iter().zip(packing.completion_rows()) {
+            match own.is_empty() {
+                true => places.push((prompt, 0..0)),
+                false => places.extend(own.into_iter().map(|own| (prompt.clone(), own))),
+            }
+        }
+
+        let mut rows = Vec::new();
+        let mut targets = Vec::new();
+        for (placed, (prompt, own)) in self.datums().zip(places) {
+            let row = |position: usize| match position.checked_sub(prompt.len()) {
+                None => prompt.start + position,
+                Some(behind) => own.start + behind,
+            };
+            rows.extend(placed.datum.positions.iter().map(|&position| row(position) as i64));
+            targets.extend_from_slice(&placed.datum.targets);
+        }
+        Ok(Packed { packing, rows, targets })
+    }
+
+    /// The tokens of [`MicroBatch::pack`], in its order, as the policy with the snapshot `adapter` computed them while it
+    /// sampled; `None` if any of them was not recorded then.
+    pub fn recorded(&self, adapter: &Arc<AdapterView>) -> Option<Vec<&'a RecordedToken>> {
         let mut tokens = Vec::new();
-        for (group, completions) in &self.groups {
-            for (index, completion) in completions.iter().enumerate() {
-                let recording = completion.recording.as_ref().filter(|r| r.policy_version == version)?;
-                let whole = recording.prompt.len() == group.prompt.len()
-                    && recording.completion.len() + 1 == completion.tokens.len();
-                if !whole {
+        for cluster in &self.clusters {
+            for (nth, placed) in cluster.datums().enumerate() {
+                let datum = placed.datum;
+                let recording = datum.recording.as_ref()?;
+                let sampled_by = &recording.policy.as_ref()?.adapter;
+                let whole = recording.prompt.len() + recording.completion.len() == datum.input.len();
+                let shares = cluster.prefix.is_empty() || cluster.prefix.len() == recording.prompt.len();
+                if !whole || !shares || !Arc::ptr_eq(sampled_by, adapter) {
                     return None;
                 }
-                if index == 0 {
+
+                if nth == 0 || cluster.prefix.is_empty() {
                     tokens.extend(recording.prompt.iter());
                 }
                 tokens.extend(&recording.completion);
@@ -38,99 +149,118 @@ impl<'a> MicroBatch<'a> {
         }
         Some(tokens)
     }
-
-    /// The completions in packed order.
-    pub fn completions(&self) -> impl Iterator<Item = &'a TrainingCompletion> {
-        self.groups.iter().flat_map(|(_, completions)| completions.iter().copied())
-    }
 }
 
-/// Tokens of a group of which only the completions that `keep` keeps are computed.
-pub(crate) fn kept_tokens(group: &TrainingGroup, keep: impl Fn(&TrainingCompletion) -> bool) -> usize {
-    let kept: usize = group.completions.iter().filter(|c| keep(c)).map(|c| c.tokens.len()).sum();
-    if kept == 0 { 0 } else { group.prompt.len() + kept }
+/// Groups a batch's datums: `per_unit` neighbours are a unit, and neighbouring units that share a prefix and a temperature a
+/// cluster. Units of which `keep` keeps no datum are left out.
+pub(crate) fn clusters(datums: &[Datum], per_unit: usize, keep: impl Fn(&Datum) -> bool) -> Vec<Cluster<'_>> {
+    let mut clusters: Vec<Cluster> = Vec::new();
+    for (index, unit) in datums.chunks(per_unit).enumerate() {
+        if !unit.iter().any(&keep) {
+            continue;
+        }
+        let first = &unit[0];
+        let alike = unit.iter().all(|datum| datum.prefix() == first.prefix());
+        let prefix = if alike { first.prefix() } else { &[] };
+        let placed = unit.iter().zip(index * per_unit..).map(|(datum, place)| Placed { place, datum }).collect();
+
+        let joins = |cluster: &&mut Cluster| {
+            !prefix.is_empty() && cluster.prefix == prefix && cluster.temperature == first.temperature
+        };
+        match clusters.last_mut().filter(joins) {
+            Some(cluster) => cluster.units.push(placed),
+            None => clusters.push(Cluster { prefix, temperature: first.temperature, units: vec![placed] }),
+        }
+    }
+    clusters
+}
+
+/// Tokens that a pass over clusters computes.
+pub(crate) fn tokens(clusters: &[Cluster]) -> usize {
+    clusters.iter().map(Cluster::tokens).sum()
 }
 
 /// Deals micro-batches out to `workers` hands, each to the one with the least tokens so far: the same batches are always
 /// dealt the same way. Hands that would stay empty are left out.
-pub(crate) fn deal<'a>(batches: Vec<MicroBatch<'a>>, workers: usize) -> Vec<Vec<MicroBatch<'a>>> {
+pub(crate) fn deal(batches: Vec<MicroBatch>, workers: usize) -> Vec<Vec<MicroBatch>> {
     let mut hands: Vec<(usize, Vec<MicroBatch>)> = (0..workers.max(1)).map(|_| (0, Vec::new())).collect();
     for batch in batches {
         let least = hands.iter().enumerate().min_by_key(|(_, (tokens, _))| *tokens).map_or(0, |(index, _)| index);
-        hands[least].0 += batch.groups.iter().map(|(group, completions)| tokens(group, completions)).sum::<usize>();
+        hands[least].0 += batch.tokens();
         hands[least].1.push(batch);
     }
     hands.into_iter().map(|(_, hand)| hand).filter(|hand| !hand.is_empty()).collect()
 }
 
-/// Cuts a batch into micro-batches of at most `budget` tokens each, prompts counted once a micro-batch, as few as there can
-/// be and a multiple of `workers`, of nearly equal size. Groups stay together where they fit; one that does not is cut
-/// between completions, its prompt computed again. A single completion over the budget has a micro-batch of its own.
-pub(crate) fn micro_batches<'a>(
-    batch: &'a TrainingBatch,
-    budget: usize,
-    workers: usize,
-    keep: impl Fn(&TrainingCompletion) -> bool,
-) -> Vec<MicroBatch<'a>> {
-    let mut pieces: Vec<(&TrainingGroup, Vec<&TrainingCompletion>)> = Vec::new();
-    for group in batch.groups() {
-        let kept: Vec<_> = group.completions.iter().filter(|c| keep(c)).collect();
-        pieces.extend(cut(group, kept, budget).into_iter().map(|completions| (group, completions)));
-    }
+/// Cuts clusters into micro-batches of at most `budget` tokens each, what is shared counted once a micro-batch, as few as
+/// there can be and a multiple of `workers`, of nearly equal size. Clusters stay together where they fit; one that does not
+/// is cut between units, its prefix computed again. A single unit over the budget has a micro-batch of its own. A
+/// micro-batch has one temperature, and one number of targets per position.
+pub(crate) fn micro_batches<'a>(clusters: &[Cluster<'a>], budget: usize, workers: usize) -> Vec<MicroBatch<'a>> {
+    let mut pieces: Vec<Cluster> = clusters.iter().flat_map(|cluster| cut(cluster, budget)).collect();
     // A stable sort: equal lengths keep the batch's order, so that the same step is always cut the same way.
-    pieces.sort_by_key(|(group, completions)| std::cmp::Reverse(tokens(group, completions)));
-    let total: usize = pieces.iter().map(|(group, completions)| tokens(group, completions)).sum();
-    let mut count = total.div_ceil(budget).next_multiple_of(workers.max(1));
+    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.tokens()));
+
+    let mut batches = Vec::new();
+    while let Some(first) = pieces.first() {
+        let form = first.form();
+        let (same, others): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|piece| piece.form() == form);
+        batches.extend(filled(&same, budget, workers.max(1)));
+        pieces = others;
+    }
+    batches
+}
+
+impl Cluster<'_> {
+    /// What a head's pass has one of: the temperature (by its bits) and the number of targets per position.
+    fn form(&self) -> (u64, usize) {
+        let targets = self.datums().next().map_or(1, |placed| placed.datum.targets_per_position);
+        (self.temperature.to_bits(), targets)
+    }
+}
+
+/// Lays pieces, longest first, into as few micro-batches as the budget allows.
+fn filled<'a>(pieces: &[Cluster<'a>], budget: usize, workers: usize) -> Vec<MicroBatch<'a>> {
+    let total: usize = pieces.iter().map(Cluster::tokens).sum();
+    let mut count = total.div_ceil(budget).next_multiple_of(workers);
     loop {
-        match fill(&pieces, count, budget) {
+        match fill(pieces, count, budget) {
             Some(batches) => return batches,
-            None => count += workers.max(1),
+            None => count += workers,
         }
     }
 }
 
-/// Lays pieces, longest first, into `count` micro-batches, each into the one with the least tokens; `None` where that
-/// breaks the budget.
-fn fill<'a>(
-    pieces: &[(&'a TrainingGroup, Vec<&'a TrainingCompletion>)],
-    count: usize,
-    budget: usize,
-) -> Option<Vec<MicroBatch<'a>>> {
-    let mut batches: Vec<(usize, MicroBatch)> = (0..count).map(|_| (0, MicroBatch { groups: Vec::new() })).collect();
-    for (group, completions) in pieces {
+/// Lays pieces into `count` micro-batches, each into the one with the least tokens; `None` where that breaks the budget.
+fn fill<'a>(pieces: &[Cluster<'a>], count: usize, budget: usize) -> Option<Vec<MicroBatch<'a>>> {
+    let mut batches: Vec<(usize, MicroBatch)> = (0..count).map(|_| (0, MicroBatch { clusters: Vec::new() })).collect();
+    for piece in pieces {
         let (used, batch) = batches.iter_mut().min_by_key(|(used, _)| *used)?;
-        let more = tokens(group, completions);
+        let more = piece.tokens();
         if *used > 0 && *used + more > budget {
             return None;
         }
         *used += more;
-        batch.groups.push((group, completions.clone()));
+        batch.clusters.push(piece.clone());
     }
     Some(batches.into_iter().filter(|(used, _)| *used > 0).map(|(_, batch)| batch).collect())
 }
 
-fn cut<'a>(
-    group: &TrainingGroup,
-    completions: Vec<&'a TrainingCompletion>,
-    budget: usize,
-) -> Vec<Vec<&'a TrainingCompletion>> {
-    let mut pieces: Vec<Vec<&TrainingCompletion>> = Vec::new();
-    let mut used = usize::MAX;
-    for completion in completions {
-        if used.saturating_add(completion.tokens.len()) > budget {
-            pieces.push(Vec::new());
-            used = group.prompt.len();
+fn cut<'a>(cluster: &Cluster<'a>, budget: usize) -> Vec<Cluster<'a>> {
+    let mut pieces: Vec<Cluster> = Vec::new();
+    let mut used = 0;
+    for unit in &cluster.units {
+        let more = cluster.unit_tokens(unit);
+        if pieces.is_empty() || used + more > budget {
+            pieces.push(cluster.empty());
+            used = cluster.prefix.len();
         }
-        used += completion.tokens.len();
+        used += more;
         if let Some(last) = pieces.last_mut() {
-            last.push(completion);
+            last.units.push(unit.clone());
         }
     }
     pieces
-}
-
-fn tokens(group: &TrainingGroup, completions: &[&TrainingCompletion]) -> usize {
-    group.prompt.len() + completions.iter().map(|c| c.tokens.len()).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -138,13 +268,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn completion(length: usize, advantage: f32) -> TrainingCompletion {
-        TrainingCompletion {
-            tokens: vec![1; length],
-            sampling_logprobs: vec![-1.0; length],
-            advantage,
-            recording: None,
-        }
+    fn batch(shapes: &[(usize, Vec<usize>)]) -> Vec<Datum> {
+        let group = |(index, (prompt, lengths)): (usize, &(usize, Vec<usize>))| -> Vec<Datum> {
+            let prompt = vec![index as i64; *prompt];
+            lengths.iter().map(|&length| Datum::completion(&prompt, &vec![1; length])).collect()
+        };
+        shapes.iter().enumerate().flat_map(group).collect()
     }
 
     proptest! {
@@ -153,23 +282,57 @@ mod tests {
             shapes in prop::collection::vec((1usize..20, prop::collection::vec(1usize..30, 0..6)), 1..8),
             budget in 1usize..120,
             workers in 1usize..4,
+            pairs in any::<bool>(),
         ) {
-            let groups: Vec<_> = shapes.iter().enumerate().map(|(i, (prompt, lengths))| TrainingGroup {
-                prompt: vec![i as i64; *prompt],
-                completions: lengths.iter().map(|&l| completion(l, 1.0)).collect(),
-            }).collect();
-            let batch = TrainingBatch::new(groups).unwrap();
-            let micro = micro_batches(&batch, budget, workers, |_| true);
+            let per_unit = if pairs { 2 } else { 1 };
+            let mut datums = batch(&shapes);
+            datums.truncate(datums.len() / per_unit * per_unit);
+            let micro = micro_batches(&clusters(&datums, per_unit, |_| true), budget, workers);
             for m in &micro {
-                let size: usize = m.groups.iter().map(|(g, c)| tokens(g, c)).sum();
-                prop_assert!(size <= budget || m.completions().count() == 1);
-                prop_assert!(m.completions().count() >= 1);
+                let units: usize = m.clusters.iter().map(|cluster| cluster.units.len()).sum();
+                prop_assert!(m.tokens() <= budget || units == 1);
+                prop_assert!(units >= 1);
+                let order: Vec<usize> = m.datums().map(|placed| placed.place).collect();
+                let together = order.chunks(per_unit).all(|unit| unit[0] % per_unit == 0 && unit.windows(2).all(|w| w[1] == w[0] + 1));
+                prop_assert!(together, "a pair was cut: {order:?}");
             }
-            let mut expected: Vec<*const _> = batch.groups().iter().flat_map(|g| &g.completions).map(std::ptr::from_ref).collect();
-            let mut got: Vec<*const _> = micro.iter().flat_map(MicroBatch::completions).map(std::ptr::from_ref).collect();
-            expected.sort_unstable();
+            let mut got: Vec<usize> = micro.iter().flat_map(MicroBatch::datums).map(|placed| placed.place).collect();
             got.sort_unstable();
-            prop_assert_eq!(expected, got);
+            prop_assert_eq!(got, (0..datums.len()).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_shared_prompt_stands_once_and_its_last_row_predicts_every_first_token() {
+        let datums = [
+            Datum::completion(&[5, 6], &[7, 8]),
+            Datum::completion(&[5, 6], &[9]),
+            Datum::text(&[1, 2, 3], &[0.0, 1.0, 1.0]),
+        ];
+        let micro = micro_batches(&clusters(&datums, 1, |_| true), 100, 1);
+        let packed = micro[0].pack().unwrap();
+        assert_eq!(packed.packing.tokens(), [5, 6, 7, 1, 2]);
+        assert_eq!(packed.packing.positions(), [0, 1, 2, 0, 1]);
+        assert_eq!((packed.rows, packed.targets), (vec![1, 2, 1, 3, 4], vec![7, 8, 9, 2, 3]));
+    }
+
+    #[test]
+    fn temperatures_and_numbers_of_targets_do_not_mix() {
+        let datums = [
+            Datum::completion(&[5], &[7]),
+            Datum::completion(&[5], &[7]).with_temperature(0.5),
+            Datum::with_targets(vec![1, 2], vec![3, 4, 5, 6], 2),
+        ];
+        let micro = micro_batches(&clusters(&datums, 1, |_| true), 100, 1);
+        let forms: Vec<_> = micro.iter().map(|m| (m.temperature(), m.targets_per_position())).collect();
+        assert_eq!(forms.len(), 3);
+        assert!(forms.contains(&(1.0, 2)) && forms.contains(&(0.5, 1)) && forms.contains(&(1.0, 1)));
+    }
+
+    #[test]
+    fn what_is_kept_is_computed_and_nothing_else() {
+        let datums = batch(&[(2, vec![1, 2, 3])]);
+        let kept = clusters(&datums, 1, |datum| datum.targets.len() != 2);
+        assert_eq!(tokens(&kept), 2 + 1 + 3);
     }
 }

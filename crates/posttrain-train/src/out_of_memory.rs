@@ -16,23 +16,27 @@ pub(crate) fn retried<T>(tokens: usize, mut pass: impl FnMut(usize) -> Result<T,
 }
 
 fn out_of_memory(micro_batch_tokens: usize, error: &TrainError) -> TrainError {
-    // libtorch's message goes on with a trace of its own.
-    let reason = error.to_string().lines().next().unwrap_or_default().to_string();
+    let reason = missing_memory(error).unwrap_or_default();
     TrainError::OutOfMemory { micro_batch_tokens, reason }
 }
 
-/// Whether an error, or what caused it, is libtorch's that there is no memory.
 fn is_out_of_memory(error: &TrainError) -> bool {
+    missing_memory(error).is_some()
+}
+
+/// What libtorch says of missing memory, in an error or in what caused it.
+fn missing_memory(error: &TrainError) -> Option<String> {
     let mut cause: Option<&dyn Error> = Some(error);
     while let Some(error) = cause {
         let text = error.to_string();
         // As CUDA's allocator, the CPU's and a library of CUDA say it.
         if ["out of memory", "can't allocate memory", "_ALLOC_FAILED"].iter().any(|said| text.contains(said)) {
-            return true;
+            // libtorch's message goes on with a trace of its own.
+            return text.lines().next().map(str::to_string);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 #[cfg(test)]

@@ -1,159 +1,229 @@
-//! Forward and backward passes over a step's micro-batches, on as many threads as there are workers.
+//! Forward and backward passes over a batch's micro-batches, on as many threads as there are workers.
 
-use crate::TrainError;
 use crate::config::{GradientCheckpointing, TrainerConfig};
-use crate::logprobs::{head, score_sequences};
-use crate::micro_batch::{MicroBatch, deal};
+use crate::micro_batch::{MicroBatch, Packed, deal};
+use crate::scores::{DatumScores, head, score_rows};
 use crate::seed::derive_seed;
-use crate::trainer::ForwardBackward;
+use crate::{ForwardBackward, TrainError};
 use posttrain_kernel::on_workers;
 use posttrain_lora::{Adapter, AdapterGradients, AdapterView};
-use posttrain_loss::{PolicyBatch, PolicyMetrics, PolicyObjective, PolicyStep, StepTotals, TokenAdvantages};
-use posttrain_model::{Decoder, Keep, Packing, Tape};
+use posttrain_loss::{LossBatch, Objective, Step, StepTotals, TokenAdvantages};
+use posttrain_model::{Decoder, Keep, ModelError, Tape};
+use posttrain_rollout::PolicySnapshot;
 use tch::Tensor;
 
-/// What every pass of a step needs to know.
+/// What every pass of a call needs to know.
 pub(crate) struct Passes<'a> {
-    pub objective: &'a PolicyObjective,
+    pub model: &'a Decoder,
+    pub policy: &'a PolicySnapshot,
+    pub objective: &'a dyn Objective,
     pub totals: &'a StepTotals,
     pub config: &'a TrainerConfig,
-    /// The policy's version, which the dropout's masks depend on.
-    pub version: u64,
+    /// Of LoRA's dropout.
+    pub dropout: f64,
+    /// What the dropout's masks are drawn from, together with the policy's version.
+    pub seed: u64,
 }
 
-/// One worker's share.
+/// One worker's share: micro-batches, and a seed for each.
 struct Job<'a> {
-    model: Decoder,
-    view: AdapterView,
-    batches: Vec<MicroBatch<'a>>,
-    /// A seed for each micro-batch.
-    seeds: Vec<u64>,
+    batches: Vec<(MicroBatch<'a>, u64)>,
+}
+
+/// What a worker's passes gave.
+struct Passed {
+    outcome: ForwardBackward,
+    gradients: AdapterGradients,
 }
 
 impl Passes<'_> {
-    /// Adds the gradients of all micro-batches to the adapter's.
+    /// Adds the gradients of all micro-batches to the adapter's. `datums` is how many the whole batch has.
     pub fn run(
         &self,
-        model: &Decoder,
         adapter: &Adapter,
         batches: Vec<MicroBatch>,
         workers: usize,
-        seed: u64,
+        datums: usize,
     ) -> Result<ForwardBackward, TrainError> {
-        let mut outcome = ForwardBackward { micro_batches: batches.len(), ..ForwardBackward::none() };
-        let view = adapter.snapshot(model.kind())?;
+        let mut outcome = ForwardBackward::none(datums);
+        outcome.micro_batches = batches.len();
+
         let mut next = 0..;
-        let job = |batches: Vec<_>| Job {
-            model: model.share(),
-            view: view.share(),
-            seeds: next.by_ref().take(batches.len()).map(|i| derive_seed(seed, "dropout", self.version, i)).collect(),
-            batches,
+        let mut seeded = |batch| {
+            let index = next.next().unwrap_or_default();
+            (batch, derive_seed(self.seed, "dropout", self.policy.version, index))
         };
-        let jobs: Vec<Job> = deal(batches, workers).into_iter().map(job).collect();
-        let dropout = adapter.config().dropout;
-        let results = on_workers(jobs, |job| self.work(job, dropout), || ());
-        // Of a step that fails, nothing stays in the adapter.
-        for (passed, gradients) in results.into_iter().collect::<Result<Vec<_>, _>>()? {
-            outcome.add(&passed);
-            adapter.add_gradients(&gradients)?;
+        let hands = deal(batches, workers).into_iter();
+        let jobs: Vec<Job> = hands.map(|hand| Job { batches: hand.into_iter().map(&mut seeded).collect() }).collect();
+        let results = on_workers(jobs, |job| self.work(job, datums), || ());
+
+        // Of a batch that fails, nothing stays in the adapter.
+        for passed in results.into_iter().collect::<Result<Vec<_>, _>>()? {
+            outcome.add(passed.outcome);
+            adapter.add_gradients(&passed.gradients)?;
         }
         Ok(outcome)
     }
 
-    fn work(&self, job: Job, dropout: f64) -> Result<(ForwardBackward, AdapterGradients), TrainError> {
-        let (mut outcome, mut gradients) = (ForwardBackward::none(), AdapterGradients::default());
-        for (batch, seed) in job.batches.iter().zip(job.seeds) {
-            let view = job.view.share().with_dropout(dropout, seed);
-            self.pass(&job.model, &view, batch, &mut outcome, &mut gradients)?;
+    fn work(&self, job: Job, datums: usize) -> Result<Passed, TrainError> {
+        let mut passed = Passed { outcome: ForwardBackward::none(datums), gradients: AdapterGradients::default() };
+        for (batch, seed) in &job.batches {
+            let view = (*self.policy.adapter).clone().with_dropout(self.dropout, *seed);
+            self.pass(&view, batch, &mut passed)?;
         }
-        Ok((outcome, gradients))
+        Ok(passed)
     }
 
     /// One micro-batch, forward and backward.
-    fn pass(
-        &self,
-        model: &Decoder,
-        view: &AdapterView,
-        micro: &MicroBatch,
-        outcome: &mut ForwardBackward,
-        gradients: &mut AdapterGradients,
-    ) -> Result<(), TrainError> {
-        let packing = Packing::predicting(&micro.sequences())?;
+    fn pass(&self, view: &AdapterView, micro: &MicroBatch, passed: &mut Passed) -> Result<(), TrainError> {
+        let model = self.model;
+        let packed = micro.pack()?;
         let keep = match self.config.checkpointing {
             GradientCheckpointing::Off => Keep::Everything,
             GradientCheckpointing::Blocks => Keep::Inputs,
         };
+
         // Dropout is for training alone: what was sampled, was sampled without.
-        let recorded = if view.drops() { None } else { micro.recorded(self.version) };
+        let recorded = if view.drops() { None } else { micro.recorded(&self.policy.adapter) };
         let (all, tape) = match &recorded {
-            Some(tokens) => Tape::of_recorded(model, view, &packing, tokens)?,
-            None => Tape::forward(model, view, &packing, keep)?,
+            Some(tokens) => Tape::of_recorded(model, view, &packed.packing, tokens)?,
+            None => Tape::forward(model, view, &packed.packing, keep)?,
         };
-        let device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
-        let rows = device(&packing.predicting_rows())?;
-        let hidden = all.f_index_select(0, &rows)?;
-        let targets = device(packing.targets())?;
-        let temperature = self.config.temperature;
-        let reference = |_| -> Result<Vec<f32>, TrainError> {
-            // The base's own log-probabilities: the reference of a LoRA policy needs no second model.
-            Ok(score_sequences(model, None, &packing, temperature)?.to_vecs()?.0)
-        };
-        let reference = self.objective.kl.map(reference).transpose()?;
-        let fields = Fields::of(micro);
-        let batch = fields.batch(reference.as_deref());
-        let head = head(model, Some(view), temperature)?;
-        let step = PolicyStep { objective: self.objective, batch: &batch, totals: self.totals };
-        let scored = head.policy_step(&hidden, &targets, step)?;
+        let rows = on_device(&packed.rows, model)?;
+        let hidden = all.f_index_select(0, &rows).map_err(ModelError::from)?;
+        let targets = target_tensor(&packed, micro, model)?;
+
+        let fields = Fields::of(micro, self.objective, || self.reference(micro, &packed))?;
+        let head = head(model, Some(view), micro.temperature())?;
+        let step = Step { objective: self.objective, batch: &fields.batch(), totals: self.totals };
+        let scored = head.step(&hidden, &targets, step)?;
+
         // A prompt's last row predicts the first token of every completion: their gradients meet there.
-        let by_hidden = all.f_zeros_like()?.f_index_add_(0, &rows, &scored.gradients.hidden.f_to_kind(all.kind())?)?;
-        tape.backward(&by_hidden, gradients)?;
+        let by_scored = scored.gradients.hidden.f_to_kind(all.kind())?;
+        let by_hidden = all.f_zeros_like()?.f_index_add_(0, &rows, &by_scored)?;
+        tape.backward(&by_hidden, &mut passed.gradients)?;
         if let (Some(module), Some(by)) = (model.head_module(), &scored.gradients.adapter) {
-            gradients.add(module, &by.a, &by.b)?;
+            passed.gradients.add(module, &by.a, &by.b)?;
         }
-        outcome.loss += scored.outcome.loss();
+
+        let outcome = &mut passed.outcome;
+        outcome.loss_sum += scored.outcome.loss_sum;
+        outcome.denominator = scored.outcome.denominator;
         outcome.metrics.merge(&scored.outcome.metrics);
-        outcome.computed_tokens += packing.tokens().len();
+        outcome.computed_tokens += packed.packing.tokens().len();
         outcome.recorded_tokens += recorded.map_or(0, |tokens| tokens.len());
+        outcome.scores.take_from(micro, &scored.scores.to_vecs()?);
         Ok(())
+    }
+
+    /// The base's own log-probabilities: the reference of a LoRA policy needs no second model.
+    fn reference(&self, micro: &MicroBatch, packed: &Packed) -> Result<Vec<f32>, TrainError> {
+        let (logprobs, _) = score_rows(self.model, None, packed, micro)?;
+        Ok(logprobs)
     }
 }
 
-impl ForwardBackward {
-    fn none() -> Self {
-        Self { loss: 0.0, metrics: PolicyMetrics::default(), computed_tokens: 0, recorded_tokens: 0, micro_batches: 0 }
-    }
+/// Token ids or rows on the model's device.
+pub(crate) fn on_device(values: &[i64], model: &Decoder) -> Result<Tensor, TrainError> {
+    Ok(Tensor::f_from_slice(values)?.f_to_device(model.device())?)
+}
 
-    fn add(&mut self, other: &Self) {
-        self.loss += other.loss;
-        self.metrics.merge(&other.metrics);
-        self.computed_tokens += other.computed_tokens;
-        self.recorded_tokens += other.recorded_tokens;
+/// The targets as the head takes them: `[N]`, or `[N, K]` with several per position.
+pub(crate) fn target_tensor(packed: &Packed, micro: &MicroBatch, model: &Decoder) -> Result<Tensor, TrainError> {
+    let targets = on_device(&packed.targets, model)?;
+    match micro.targets_per_position() as i64 {
+        1 => Ok(targets),
+        several => Ok(targets.f_view([-1, several])?),
     }
 }
 
 /// The flat fields of a micro-batch, in packed order.
-struct Fields {
+pub(crate) struct Fields {
     lengths: Vec<usize>,
-    sampling_logprobs: Vec<f32>,
-    advantages: Vec<f32>,
+    weights: Option<Vec<f32>>,
+    sampling_logprobs: Option<Vec<f32>>,
+    old_logprobs: Option<Vec<f32>>,
+    advantages: Option<Vec<f32>>,
+    reference_logprobs: Option<Vec<f32>>,
 }
 
 impl Fields {
-    fn of(micro: &MicroBatch) -> Self {
+    /// Gathers the fields that all datums have; weights that only some have are 1 elsewhere. Where the objective needs a
+    /// reference that a datum lacks, `reference` gives all of it.
+    pub fn of(
+        micro: &MicroBatch,
+        objective: &dyn Objective,
+        reference: impl FnOnce() -> Result<Vec<f32>, TrainError>,
+    ) -> Result<Self, TrainError> {
+        let gather = |of: fn(&crate::Datum) -> Option<&Vec<f32>>| -> Option<Vec<f32>> {
+            let mut all = Vec::new();
+            for placed in micro.datums() {
+                all.extend_from_slice(of(placed.datum)?);
+            }
+            Some(all)
+        };
+
+        let mut reference_logprobs = gather(|datum| datum.reference_logprobs.as_ref());
+        if objective.needs_reference() && reference_logprobs.is_none() {
+            reference_logprobs = Some(reference()?);
+        }
+        Ok(Self {
+            lengths: micro.datums().map(|placed| placed.datum.targets.len()).collect(),
+            weights: weights(micro),
+            sampling_logprobs: gather(|datum| datum.sampling_logprobs.as_ref()),
+            old_logprobs: gather(|datum| datum.old_logprobs.as_ref()),
+            advantages: gather(|datum| datum.advantages.as_ref()),
+            reference_logprobs,
+        })
+    }
+
+    pub fn batch(&self) -> LossBatch<'_> {
+        LossBatch {
+            weights: self.weights.as_deref(),
+            sampling_logprobs: self.sampling_logprobs.as_deref(),
+            old_logprobs: self.old_logprobs.as_deref(),
+            advantages: self.advantages.as_deref().map(TokenAdvantages::PerToken),
+            reference_logprobs: self.reference_logprobs.as_deref(),
+            sequence_lengths: &self.lengths,
+        }
+    }
+}
+
+fn weights(micro: &MicroBatch) -> Option<Vec<f32>> {
+    if micro.datums().all(|placed| placed.datum.weights.is_none()) {
+        return None;
+    }
+    let mut all = Vec::new();
+    for placed in micro.datums() {
+        match &placed.datum.weights {
+            Some(weights) => all.extend_from_slice(weights),
+            None => all.resize(all.len() + placed.datum.targets.len(), 1.0),
+        }
+    }
+    Some(all)
+}
+
+impl ForwardBackward {
+    pub(crate) fn none(datums: usize) -> Self {
         Self {
-            lengths: micro.completions().map(|c| c.tokens.len()).collect(),
-            sampling_logprobs: micro.completions().flat_map(|c| c.sampling_logprobs.iter().copied()).collect(),
-            advantages: micro.completions().map(|c| c.advantage).collect(),
+            loss_sum: 0.0,
+            denominator: 1.0,
+            metrics: Default::default(),
+            scores: DatumScores::of(datums),
+            computed_tokens: 0,
+            recorded_tokens: 0,
+            micro_batches: 0,
         }
     }
 
-    fn batch<'a>(&'a self, reference_logprobs: Option<&'a [f32]>) -> PolicyBatch<'a> {
-        PolicyBatch {
-            sequence_lengths: &self.lengths,
-            sampling_logprobs: &self.sampling_logprobs,
-            advantages: TokenAdvantages::PerSequence(&self.advantages),
-            loss_mask: None,
-            reference_logprobs,
+    fn add(&mut self, other: Self) {
+        self.loss_sum += other.loss_sum;
+        if other.computed_tokens > 0 {
+            self.denominator = other.denominator;
         }
+        self.metrics.merge(&other.metrics);
+        self.scores.merge(other.scores);
+        self.computed_tokens += other.computed_tokens;
+        self.recorded_tokens += other.recorded_tokens;
     }
 }

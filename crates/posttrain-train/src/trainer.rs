@@ -1,37 +1,53 @@
-//! The four primitives.
+//! The primitives: forward, forward and backward, a step of the optimizer, snapshots, state, export.
 
-use crate::adamw::{AdamW, AdamWConfig};
-use crate::batch::{TrainingBatch, TrainingCompletion};
 use crate::config::{DeadGroups, TrainerConfig, TrainerWorkers};
-use crate::micro_batch::{kept_tokens, micro_batches};
+use crate::micro_batch::{clusters, micro_batches, tokens};
 use crate::out_of_memory::retried;
 use crate::pass::Passes;
+use crate::scores::{Budget, DatumScores, score_datums};
 use crate::seed::derive_seed;
-use crate::{TrainError, folder};
-use posttrain_lora::{Adapter, AdapterView, LoraConfig, load_peft, save_peft};
-use posttrain_loss::{PolicyMetrics, PolicyObjective};
-use posttrain_model::Decoder;
+use crate::whole_batch::linear_datums;
+use crate::{Datum, TrainError, step_totals};
+use posttrain_lora::{Adapter, LoraConfig, load_peft, save_peft};
+use posttrain_loss::{LossMetrics, Objective, Scope, StepTotals};
+use posttrain_model::{Checkpoint, Decoder};
+use posttrain_optim::{AdamParams, AdamW};
+use posttrain_rollout::PolicySnapshot;
+use posttrain_store::{read_json, replace_folder, write_json_pretty};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use tch::Device;
 
-/// What one batch's passes gave.
-#[derive(Debug, Clone, Copy)]
+/// What a batch's passes gave.
+#[derive(Debug, Clone)]
 pub struct ForwardBackward {
-    /// The loss over the whole step's denominator.
-    pub loss: f64,
-    /// How far the policy is from the one that sampled, over the tokens computed.
-    pub metrics: PolicyMetrics,
-    /// Tokens that went through the model, prompts counted once a micro-batch.
+    /// The sum of the batch's losses, as the objective weighs them.
+    pub loss_sum: f64,
+    /// What the gradient has been divided by: the objective's denominator of the step's totals.
+    pub denominator: f64,
+    /// How far the policy is from the one that sampled, and what else the objective tells.
+    pub metrics: LossMetrics,
+    /// The log-probabilities and entropies that the passes came by.
+    pub scores: DatumScores,
+    /// Tokens that went through the model, what datums share counted once per micro-batch.
     pub computed_tokens: usize,
-    /// Those of them whose forward pass was the sampler's ([`TrainingCompletion::recording`]).
+    /// Those of them whose forward pass was the sampler's ([`Datum::recording`]).
     pub recorded_tokens: usize,
     /// Micro-batches.
     pub micro_batches: usize,
 }
 
-/// What one optimiser step did.
+impl ForwardBackward {
+    /// The loss: the sum over the denominator.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.denominator
+    }
+}
+
+/// What one optimizer step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimStep {
     /// The gradient's norm before clipping.
@@ -40,35 +56,20 @@ pub struct OptimStep {
     pub clipped: bool,
 }
 
-/// A policy version that a sampler can hold while training goes on.
-#[derive(Debug, Clone)]
-pub struct PolicySnapshot {
-    /// The adapter's frozen copy in the model's kind.
-    pub adapter: Rc<AdapterView>,
-    /// The version.
-    pub version: u64,
-}
-
-impl PolicySnapshot {
-    /// A policy from a PEFT folder, as version 0.
-    ///
-    /// # Errors
-    /// [`TrainError::Lora`] for an adapter that cannot be read or does not fit the model.
-    pub fn load(folder: &Path, model: &Decoder) -> Result<Self, TrainError> {
-        let adapter = load_peft(folder, model.modules(), model.device())?.snapshot(model.kind())?;
-        Ok(Self { adapter: Rc::new(adapter), version: 0 })
-    }
-}
-
 /// An adapter in training on a frozen base. See the crate's documentation for the primitives.
+///
+/// Any number of trainers stand on one base, each with an adapter of its own rank, alpha and targets, its own optimizer,
+/// its own step and its own seed. They are trained in any order, and dropped while others go on.
 #[derive(Debug)]
-pub struct Trainer<'m> {
-    model: &'m Decoder,
+pub struct Trainer {
+    model: Arc<Decoder>,
     adapter: Adapter,
-    optimiser: AdamW,
+    optimizer: AdamW,
     config: TrainerConfig,
     seed: u64,
     policy_version: u64,
+    /// The frozen copy of the present version, once somebody has asked for it.
+    snapshot: OnceCell<PolicySnapshot>,
     has_gradient: bool,
     gradients_checked: bool,
 }
@@ -81,45 +82,49 @@ struct SavedTrainer {
 }
 
 const ADAPTER: &str = "adapter";
-const OPTIMISER: &str = "optimizer.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
 const TRAINER: &str = "trainer.json";
 
-impl<'m> Trainer<'m> {
-    /// A trainer of a fresh adapter, initialised from `seed`.
+impl Trainer {
+    /// A trainer of a fresh adapter, initialized from `seed`.
     ///
     /// # Errors
     /// [`TrainError::Config`] or [`TrainError::Lora`] names a field that is out of range.
-    pub fn new(model: &'m Decoder, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<Self, TrainError> {
+    pub fn new(model: Arc<Decoder>, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<Self, TrainError> {
         let adapter = Adapter::init(lora, model.modules(), derive_seed(seed, "adapter", 0, 0), model.device())?;
         Self::with_adapter(model, adapter, config, seed)
     }
 
-    /// A trainer that goes on from an adapter's weights with a fresh optimiser: a warm start, not a resumption.
+    /// A trainer that goes on from an adapter's weights with a fresh optimizer: a warm start, not a resumption.
     ///
     /// # Errors
     /// [`TrainError::Config`] names a field that is out of range.
     pub fn with_adapter(
-        model: &'m Decoder,
+        model: Arc<Decoder>,
         adapter: Adapter,
         config: TrainerConfig,
         seed: u64,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        let on_head = model.head_module().is_some_and(|module| adapter.pair(module).is_some());
-        let expected = "0 with an adapter on the head, whose fused pass drops nothing";
-        let dropout = adapter.config().dropout;
-        TrainError::check("lora.dropout", dropout == 0.0 || !on_head, expected, dropout)?;
-        let optimiser = AdamW::new(adapter.parameters(), config.adamw)?;
+        check_dropout(&model, &adapter)?;
+        let optimizer = AdamW::new(adapter.parameters())?;
+
         Ok(Self {
             model,
             adapter,
-            optimiser,
+            optimizer,
             config,
             seed,
             policy_version: 0,
+            snapshot: OnceCell::new(),
             has_gradient: false,
             gradients_checked: false,
         })
+    }
+
+    /// The frozen base.
+    pub fn model(&self) -> &Arc<Decoder> {
+        &self.model
     }
 
     /// The adapter in training.
@@ -127,113 +132,289 @@ impl<'m> Trainer<'m> {
         &self.adapter
     }
 
-    /// The version of the policy: the number of optimiser steps that made it.
+    /// How its passes are made.
+    pub fn config(&self) -> &TrainerConfig {
+        &self.config
+    }
+
+    /// The version of the policy: the number of optimizer steps that made it.
     pub fn policy_version(&self) -> u64 {
         self.policy_version
     }
 
-    /// Adds the gradient of a batch's objective to the adapter's. Passes are cut by the token budget; `k` of them give
-    /// the gradient of one; where memory does not suffice, half the budget is tried once. At the first batch with a signal, checks that a gradient reached every layer.
+    /// Scores a batch's targets under the present policy. No gradient flows, and none that was collected is touched.
     ///
     /// # Errors
-    /// [`TrainError::Loss`] for values that are not finite; [`TrainError::Lora`] where a layer got no gradient;
+    /// [`TrainError::Datum`] names the field of a datum that does not fit; [`TrainError::OutOfMemory`],
+    /// [`TrainError::Model`] or [`TrainError::Torch`] when memory or the device fails.
+    pub fn forward(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
+        let snapshot = self.snapshot()?;
+        let workers = self.workers(tokens(&clusters(datums, 1, |_| true)));
+        retried(self.config.micro_batch_tokens, |tokens| {
+            score_datums(&self.model, Some(&*snapshot.adapter), datums, Budget { tokens, workers })
+        })
+    }
+
+    /// Scores a batch's targets under the base without the adapter: the reference policy, or a teacher that reads another
+    /// prompt than the policy does. A LoRA policy needs no second model for either. No gradient flows.
+    ///
+    /// ```
+    /// use posttrain_lora::LoraConfig;
+    /// use posttrain_model::{Decoder, ModelConfig};
+    /// use posttrain_train::{Datum, Trainer, TrainerConfig};
+    /// use std::sync::Arc;
+    ///
+    /// let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
+    /// let trainer = Trainer::new(model, &LoraConfig::default(), TrainerConfig::default(), 7)?;
+    /// let datums = [Datum::completion(&[1, 2, 3], &[4, 5])];
+    /// // A fresh adapter adds nothing: policy and reference are one.
+    /// assert_eq!(trainer.forward_reference(&datums)?, trainer.forward(&datums)?);
+    /// # Ok::<(), posttrain_train::TrainError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Trainer::forward`].
+    pub fn forward_reference(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
+        let workers = self.workers(tokens(&clusters(datums, 1, |_| true)));
+        retried(self.config.micro_batch_tokens, |tokens| {
+            score_datums(&self.model, None, datums, Budget { tokens, workers })
+        })
+    }
+
+    /// Adds the gradient of a batch's objective to the adapter's, the batch being a whole step: its own totals are what the
+    /// objective divides by.
+    ///
+    /// Gradients add up over calls until [`Trainer::optim_step`]. Passes are cut by the token budget; `k` of them give the
+    /// gradient of one, and where memory does not suffice, half the budget is tried once. At the first batch that moves
+    /// anything, it is checked that a gradient reached every layer.
+    ///
+    /// # Errors
+    /// [`TrainError::Datum`] names the field of a datum that does not fit; [`TrainError::Loss`] for values that are not
+    /// finite, or what the objective lacks; [`TrainError::Lora`] where a layer got no gradient;
     /// [`TrainError::OutOfMemory`] when memory did not suffice for half the budget either; [`TrainError::Model`] or
-    /// [`TrainError::Torch`] when the device fails.
+    /// [`TrainError::Torch`] when the device fails. Of a call that fails nothing stays in the gradients.
     pub fn forward_backward(
         &mut self,
-        batch: &TrainingBatch,
-        objective: &PolicyObjective,
+        datums: &[Datum],
+        objective: &dyn Objective,
+    ) -> Result<ForwardBackward, TrainError> {
+        self.check(datums)?;
+        self.forward_backward_of(datums, objective, &step_totals(datums)?)
+    }
+
+    /// [`Trainer::forward_backward`] of a part of a step, whose `totals` are known: the gradients of the parts add up to
+    /// that of the whole step. (Where they are not known yet, an objective that sums, and
+    /// [`AdamParams::gradient_scale`] in the end, come to the same.)
+    ///
+    /// # Errors
+    /// Those of [`Trainer::forward_backward`].
+    pub fn forward_backward_of(
+        &mut self,
+        datums: &[Datum],
+        objective: &dyn Objective,
+        totals: &StepTotals,
     ) -> Result<ForwardBackward, TrainError> {
         objective.validate()?;
-        let only_policy = objective.kl.is_none() && objective.entropy_coefficient == 0.0;
-        // A batch without any signal is computed all the same: every step measures how far the policies are apart.
-        let skip = self.config.dead_groups == DeadGroups::Skip && only_policy && batch.has_signal();
-        let keep = |c: &TrainingCompletion| !skip || c.advantage != 0.0;
-        let tokens = batch.groups().iter().map(|g| kept_tokens(g, keep)).sum();
-        let workers = self.workers(tokens);
-        let passes = Passes { objective, totals: batch.totals(), config: &self.config, version: self.policy_version };
-        let outcome = retried(self.config.micro_batch_tokens, |budget| {
-            let micro = micro_batches(batch, budget, workers, keep);
-            passes.run(self.model, &self.adapter, micro, workers, self.seed)
-        })?;
+        self.check(datums)?;
+
+        let outcome = match objective.scope() {
+            Scope::Batch => self.whole_batch(datums, objective, totals)?,
+            Scope::Pair if !datums.len().is_multiple_of(2) => {
+                let expected = "pairs: a chosen datum, then its rejected one".to_string();
+                let got = format!("{} datums", datums.len());
+                return Err(TrainError::Datum { index: datums.len() - 1, field: "batch", expected, got });
+            }
+            _ => self.passes(datums, objective, totals)?,
+        };
+
         self.has_gradient = true;
-        if !self.gradients_checked && batch.has_signal() {
+        // A text of one token attends to itself alone, whatever its query and key are: they have no gradient then.
+        let attends = datums.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
+        if !self.gradients_checked && attends && self.adapter.has_gradients()? {
             self.adapter.check_gradients()?;
             self.gradients_checked = true;
         }
         Ok(outcome)
     }
 
-    /// Applies the gradient at learning rate `lr`, clipped to the configured norm, and clears it. The policy is then a
-    /// version further.
+    fn check(&self, datums: &[Datum]) -> Result<(), TrainError> {
+        let vocab = self.model.config().vocab_size;
+        datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))
+    }
+
+    /// The passes of an objective that needs one datum, or two, at a time.
+    fn passes(
+        &self,
+        datums: &[Datum],
+        objective: &dyn Objective,
+        totals: &StepTotals,
+    ) -> Result<ForwardBackward, TrainError> {
+        let per_unit = if objective.scope() == Scope::Pair { 2 } else { 1 };
+        // A batch without any signal is computed all the same: every step measures how far the policies are apart.
+        let skip = self.config.dead_groups == DeadGroups::Skip
+            && objective.ignores_zero_advantages()
+            && datums.iter().any(Datum::has_signal);
+        let kept = clusters(datums, per_unit, |datum| !skip || datum.has_signal());
+        let workers = self.workers(tokens(&kept));
+
+        let policy = self.snapshot()?;
+        let passes = Passes {
+            model: &self.model,
+            policy: &policy,
+            objective,
+            totals,
+            config: &self.config,
+            dropout: self.adapter.config().dropout,
+            seed: self.seed,
+        };
+        retried(self.config.micro_batch_tokens, |budget| {
+            passes.run(&self.adapter, micro_batches(&kept, budget, workers), workers, datums.len())
+        })
+    }
+
+    /// The passes of an objective that needs the whole batch at once: its log-probabilities first, without a gradient, then
+    /// the objective, then the passes of the linear loss that has the objective's gradient. Half as much again as one pass.
+    fn whole_batch(
+        &self,
+        datums: &[Datum],
+        objective: &dyn Objective,
+        totals: &StepTotals,
+    ) -> Result<ForwardBackward, TrainError> {
+        let scores = self.forward(datums)?;
+        let reference = if objective.needs_reference() { Some(self.forward_reference(datums)?) } else { None };
+        let linear = linear_datums(datums, objective, &scores, reference.as_ref(), totals)?;
+
+        let passes = self.passes(&linear.datums, &linear.objective(), totals)?;
+        Ok(ForwardBackward {
+            loss_sum: linear.loss_sum,
+            denominator: linear.denominator,
+            metrics: linear.metrics,
+            scores,
+            ..passes
+        })
+    }
+
+    /// The optimizer's constants for a step at learning rate `lr`, as the trainer's configuration has them.
+    #[must_use]
+    pub fn adam_params(&self, lr: f64) -> AdamParams {
+        self.config.adam_params(lr)
+    }
+
+    /// Applies the gradient with the constants of this step, and clears it. The policy is then a version further.
     ///
     /// # Errors
-    /// [`TrainError::NonFiniteGradient`] leaves weights and moments as they were and clears the gradient;
-    /// [`TrainError::NoGradient`] if there is none.
-    pub fn optim_step(&mut self, lr: f64) -> Result<OptimStep, TrainError> {
+    /// [`TrainError::Optim`] for constants out of range, or for a gradient that is not finite, which leaves weights and
+    /// moments as they were and clears the gradient; [`TrainError::NoGradient`] if there is none.
+    pub fn optim_step(&mut self, params: &AdamParams) -> Result<OptimStep, TrainError> {
+        params.validate()?;
         if !std::mem::take(&mut self.has_gradient) {
             return Err(TrainError::NoGradient);
         }
-        let norm = self.optimiser.gradient_norm()?;
-        if !norm.is_finite() {
-            self.optimiser.clear_gradients();
-            return Err(TrainError::NonFiniteGradient { norm });
-        }
-        let limit = self.config.max_grad_norm;
-        let clipped = limit > 0.0 && norm > limit;
-        // The small constant is torch's clip_grad_norm_'s.
-        let scale = if clipped { limit / (norm + 1e-6) } else { 1.0 };
-        self.optimiser.step(lr, scale)?;
+        let report = self.optimizer.step(params)?;
+
         self.policy_version += 1;
-        Ok(OptimStep { grad_norm: norm, clipped })
+        self.snapshot = OnceCell::new();
+        Ok(OptimStep { grad_norm: report.grad_norm, clipped: report.clipped })
     }
 
-    /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is shared.
+    /// Forgets the gradients that have been collected since the last step.
+    pub fn clear_gradients(&mut self) {
+        self.optimizer.clear_gradients();
+        self.has_gradient = false;
+    }
+
+    /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is shared. Of one version
+    /// there is one copy, however often it is asked for.
     ///
     /// # Errors
     /// [`TrainError::Lora`] when memory fails.
     pub fn snapshot(&self) -> Result<PolicySnapshot, TrainError> {
-        Ok(PolicySnapshot { adapter: Rc::new(self.adapter.snapshot(self.model.kind())?), version: self.policy_version })
+        if let Some(snapshot) = self.snapshot.get() {
+            return Ok(snapshot.clone());
+        }
+        let copy = PolicySnapshot::new(self.adapter.snapshot(self.model.kind())?, self.policy_version);
+        Ok(self.snapshot.get_or_init(|| copy).clone())
     }
 
     /// Writes the adapter as a PEFT folder, whole or not at all.
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Lora`] names what could not be written.
+    /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
     pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<(), TrainError> {
-        folder::replace_folder(dir, |fresh| Ok(save_peft(&self.adapter, fresh, base_model)?))
+        replace_folder(dir, |fresh| Ok(save_peft(&self.adapter, fresh, base_model)?))
+    }
+
+    /// Writes the base with the adapter folded in as a folder in the Hugging Face layout, whole or not at all, for whoever
+    /// serves neither this workspace's models nor PEFT's adapters. `checkpoint` is what the base was read from.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] for a quantised base; [`TrainError::Io`] or [`TrainError::Model`] names what could not be
+    /// written.
+    pub fn export_merged(&self, dir: &Path, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        replace_folder(dir, |fresh| Ok(checkpoint.export_merged(&self.model, &self.adapter, fresh)?))
     }
 
     /// Writes everything that going on needs into a folder: adapter, moments, counters. The caller makes it atomic
-    /// together with what else belongs to the moment (see [`crate::replace_folder`]).
+    /// together with what else belongs to the moment (see [`replace_folder`]).
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Lora`] names what could not be written.
+    /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
     pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
         save_peft(&self.adapter, &dir.join(ADAPTER), "")?;
-        self.optimiser.save(&dir.join(OPTIMISER))?;
-        let saved = SavedTrainer { policy_version: self.policy_version, optimiser_steps: self.optimiser.steps() };
-        folder::write_json(&dir.join(TRAINER), &saved)
+        self.optimizer.save(&dir.join(OPTIMIZER))?;
+        let saved = SavedTrainer { policy_version: self.policy_version, optimiser_steps: self.optimizer.steps() };
+        Ok(write_json_pretty(&dir.join(TRAINER), &saved)?)
     }
 
     /// Takes up a state that [`Trainer::save_state`] wrote. What follows is what would have followed then.
     ///
     /// # Errors
-    /// [`TrainError::State`] or [`TrainError::Lora`] names what does not fit.
+    /// [`TrainError::State`], [`TrainError::Optim`] or [`TrainError::Lora`] names what does not fit; the trainer is then as
+    /// it was.
     pub fn load_state(&mut self, dir: &Path) -> Result<(), TrainError> {
-        let path = dir.join(ADAPTER);
-        let loaded = load_peft(&path, self.model.modules(), self.model.device())?;
-        let own: Vec<_> = self.adapter.parameters();
-        let saved: Vec<_> = loaded.parameters();
-        if own.len() != saved.len() || own.iter().zip(&saved).any(|(a, b)| a.0 != b.0 || a.1.size() != b.1.size()) {
-            return Err(TrainError::State { path, reason: "adapts other layers, or in another rank".into() });
-        }
-        let saved: SavedTrainer = folder::read_json(&dir.join(TRAINER))?;
-        let mut optimiser = AdamW::new(loaded.parameters(), self.config.adamw)?;
-        optimiser.load(&dir.join(OPTIMISER), saved.optimiser_steps)?;
-        (self.adapter, self.optimiser, self.policy_version) = (loaded, optimiser, saved.policy_version);
-        self.has_gradient = false;
+        let adapter = self.read_adapter(&dir.join(ADAPTER))?;
+        let saved: SavedTrainer = read_json(&dir.join(TRAINER))?;
+        let mut optimizer = AdamW::new(adapter.parameters())?;
+        optimizer.load(&dir.join(OPTIMIZER), saved.optimiser_steps)?;
+
+        self.begin_from(adapter, optimizer, saved.policy_version);
         Ok(())
+    }
+
+    /// Takes up the weights of a PEFT folder with a fresh optimizer, as version 0: a warm start.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] or [`TrainError::Lora`] names what does not fit; the trainer is then as it was.
+    pub fn load_weights(&mut self, peft: &Path) -> Result<(), TrainError> {
+        let adapter = self.read_adapter(peft)?;
+        let optimizer = AdamW::new(adapter.parameters())?;
+        self.begin_from(adapter, optimizer, 0);
+        Ok(())
+    }
+
+    /// An adapter that has the layers and ranks of the present one.
+    fn read_adapter(&self, path: &Path) -> Result<Adapter, TrainError> {
+        let loaded = load_peft(path, self.model.modules(), self.model.device())?;
+        let own = self.adapter.parameters();
+        let read = loaded.parameters();
+        let differs = |((own, a), (read, b)): (&(String, tch::Tensor), &(String, tch::Tensor))| {
+            own != read || a.size() != b.size()
+        };
+        if own.len() != read.len() || own.iter().zip(&read).any(differs) {
+            return Err(TrainError::State {
+                path: path.into(),
+                reason: "adapts other layers, or in another rank".into(),
+            });
+        }
+        Ok(loaded)
+    }
+
+    fn begin_from(&mut self, adapter: Adapter, optimizer: AdamW, policy_version: u64) {
+        self.adapter = adapter;
+        self.optimizer = optimizer;
+        self.policy_version = policy_version;
+        self.snapshot = OnceCell::new();
+        self.has_gradient = false;
     }
 
     /// How many threads `tokens` tokens are worth.
@@ -243,27 +424,18 @@ impl<'m> Trainer<'m> {
         }
         match self.config.workers {
             TrainerWorkers::Count(count) => count.max(1),
-            TrainerWorkers::Auto => (tokens / TOKENS_A_WORKER).clamp(1, tch::get_num_threads().max(1) as usize),
+            TrainerWorkers::Auto => (tokens / TOKENS_PER_WORKER).clamp(1, tch::get_num_threads().max(1) as usize),
         }
     }
 }
 
 /// Tokens below which another worker costs more than it brings: each reads all weights and adds up gradients of its own.
-const TOKENS_A_WORKER: usize = 256;
+const TOKENS_PER_WORKER: usize = 256;
 
-impl TrainerConfig {
-    /// Checks every field's range.
-    ///
-    /// # Errors
-    /// [`TrainError::Config`] names the first field that is out of range.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        AdamWConfig::validate(&self.adamw)?;
-        let norm = self.max_grad_norm;
-        TrainError::check("max_grad_norm", norm.is_finite() && norm >= 0.0, "at least 0 (0 is off)", norm)?;
-        let workers = if let TrainerWorkers::Count(count) = self.workers { count } else { 1 };
-        TrainError::check("workers.count", workers >= 1, "at least 1", workers)?;
-        TrainError::check("micro_batch_tokens", self.micro_batch_tokens >= 1, "at least 1", self.micro_batch_tokens)?;
-        let temperature = self.temperature;
-        TrainError::check("temperature", temperature.is_finite() && temperature > 0.0, "above 0", temperature)
-    }
+/// The fused pass over the head drops nothing, so an adapter on it cannot have dropout.
+fn check_dropout(model: &Decoder, adapter: &Adapter) -> Result<(), TrainError> {
+    let on_head = model.head_module().is_some_and(|module| adapter.pair(module).is_some());
+    let dropout = adapter.config().dropout;
+    let expected = "0 with an adapter on the head, whose fused pass drops nothing";
+    TrainError::check("lora.dropout", dropout == 0.0 || !on_head, expected, dropout)
 }

@@ -1,10 +1,11 @@
 //! Advantages and losses against TRL's `GRPOTrainer._compute_loss`, with gradients (`fixtures/grpo`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_lora::read_tensors;
+use posttrain_loss::kl::KlEstimator;
 use posttrain_loss::{
-    AdvantageConfig, Aggregation, KlEstimator, KlPenalty, PolicyBatch, PolicyLoss, PolicyObjective, TokenAdvantages,
+    AdvantageConfig, Aggregation, KlPenalty, LossBatch, Objective, PolicyLoss, PolicyObjective, TokenAdvantages,
 };
+use posttrain_tensor::read_tensors;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -55,18 +56,18 @@ fn losses_and_gradients_are_trls() {
         ("grpo", clip(0.2), Aggregation::SequenceMean {}, None),
         ("dr_grpo", clip(0.2), Aggregation::ConstantLength { tokens: 6 }, None),
     ];
-    let mask: Vec<bool> = floats(&golden["mask"]).into_iter().map(|m| m != 0.0).collect();
+    let weights = floats(&golden["mask"]);
     let advantages =
         floats(&golden["advantages.group"]).into_iter().map(|a| if a.is_nan() { 0.0 } else { a }).collect::<Vec<_>>();
     for (name, loss, aggregation, kl) in cases {
-        let objective = PolicyObjective { loss, aggregation, kl, entropy_coefficient: 0.0 };
+        let objective = PolicyObjective { loss, aggregation, kl, ..PolicyObjective::default() };
         let (old, reference) = (floats(&golden["old_logprobs"]), floats(&golden["reference_logprobs"]));
-        let batch = PolicyBatch {
-            sequence_lengths: &[6; 12],
-            sampling_logprobs: &old,
-            advantages: TokenAdvantages::PerSequence(&advantages),
-            loss_mask: Some(&mask),
+        let batch = LossBatch {
+            weights: Some(&weights),
+            sampling_logprobs: Some(&old),
+            advantages: Some(TokenAdvantages::PerSequence(&advantages)),
             reference_logprobs: kl.map(|_| reference.as_slice()),
+            ..LossBatch::of(&[6; 12])
         };
         let outcome = objective.evaluate(&batch, &floats(&golden["logprobs"]), None, &batch.totals().unwrap()).unwrap();
         // TRL's `grpo` and `dr_grpo` divide by every row, the empty one too; here an empty row counts in neither's mean.

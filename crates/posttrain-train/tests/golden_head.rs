@@ -7,16 +7,15 @@
 mod device;
 
 use device::device;
-use posttrain_lora::{Adapter, load_peft, read_tensors, save_peft};
+use posttrain_lora::{Adapter, load_peft, save_peft};
 use posttrain_loss::PolicyObjective;
 use posttrain_model::{Checkpoint, Decoder};
-use posttrain_rollout::{Engine, EngineConfig, Request, SamplingParams};
-use posttrain_train::{
-    GradientCheckpointing, Trainer, TrainerConfig, TrainingBatch, TrainingCompletion, TrainingGroup, score_texts,
-};
+use posttrain_rollout::{Engine, EngineConfig, PolicySnapshot, Request, SamplingParams};
+use posttrain_tensor::read_tensors;
+use posttrain_train::{Datum, GradientCheckpointing, Trainer, TrainerConfig, score_texts};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 fn folder() -> PathBuf {
@@ -56,22 +55,23 @@ fn assert_near(got: &[f32], expected: &[f32]) {
 
 #[test]
 fn scores_are_pefts_and_the_engines_own() {
-    let (model, golden) = (model(), golden());
-    let view = Rc::new(adapter(&model).snapshot(Kind::Float).unwrap());
+    let (model, golden) = (Arc::new(model()), golden());
+    let policy = PolicySnapshot::new(adapter(&model).snapshot(Kind::Float).unwrap(), 0);
+    let view = &*policy.adapter;
     for (i, text) in texts().into_iter().enumerate().filter(|(_, text)| text.len() > 1) {
-        let scores = score_texts(&model, Some(&view), std::slice::from_ref(&text)).unwrap();
+        let scores = score_texts(&model, Some(view), std::slice::from_ref(&text)).unwrap();
         assert_near(&scores[0].logprobs, &logprobs(&golden[&format!("adapted.{i}")], &text));
     }
     // One row with the adapter and one without, in a batch: each is scored as it was sampled.
-    let mut engine = Engine::new(&model, None, EngineConfig::default()).unwrap();
-    for adapter in [Some(view.clone()), None] {
+    let mut engine = Engine::new(model.clone(), None, EngineConfig::default()).unwrap();
+    for adapter in [Some(policy.clone()), None] {
         let params = SamplingParams { max_tokens: 10, min_tokens: 10, seed: 3, ..SamplingParams::default() };
-        engine.submit(Request::new(texts()[1].clone(), params).policy(adapter, 0));
+        engine.submit(Request::new(texts()[1].clone(), params).policy(adapter));
     }
     let mut sampled = Vec::new();
     engine.run(|outcome| sampled.push((outcome.request, outcome.result.unwrap()))).unwrap();
     sampled.sort_by_key(|(request, _)| *request);
-    for ((_, completion), adapter) in sampled.iter().zip([Some(&*view), None]) {
+    for ((_, completion), adapter) in sampled.iter().zip([Some(view), None]) {
         let text = [texts()[1].clone(), completion.tokens.clone()].concat();
         let scores = score_texts(&model, adapter, &[text]).unwrap();
         assert_near(&completion.logprobs, &scores[0].logprobs[texts()[1].len() - 1..]);
@@ -81,22 +81,17 @@ fn scores_are_pefts_and_the_engines_own() {
 
 #[test]
 fn gradients_are_pefts_and_the_adapter_is_written_in_its_keys() {
-    let (model, golden) = (model(), golden());
+    let (model, golden) = (Arc::new(model()), golden());
     for checkpointing in [GradientCheckpointing::Off, GradientCheckpointing::Blocks] {
         let config = TrainerConfig { checkpointing, ..TrainerConfig::default() };
-        let mut trainer = Trainer::with_adapter(&model, adapter(&model), config, 1).unwrap();
-        let group = |(i, text): (usize, Vec<i64>)| TrainingGroup {
-            prompt: vec![text[0]],
-            completions: vec![TrainingCompletion {
-                tokens: text[1..].to_vec(),
-                sampling_logprobs: logprobs(&golden[&format!("adapted.{i}")], &text),
-                advantage: 1.0,
-                recording: None,
-            }],
+        let mut trainer = Trainer::with_adapter(model.clone(), adapter(&model), config, 1).unwrap();
+        let datum = |(i, text): (usize, Vec<i64>)| {
+            let sampling = logprobs(&golden[&format!("adapted.{i}")], &text);
+            Datum::completion(&text[..1], &text[1..]).with_sampling_logprobs(sampling).with_advantage(1.0)
         };
-        let groups: Vec<_> = texts().into_iter().enumerate().filter(|(_, t)| t.len() > 1).map(group).collect();
-        let tokens: usize = groups.iter().map(|g| g.completions[0].tokens.len()).sum();
-        trainer.forward_backward(&TrainingBatch::new(groups).unwrap(), &PolicyObjective::default()).unwrap();
+        let datums: Vec<_> = texts().into_iter().enumerate().filter(|(_, t)| t.len() > 1).map(datum).collect();
+        let tokens: usize = datums.iter().map(|datum| datum.targets.len()).sum();
+        trainer.forward_backward(&datums, &PolicyObjective::default()).unwrap();
         let parameters = trainer.adapter().parameters();
         assert!(parameters.iter().any(|(name, _)| name == "lm_head.lora_A.weight"));
         for (name, leaf) in parameters {
@@ -131,7 +126,7 @@ fn merged_it_gives_the_same_and_what_cannot_be_computed_is_refused() {
 
     let mut config = adapter.config().clone();
     config.dropout = 0.1;
-    let error = Trainer::new(&model, &config, TrainerConfig::default(), 1).unwrap_err().to_string();
+    let error = Trainer::new(Arc::new(model), &config, TrainerConfig::default(), 1).unwrap_err().to_string();
     assert!(error.contains("lora.dropout") && error.contains("head"), "{error}");
 
     // A head that is the embedding has no adapter.

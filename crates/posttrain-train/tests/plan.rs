@@ -3,7 +3,8 @@
 
 use posttrain_lora::{Adapter, LoraConfig};
 use posttrain_model::{Decoder, ExpertsConfig, Keep, ModelConfig, Packing, Quantise, Sequence, Tape};
-use posttrain_train::{AdamW, AdamWConfig, GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
+use posttrain_optim::AdamW;
+use posttrain_train::{GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
 use std::process::Command;
 use tch::{Device, Kind};
 
@@ -110,14 +111,14 @@ fn compare() {
         let init = || Adapter::init(&lora, model.modules(), 1, Device::Cpu).unwrap();
         let (bytes, adapter) = growth(init).unwrap();
         assert_near(&format!("{name}: adapter"), off.adapter / 2, bytes);
-        let moments = || AdamW::new(adapter.parameters(), AdamWConfig::default()).unwrap();
+        let moments = || AdamW::new(adapter.parameters()).unwrap();
         let (bytes, mut optimiser) = growth(|| {
             let mut made = moments();
             for (_, mut leaf) in adapter.parameters() {
                 leaf.zero_grad();
                 (&leaf * 1e-3).sum(Kind::Float).backward();
             }
-            made.step(1e-9, 1.0).unwrap();
+            made.step(&posttrain_optim::AdamParams { learning_rate: 1e-9, ..Default::default() }).unwrap();
             made
         })
         .unwrap();

@@ -5,33 +5,33 @@ use posttrain_lora::LoraConfig;
 use posttrain_loss::PolicyObjective;
 use posttrain_model::{AttentionBias, Decoder, ExpertsConfig, ModelConfig};
 use posttrain_rollout::{Completion, Engine, EngineConfig, Request, SamplingParams, Workers};
-use posttrain_train::{
-    DeadGroups, ForwardBackward, Trainer, TrainerConfig, TrainerWorkers, TrainingBatch, TrainingCompletion,
-    TrainingGroup,
-};
+use posttrain_train::{Datum, DeadGroups, ForwardBackward, Trainer, TrainerConfig, TrainerWorkers};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Every kind of block that records: plain, with norms of heads, with biases.
-fn models() -> Vec<Decoder> {
+fn models() -> Vec<Arc<Decoder>> {
     let plain = ModelConfig { num_hidden_layers: 3, ..ModelConfig::tiny() };
     let normed = ModelConfig { head_norms: true, ..plain.clone() };
     let biased = ModelConfig { attention_bias: AttentionBias::QueryKeyValue, ..plain.clone() };
-    [plain, normed, biased].iter().map(|c| Decoder::random(c, 3, Kind::Float, Device::Cpu).unwrap()).collect()
+    let model = |c: &ModelConfig| Arc::new(Decoder::random(c, 3, Kind::Float, Device::Cpu).unwrap());
+    [plain, normed, biased].iter().map(model).collect()
 }
 
-fn trainer<'m>(model: &'m Decoder, config: TrainerConfig, dropout: f64) -> Trainer<'m> {
+fn step(trainer: &mut Trainer) {
+    let params = trainer.adam_params(1e-1);
+    trainer.optim_step(&params).unwrap();
+}
+
+fn trainer(model: &Arc<Decoder>, config: TrainerConfig, dropout: f64) -> Trainer {
     let lora = LoraConfig { rank: 4, dropout, ..LoraConfig::default() };
-    let mut trainer = Trainer::new(model, &lora, config, 5).unwrap();
+    let mut trainer = Trainer::new(model.clone(), &lora, config, 5).unwrap();
     // A step away from the start, where B is zero and A has no gradient.
-    let completion = |advantage| TrainingCompletion {
-        tokens: vec![4, 9],
-        sampling_logprobs: vec![-4.1; 2],
-        advantage,
-        recording: None,
+    let completion = |advantage: f32| {
+        Datum::completion(&[1, 2], &[4, 9]).with_sampling_logprobs(vec![-4.1; 2]).with_advantage(advantage)
     };
-    let group = TrainingGroup { prompt: vec![1, 2], completions: vec![completion(1.0), completion(-0.5)] };
-    trainer.forward_backward(&TrainingBatch::new(vec![group]).unwrap(), &PolicyObjective::default()).unwrap();
-    trainer.optim_step(1e-1).unwrap();
+    trainer.forward_backward(&[completion(1.0), completion(-0.5)], &PolicyObjective::default()).unwrap();
+    step(&mut trainer);
     trainer
 }
 
@@ -45,34 +45,33 @@ fn prompts() -> Vec<Vec<i64>> {
 }
 
 /// Four completions of each prompt, of 1 to 12 tokens, in the order of their samples.
-fn sampled(model: &Decoder, trainer: &Trainer, engine: EngineConfig) -> Vec<(Vec<i64>, Vec<Completion>)> {
+fn sampled(model: &Arc<Decoder>, trainer: &Trainer, engine: EngineConfig) -> Vec<(Vec<i64>, Vec<Completion>)> {
     let policy = trainer.snapshot().unwrap();
-    let mut engine = Engine::new(model, None, engine).unwrap();
+    let mut engine = Engine::new(model.clone(), None, engine).unwrap();
     let mut groups: Vec<_> = prompts().into_iter().map(|prompt| (prompt, vec![None; 4])).collect();
     for (index, (prompt, _)) in groups.iter().enumerate() {
         let max_tokens = 1 + index * 11 / 6;
         let stop_token_ids = (0..6).map(|i| i * 9 + 4).collect();
         let params = SamplingParams { max_tokens, stop_token_ids, seed: index as u64, ..SamplingParams::default() };
         let request = Request::new(prompt.clone(), params).samples(4);
-        engine.submit(request.policy(Some(policy.adapter.clone()), policy.version));
+        engine.submit(request.policy(policy.clone()));
     }
     engine.run(|o| groups[o.request].1[o.sample] = Some(o.result.unwrap())).unwrap();
     groups.into_iter().map(|(prompt, c)| (prompt, c.into_iter().map(Option::unwrap).collect())).collect()
 }
 
-fn batch(groups: &[(Vec<i64>, Vec<Completion>)], keep: impl Fn(usize) -> bool) -> TrainingBatch {
-    let completion = |group: usize, (index, c): (usize, &Completion)| {
-        let sampled = TrainingCompletion::sampled(c, [1.0, -0.7, 0.0, 0.4][index]);
-        TrainingCompletion { recording: sampled.recording.filter(|_| keep(group)), ..sampled }
-    };
-    let group = |(index, (prompt, completions)): (usize, &(Vec<i64>, Vec<Completion>))| TrainingGroup {
-        prompt: prompt.clone(),
-        completions: completions.iter().enumerate().map(|c| completion(index, c)).collect(),
-    };
-    TrainingBatch::new(groups.iter().enumerate().map(group).collect()).unwrap()
+fn batch(groups: &[(Vec<i64>, Vec<Completion>)], keep: impl Fn(usize) -> bool) -> Vec<Datum> {
+    let mut datums = Vec::new();
+    for (group, (prompt, completions)) in groups.iter().enumerate() {
+        for (index, completion) in completions.iter().enumerate() {
+            let sampled = Datum::sampled(prompt, completion, [1.0, -0.7, 0.0, 0.4][index]);
+            datums.push(Datum { recording: sampled.recording.clone().filter(|_| keep(group)), ..sampled });
+        }
+    }
+    datums
 }
 
-fn gradients(trainer: &mut Trainer, batch: &TrainingBatch) -> (ForwardBackward, Vec<(String, Tensor)>) {
+fn gradients(trainer: &mut Trainer, batch: &[Datum]) -> (ForwardBackward, Vec<(String, Tensor)>) {
     let outcome = trainer.forward_backward(batch, &PolicyObjective::default()).unwrap();
     let take = |(name, mut leaf): (String, Tensor)| {
         let gradient = leaf.grad().copy();
@@ -90,7 +89,13 @@ fn assert_same(what: &str, one: &[(String, Tensor)], other: &[(String, Tensor)])
 }
 
 fn recording(max_rows: usize, workers: usize) -> EngineConfig {
-    EngineConfig { max_rows, prefill_tokens: 60, workers: Workers::Count(workers), record_mib: 64 }
+    EngineConfig {
+        max_rows,
+        prefill_tokens: 60,
+        workers: Workers::Count(workers),
+        record_mib: 64,
+        ..EngineConfig::default()
+    }
 }
 
 #[test]
@@ -113,8 +118,8 @@ fn the_gradient_is_that_of_computed_activations() {
             assert_same(&what, &from_recorded, &from_computed);
             assert_eq!(recorded.recorded_tokens, recorded.computed_tokens, "{what}");
             assert_eq!((computed.recorded_tokens, computed.computed_tokens), (0, recorded.computed_tokens), "{what}");
-            assert!((recorded.loss - computed.loss).abs() < 1e-5, "{what}");
-            assert!(recorded.metrics.logprob_gap().unwrap() < 1e-5, "{what}");
+            assert!((recorded.loss() - computed.loss()).abs() < 1e-5, "{what}");
+            assert!(recorded.metrics.policy.logprob_gap().unwrap() < 1e-5, "{what}");
         }
     }
 }
@@ -137,12 +142,26 @@ fn another_policys_activations_are_not_used() {
     let groups = sampled(model, &trainer, recording(64, 1));
     gradients(&mut trainer, &batch(&groups, |_| true));
     trainer.forward_backward(&batch(&groups, |_| true), &PolicyObjective::default()).unwrap();
-    trainer.optim_step(1e-1).unwrap();
+    step(&mut trainer);
     let (stale, from_stale) = gradients(&mut trainer, &batch(&groups, |_| true));
     let (_, from_computed) = gradients(&mut trainer, &batch(&groups, |_| false));
     assert_eq!(stale.recorded_tokens, 0);
-    assert!(stale.metrics.logprob_gap().unwrap() > 1e-3, "the policy has not moved");
+    assert!(stale.metrics.policy.logprob_gap().unwrap() > 1e-3, "the policy has not moved");
     assert_same("stale", &from_stale, &from_computed);
+}
+
+/// Two adapters of one version are two policies: a recording is known by the adapter that made it, not by a number.
+#[test]
+fn another_adapter_of_the_same_version_is_another_policy() {
+    let model = &models()[0];
+    let first = trainer(model, TrainerConfig::default(), 0.0);
+    let mut second = trainer(model, TrainerConfig::default(), 0.0);
+    assert_eq!(first.policy_version(), second.policy_version());
+    let groups = sampled(model, &first, recording(64, 1));
+    let (outcome, from_other) = gradients(&mut second, &batch(&groups, |_| true));
+    let (_, computed) = gradients(&mut second, &batch(&groups, |_| false));
+    assert_eq!(outcome.recorded_tokens, 0);
+    assert_same("another adapter", &from_other, &computed);
 }
 
 #[test]
@@ -162,13 +181,13 @@ fn a_budget_that_is_spent_leaves_the_rest_to_the_trainer() {
     let mut trainer = trainer(model, TrainerConfig::default(), 0.0);
     let policy = trainer.snapshot().unwrap();
     let config = EngineConfig { record_mib: 1, workers: Workers::Count(1), max_rows: 16, ..EngineConfig::default() };
-    let mut engine = Engine::new(model, None, config).unwrap();
+    let mut engine = Engine::new(model.clone(), None, config).unwrap();
     // Long ones first: those behind them find nothing left.
     for (index, max_tokens) in [2, 120, 4].into_iter().enumerate() {
         let params =
             SamplingParams { max_tokens, min_tokens: max_tokens, seed: index as u64, ..SamplingParams::default() };
         let request = Request::new(vec![index as i64 + 1; 5], params).samples(8);
-        engine.submit(request.policy(Some(policy.adapter.clone()), policy.version));
+        engine.submit(request.policy(policy.clone()));
     }
     let mut groups: Vec<_> = (1..4).map(|token| (vec![token; 5], Vec::new())).collect();
     engine.run(|o| groups[o.request].1.push(o.result.unwrap())).unwrap();
@@ -185,8 +204,8 @@ fn a_budget_that_is_spent_leaves_the_rest_to_the_trainer() {
 fn experts_do_not_record() {
     let experts = ExpertsConfig { count: 4, a_token: 2, intermediate_size: 8, normalised: true, layers: vec![0] };
     let config = ModelConfig { num_hidden_layers: 2, experts: Some(experts), ..ModelConfig::tiny() };
-    let model = Decoder::random(&config, 3, Kind::Float, Device::Cpu).unwrap();
-    let mut engine = Engine::new(&model, None, recording(8, 1)).unwrap();
+    let model = Arc::new(Decoder::random(&config, 3, Kind::Float, Device::Cpu).unwrap());
+    let mut engine = Engine::new(model, None, recording(8, 1)).unwrap();
     engine.submit(Request::new(vec![1, 2], SamplingParams { max_tokens: 3, ..SamplingParams::default() }));
     engine.run(|o| assert!(o.result.unwrap().recording.is_none())).unwrap();
 }

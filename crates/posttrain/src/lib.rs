@@ -4,21 +4,28 @@
 //!
 //! | module | crate | for |
 //! | --- | --- | --- |
+//! | [`store`] | `posttrain-store` | files and folders that survive the death of their writer, append-only logs |
+//! | [`tensor`] | `posttrain-tensor` | frozen tensors that threads share, tensors' memory as slices, safetensors files |
+//! | [`answer`] | `posttrain-answer` | text to answer: `same(reference, answer)` |
 //! | [`data`] | `posttrain-data` | examples, readers, leak-free splits, domain mixing |
+//! | [`hub`] | `posttrain-hub` | models from the hub into Python's cache |
 //! | [`kernel`] | `posttrain-kernel` | native CPU kernels, worker threads |
-//! | [`chat`] | `posttrain-chat` | chat models over HTTP, with retries, limits, replicas, a cache |
+//! | [`chat`] | `posttrain-chat` | messages, chat models; over HTTP with retries, limits, replicas, a cache |
 //! | [`loss`] | `posttrain-loss` | advantages, policy losses, KL, fused log-probabilities, the token sampler |
 //! | [`lora`] | `posttrain-lora` | adapters beside a frozen base, PEFT files |
 //! | [`model`] | `posttrain-model` | decoders, tokenizer, chat template |
 //! | [`reward`] | `posttrain-reward` | verifiable rewards, scored as completions stream in |
 //! | [`rollout`] | `posttrain-rollout` | the generation engine |
 //! | [`router`] | `posttrain-router` | routers in front of specialists, and what their errors cost |
-//! | [`train`] | `posttrain-train` | trainer primitives, the reinforcement-learning loop |
+//! | [`train`] | `posttrain-train` | datums, trainer primitives, the training service |
+//! | [`optim`] | `posttrain-optim` | AdamW, schedules, clipping |
+//! | [`recipes`] | `posttrain-recipes` | training loops, evaluation, runs that resume |
 //! | [`experiment`] | `posttrain-experiment` | specialists against a generalist: statistics, the report |
 //!
 //! ```
 //! use posttrain::loss::AdvantageConfig;
-//! use posttrain::reward::{AnswerConfig, Sample, Verifier};
+//! use posttrain::reward::verifiers::AnswerConfig;
+//! use posttrain::reward::{Sample, Verifier};
 //!
 //! // Two answers to one question, scored and compared.
 //! let verifier = AnswerConfig::default().build()?;
@@ -29,14 +36,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub use posttrain_answer as answer;
 pub use posttrain_chat as chat;
 pub use posttrain_data as data;
 pub use posttrain_experiment as experiment;
+pub use posttrain_hub as hub;
 pub use posttrain_kernel as kernel;
 pub use posttrain_lora as lora;
 pub use posttrain_loss as loss;
 pub use posttrain_model as model;
+pub use posttrain_optim as optim;
+pub use posttrain_recipes as recipes;
 pub use posttrain_reward as reward;
 pub use posttrain_rollout as rollout;
 pub use posttrain_router as router;
+pub use posttrain_store as store;
+pub use posttrain_tensor as tensor;
 pub use posttrain_train as train;

@@ -14,7 +14,7 @@ pub use findings::{Finding, findings};
 pub use model::{BaseReport, CurvePoint, MissingModel, ModelReport};
 pub use origin::{Machine, Provenance};
 pub use outcome::{DomainOutcome, HeadToHead, JudgeReport, SeedOutcome};
-pub use posttrain_train::Accuracy;
+pub use posttrain_recipes::Accuracy;
 pub use router::{RouterReport, RoutingErrors};
 pub use sample::AnswerSample;
 pub use wall_clock::{TimelinePhase, TimelineSpan, WallClock};

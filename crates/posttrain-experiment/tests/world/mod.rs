@@ -1,12 +1,11 @@
 //! A small random model whose words are digits, two domains of questions, and an experiment on them.
 
-#[path = "../../../posttrain-train/tests/digits/mod.rs"]
+#[path = "../../../posttrain-recipes/tests/digits/mod.rs"]
 mod digits;
 
 use posttrain_experiment::{Experiment, ExperimentConfig, Report, assemble};
-use posttrain_model::{ChatTemplate, Decoder, ModelConfig, TextTokenizer};
+use posttrain_model::{Decoder, ModelConfig, TextModel};
 use posttrain_reward::{Reward, Sample, Score, from_fn};
-use posttrain_train::Policy;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -14,28 +13,23 @@ use std::sync::Arc;
 use tch::{Device, Kind};
 
 pub struct World {
-    model: Decoder,
-    tokenizer: TextTokenizer,
-    template: ChatTemplate,
+    model: TextModel,
 }
 
 impl World {
     pub fn new() -> Self {
         let config =
             ModelConfig { vocab_size: digits::WORDS, hidden_size: 64, num_hidden_layers: 2, ..ModelConfig::tiny() };
-        Self {
-            model: Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap(),
-            tokenizer: digits::tokenizer(),
-            template: digits::template(),
-        }
+        let decoder = Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
+        Self { model: TextModel::new(decoder, digits::tokenizer(), digits::template()) }
     }
 
-    pub fn policy(&self) -> Policy<'_> {
-        Policy { model: &self.model, tokenizer: &self.tokenizer, template: &self.template }
+    pub fn model(&self) -> TextModel {
+        self.model.clone()
     }
 
-    pub fn experiment(&self, config: ExperimentConfig, folder: &Path) -> Experiment<'_> {
-        Experiment::new(config, self.policy(), "random", folder).unwrap().with_reward(reward())
+    pub fn experiment(&self, config: ExperimentConfig, folder: &Path) -> Experiment {
+        Experiment::new(config, self.model(), "random", folder).unwrap().with_reward(reward())
     }
 }
 

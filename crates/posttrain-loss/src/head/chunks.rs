@@ -1,15 +1,21 @@
 //! The walk over the chunks: products in libtorch, the arithmetic between them native or libtorch's.
 
 use super::pass::{Arithmetic, Chunk, Pass};
-use super::rows::{self, RowGradient};
+use super::rows::{self, RowGradients};
 use super::{HeadGradients, TokenGradients, TokenScores, tensor};
 use crate::error::{LogitProblem, LossError, Operation, check_shape};
-use posttrain_kernel::{Values, ValuesMut, integers, values, values_mut};
+use posttrain_tensor::{Values, ValuesMut, integers, values, values_mut};
 use tch::{Kind, TchError, Tensor};
 
 impl Pass<'_> {
-    pub(super) fn tokens(&self) -> usize {
+    /// Rows of hidden states.
+    pub(super) fn rows(&self) -> usize {
         self.hidden.size()[0] as usize
+    }
+
+    /// Targets of all rows.
+    pub(super) fn entries(&self) -> usize {
+        self.rows() * self.targets_per_row
     }
 
     pub(super) fn temperature(&self) -> f64 {
@@ -18,8 +24,9 @@ impl Pass<'_> {
 
     /// The chunks of the batch, in order.
     pub(super) fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
-        let (tokens, step) = (self.tokens(), self.head.options.chunk_tokens);
-        (0..tokens).step_by(step).map(move |start| Chunk { start, len: step.min(tokens - start) })
+        let rows = self.rows();
+        let step = self.head.options.chunk_tokens;
+        (0..rows).step_by(step).map(move |start| Chunk { start, len: step.min(rows - start) })
     }
 
     pub(super) fn scores(&self) -> Result<TokenScores, LossError> {
@@ -48,17 +55,24 @@ impl Pass<'_> {
         scores: &TokenScores,
         gradients: &TokenGradients,
     ) -> Result<HeadGradients, LossError> {
-        let tokens = [self.tokens() as i64];
-        check_shape("scores.logprobs", &scores.logprobs, &tokens)?;
-        check_shape("scores.entropy", &scores.entropy, &tokens)?;
-        check_shape("gradients.logprobs", &gradients.logprobs, &tokens)?;
-        gradients.entropy.as_ref().map_or(Ok(()), |entropy| check_shape("gradients.entropy", entropy, &tokens))?;
+        let rows = self.rows() as i64;
+        let entries = self.entries() as i64;
+        check_shape("scores.logprobs", &scores.logprobs, &[entries])?;
+        check_shape("scores.entropy", &scores.entropy, &[rows])?;
+        check_shape("gradients.logprobs", &gradients.logprobs, &[entries])?;
+        gradients.entropy.as_ref().map_or(Ok(()), |entropy| check_shape("gradients.entropy", entropy, &[rows]))?;
+
         let by_hidden = self.empty_gradient()?;
         for chunk in self.chunks() {
-            let part = |tensor: &Tensor| chunk.of(tensor).during("cutting out a chunk");
-            let scores = TokenScores { logprobs: part(&scores.logprobs)?, entropy: part(&scores.entropy)? };
-            let entropy = gradients.entropy.as_ref().map(part).transpose()?;
-            let gradients = TokenGradients { logprobs: part(&gradients.logprobs)?, entropy };
+            let part = |tensor: &Tensor, each| chunk.of_flat(tensor, each).during("cutting out a chunk");
+            let scores = TokenScores {
+                logprobs: part(&scores.logprobs, self.targets_per_row)?,
+                entropy: part(&scores.entropy, 1)?,
+            };
+            let gradients = TokenGradients {
+                logprobs: part(&gradients.logprobs, self.targets_per_row)?,
+                entropy: gradients.entropy.as_ref().map(|entropy| part(entropy, 1)).transpose()?,
+            };
             let logits = self.logits(chunk)?;
             self.chunk_backward(logits, chunk, (&scores, &gradients), &by_hidden)?;
         }
@@ -95,11 +109,11 @@ impl Pass<'_> {
         }
         let targets = integers("targets", &targets)?;
         let scored = match values("logits", logits)? {
-            Values::F32(logits) => rows::scores(logits, targets, self.temperature()),
-            Values::Bf16(logits) => rows::scores(logits, targets, self.temperature()),
+            Values::F32(logits) => rows::scores(logits, targets, chunk.len, self.temperature()),
+            Values::Bf16(logits) => rows::scores(logits, targets, chunk.len, self.temperature()),
         };
-        let scored = scored.map_err(|(row, problem)| LossError::Logits { row: chunk.start + row, problem })?;
-        let (logprobs, entropy): (Vec<f32>, Vec<f32>) = scored.into_iter().unzip();
+        let named = |(row, problem)| LossError::Logits { row: chunk.start + row, problem };
+        let (logprobs, entropy) = scored.map_err(named)?;
         let tensor = |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
         Ok(TokenScores { logprobs: tensor(&logprobs)?, entropy: tensor(&entropy)? })
     }
@@ -117,11 +131,7 @@ impl Pass<'_> {
             let slopes = tensor::gradients(&logits, &targets, self.temperature(), scores, gradients);
             logits = slopes.during("differentiating a chunk")?;
         } else {
-            let rows = row_gradients(&targets, chunk, scores, gradients)?;
-            match values_mut("logits", &mut logits)? {
-                ValuesMut::F32(logits) => rows::gradients(logits, &rows, self.temperature()),
-                ValuesMut::Bf16(logits) => rows::gradients(logits, &rows, self.temperature()),
-            }
+            self.native_gradients(&mut logits, &targets, chunk, (scores, gradients))?;
         }
         let mut product = || -> Result<(), TchError> {
             let mut out = chunk.of(by_hidden)?;
@@ -131,30 +141,34 @@ impl Pass<'_> {
         };
         product().during("multiplying the logits' gradient with the head")
     }
-}
 
-/// Gathers what the native gradient needs of each row of a chunk.
-fn row_gradients(
-    targets: &Tensor,
-    chunk: Chunk,
-    scores: &TokenScores,
-    gradients: &TokenGradients,
-) -> Result<Vec<RowGradient>, LossError> {
-    let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token gradients");
-    let (logprobs, entropies) = (host(&scores.logprobs)?, host(&scores.entropy)?);
-    let by_logprob = host(&gradients.logprobs)?;
-    let by_entropy = gradients.entropy.as_ref().map(host).transpose()?;
-    let targets = integers("targets", targets)?;
-    let row = |i: usize| RowGradient {
-        target: targets[i] as usize,
-        logprob: logprobs[i],
-        entropy: entropies[i],
-        by_logprob: by_logprob[i],
-        by_entropy: by_entropy.as_ref().map_or(0.0, |by_entropy| by_entropy[i]),
-    };
-    let rows: Vec<_> = (0..chunk.len).map(row).collect();
-    rows.iter().enumerate().try_for_each(|(i, row)| row.check(chunk.start + i))?;
-    Ok(rows)
+    fn native_gradients(
+        &self,
+        logits: &mut Tensor,
+        targets: &Tensor,
+        chunk: Chunk,
+        (scores, gradients): (&TokenScores, &TokenGradients),
+    ) -> Result<(), LossError> {
+        let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token gradients");
+        let logprobs = host(&scores.logprobs)?;
+        let entropies = host(&scores.entropy)?;
+        let by_logprob = host(&gradients.logprobs)?;
+        let by_entropy = gradients.entropy.as_ref().map(host).transpose()?;
+        let rows = RowGradients {
+            targets: integers("targets", targets)?,
+            logprobs: &logprobs,
+            entropies: &entropies,
+            by_logprob: &by_logprob,
+            by_entropy: by_entropy.as_deref(),
+        };
+        rows.check(chunk.start)?;
+
+        match values_mut("logits", logits)? {
+            ValuesMut::F32(logits) => rows::gradients(logits, &rows, self.temperature()),
+            ValuesMut::Bf16(logits) => rows::gradients(logits, &rows, self.temperature()),
+        }
+        Ok(())
+    }
 }
 
 /// Names the first row of a chunk without a distribution, whose entropy is then not a number.

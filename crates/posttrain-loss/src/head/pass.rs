@@ -3,7 +3,7 @@
 use super::Head;
 use super::adapter::AdapterPass;
 use crate::error::{LossError, Operation, check_shape};
-use posttrain_kernel::integers;
+use posttrain_tensor::integers;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Who does the arithmetic between the products.
@@ -25,14 +25,16 @@ impl Arithmetic {
 pub(super) struct Pass<'a> {
     pub(super) head: &'a Head,
     pub(super) hidden: Tensor,
+    /// `[N, K]`.
     pub(super) targets: Tensor,
+    pub(super) targets_per_row: usize,
     pub(super) transposed: Tensor,
     pub(super) adapter: Option<AdapterPass>,
     /// `[chunk_tokens, V]`, the logits of one chunk and then their gradient.
     pub(super) buffer: Tensor,
 }
 
-/// A stretch of tokens.
+/// A stretch of rows.
 #[derive(Clone, Copy)]
 pub(super) struct Chunk {
     pub(super) start: usize,
@@ -43,6 +45,11 @@ impl Chunk {
     pub(super) fn of(&self, tensor: &Tensor) -> Result<Tensor, TchError> {
         tensor.f_narrow(0, self.start as i64, self.len as i64)
     }
+
+    /// Its part of a flat tensor that has `each` elements per row.
+    pub(super) fn of_flat(&self, tensor: &Tensor, each: usize) -> Result<Tensor, TchError> {
+        tensor.f_narrow(0, (self.start * each) as i64, (self.len * each) as i64)
+    }
 }
 
 impl Head {
@@ -51,7 +58,11 @@ impl Head {
         let (vocab, width) = (self.weight.size()[0], self.weight.size()[1]);
         check_shape("hidden", hidden, &[-1, width])?;
         let tokens = hidden.size()[0];
-        check_shape("targets", targets, &[tokens])?;
+        let targets_per_row = if targets.dim() == 2 { targets.size()[1].max(1) } else { 1 };
+        match targets.dim() {
+            2 => check_shape("targets", targets, &[tokens, targets_per_row])?,
+            _ => check_shape("targets", targets, &[tokens])?,
+        }
         if hidden.kind() != self.weight.kind() {
             return Err(LossError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() });
         }
@@ -64,13 +75,15 @@ impl Head {
             }
         }
         check_targets(targets, vocab)?;
+
         let rows = tokens.min(self.options.chunk_tokens as i64);
         let adapter = self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
         let layout = || -> Result<Pass<'_>, TchError> {
             Ok(Pass {
                 head: self,
                 hidden: hidden.f_detach()?.f_contiguous()?,
-                targets: targets.f_contiguous()?,
+                targets: targets.f_reshape([tokens, targets_per_row])?.f_contiguous()?,
+                targets_per_row: targets_per_row as usize,
                 transposed: self.weight.f_tr()?,
                 adapter: adapter.transpose()?,
                 buffer: Tensor::f_empty([rows, vocab], (self.weight.kind(), self.weight.device()))?,
@@ -81,9 +94,11 @@ impl Head {
 }
 
 fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), LossError> {
-    let bad = |targets: &[i64]| targets.iter().position(|token| !(0..vocab).contains(token));
     let host = targets.f_to_device(Device::Cpu).and_then(|targets| targets.f_contiguous());
     let host = host.during("copying the targets")?;
-    let host = integers("targets", &host)?;
-    bad(host).map_or(Ok(()), |index| Err(LossError::Target { index, token: host[index], vocab: vocab as usize }))
+    let tokens = integers("targets", &host)?;
+    match tokens.iter().position(|token| !(0..vocab).contains(token)) {
+        Some(index) => Err(LossError::Target { index, token: tokens[index], vocab: vocab as usize }),
+        None => Ok(()),
+    }
 }

@@ -3,10 +3,10 @@
 use super::{TokenGradients, TokenScores};
 use tch::{Kind, TchError, Tensor};
 
-/// The scores of a chunk: `logits: [C, V]`, `targets: [C]` within the vocabulary.
+/// The scores of a chunk: `logits: [C, V]`, `targets: [C, K]` within the vocabulary.
 pub(super) fn scores(logits: &Tensor, targets: &Tensor, temperature: f64) -> Result<TokenScores, TchError> {
     let all = log_softmax(logits, temperature)?;
-    let logprobs = all.f_gather(-1, &targets.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?;
+    let logprobs = all.f_gather(-1, targets, false)?.f_view([-1])?;
     let entropy = information(&all)?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?.f_neg()?;
     Ok(TokenScores { logprobs, entropy })
 }
@@ -21,9 +21,10 @@ pub(super) fn gradients(
 ) -> Result<Tensor, TchError> {
     let all = log_softmax(logits, temperature)?;
     let p = all.f_exp()?;
-    let by_logprob = gradients.logprobs.f_unsqueeze(-1)?;
-    let mut slopes = p.f_mul(&by_logprob.f_neg()?)?;
-    let _ = slopes.f_scatter_add_(-1, &targets.f_unsqueeze(-1)?, &by_logprob)?;
+    let by_logprob = gradients.logprobs.f_view_as(targets)?;
+    let by_all = by_logprob.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)?;
+    let mut slopes = p.f_mul(&by_all.f_neg()?)?;
+    let _ = slopes.f_scatter_add_(-1, targets, &by_logprob)?;
     if let Some(by_entropy) = &gradients.entropy {
         let inner = information(&all)?.f_add(&p.f_mul(&scores.entropy.f_unsqueeze(-1)?)?)?;
         slopes = slopes.f_sub(&inner.f_mul(&by_entropy.f_unsqueeze(-1)?)?)?;

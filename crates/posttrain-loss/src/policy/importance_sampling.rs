@@ -1,6 +1,7 @@
 //! Importance sampling: the policy gradient under the policy that sampled, each token weighted by its ratio.
 
-use super::kernel::{Term, TokenLoss};
+use super::kernel::{Term, Token, TokenLoss};
+use super::tensor::TensorLoss;
 use tch::{TchError, Tensor};
 
 /// `−min(ratio, cap) · A`, the gradient taken of the ratio alone.
@@ -11,14 +12,16 @@ pub(super) struct ImportanceSampling {
 
 impl TokenLoss for ImportanceSampling {
     #[inline(always)]
-    fn term(&self, ratio: f32, advantage: f32) -> Term {
-        let clipped = ratio > self.cap;
-        let weight = if clipped { self.cap } else { ratio };
+    fn term<const FMA: bool>(&self, token: Token) -> Term {
+        let clipped = token.ratio > self.cap;
+        let weight = if clipped { self.cap } else { token.ratio };
         // d ratio / d logprob = ratio, and the cap only scales: value and gradient are one number.
-        let loss = -weight * advantage;
+        let loss = -weight * token.advantage;
         Term { loss, gradient: loss, clipped }
     }
+}
 
+impl TensorLoss for ImportanceSampling {
     fn terms(&self, ratio: &Tensor, advantages: &Tensor) -> Result<[Tensor; 3], TchError> {
         let cap = f64::from(self.cap);
         let loss = ratio.f_clamp_max(cap)?.f_mul(advantages)?.f_neg()?;

@@ -1,46 +1,54 @@
 //! The objective in libtorch's own operations, for scores that lie on another device than the CPU.
 
+use super::clip::Clip;
 use super::importance_sampling::ImportanceSampling;
-use super::kernel::TokenLoss;
-use super::outcome::PolicyOutcome;
 use super::plan::{Partial, Plan};
-use super::ppo_clip::PpoClip;
 use super::{PolicyLoss, PolicyObjective};
 use crate::aggregate::StepTotals;
-use crate::batch::PolicyBatch;
+use crate::batch::LossBatch;
 use crate::error::{LossError, Operation};
 use crate::head::TokenScores;
 use crate::kl::{KlEstimator, KlPenalty};
 use crate::metrics::PolicyMetrics;
+use crate::objective::{LossOutcome, Objective};
 use tch::{Kind, TchError, Tensor};
 
-/// The same function as the native kernel, for checked scores.
+/// A policy loss of all entries at once.
+pub(super) trait TensorLoss {
+    /// Losses, derivatives by the log-probabilities, and which are clipped, of `[N]` ratios and advantages.
+    fn terms(&self, ratio: &Tensor, advantages: &Tensor) -> Result<[Tensor; 3], TchError>;
+}
+
+/// The same function as the native kernel, for checked scores; `None` for an objective that has only that one.
 pub(super) fn evaluate(
     objective: &PolicyObjective,
-    batch: &PolicyBatch,
+    batch: &LossBatch,
     scores: &TokenScores,
     totals: &StepTotals,
-) -> Result<PolicyOutcome<Tensor>, LossError> {
+) -> Result<Option<LossOutcome<Tensor>>, LossError> {
+    let loss: &dyn TensorLoss = match objective.loss {
+        _ if batch.old_logprobs.is_some() || objective.correction.is_some() => return Ok(None),
+        PolicyLoss::ImportanceSampling { ratio_cap } => &ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) },
+        PolicyLoss::PpoClip { clip_low, clip_high } => &Clip::around_one(clip_low, clip_high),
+        PolicyLoss::PpoRatio { clip_low_threshold, clip_high_threshold } => {
+            &Clip { low: clip_low_threshold, high: clip_high_threshold }
+        }
+        _ => return Ok(None),
+    };
+
     let plan = Plan::new(objective, batch)?;
     let _guard = tch::no_grad_guard();
     let inputs = Inputs::new(&plan, scores).during("copying the batch to the scores' device")?;
-    let (sum, gradient) = match objective.loss {
-        PolicyLoss::ImportanceSampling { ratio_cap } => {
-            inputs.evaluate(&ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) }, objective)
-        }
-        PolicyLoss::PpoClip { clip_low, clip_high } => {
-            inputs.evaluate(&PpoClip { low: 1.0 - clip_low, high: 1.0 + clip_high }, objective)
-        }
-    }
-    .during("evaluating the policy loss")?;
+    let (sum, gradient) = inputs.evaluate(loss, objective).during("evaluating the policy loss")?;
     if !sum.is_finite() {
         let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the scores");
         return Err(plan.culprit(0, &host(&scores.logprobs)?, Some(&host(&scores.entropy)?)));
     }
+
     let eta = objective.entropy_coefficient;
     let entropy_gradient = (eta > 0.0).then(|| inputs.weights.f_mul_scalar(-eta)).transpose();
     let entropy_gradient = entropy_gradient.during("scaling the entropy's gradient")?;
-    Ok(sum.outcome(objective.aggregation.denominator(totals), gradient, entropy_gradient))
+    Ok(Some(LossOutcome::of(sum.sums(), objective.denominator(totals), gradient, entropy_gradient)))
 }
 
 /// `[N]` f32 tensors on the scores' device, 0 where masked.
@@ -57,16 +65,17 @@ impl Inputs {
     fn new(plan: &Plan, scores: &TokenScores) -> Result<Self, TchError> {
         let device = scores.logprobs.device();
         let upload = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
-        let weights = upload(&plan.token_weights())?;
-        let live = weights.f_gt(0.0)?;
+        let weights = upload(&plan.entry_weights())?;
+        let live = weights.f_ne(0.0)?;
         let masked = |tensor: Tensor| tensor.f_masked_fill(&live.f_logical_not()?, 0.0);
         let distance = plan
+            .layout
             .batch
             .reference_logprobs
             .map(|reference| -> Result<Tensor, TchError> { masked(scores.logprobs.f_sub(&upload(reference)?)?) });
         Ok(Inputs {
-            advantages: masked(upload(&plan.token_advantages())?)?,
-            log_ratio: masked(scores.logprobs.f_sub(&upload(plan.batch.sampling_logprobs)?)?)?,
+            advantages: masked(upload(&plan.entry_advantages())?)?,
+            log_ratio: masked(scores.logprobs.f_sub(&upload(plan.sampling)?)?)?,
             distance: distance.transpose()?,
             entropy: masked(scores.entropy.shallow_clone())?,
             live,
@@ -74,7 +83,7 @@ impl Inputs {
         })
     }
 
-    fn evaluate<L: TokenLoss>(&self, loss: &L, objective: &PolicyObjective) -> Result<(Partial, Tensor), TchError> {
+    fn evaluate(&self, loss: &dyn TensorLoss, objective: &PolicyObjective) -> Result<(Partial, Tensor), TchError> {
         let ratio = self.log_ratio.f_exp()?;
         let [mut losses, mut slopes, clipped] = loss.terms(&ratio, &self.advantages)?;
         let mut reference_kl = 0.0;

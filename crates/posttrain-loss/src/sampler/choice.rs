@@ -4,8 +4,8 @@ use super::row::RowSampling;
 use super::truncation;
 use crate::blocks::{BLOCK, Block, Normaliser, normaliser, scan, slope, widen};
 use crate::error::LogitProblem;
-use posttrain_kernel::Element;
 use posttrain_kernel::{Kernel, LOWEST_EXPONENT, dispatch, exp2};
+use posttrain_tensor::Element;
 
 /// Memory that a thread keeps from row to row.
 #[derive(Default)]

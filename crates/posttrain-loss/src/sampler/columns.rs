@@ -4,7 +4,8 @@ use super::choice;
 use super::row::RowSampling;
 use crate::blocks::{BLOCK, Block, slope};
 use crate::error::LogitProblem;
-use posttrain_kernel::{Element, Kernel, LANES, dispatch, exp2, larger};
+use posttrain_kernel::{Kernel, LANES, dispatch, exp2, larger};
+use posttrain_tensor::Element;
 use rayon::prelude::*;
 
 /// Rows that one task takes: a cache line of bf16 logits.

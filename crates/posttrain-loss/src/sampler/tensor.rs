@@ -2,7 +2,7 @@
 
 use super::{RowSampling, Sampled};
 use crate::error::{LogitProblem, LossError, Operation};
-use posttrain_kernel::{to_device, to_host};
+use posttrain_tensor::{to_device, to_host};
 use tch::{Kind, TchError, Tensor};
 
 /// The same function as the native kernel, for checked arguments.

@@ -2,8 +2,8 @@
 
 use super::choice::Cut;
 use super::row::RowSampling;
-use posttrain_kernel::Element;
 use posttrain_kernel::{Kernel, LANES, dispatch, exp2, larger};
+use posttrain_tensor::Element;
 
 /// Memory that a thread keeps from row to row.
 #[derive(Default)]

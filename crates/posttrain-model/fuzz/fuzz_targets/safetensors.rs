@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use posttrain_lora::TensorFile;
+use posttrain_tensor::TensorFile;
 use std::io::Write;
 
 fuzz_target!(|bytes: &[u8]| {

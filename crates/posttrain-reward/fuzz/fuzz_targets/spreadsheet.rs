@@ -7,7 +7,7 @@
 use std::io::{Cursor, Write};
 
 use libfuzzer_sys::fuzz_target;
-use posttrain_reward::{Spreadsheet, SpreadsheetConfig, WorkbookLimits};
+use posttrain_reward::spreadsheet::{Spreadsheet, SpreadsheetConfig, WorkbookLimits};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

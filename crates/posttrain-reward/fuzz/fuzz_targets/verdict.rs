@@ -8,14 +8,15 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use libfuzzer_sys::fuzz_target;
 use posttrain_chat::{ChatRequest, ChatResponse, from_fn};
-use posttrain_reward::{Judge, JudgeConfig, Reward, RewardError, Sample};
+use posttrain_reward::{Reward, RewardError, Sample};
+use posttrain_reward::judge::{Judge, JudgeConfig};
 
 static ANSWER: Mutex<String> = Mutex::new(String::new());
 static SHOWN: Mutex<String> = Mutex::new(String::new());
 
 static JUDGE: LazyLock<Judge> = LazyLock::new(|| {
     let model = from_fn("fuzzed", async |request: ChatRequest| {
-        *SHOWN.lock().unwrap() = request.messages[1].content.clone();
+        *SHOWN.lock().unwrap() = request.messages[1].text().into_owned();
         Ok(ChatResponse::from_text(ANSWER.lock().unwrap().clone()))
     });
     let config = JudgeConfig { max_response_characters: 1 << 24, ..JudgeConfig::default() };

@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::execution::CodeExecution;
 use super::output_match::OutputMatch;
+use crate::outside::ResourceLimits;
 use crate::process::find_program;
 use crate::sandbox::{Job, Rules, probe};
-use crate::{Credit, ResourceLimits, RewardError};
+use crate::{Credit, RewardError};
 
 /// Where programs of the system are, whatever this process's own `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -19,7 +20,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// What to do where this machine cannot keep a program from the network, other processes and files.
 ///
 /// ```
-/// use posttrain_reward::Unisolated;
+/// use posttrain_reward::code::Unisolated;
 ///
 /// assert_eq!(Unisolated::default(), Unisolated::Run);
 /// ```
@@ -50,15 +51,34 @@ pub enum Unisolated {
 /// - *Streams* (any language): the program gets `stdin`, must exit with 0 and write `stdout` (compared by `output`).
 /// - *Asserts* (Python): statements that raise where the program is wrong. Names that they do not define are the program's;
 ///   names of Python's own stay Python's, unless `entry_point` names one (`sum`). A row's asserts are one run, and share its
-///   limits.
+///   limits, as long as nothing but arguments of functions is handed to the program; where more is (methods of its objects
+///   are called with values), each following assert has a fresh program.
 ///
 /// # What cannot be forged
 /// Expected output never enters the program's sandbox. Asserts run in a second sandbox, in a process that the program is
 /// never loaded into: it is asked for values over a pipe, and plain values (numbers, text, lists, tuples, sets, dicts, …) are
 /// compared outside of it. So printing "passed", `os._exit(0)`, a patched `assert`, an `__eq__` that is always true or
-/// reading the tests earn nothing: only the right values do. Objects of the program's own classes are used from afar, and
-/// equal no plain value. A test that hands the program a function or another object that is not plain cannot be decided
-/// ([`RewardError::Undecided`]).
+/// reading the tests earn nothing: only the right values do.
+///
+/// Objects of the program's own classes are used from afar: called, looked into, handed back to it. They equal no plain
+/// value, and no operator, comparison or method of plain values (`f(3) - 7.25`, `7.2 < f(3)`, `7 in f(3)`,
+/// `f(3).startswith("a")`) is ever left to them: a program that returns an object there has failed. (An object that the test
+/// makes itself, of a class with a capital letter, has the methods that its class gives it.) A NaN that is compared by size
+/// fails, and an exception of the program's that would end a loop of the tests early is another one.
+///
+/// What cannot be decided so is no zero: a test that hands over a function or another object that is not plain, that compares
+/// two objects of the program's, or that only holds where an argument is seen as the program left it beside a result, is
+/// [`RewardError::Undecided`].
+///
+/// # Tests that a program could pass for nothing
+/// Refused, as a mistake of the row: a test that asserts nothing by itself (`check(f)`); one that uses what it neither
+/// imports nor defines (`np.allclose(…)`, `assert check(f)`), since the program would define it.
+///
+/// Not to be told, and to be avoided: a comparison that an empty list passes (`all(a == b for a, b in zip(f(3), want))`: also
+/// compare the lengths); one that compares what the program changed with itself (`f(l); assert l == sorted(l)`: compare with
+/// a literal, or a copy); the denial of a comparison over an array (`not np.any(abs(f(3) - want) > e)`, which NaN passes);
+/// inequality alone (`f(3) != 4`); a method of the program's own class that says yes to everything (`assert s.contains(3)`
+/// without an `assert not s.contains(4)`).
 ///
 /// # What holds
 /// Always: a clean environment, a fresh folder, bounded output, an end by the clock. On Linux with util-linux: limits of
@@ -68,10 +88,13 @@ pub enum Unisolated {
 ///
 /// # Time
 /// A process that has used `limits.cpu_seconds` of the processor is ended, and its program is wrong. At `time_limit_seconds`
-/// the program is ended in any case. It is wrong where its processes have used `limits.cpu_seconds` together, or all of them
-/// sleep (it waits for what never comes). Where one of them would run, the machine kept it waiting, and that is an error
-/// ([`ProgramFailure::KeptWaiting`](crate::ProgramFailure::KeptWaiting)), so that a busy machine gives no false zeros. Only Linux says which of the two it is;
-/// elsewhere every program out of time is an error.
+/// the program is ended in any case. By what the kernel has counted, it is then wrong, whether it computed, slept, or waited
+/// for what never comes; only where one of its threads was ready for most of that time and had no processor did the machine
+/// keep it waiting, and that is an error ([`ProgramFailure::KeptWaiting`](crate::outside::ProgramFailure::KeptWaiting)), so
+/// that a busy machine gives no false zeros. A thread that makes itself less important (`nice`) waits by its own choice. Only
+/// Linux counts this; elsewhere every program out of time is an error. A program that was out of time in one test is not run
+/// in the next ones. A [`Scorer`](crate::Scorer)'s time limit does not count the time of programs: it would be an error where
+/// this is a zero.
 ///
 /// # Failures
 /// A program that crashes, hangs, or meets a limit of its own is wrong: 0, not an error. An error is a row without tests, a
@@ -79,7 +102,8 @@ pub enum Unisolated {
 /// memory is not told apart from a program that takes too much: leave room for `workers` times `limits.address_space_bytes`.
 ///
 /// ```
-/// use posttrain_reward::{CodeExecutionConfig, Reward, Sample};
+/// use posttrain_reward::{Reward, Sample};
+/// use posttrain_reward::code::CodeExecutionConfig;
 /// use serde_json::json;
 ///
 /// // Any language: here the shell's.
@@ -116,7 +140,7 @@ pub struct CodeExecutionConfig {
     pub limits: ResourceLimits,
     /// Bytes of standard output, at least 1. Default 2²⁰.
     pub max_stdout_bytes: usize,
-    /// Bytes of all files that a program writes, at least 4,096 (held where [`files`](crate::Isolation::files) are). Default 2²⁶.
+    /// Bytes of all files that a program writes, at least 4,096 (held where [`files`](crate::code::Isolation::files) are). Default 2²⁶.
     pub max_folder_bytes: u64,
     /// Bytes of a program, at least 1; a longer one is worth 0. Default 2¹⁶.
     pub max_code_bytes: usize,
@@ -162,7 +186,7 @@ impl CodeExecutionConfig {
     /// [`RewardError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// use posttrain_reward::CodeExecutionConfig;
+    /// use posttrain_reward::code::CodeExecutionConfig;
     ///
     /// assert!(CodeExecutionConfig::default().validate().is_ok());
     /// assert!(CodeExecutionConfig { workers: 0, ..CodeExecutionConfig::default() }.validate().is_err());
@@ -210,7 +234,7 @@ impl CodeExecutionConfig {
     /// an empty program, or where isolation is required and cannot be had.
     ///
     /// ```
-    /// use posttrain_reward::CodeExecutionConfig;
+    /// use posttrain_reward::code::CodeExecutionConfig;
     ///
     /// let config = CodeExecutionConfig { interpreter: vec!["no-such-language".into()], ..CodeExecutionConfig::default() };
     /// assert!(config.build().err().unwrap().to_string().contains("no-such-language"));

@@ -7,16 +7,23 @@ use super::asserts::{Outcome, run_asserts};
 use super::block::last_block;
 use super::config::CodeExecutionConfig;
 use super::test_case::{Streams, Tests};
-use crate::answer::without_thinking;
+use crate::code::Isolation;
+use crate::outside::ProgramFailure;
 use crate::sandbox::{Ended, Ending, InputFile, Job, Sandbox};
-use crate::{Credit, Isolation, ProgramFailure, Reward, RewardError, Sample, Score};
+use crate::scorer::clock;
+use crate::{Credit, Reward, RewardError, Sample, Score};
+use posttrain_answer::response::without_thinking;
+
+/// What is said of a program that its limits of time ended.
+const OUT_OF_TIME: &str = "out of time";
 
 /// The reward that [`CodeExecutionConfig`] describes and builds.
 ///
 /// Parts are `tests_passed` and `tests`; the note says what the first failed test did.
 ///
 /// ```
-/// use posttrain_reward::{CodeExecutionConfig, Reward};
+/// use posttrain_reward::Reward;
+/// use posttrain_reward::code::CodeExecutionConfig;
 ///
 /// let reward = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() }.build()?;
 /// assert_eq!(reward.name(), "code");
@@ -40,6 +47,7 @@ impl Reward for CodeExecution {
             let Some(code) = self.program(&sample.response) else {
                 return self.verdict(0, tests.len(), Some("no program in the response".to_owned()));
             };
+            let _clock = clock::stop();
             let cancelled = |_| RewardError::Cancelled { reward: self.name().to_owned() };
             let _permit = self.free.acquire().await.map_err(cancelled)?;
             let (passed, fault) = self.run(sample, code, &tests).await?;
@@ -57,7 +65,7 @@ impl CodeExecution {
     /// What keeps programs from the rest of this machine, as it was found when this was built.
     ///
     /// ```
-    /// use posttrain_reward::CodeExecutionConfig;
+    /// use posttrain_reward::code::CodeExecutionConfig;
     ///
     /// let reward = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() }.build()?;
     /// for gap in reward.isolation().gaps() {
@@ -72,7 +80,7 @@ impl CodeExecution {
     /// The configuration, with the interpreter's whole path.
     ///
     /// ```
-    /// use posttrain_reward::CodeExecutionConfig;
+    /// use posttrain_reward::code::CodeExecutionConfig;
     ///
     /// let reward = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() }.build()?;
     /// assert!(reward.config().interpreter[0].ends_with("/sh"));
@@ -97,6 +105,7 @@ impl CodeExecution {
         let Some(code) = self.program(response) else {
             return Ok(Err("no program in the response".to_owned()));
         };
+        let _clock = clock::stop();
         let cancelled = |_| RewardError::Cancelled { reward: self.name().to_owned() };
         let _permit = self.free.acquire().await.map_err(cancelled)?;
         files.push((self.config.file_name.clone(), code.as_bytes().to_vec()));
@@ -120,7 +129,9 @@ impl CodeExecution {
             }
         }
         for (index, streams) in tests.streams.iter().enumerate() {
-            if fault.is_some() && self.config.credit == Credit::Hard {
+            // A program that was out of time once is not run again: each test would cost that time.
+            let stopped = fault.as_ref().is_some_and(|fault| fault.ends_with(OUT_OF_TIME));
+            if stopped || (fault.is_some() && self.config.credit == Credit::Hard) {
                 break;
             }
             match self.stream(code, streams).await? {
@@ -185,17 +196,18 @@ fn fault(ended: &Ended) -> Option<String> {
         Ending::Exited(0) => None,
         Ending::Exited(code) => Some(format!("exit code {code}: {}", last_words())),
         Ending::Signalled(signal) => Some(format!("ended by signal {signal}: {}", last_words())),
-        Ending::OutOfTime | Ending::KeptWaiting => Some("out of time".to_owned()),
+        Ending::OutOfTime | Ending::KeptWaiting => Some(OUT_OF_TIME.to_owned()),
         Ending::TooMuchOutput => Some("too much output".to_owned()),
     }
 }
 
 fn broken(sample: &Sample, index: usize, note: &str) -> RewardError {
-    let (id, reason) = (sample.id.clone(), format!("assert {index} is not Python: {note}"));
-    RewardError::BadTask { id, key: "tests", reason, expected: "Python that compiles" }
+    let reason = format!("assert {index} {note}");
+
+    RewardError::BadTask { id: sample.id.clone(), key: "tests", reason, expected: "Python that compiles and decides" }
 }
 
 fn undecided(sample: &Sample) -> RewardError {
-    let reason = "a test hands over what cannot be sent to another process";
+    let reason = "a test needs what cannot be sent to another process, or what only the program could decide";
     RewardError::Undecided { id: sample.id.clone(), verifier: "code".to_owned(), reason }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How standard output is compared with what is expected.
 ///
 /// ```
-/// use posttrain_reward::OutputMatch;
+/// use posttrain_reward::code::OutputMatch;
 ///
 /// assert!(OutputMatch::Lines.same("1 2 \n3\n\n", "1 2\n3"));
 /// assert!(!OutputMatch::Lines.same("1  2\n3", "1 2\n3") && OutputMatch::Words.same("1  2\n3", "1 2 3"));
@@ -27,7 +27,7 @@ impl OutputMatch {
     /// Whether `output` is as `expected`.
     ///
     /// ```
-    /// assert!(posttrain_reward::OutputMatch::default().same("4\r\n", "4"));
+    /// assert!(posttrain_reward::code::OutputMatch::default().same("4\r\n", "4"));
     /// ```
     pub fn same(self, output: &str, expected: &str) -> bool {
         match self {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use super::{Ended, Ending, Job, Rules, Sandbox, Way};
-use crate::{Isolation, RewardError};
+use super::{Ended, Ending, Job, Rules, Sandbox, Way, compile_filter};
+use crate::RewardError;
+use crate::code::Isolation;
+use crate::error::with_sources;
 
 const FACTS: &str = include_str!("facts.sh");
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
@@ -40,7 +42,8 @@ async fn first_that_works(rules: &Rules, trial: &Job) -> Result<Sandbox, RewardE
     for way in WAYS.into_iter().filter(|way| is_root || !way.nobody) {
         // With time of its own: a busy machine must not pass for one that allows less.
         let patient = Rules { time_limit: PROBE_LIMIT.max(rules.time_limit), ..rules.clone() };
-        let sandbox = Sandbox { rules: patient, way, isolation: Isolation::default() };
+        let filter = compile_filter();
+        let sandbox = Sandbox { rules: patient, way, filter, isolation: Isolation::default() };
         match sandbox.try_out(trial.clone()).await {
             Ok(isolation) => return Ok(Sandbox { rules: rules.clone(), isolation, ..sandbox }),
             Err(reason) => last = reason,
@@ -62,7 +65,7 @@ impl Sandbox {
         match self.run(job).await {
             Ok(ended) if ended.ending == Ending::Exited(0) => Ok(ended),
             Ok(ended) => Err(format!("{:?}: {}", ended.ending, ended.stderr)),
-            Err(failure) => Err(failure.to_string()),
+            Err(failure) => Err(with_sources(&failure)),
         }
     }
 
@@ -74,8 +77,17 @@ impl Sandbox {
             files: self.way.namespaces && writable_mounts(facts).is_empty(),
             limits: self.way.limits && fact("memory").is_some_and(|memory| memory != "unlimited"),
             process_limit: self.limits().processes.is_some() && fact("nproc") == Some("held"),
+            system_calls: fact("filters").and_then(|filters| filters.parse().ok()) > filters_here(),
         }
     }
+}
+
+/// How many filters this thread's own system calls go through.
+fn filters_here() -> Option<u32> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let filters = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+
+    filters.trim().parse().ok()
 }
 
 /// Whether a namespace is another than this process's.
@@ -109,8 +121,9 @@ fn writable_mounts(facts: &str) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Ending, Job, Rules, Sandbox, WAYS, Way, writable_mounts};
-    use crate::{Isolation, ResourceLimits};
+    use super::{Ending, Job, Rules, Sandbox, WAYS, Way, compile_filter, writable_mounts};
+    use crate::code::Isolation;
+    use crate::outside::ResourceLimits;
 
     fn sandbox(way: Way) -> Sandbox {
         let limits = ResourceLimits {
@@ -123,7 +136,7 @@ mod tests {
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let time_limit = Duration::from_secs(120);
         let rules = Rules { limits, time_limit, stdout_bytes: 1 << 16, box_bytes: 1 << 20, environment };
-        Sandbox { rules, way, isolation: Isolation::default() }
+        Sandbox { rules, way, filter: compile_filter(), isolation: Isolation::default() }
     }
 
     fn job(script: &str) -> Job {

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::process::Pid;
 use tokio::io::AsyncWriteExt;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 
 use super::folder::{InputFile, RunFolder};
 use super::{Overdue, Sandbox, look};
-use crate::ProgramFailure;
+use crate::outside::ProgramFailure;
 use crate::process::{Process, read_all};
 
 /// Bytes of standard error that are kept.
@@ -105,11 +106,13 @@ impl Sandbox {
     /// Follows a program to its end or its limits.
     async fn follow(&self, process: &mut Process, stdout: ChildStdout) -> io::Result<(Ending, Vec<u8>)> {
         let root = process.id();
+        let start = Instant::now();
         let mut work = pin!(follow(process, stdout, self.rules.stdout_bytes));
         if let Ok(ended) = timeout(self.rules.time_limit, work.as_mut()).await {
             return ended;
         }
-        match look(root.into_iter().collect(), self.rules.limits.cpu_seconds, work).await {
+        let roots = root.into_iter().collect();
+        match look(roots, start.elapsed(), self.rules.limits.cpu_seconds, work).await {
             Overdue::Ended(ended) => ended,
             Overdue::AtFault => Ok((Ending::OutOfTime, Vec::new())),
             Overdue::KeptWaiting => Ok((Ending::KeptWaiting, Vec::new())),
@@ -122,7 +125,7 @@ impl Sandbox {
         let (program, output) = (job.program, job.output);
         let made = tokio::task::spawn_blocking(move || RunFolder::new(&job.files, nobody)).await;
         let folder = made.map_err(io::Error::other).and_then(|made| made).map_err(io_failure)?;
-        let spawned = Process::spawn(&mut self.command(&folder, &program, &output), STDERR_BYTES);
+        let spawned = self.spawn(&mut self.command(&folder, &program, &output));
         let (process, stdin, stdout) = spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
         Ok((Running { folder, process }, stdin, stdout))
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// When two numbers agree.
 ///
 /// ```
-/// use posttrain_reward::NumberAgreement;
+/// use posttrain_reward::spreadsheet::NumberAgreement;
 ///
 /// assert!(NumberAgreement::Decimals(2).agree(0.333, 0.33) && !NumberAgreement::Decimals(2).agree(0.335, 0.33));
 /// let within = NumberAgreement::Within { absolute: 1e-9, relative: 1e-3 };
@@ -37,7 +37,7 @@ impl NumberAgreement {
     /// Whether `answer` agrees with `reference`.
     ///
     /// ```
-    /// assert!(posttrain_reward::NumberAgreement::default().agree(-0.001, 0.0));
+    /// assert!(posttrain_reward::spreadsheet::NumberAgreement::default().agree(-0.001, 0.0));
     /// ```
     pub fn agree(self, answer: f64, reference: f64) -> bool {
         match self {
@@ -61,7 +61,7 @@ fn rounded(number: f64, decimals: u32) -> String {
 /// How exactly dates are compared.
 ///
 /// ```
-/// assert_eq!(posttrain_reward::DateAgreement::default(), posttrain_reward::DateAgreement::Day);
+/// assert_eq!(posttrain_reward::spreadsheet::DateAgreement::default(), posttrain_reward::spreadsheet::DateAgreement::Day);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,7 +76,7 @@ pub enum DateAgreement {
 /// What a text is that reads as a number, such as a number stored as text.
 ///
 /// ```
-/// assert_eq!(posttrain_reward::TextNumbers::default(), posttrain_reward::TextNumbers::AsNumbers);
+/// assert_eq!(posttrain_reward::spreadsheet::TextNumbers::default(), posttrain_reward::spreadsheet::TextNumbers::AsNumbers);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,13 +6,12 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::area::Area;
+use super::compare::{Outcome, score};
 use super::task::{InputCase, Task};
-use super::verifier::{Outcome, score};
 use super::workbook::{Workbook, read_file};
-use crate::{
-    BadAnswer, CodeExecution, CodeExecutionConfig, Isolation, Reward, RewardError, Sample, Score, Spreadsheet,
-    SpreadsheetConfig,
-};
+use crate::code::{CodeExecution, CodeExecutionConfig, Isolation};
+use crate::spreadsheet::{BadAnswer, Spreadsheet, SpreadsheetConfig};
+use crate::{Reward, RewardError, Sample, Score};
 
 const EXPECTED: &str = r#"{"range": "Sheet1!A1:C9", "cases": [{"input": "a.xlsx", "reference": "b.xlsx"}]}"#;
 
@@ -30,7 +29,9 @@ const EXPECTED: &str = r#"{"range": "Sheet1!A1:C9", "cases": [{"input": "a.xlsx"
 /// not an error: the policy wrote the file. Formulas need stored values, which `openpyxl` does not compute.
 ///
 /// ```
-/// use posttrain_reward::{Reward, Sample, SpreadsheetCodeConfig, CodeExecutionConfig};
+/// use posttrain_reward::{Reward, Sample};
+/// use posttrain_reward::code::CodeExecutionConfig;
+/// use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
 /// use rust_xlsxwriter::Workbook;
 /// use serde_json::json;
 ///
@@ -81,7 +82,7 @@ impl SpreadsheetCodeConfig {
     /// [`RewardError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// use posttrain_reward::SpreadsheetCodeConfig;
+    /// use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
     ///
     /// assert!(SpreadsheetCodeConfig::default().validate().is_ok());
     /// assert!(SpreadsheetCodeConfig { output: "../x".into(), ..SpreadsheetCodeConfig::default() }.validate().is_err());
@@ -107,7 +108,9 @@ impl SpreadsheetCodeConfig {
     /// As [`validate`](Self::validate) and [`CodeExecutionConfig::build`].
     ///
     /// ```
-    /// use posttrain_reward::{CodeExecutionConfig, Reward, SpreadsheetCodeConfig};
+    /// use posttrain_reward::Reward;
+    /// use posttrain_reward::code::CodeExecutionConfig;
+    /// use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
     ///
     /// let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() };
     /// let reward = SpreadsheetCodeConfig { code, ..SpreadsheetCodeConfig::default() }.build()?;
@@ -124,7 +127,9 @@ impl SpreadsheetCodeConfig {
 /// The reward that [`SpreadsheetCodeConfig`] describes and builds; parts `soft` and `hard`.
 ///
 /// ```
-/// use posttrain_reward::{CodeExecutionConfig, Reward, Sample, SpreadsheetCodeConfig};
+/// use posttrain_reward::{Reward, Sample};
+/// use posttrain_reward::code::CodeExecutionConfig;
+/// use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
 ///
 /// let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() };
 /// let reward = SpreadsheetCodeConfig { code, ..SpreadsheetCodeConfig::default() }.build()?;
@@ -159,7 +164,8 @@ impl SpreadsheetCode {
     /// What keeps programs from the rest of this machine; see [`CodeExecution::isolation`].
     ///
     /// ```
-    /// use posttrain_reward::{CodeExecutionConfig, SpreadsheetCodeConfig};
+    /// use posttrain_reward::code::CodeExecutionConfig;
+    /// use posttrain_reward::spreadsheet::SpreadsheetCodeConfig;
     ///
     /// let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() };
     /// let reward = SpreadsheetCodeConfig { code, ..SpreadsheetCodeConfig::default() }.build()?;

@@ -6,12 +6,13 @@ use std::fmt;
 use super::area::{Area, cell_name};
 use super::cell::{CellValue, Rules};
 use super::workbook::{Cells, Workbook};
-use crate::{FileFailure, RewardError};
+use crate::RewardError;
+use crate::spreadsheet::FileFailure;
 
 /// What comparing an answer range found.
 ///
 /// ```
-/// use posttrain_reward::Comparison;
+/// use posttrain_reward::spreadsheet::Comparison;
 ///
 /// let same = Comparison { cells: 3, ..Comparison::default() };
 /// assert!(same.is_equal());
@@ -34,7 +35,7 @@ impl Comparison {
     /// Whether the answer is right.
     ///
     /// ```
-    /// assert!(posttrain_reward::Comparison::default().is_equal(), "two blank ranges agree");
+    /// assert!(posttrain_reward::spreadsheet::Comparison::default().is_equal(), "two blank ranges agree");
     /// ```
     pub fn is_equal(&self) -> bool {
         self.differing == 0 && self.missing_sheet.is_none()
@@ -54,7 +55,7 @@ impl fmt::Display for Comparison {
 /// A cell whose values do not agree, in words.
 ///
 /// ```
-/// use posttrain_reward::Difference;
+/// use posttrain_reward::spreadsheet::Difference;
 ///
 /// let difference = Difference { cell: "Sheet1!B2".into(), answer: "nothing".into(), reference: "7".into() };
 /// assert_eq!(difference.to_string(), "Sheet1!B2: nothing, expected 7");

@@ -1,25 +1,28 @@
 //! Reading `.xlsx` files that anybody may have made: bounded in bytes, in entries and in cells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calamine::{DataRef, Reader, Xlsx, XlsxError};
+use calamine::{Reader, Xlsx, XlsxError};
 use serde::{Deserialize, Serialize};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::area::Area;
 use super::cell::CellValue;
-use crate::{FileFailure, RewardError};
+use super::reservation::Reservation;
+use super::sheet;
+use crate::RewardError;
+use crate::spreadsheet::FileFailure;
 
 /// What a workbook may cost.
 ///
 /// ```
-/// use posttrain_reward::WorkbookLimits;
+/// use posttrain_reward::spreadsheet::WorkbookLimits;
 ///
 /// assert_eq!(WorkbookLimits::default().max_cells, 1_000_000);
 /// assert!(WorkbookLimits { max_cells: 0, ..WorkbookLimits::default() }.validate().is_err());
@@ -51,7 +54,7 @@ impl WorkbookLimits {
     /// [`RewardError::InvalidConfig`] naming the first field that is out of its range.
     ///
     /// ```
-    /// assert!(posttrain_reward::WorkbookLimits::default().validate().is_ok());
+    /// assert!(posttrain_reward::spreadsheet::WorkbookLimits::default().validate().is_ok());
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
         let counts = [
@@ -144,15 +147,18 @@ impl Workbook {
         cells: &mut Cells,
     ) -> Result<(), RewardError> {
         let Self { limits, xlsx, .. } = self;
-        let read =
-            caught(|| read_cells(xlsx, sheet, areas, |at, value| cells.keep(limits, (place, at.0, at.1), value)));
+        let read = caught(|| {
+            sheet::read_cells(xlsx, sheet, areas, limits.max_cells, |at, value| {
+                cells.keep(limits, (place, at.0, at.1), value)
+            })
+        });
         read.and_then(|kept| kept).map_err(|failure| self.failed(failure))
     }
 
     /// Refuses a formula in `areas` that has no value: whatever stands in its place would be compared with a blank.
     pub(super) fn check_calculated(&mut self, sheet: &str, areas: &[Area]) -> Result<(), RewardError> {
         let Self { limits, xlsx, .. } = self;
-        let found = caught(|| uncalculated(xlsx, sheet, areas, limits.max_cells));
+        let found = caught(|| sheet::uncalculated(xlsx, sheet, areas, limits.max_cells));
         match found {
             Ok(None) => Ok(()),
             Ok(Some((row, column))) => {
@@ -167,55 +173,6 @@ impl Workbook {
     pub(super) fn failed(&self, failure: FileFailure) -> RewardError {
         RewardError::File { path: self.path.clone(), failure }
     }
-}
-
-/// Reads a sheet as a stream: a table of all cells between the first and the last would be sized by the file's word.
-fn read_cells(
-    xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
-    sheet: &str,
-    areas: &[Area],
-    mut keep: impl FnMut((u32, u32), CellValue) -> Result<(), FileFailure>,
-) -> Result<Result<(), FileFailure>, XlsxError> {
-    let is_1904 = xlsx.has_1904_epoch();
-    let mut reader = xlsx.worksheet_cells_reader(sheet)?;
-    while let Some(cell) = reader.next_cell()? {
-        let (row, column) = cell.get_position();
-        if areas.iter().any(|area| area.contains(row, column))
-            && let Err(failure) = keep((row, column), CellValue::from_data(cell.get_value(), is_1904))
-        {
-            return Ok(Err(failure));
-        }
-    }
-    Ok(Ok(()))
-}
-
-/// The first cell in `areas` that has a formula and no value, not even an empty text. Cells without a value are few, or the
-/// caller's limit on them ends the search.
-fn uncalculated(
-    xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
-    sheet: &str,
-    areas: &[Area],
-    most: usize,
-) -> Result<Option<(u32, u32)>, XlsxError> {
-    let inside = |(row, column): (u32, u32)| areas.iter().any(|area| area.contains(row, column));
-    let mut empty = BTreeSet::new();
-    let mut reader = xlsx.worksheet_cells_reader(sheet)?;
-    while let Some(cell) = reader.next_cell()? {
-        if matches!(cell.get_value(), DataRef::Empty) && inside(cell.get_position()) && empty.len() < most {
-            empty.insert(cell.get_position());
-        }
-    }
-    if empty.is_empty() {
-        return Ok(None);
-    }
-    drop(reader);
-    let mut reader = xlsx.worksheet_cells_reader(sheet)?;
-    while let Some(cell) = reader.next_formula()? {
-        if !cell.get_value().is_empty() && empty.contains(&cell.get_position()) {
-            return Ok(Some(cell.get_position()));
-        }
-    }
-    Ok(None)
 }
 
 /// Runs a call of the reader; its panics and errors are the file's fault.
@@ -270,7 +227,8 @@ fn check_kind(bytes: &[u8]) -> Result<(), FileFailure> {
     }
 }
 
-/// Unpacks the archive into nothing, so that what follows is known to be within the limits.
+/// Unpacks the archive into nothing, so that what follows is known to be within the limits, and to ask for no more memory
+/// than it has bytes.
 fn check_archive(bytes: &[u8], limits: &WorkbookLimits) -> Result<(), FileFailure> {
     let corrupt = |error: ZipError| match error {
         ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) | ZipError::InvalidPassword => FileFailure::Encrypted,
@@ -289,9 +247,13 @@ fn check_archive(bytes: &[u8], limits: &WorkbookLimits) -> Result<(), FileFailur
     let mut left = limits.max_unpacked_bytes;
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(corrupt)?;
-        let unpacked = io::copy(&mut entry.take(left + 1), &mut io::sink());
+        let unpacked = Reservation::of(entry.take(left + 1));
         let unpacked = unpacked.map_err(|error| FileFailure::Corrupt { reason: error.to_string() })?;
-        left = left.checked_sub(unpacked).ok_or_else(too_large)?;
+        left = left.checked_sub(unpacked.bytes).ok_or_else(too_large)?;
+        if !unpacked.is_honest() {
+            let reason = format!("a part of {} bytes says that it has {} members", unpacked.bytes, unpacked.largest);
+            return Err(FileFailure::Corrupt { reason });
+        }
     }
     Ok(())
 }

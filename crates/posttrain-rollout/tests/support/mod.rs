@@ -1,19 +1,19 @@
 //! What the engine's tests share.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test fails by panicking")]
 
-use posttrain_lora::{Adapter, AdapterView, LoraConfig, LoraPair, ModuleSpec};
+use posttrain_lora::{Adapter, LoraConfig, LoraPair, ModuleSpec};
 use posttrain_model::Decoder;
-use posttrain_rollout::{Completion, Engine, EngineConfig, Request, RequestError, SamplingParams};
-use std::rc::Rc;
+use posttrain_rollout::{Completion, Engine, EngineConfig, PolicySnapshot, Request, RequestError, SamplingParams};
+use std::sync::Arc;
 use tch::Device;
 
 /// Outcomes by request and sample.
 pub type Results = Vec<Vec<Result<Completion, RequestError>>>;
 
 /// What comes of requests, by request and sample.
-pub fn run(model: &Decoder, config: EngineConfig, requests: Vec<Request>) -> Results {
+pub fn run(model: &Arc<Decoder>, config: EngineConfig, requests: Vec<Request>) -> Results {
     let mut results: Vec<Vec<_>> = requests.iter().map(|r| (0..r.samples.max(1)).map(|_| None).collect()).collect();
-    let mut engine = Engine::new(model, None, config).unwrap();
+    let mut engine = Engine::new(model.clone(), None, config).unwrap();
     requests.into_iter().for_each(|request| {
         engine.submit(request);
     });
@@ -21,8 +21,8 @@ pub fn run(model: &Decoder, config: EngineConfig, requests: Vec<Request>) -> Res
     results.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect()
 }
 
-/// An adapter that does something, in the model's kind.
-pub fn adapter(model: &Decoder, seed: u64) -> Rc<AdapterView> {
+/// A policy whose adapter does something, as version `seed`.
+pub fn adapter(model: &Decoder, seed: u64) -> PolicySnapshot {
     let config = LoraConfig { rank: 2, alpha: 8.0, ..LoraConfig::default() };
     let fresh = Adapter::init(&config, model.modules(), seed, Device::Cpu).unwrap();
     let pair = |m: &ModuleSpec, p: &LoraPair| {
@@ -33,7 +33,7 @@ pub fn adapter(model: &Decoder, seed: u64) -> Rc<AdapterView> {
     };
     let pairs = fresh.layers().map(|(m, p)| Some(pair(m, p))).collect();
     let adapter = Adapter::from_pairs(config.clone(), model.modules(), pairs).unwrap();
-    Rc::new(adapter.snapshot(model.kind()).unwrap())
+    PolicySnapshot::new(adapter.snapshot(model.kind()).unwrap(), seed)
 }
 
 /// Exactly so many tokens, drawn with a seed.

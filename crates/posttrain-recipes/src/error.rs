@@ -1,0 +1,103 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Its fields are data, so that a caller can act on them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// A configuration value is out of its range.
+    #[error("config: `{field}` must be {expected}, got {got}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// The range that it must lie in.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// Too many rewards failed for a step to mean anything.
+    #[error(
+        "step {step}: {failed} of {total} rewards failed, more than the share of {allowed} allowed; by cause: {causes}"
+    )]
+    RewardFailures {
+        /// The step.
+        step: u64,
+        /// Completions without a reward.
+        failed: usize,
+        /// Completions in all.
+        total: usize,
+        /// The share that the configuration allows.
+        allowed: f64,
+        /// How often each cause occurred.
+        causes: String,
+    },
+    /// No threads for rewards can be had.
+    #[error("the threads that wait for rewards cannot be started")]
+    Runtime {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A prompt of the data cannot be sampled from.
+    #[error("example `{id}` cannot be sampled from")]
+    Prompt {
+        /// The example's id.
+        id: String,
+        /// Why.
+        #[source]
+        source: posttrain_rollout::RequestError,
+    },
+    /// The run's folder belongs to a run with another configuration.
+    #[error(
+        "{path}: was begun with another configuration ({difference}); give a new folder, or the old configuration to go on"
+    )]
+    OtherRun {
+        /// The state's file.
+        path: PathBuf,
+        /// The first field that differs, as it was and as it is.
+        difference: posttrain_store::Difference,
+    },
+    /// A file or folder of the run failed.
+    #[error(transparent)]
+    Store(#[from] posttrain_store::StoreError),
+    /// A model cannot be fetched from the hub.
+    #[error(transparent)]
+    Hub(#[from] posttrain_hub::HubError),
+    /// The data failed.
+    #[error(transparent)]
+    Data(#[from] posttrain_data::DataError),
+    /// The loss failed.
+    #[error(transparent)]
+    Loss(#[from] posttrain_loss::LossError),
+    /// The adapter failed.
+    #[error(transparent)]
+    Lora(#[from] posttrain_lora::LoraError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] posttrain_model::ModelError),
+    /// The learning rate's schedule is out of range.
+    #[error(transparent)]
+    Optim(#[from] posttrain_optim::OptimError),
+    /// The reward's configuration or its runner failed.
+    #[error(transparent)]
+    Reward(#[from] posttrain_reward::RewardError),
+    /// Sampling failed.
+    #[error(transparent)]
+    Rollout(#[from] posttrain_rollout::RolloutError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] posttrain_train::TrainError),
+}
+
+impl RecipeError {
+    /// `Ok` if a configuration value is in its range, else the error that names it.
+    pub(crate) fn check(
+        field: &'static str,
+        ok: bool,
+        expected: &'static str,
+        got: impl ToString,
+    ) -> Result<(), RecipeError> {
+        if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
+    }
+}

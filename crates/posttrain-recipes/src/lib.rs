@@ -1,0 +1,73 @@
+//! Training loops on public primitives.
+//!
+//! [`RlRun`] is reinforcement learning with verifiable rewards, on policy: it samples groups, scores each completion the
+//! moment that it is finished, turns rewards into advantages, trains, evaluates, keeps the best checkpoint, and goes on from
+//! where it was killed to the numbers that it would have reached.
+//!
+//! Every piece of it is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout gives
+//! [`advantages`](Rollout::advantages) and [`datums`](Rollout::datums); a
+//! [`Trainer`](posttrain_train::Trainer) takes those. A loop of one's own is these lines, around whatever it does otherwise:
+//!
+//! ```no_run
+//! # use posttrain_recipes::*;
+//! # use posttrain_loss::{AdvantageConfig, PolicyObjective};
+//! # use posttrain_data::Example;
+//! # use posttrain_model::TextModel;
+//! # use std::sync::Arc;
+//! # fn train(model: TextModel, reward: Arc<dyn Reward>, examples: Vec<Example>) -> Result<(), Box<dyn std::error::Error>> {
+//! let sampler = GroupSampler::new(model.clone(), reward)?;
+//! let mut trainer = posttrain_train::Trainer::new(
+//!     model.decoder,
+//!     &posttrain_lora::LoraConfig::default(),
+//!     posttrain_train::TrainerConfig::default(),
+//!     7,
+//! )?;
+//! for step in 0..100 {
+//!     let request = RolloutRequest {
+//!         examples: &examples,
+//!         policies: vec![Some(trainer.snapshot()?); examples.len()],
+//!         completions: 8,
+//!         sampling: vec![posttrain_rollout::SamplingParams { seed: step, ..Default::default() }; examples.len()],
+//!         phase: Phase::Sampling,
+//!     };
+//!     let rollout = sampler.rollout(request, &mut Silent)?;
+//!     let advantages = rollout.advantages(&AdvantageConfig::GroupMean {}, TruncatedCompletions::Score)?;
+//!     trainer.forward_backward(&rollout.datums(&advantages, 1.0), &PolicyObjective::default())?;
+//!     let params = trainer.adam_params(1e-4);
+//!     trainer.optim_step(&params)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an [`Observer`] sees what a
+//! run tells of itself, and [`Console`] shows it on a terminal.
+
+mod accuracy;
+mod checkpoint;
+mod config;
+mod console;
+mod error;
+mod evaluation;
+mod evaluator;
+mod metrics;
+mod model_source;
+mod observer;
+mod on_policy;
+mod prompt;
+mod rollout;
+
+pub use accuracy::Accuracy;
+pub use checkpoint::{BestStep, RunState};
+pub use config::{EvaluationConfig, RlConfig, TruncatedCompletions};
+pub use console::Console;
+pub use error::RecipeError;
+pub use evaluation::{Evaluation, EvaluationMode};
+pub use evaluator::{Answer, Decoding, Evaluator, Question};
+pub use metrics::{MetricsLog, StepRecord, read_metrics};
+pub use model_source::ModelSource;
+pub use observer::{Event, Observer, Phase, Silent};
+pub use on_policy::{RlRun, RunOutcome, load_policy};
+pub use posttrain_reward::Reward;
+pub use prompt::{PromptForm, PromptStyle, Shot};
+pub use rollout::{GroupSampler, Rollout, RolloutRequest, ScoredCompletion, ScoredGroup};

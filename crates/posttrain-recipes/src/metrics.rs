@@ -1,0 +1,255 @@
+//! A run's metrics: `metrics.jsonl`, a line a step, and TensorBoard's scalars.
+
+use crate::rollout::Rollout;
+use crate::{Evaluation, RecipeError};
+use posttrain_loss::Advantages;
+use posttrain_rollout::FinishReason;
+use posttrain_store::{JsonLog, read_log};
+use posttrain_train::{EventFile, ForwardBackward, OptimStep};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One line of `metrics.jsonl`.
+///
+/// Times, rates and memory differ from run to run; everything else is the same for the same seed on the same machine,
+/// device and kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// The step, from 1.
+    pub step: u64,
+    /// The version of the policy that sampled.
+    pub policy_version: u64,
+    /// Mean reward of the completions that have one.
+    pub reward: f64,
+    /// Deviation of those rewards.
+    pub reward_std: f64,
+    /// Share of groups with unequal rewards: the others teach nothing.
+    pub groups_with_signal: f64,
+    /// Completions without a reward, counted by cause.
+    pub reward_failures: BTreeMap<String, usize>,
+    /// Completions sampled.
+    pub completions: usize,
+    /// Mean tokens of a completion.
+    pub completion_tokens: f64,
+    /// Tokens of the longest.
+    pub completion_tokens_max: usize,
+    /// Share of completions that were cut.
+    pub truncated: f64,
+    /// The loss.
+    pub loss: f64,
+    /// Mean |train − sampling| log-probability, nats: how far apart trainer and sampler are.
+    pub logprob_gap: f64,
+    /// The largest, nats.
+    pub logprob_gap_max: f64,
+    /// Mean importance ratio.
+    pub ratio_mean: f64,
+    /// The smallest and largest importance ratio.
+    pub ratio_range: [f64; 2],
+    /// Share of tokens whose ratio was clipped.
+    pub clipped: f64,
+    /// KL(sampling ‖ train), k3 estimate, nats.
+    pub kl: f64,
+    /// KL(policy ‖ reference), nats; absent without a penalty.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reference_kl: Option<f64>,
+    /// Mean entropy of the policy over the tokens trained on, nats.
+    pub entropy: f64,
+    /// The gradient's norm before clipping; absent where no group had a signal and no step was taken.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grad_norm: Option<f64>,
+    /// Share of the tokens trained on whose forward pass was the sampler's own.
+    #[serde(default)]
+    pub recorded: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Validation after this step, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation: Option<Evaluation>,
+    /// Seconds in sampling.
+    pub seconds_sampling: f64,
+    /// Seconds waited for rewards after the last completion.
+    pub seconds_reward: f64,
+    /// Seconds in training.
+    pub seconds_training: f64,
+    /// Seconds in all, evaluation left out.
+    pub seconds: f64,
+    /// Sampled tokens a second of sampling.
+    pub sampled_tokens_per_second: f64,
+    /// Largest memory of the process so far, bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl StepRecord {
+    /// The record without what depends on the machine and the moment: equal for equal seeds.
+    pub fn reproducible(&self) -> Self {
+        Self {
+            seconds_sampling: 0.0,
+            seconds_reward: 0.0,
+            seconds_training: 0.0,
+            seconds: 0.0,
+            sampled_tokens_per_second: 0.0,
+            peak_memory_bytes: None,
+            ..self.clone()
+        }
+    }
+
+    /// Takes down what was sampled, and what it was worth.
+    pub(crate) fn describe_rollout(&mut self, rollout: &Rollout, advantages: &Advantages) {
+        let scores = rollout.completions().filter_map(|scored| scored.score.as_ref().ok());
+        let rewards: Vec<f64> = scores.map(|score| score.value()).collect();
+        let lengths: Vec<usize> = rollout.completions().map(|scored| scored.completion.tokens.len()).collect();
+        let cut = rollout.completions().filter(|s| s.completion.finish_reason == FinishReason::Length).count();
+
+        self.reward = mean(&rewards);
+        self.reward_std = mean(&rewards.iter().map(|r| (r - self.reward).powi(2)).collect::<Vec<_>>()).sqrt();
+        self.groups_with_signal = share(advantages.counts.groups_with_signal, advantages.counts.groups);
+        self.reward_failures = rollout.failures();
+        self.completions = lengths.len();
+        self.completion_tokens = share(lengths.iter().sum(), lengths.len());
+        self.completion_tokens_max = lengths.iter().copied().max().unwrap_or(0);
+        self.truncated = share(cut, lengths.len());
+        self.seconds_sampling = rollout.seconds_sampling;
+        self.seconds_reward = rollout.seconds_reward;
+        self.sampled_tokens_per_second = rollout.sampled_tokens as f64 / rollout.seconds_sampling.max(1e-9);
+    }
+
+    /// Takes down what training gave.
+    pub(crate) fn describe_training(
+        &mut self,
+        passes: &ForwardBackward,
+        optim: Option<OptimStep>,
+        has_reference: bool,
+    ) {
+        let policy = &passes.metrics.policy;
+        self.loss = passes.loss();
+        self.recorded = passes.recorded_tokens as f64 / passes.computed_tokens.max(1) as f64;
+        self.logprob_gap = policy.logprob_gap().unwrap_or(0.0);
+        self.logprob_gap_max = f64::from(policy.gap_max);
+        self.ratio_mean = policy.ratio_mean().unwrap_or(1.0);
+        if policy.tokens == 0 {
+            self.ratio_range = [1.0, 1.0];
+        } else {
+            self.ratio_range = [f64::from(policy.ratio_min), f64::from(policy.ratio_max)];
+        }
+        self.clipped = policy.clipped_share().unwrap_or(0.0);
+        self.kl = policy.kl_k3_mean().unwrap_or(0.0);
+        self.reference_kl = policy.reference_kl_mean().filter(|_| has_reference);
+        self.entropy = policy.entropy_mean().unwrap_or(0.0);
+        self.grad_norm = optim.map(|optim| optim.grad_norm);
+    }
+
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut scalars = vec![
+            ("reward/mean", self.reward),
+            ("reward/std", self.reward_std),
+            ("reward/groups_with_signal", self.groups_with_signal),
+            ("completions/tokens", self.completion_tokens),
+            ("completions/truncated", self.truncated),
+            ("policy/loss", self.loss),
+            ("policy/logprob_gap", self.logprob_gap),
+            ("policy/recorded", self.recorded),
+            ("policy/ratio_mean", self.ratio_mean),
+            ("policy/kl", self.kl),
+            ("policy/entropy", self.entropy),
+            ("policy/clipped", self.clipped),
+            ("optim/learning_rate", self.learning_rate),
+            ("time/sampling", self.seconds_sampling),
+            ("time/reward", self.seconds_reward),
+            ("time/training", self.seconds_training),
+            ("time/sampled_tokens_per_second", self.sampled_tokens_per_second),
+        ];
+        scalars.extend(self.grad_norm.map(|norm| ("optim/grad_norm", norm)));
+        scalars.extend(self.reference_kl.map(|kl| ("policy/reference_kl", kl)));
+        scalars.extend(self.validation.map(|v| ("validation/accuracy", v.sampled.accuracy)));
+        scalars
+    }
+}
+
+/// The steps of a model's folder that are on record; none where it has no `metrics.jsonl`. Nothing is written, so that a
+/// run may go on meanwhile: a last line that is being written is left out.
+///
+/// # Errors
+/// [`RecipeError::Store`], with the line that is damaged.
+pub fn read_metrics(folder: &Path) -> Result<Vec<StepRecord>, RecipeError> {
+    Ok(read_log(&folder.join("metrics.jsonl"))?)
+}
+
+/// The open metrics of a run.
+#[derive(Debug)]
+pub struct MetricsLog {
+    log: JsonLog<StepRecord>,
+    events: EventFile,
+}
+
+impl MetricsLog {
+    /// Opens `metrics.jsonl` and `tensorboard/` of a model's folder to go on after `step`: what a killed run wrote beyond
+    /// its last saved state is dropped, for it will be written again.
+    ///
+    /// # Errors
+    /// [`RecipeError::Store`], with the line of a file that is damaged before `step`.
+    pub fn open(folder: &Path, step: u64) -> Result<(Self, Vec<StepRecord>), RecipeError> {
+        let path = folder.join("metrics.jsonl");
+        let (log, records) = JsonLog::open(&path, |record: &StepRecord| record.step <= step)?;
+        let mut events = EventFile::create(&folder.join("tensorboard"), now())?;
+        for record in &records {
+            events.scalars(record.step, now(), &record.scalars())?;
+        }
+        Ok((Self { log, events }, records))
+    }
+
+    /// Appends a step.
+    ///
+    /// # Errors
+    /// [`RecipeError::Store`] names the file.
+    pub fn append(&mut self, record: &StepRecord) -> Result<(), RecipeError> {
+        self.log.append(record)?;
+        Ok(self.events.scalars(record.step, now(), &record.scalars())?)
+    }
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_dropped_and_later_steps_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, none) = MetricsLog::open(dir.path(), 0).unwrap();
+        assert!(none.is_empty());
+        for step in 1..=3 {
+            log.append(&StepRecord { step, ..StepRecord::default() }).unwrap();
+        }
+        let path = dir.path().join("metrics.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(b"{\"step\":4,\"\xe6"); // torn within a character
+        std::fs::write(&path, &bytes).unwrap();
+        let steps = |(_, records): (MetricsLog, Vec<StepRecord>)| records.iter().map(|r| r.step).collect::<Vec<_>>();
+        assert_eq!(steps(MetricsLog::open(dir.path(), 9).unwrap()), [1, 2, 3]);
+        assert_eq!(steps(MetricsLog::open(dir.path(), 2).unwrap()), [1, 2]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn damage_further_up_is_an_error_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = serde_json::to_string(&StepRecord { step: 1, ..StepRecord::default() }).unwrap();
+        std::fs::write(dir.path().join("metrics.jsonl"), format!("{line}\nbroken\n{line}\n")).unwrap();
+        assert!(MetricsLog::open(dir.path(), 9).unwrap_err().to_string().contains("line 2"));
+    }
+}

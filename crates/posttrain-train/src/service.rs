@@ -1,0 +1,353 @@
+//! Training as a service: trainers on a thread of their own, spoken to through clients.
+
+use crate::scores::DatumScores;
+use crate::{Datum, ForwardBackward, OptimStep, TrainError, Trainer, TrainerConfig};
+use futures::channel::oneshot;
+use futures::executor::block_on;
+use posttrain_lora::LoraConfig;
+use posttrain_loss::Objective;
+use posttrain_model::Decoder;
+use posttrain_optim::AdamParams;
+use posttrain_rollout::PolicySnapshot;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+
+/// A trainer's number within a service.
+type TrainerId = u64;
+
+/// Something to do with a trainer. Whoever waits for it hears what came of it.
+type Job = Box<dyn FnOnce(&mut Trainer) + Send>;
+
+/// A trainer and what waits for it.
+struct Place {
+    /// Away while a job runs.
+    trainer: Option<Trainer>,
+    jobs: VecDeque<Job>,
+    /// Whether its last client has gone: it ends with its last job.
+    closing: bool,
+}
+
+/// Everything behind the lock.
+struct Inner {
+    places: BTreeMap<TrainerId, Place>,
+    next_id: TrainerId,
+    /// Whose job ran last: the next one's turn comes after it.
+    last: TrainerId,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// What is queued is done.
+    Draining,
+    /// What is queued is given up.
+    Stopped,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    news: Condvar,
+    model: Arc<Decoder>,
+}
+
+/// Trainers of any number of adapters on one base, on a thread of their own.
+///
+/// Calls of one trainer are done in the order in which they were made, those of several by turns. The next call may be made
+/// while one runs. An error, a panic included, goes to the call that caused it, and to no other.
+///
+/// [`Trainer`] is the same without a thread, and gives the same numbers.
+///
+/// ```
+/// use posttrain_lora::LoraConfig;
+/// use posttrain_loss::CrossEntropy;
+/// use posttrain_model::{Decoder, ModelConfig};
+/// use posttrain_train::{Datum, TrainerConfig, TrainingService};
+/// use std::sync::Arc;
+///
+/// let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
+/// let service = TrainingService::start(model)?;
+/// let client = service.create(&LoraConfig { rank: 4, ..LoraConfig::default() }, TrainerConfig::default(), 7)?;
+///
+/// // Both calls are made before the first is done.
+/// let datum = Datum::text(&[1, 2, 3], &[0.0, 1.0, 1.0]);
+/// let passes = client.forward_backward(vec![datum], Arc::new(CrossEntropy::default()));
+/// let step = client.optim_step(TrainerConfig::default().adam_params(1e-3));
+/// assert!(passes.wait()?.loss() > 0.0);
+/// assert!(step.wait()?.grad_norm > 0.0);
+/// assert_eq!(client.snapshot().wait()?.version, 1);
+/// # Ok::<(), posttrain_train::TrainError>(())
+/// ```
+pub struct TrainingService {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Speaks to one trainer of a service: `Send`, `Sync` and cheap to clone. When its last clone goes, the trainer ends once
+/// its calls are done.
+#[derive(Clone)]
+pub struct TrainingClient {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    id: TrainerId,
+}
+
+/// What a call will give: a future, or [`Pending::wait`] for a thread that can wait. To drop it is to take no interest: the
+/// call is done all the same.
+#[must_use = "whether a call has failed is known from what it gives alone"]
+pub struct Pending<T> {
+    result: oneshot::Receiver<Result<T, TrainError>>,
+}
+
+impl TrainingService {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`TrainError::Thread`] where the system gives none.
+    pub fn start(model: Arc<Decoder>) -> Result<Self, TrainError> {
+        let inner = Inner { places: BTreeMap::new(), next_id: 1, last: 0, state: State::Open };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), news: Condvar::new(), model });
+
+        let own = shared.clone();
+        // libtorch divides its operations among as many threads as on the caller's thread.
+        let threads = tch::get_num_threads();
+        let work = move || {
+            posttrain_kernel::set_threads(threads);
+            own.work();
+        };
+        let spawned = std::thread::Builder::new().name("training".into()).spawn(work);
+        let thread = spawned.map_err(|source| TrainError::Thread { source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A trainer of a fresh adapter, initialized from `seed`.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::new`]; [`TrainError::ServiceClosed`] once the service ends.
+    pub fn create(&self, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<TrainingClient, TrainError> {
+        self.add(Trainer::new(self.shared.model.clone(), lora, config, seed)?)
+    }
+
+    /// Takes a trainer in.
+    ///
+    /// # Errors
+    /// [`TrainError::ServiceClosed`] once the service ends.
+    pub fn add(&self, trainer: Trainer) -> Result<TrainingClient, TrainError> {
+        let mut inner = self.shared.lock();
+        if inner.state != State::Open {
+            return Err(TrainError::ServiceClosed);
+        }
+        let id = inner.next_id;
+        inner.next_id += 1;
+        inner.places.insert(id, Place { trainer: Some(trainer), jobs: VecDeque::new(), closing: false });
+        drop(inner);
+
+        Ok(TrainingClient { handle: Arc::new(Handle { shared: self.shared.clone(), id }) })
+    }
+
+    /// How many trainers there are.
+    #[must_use]
+    pub fn trainers(&self) -> usize {
+        self.shared.lock().places.len()
+    }
+
+    /// Takes nothing more, does everything that has been called for, and ends.
+    pub fn shut_down(mut self) {
+        self.end(State::Draining);
+    }
+
+    fn end(&mut self, state: State) {
+        let mut inner = self.shared.lock();
+        if inner.state != State::Stopped {
+            inner.state = state;
+        }
+        drop(inner);
+        self.shared.news.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // The thread catches what panics in a job, so there is nothing to hear from it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Calls that wait are answered with [`TrainError::ServiceClosed`]; the one that runs is finished.
+impl Drop for TrainingService {
+    fn drop(&mut self) {
+        self.end(State::Stopped);
+    }
+}
+
+impl TrainingClient {
+    /// [`Trainer::forward`].
+    pub fn forward(&self, datums: Vec<Datum>) -> Pending<DatumScores> {
+        self.call(move |trainer| trainer.forward(&datums))
+    }
+
+    /// [`Trainer::forward_reference`].
+    pub fn forward_reference(&self, datums: Vec<Datum>) -> Pending<DatumScores> {
+        self.call(move |trainer| trainer.forward_reference(&datums))
+    }
+
+    /// [`Trainer::forward_backward`].
+    pub fn forward_backward(&self, datums: Vec<Datum>, objective: Arc<dyn Objective>) -> Pending<ForwardBackward> {
+        self.call(move |trainer| trainer.forward_backward(&datums, &*objective))
+    }
+
+    /// [`Trainer::optim_step`].
+    pub fn optim_step(&self, params: AdamParams) -> Pending<OptimStep> {
+        self.call(move |trainer| trainer.optim_step(&params))
+    }
+
+    /// [`Trainer::snapshot`].
+    pub fn snapshot(&self) -> Pending<PolicySnapshot> {
+        self.call(|trainer| trainer.snapshot())
+    }
+
+    /// [`Trainer::save_adapter`].
+    pub fn save_adapter(&self, dir: PathBuf, base_model: String) -> Pending<()> {
+        self.call(move |trainer| trainer.save_adapter(&dir, &base_model))
+    }
+
+    /// [`Trainer::save_state`] as a folder of its own, whole or not at all.
+    pub fn save_state(&self, dir: PathBuf) -> Pending<()> {
+        self.call(move |trainer| posttrain_store::replace_folder(&dir, |fresh| trainer.save_state(fresh)))
+    }
+
+    /// [`Trainer::load_state`].
+    pub fn load_state(&self, dir: PathBuf) -> Pending<()> {
+        self.call(move |trainer| trainer.load_state(&dir))
+    }
+
+    /// [`Trainer::load_weights`].
+    pub fn load_weights(&self, peft: PathBuf) -> Pending<()> {
+        self.call(move |trainer| trainer.load_weights(&peft))
+    }
+
+    /// Does anything with the trainer when its turn comes. A panic comes back as [`TrainError::Panicked`].
+    pub fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Trainer) -> Result<T, TrainError> + Send + 'static,
+    ) -> Pending<T> {
+        let (send, result) = oneshot::channel();
+        let job = move |trainer: &mut Trainer| {
+            let done = catch_unwind(AssertUnwindSafe(|| work(trainer)));
+            let result = done.unwrap_or_else(|panic| Err(TrainError::Panicked { reason: panic_text(&*panic) }));
+            // Whoever has dropped the call takes no interest in it.
+            let _ = send.send(result);
+        };
+        self.handle.shared.queue(self.handle.id, Box::new(job));
+        Pending { result }
+    }
+}
+
+/// The trainer ends with its last job.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        if let Some(place) = inner.places.get_mut(&self.id) {
+            place.closing = true;
+        }
+        inner.clear_up();
+    }
+}
+
+impl<T> Pending<T> {
+    /// Waits for the call to be done.
+    ///
+    /// # Errors
+    /// The call's own; [`TrainError::ServiceClosed`] where the service ended before its turn came.
+    pub fn wait(self) -> Result<T, TrainError> {
+        block_on(self)
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, TrainError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.result).poll(context));
+        Poll::Ready(result.unwrap_or(Err(TrainError::ServiceClosed)))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while the lock is held.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a job. Where the service takes nothing more the job is dropped, and who waits for it hears so.
+    fn queue(&self, id: TrainerId, job: Job) {
+        let mut inner = self.lock();
+        if inner.state == State::Open
+            && let Some(place) = inner.places.get_mut(&id)
+        {
+            place.jobs.push_back(job);
+        }
+        drop(inner);
+        self.news.notify_all();
+    }
+
+    /// Does jobs by turns until the service ends.
+    fn work(&self) {
+        let mut inner = self.lock();
+        loop {
+            if inner.state == State::Stopped {
+                inner.places.clear();
+                return;
+            }
+            match inner.next() {
+                Some((id, mut trainer, job)) => {
+                    drop(inner);
+                    job(&mut trainer);
+                    inner = self.lock();
+                    inner.put_back(id, trainer);
+                }
+                None if inner.state == State::Draining => return,
+                None => inner = self.news.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The next job of the trainer whose turn it is: the first after the last one's that has any.
+    fn next(&mut self) -> Option<(TrainerId, Trainer, Job)> {
+        let has_work = |(id, place): (&TrainerId, &Place)| (!place.jobs.is_empty()).then_some(*id);
+        let later = self.places.range(self.last + 1..).find_map(has_work);
+        let id = later.or_else(|| self.places.iter().find_map(has_work))?;
+
+        let place = self.places.get_mut(&id)?;
+        let trainer = place.trainer.take()?;
+        let job = place.jobs.pop_front()?;
+        self.last = id;
+        Some((id, trainer, job))
+    }
+
+    fn put_back(&mut self, id: TrainerId, trainer: Trainer) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.trainer = Some(trainer);
+        }
+        self.clear_up();
+    }
+
+    /// Lets go of the trainers that nobody can call any more and that have nothing left to do.
+    fn clear_up(&mut self) {
+        self.places.retain(|_, place| !place.closing || !place.jobs.is_empty() || place.trainer.is_none());
+    }
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+}
