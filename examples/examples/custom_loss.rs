@@ -9,6 +9,9 @@
 //! Cao et al., ICML 2007; lengths are divided out as in RRHF, <https://arxiv.org/abs/2304.05302>, whose loss is a
 //! hinge over pairs). No objective of the library is that, and none has to be.
 //!
+//! Departures from ListNet: one of four answers is right, instead of grades for a list of documents; the scores are a language
+//! model's, of which an adapter of low rank is trained.
+//!
 //! On the way two closures fail, one by a panic and one by a NaN. Each is an error of its own call; the step goes on as if
 //! it had not been made.
 //!

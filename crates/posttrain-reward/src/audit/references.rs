@@ -14,14 +14,16 @@ const SHOWN: usize = 5;
 /// rewarded for nothing.
 ///
 /// ```
+/// use posttrain_answer::number::Numeric;
+/// use posttrain_reward::Sample;
 /// use posttrain_reward::audit::ReferenceCheck;
-/// use posttrain_reward::{RewardConfig, Sample};
+/// use posttrain_reward::verifiers::NumericMatch;
 ///
-/// let verifier = RewardConfig::default().verifier()?.unwrap();
-/// let rows = ["7", "8", "not 9", "8.0"].map(|reference| Sample::new("?", reference, ""));
-/// let check = ReferenceCheck::of(&*verifier, &rows);
+/// let verifier = NumericMatch::new(Numeric::default())?;
+/// let rows = ["7", "8", "nine", "10"].map(|reference| Sample::new("?", reference, ""));
+/// let check = ReferenceCheck::of(&verifier, &rows);
 /// assert_eq!((check.rows, check.unreachable.len(), check.confused.len()), (4, 1, 0));
-/// assert!(check.to_string().contains("`not 9`"), "{check}");
+/// assert!(check.to_string().contains("`nine`"), "{check}");
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
