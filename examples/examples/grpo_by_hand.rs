@@ -126,7 +126,7 @@ fn hidden(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[
 fn logprobs(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[i64]) -> Result<Tensor> {
     let states = hidden(model, adapter, prompt, completion)?;
     // The state before each token predicts it.
-    let before = states.narrow(0, prompt.len() as i64 - 1, completion.len() as i64).contiguous();
+    let before = states.narrow(0, prompt.len() as i64 - 1, completion.len() as i64);
     let all = model.logits(&before, &RowAdapters::all(Some(adapter)))?.log_softmax(-1, Kind::Float);
     Ok(all.gather(1, &Tensor::from_slice(completion).unsqueeze(1), false).squeeze_dim(1))
 }
@@ -139,7 +139,7 @@ fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64]) -> Resul
     for _ in 0..GROUP {
         let mut completion = Completion { tokens: Vec::new(), logprobs: Vec::new() };
         while completion.tokens.len() < MAX_TOKENS && !completion.tokens.last().is_some_and(|t| end.contains(t)) {
-            let state = hidden(model, adapter, prompt, &completion.tokens)?.narrow(0, -1, 1).contiguous();
+            let state = hidden(model, adapter, prompt, &completion.tokens)?.narrow(0, -1, 1);
             let distribution =
                 model.logits(&state, &RowAdapters::all(Some(adapter)))?.log_softmax(-1, Kind::Float).squeeze_dim(0);
             let token = distribution.exp().multinomial(1, false).int64_value(&[0]);

@@ -66,7 +66,7 @@ impl PackedColumns {
     /// device or processor, with more than 128 rows, or with an odd number of features.
     ///
     /// # Errors
-    /// [`KernelError`] if `x` is not a matrix or strided, or has fewer rows.
+    /// [`KernelError`] if `x` is not a matrix, or has fewer rows.
     pub fn of(x: &Tensor, rows: Range<usize>) -> Result<Option<Self>, KernelError> {
         let fits = Self::serves(x.kind(), x.device()) && x.dim() == 2 && !x.requires_grad();
         if !fits || rows.is_empty() || rows.len() > MOST_ROWS {
@@ -77,7 +77,11 @@ impl PackedColumns {
             let (expected, got) = (vec![rows.end as i64, features], x.size());
             return Err(TensorError::Shape { argument: "x", expected, got }.into());
         }
-        let (layout, lying) = lying("x", x)?;
+        // Rows cut out of a matrix that lies by columns lie in neither way.
+        let (layout, lying) = match lying("x", x) {
+            Err(KernelError::Tensor(TensorError::Strided { .. })) => lying("x", &x.f_contiguous()?)?,
+            lying => lying?,
+        };
         let (Values::Bf16(x), 0) = (values("x", &lying)?, features % 2) else { return Ok(None) };
         let (all, features, count) = (all as usize, features as usize, rows.len());
         let form = Form::of(count, features);

@@ -90,6 +90,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_cut_out_of_columns_are_multiplied_on_every_processor() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            // Small integers, which bf16 holds exactly.
+            let all = Tensor::arange(24, (kind, Device::Cpu)).view([6, 4]);
+            let x = laid_out(all).unwrap().narrow(0, 2, 3);
+            assert_eq!(x.stride(), [1, 6]);
+
+            let doubled = product(&x, &(Tensor::eye(4, (kind, Device::Cpu)) * 2.0)).unwrap();
+            assert_eq!(doubled, x * 2.0);
+        }
+    }
+
+    #[test]
     fn what_needs_a_gradient_gets_one() {
         let x = Tensor::ones([2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let weight = Tensor::ones([4, 3], (Kind::Float, Device::Cpu));

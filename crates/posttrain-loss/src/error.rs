@@ -2,7 +2,7 @@
 
 use posttrain_kernel::KernelError;
 use posttrain_tensor::TensorError;
-use tch::{Device, Kind, TchError};
+use tch::TchError;
 
 /// An error of this crate. Nothing has been changed or half-computed when one comes back.
 #[derive(Debug, thiserror::Error)]
@@ -17,44 +17,6 @@ pub enum LossError {
         expected: usize,
         /// Elements received.
         got: usize,
-    },
-    /// A tensor has the wrong shape; -1 stands for any size.
-    #[error("`{argument}` has shape {got:?}, expected {expected:?}")]
-    Shape {
-        /// The argument.
-        argument: &'static str,
-        /// Sizes expected, -1 for any.
-        expected: Vec<i64>,
-        /// Sizes received.
-        got: Vec<i64>,
-    },
-    /// A tensor has the wrong kind.
-    #[error("`{argument}` is of kind {got:?}, expected {expected}")]
-    Kind {
-        /// The argument.
-        argument: &'static str,
-        /// Kinds accepted.
-        expected: &'static str,
-        /// Kind received.
-        got: Kind,
-    },
-    /// A tensor lies on the wrong device.
-    #[error("`{argument}` is on {got:?}, expected {expected:?}")]
-    Device {
-        /// The argument.
-        argument: &'static str,
-        /// Device expected.
-        expected: Device,
-        /// Device received.
-        got: Device,
-    },
-    /// A tensor is not contiguous in memory where it has to be.
-    #[error("`{argument}` is not contiguous (strides {strides:?})")]
-    Strided {
-        /// The argument.
-        argument: &'static str,
-        /// Its strides.
-        strides: Vec<i64>,
     },
     /// A configuration field is out of its range.
     #[error("`{field}` is {got}, expected {expected}")]
@@ -147,33 +109,19 @@ pub enum LossError {
         #[source]
         source: TchError,
     },
-    /// A native kernel failed in a way that has no variant of its own here.
+    /// A tensor is not what it should be.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A native kernel failed.
     #[error(transparent)]
     Kernel(KernelError),
-    /// A tensor is not what it should be in a way that has no variant of its own here.
-    #[error(transparent)]
-    Tensor(TensorError),
 }
 
 impl From<KernelError> for LossError {
     fn from(error: KernelError) -> Self {
         match error {
-            KernelError::Tensor(error) => error.into(),
-            KernelError::Torch(source) => Self::Torch { operation: "a native kernel", source },
+            KernelError::Tensor(error) => Self::Tensor(error),
             other => Self::Kernel(other),
-        }
-    }
-}
-
-impl From<TensorError> for LossError {
-    fn from(error: TensorError) -> Self {
-        match error {
-            TensorError::Shape { argument, expected, got } => Self::Shape { argument, expected, got },
-            TensorError::Kind { argument, expected, got } => Self::Kind { argument, expected, got },
-            TensorError::Device { argument, expected, got } => Self::Device { argument, expected, got },
-            TensorError::Strided { argument, strides } => Self::Strided { argument, strides },
-            TensorError::Torch(source) => Self::Torch { operation: "a copy between host and device", source },
-            other => Self::Tensor(other),
         }
     }
 }
@@ -255,11 +203,6 @@ impl<T> Operation<T> for Result<T, TchError> {
 /// Checks the number of elements of an argument.
 pub(crate) fn check_len(argument: &'static str, got: usize, expected: usize) -> Result<(), LossError> {
     if got == expected { Ok(()) } else { Err(LossError::Length { argument, expected, got }) }
-}
-
-/// Checks the sizes of a tensor; -1 stands for any.
-pub(crate) fn check_shape(argument: &'static str, tensor: &tch::Tensor, expected: &[i64]) -> Result<(), LossError> {
-    Ok(posttrain_tensor::check_shape(argument, tensor, expected)?)
 }
 
 /// Checks a configuration field.

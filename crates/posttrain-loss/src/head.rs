@@ -15,8 +15,9 @@ mod tests;
 pub use adapter::{AdapterGradients, HeadAdapter};
 pub use step::{HeadStep, Step};
 
-use crate::error::{LossError, Operation, check_field, check_shape};
+use crate::error::{LossError, Operation, check_field};
 use pass::Arithmetic;
+use posttrain_tensor::{TensorError, check_shape};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -132,12 +133,14 @@ impl Head {
     /// A head of `weight: [V, H]`, f32 or bf16. The weight is shared, not copied.
     ///
     /// # Errors
-    /// [`LossError::Shape`], [`LossError::Kind`], [`LossError::Config`].
+    /// [`LossError::Tensor`], [`LossError::Config`].
     pub fn new(weight: &Tensor, options: HeadOptions) -> Result<Head, LossError> {
         options.validate()?;
         check_shape("weight", weight, &[-1, -1])?;
         if !matches!(weight.kind(), Kind::Float | Kind::BFloat16) {
-            return Err(LossError::Kind { argument: "weight", expected: "Float or BFloat16", got: weight.kind() });
+            return Err(
+                TensorError::Kind { argument: "weight", expected: "Float or BFloat16", got: weight.kind() }.into()
+            );
         }
         let arithmetic = Arithmetic::of(weight.device());
         Ok(Head { weight: tch::no_grad(|| weight.detach()), adapter: None, options, arithmetic })
@@ -146,7 +149,7 @@ impl Head {
     /// The same head with a low-rank adapter beside it, whose gradients [`backward`](Self::backward) then forms too.
     ///
     /// # Errors
-    /// [`LossError::Shape`] or [`LossError::Device`] when the adapter does not fit the weight.
+    /// [`LossError::Tensor`] when the adapter does not fit the weight.
     pub fn with_adapter(mut self, adapter: HeadAdapter) -> Result<Head, LossError> {
         adapter.check(&self.weight)?;
         self.adapter = Some(adapter);
@@ -160,7 +163,7 @@ impl Head {
     /// its hidden state is multiplied once.
     ///
     /// # Errors
-    /// [`LossError::Shape`], [`LossError::Kind`], [`LossError::Device`] for arguments that do not fit;
+    /// [`LossError::Tensor`] for arguments that do not fit;
     /// [`LossError::Target`] naming a target outside of the vocabulary; [`LossError::Logits`] naming a row with no
     /// distribution; [`LossError::Torch`] when memory runs out.
     pub fn scores(&self, hidden: &Tensor, targets: &Tensor) -> Result<TokenScores, LossError> {
@@ -196,7 +199,7 @@ impl Head {
 /// constant. `backward()` of the result continues into the model what [`Head::backward`] began; its value means nothing.
 ///
 /// # Errors
-/// [`LossError::Shape`] when the two differ in shape; [`LossError::Torch`].
+/// [`LossError::Tensor`] when the two differ in shape; [`LossError::Torch`].
 pub fn surrogate(values: &Tensor, gradient: &Tensor) -> Result<Tensor, LossError> {
     check_shape("gradient", gradient, &values.size())?;
     let product = || values.f_to_kind(Kind::Float)?.f_mul(&gradient.f_detach()?.f_to_kind(Kind::Float)?);

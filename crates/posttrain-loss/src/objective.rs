@@ -139,7 +139,7 @@ pub trait Objective: Send + Sync {
     /// `scores.entropy: [N]` f32, both by entry. The gradients come back on their device.
     ///
     /// # Errors
-    /// As [`evaluate`](Self::evaluate), and [`LossError::Shape`] or [`LossError::Kind`] for scores that do not fit.
+    /// As [`evaluate`](Self::evaluate), and [`LossError::Tensor`] for scores that do not fit.
     fn evaluate_scores(
         &self,
         batch: &LossBatch,

@@ -8,9 +8,8 @@ mod truncation;
 
 pub use row::RowSampling;
 
-use crate::error::{LogitProblem, LossError, Operation, check_len, check_shape};
-use posttrain_tensor::Element;
-use posttrain_tensor::{Values, values};
+use crate::error::{LogitProblem, LossError, Operation, check_len};
+use posttrain_tensor::{Element, TensorError, Values, check_shape, values};
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
@@ -38,7 +37,7 @@ pub struct Sampled {
 /// computes the same function.
 ///
 /// # Errors
-/// [`LossError::Shape`], [`LossError::Kind`] and [`LossError::Length`] for arguments that do not fit;
+/// [`LossError::Tensor`] and [`LossError::Length`] for arguments that do not fit;
 /// [`LossError::Config`] for a row's parameter out of range; [`LossError::Logits`] naming the first row with NaN, +inf or
 /// nothing but -inf.
 ///
@@ -87,7 +86,9 @@ fn check(logits: &Tensor, rows: &[RowSampling]) -> Result<usize, LossError> {
     check_len("rows", rows.len(), batch)?;
     rows.iter().try_for_each(RowSampling::validate)?;
     if vocab == 0 && batch > 0 {
-        return Err(LossError::Shape { argument: "logits", expected: vec![batch as i64, 1], got: logits.size() });
+        return Err(
+            TensorError::Shape { argument: "logits", expected: vec![batch as i64, 1], got: logits.size() }.into()
+        );
     }
     Ok(vocab)
 }
@@ -298,11 +299,17 @@ mod tests {
     #[test]
     fn arguments_that_do_not_fit_are_refused() {
         let logits = row(&[0.0, 1.0]);
-        assert!(matches!(sample(&logits.view([2]), &[]), Err(LossError::Shape { argument: "logits", .. })));
+        assert!(matches!(
+            sample(&logits.view([2]), &[]),
+            Err(LossError::Tensor(TensorError::Shape { argument: "logits", .. }))
+        ));
         assert!(matches!(sample(&logits, &[]), Err(LossError::Length { argument: "rows", expected: 1, got: 0 })));
-        assert!(matches!(sample(&logits.to_kind(Kind::Double), &[uniform(0.0)]), Err(LossError::Kind { .. })));
+        assert!(matches!(
+            sample(&logits.to_kind(Kind::Double), &[uniform(0.0)]),
+            Err(LossError::Tensor(TensorError::Kind { .. }))
+        ));
         let empty = Tensor::zeros([1, 0], (Kind::Float, Device::Cpu));
-        assert!(matches!(sample(&empty, &[uniform(0.0)]), Err(LossError::Shape { .. })));
+        assert!(matches!(sample(&empty, &[uniform(0.0)]), Err(LossError::Tensor(TensorError::Shape { .. }))));
         let bad = [
             RowSampling { temperature: -1.0, ..uniform(0.0) },
             RowSampling { temperature: f64::NAN, ..uniform(0.0) },

@@ -9,6 +9,7 @@ use posttrain_loss::{
     Aggregation, CrossEntropy, LossBatch, LossError, LossOutcome, Objective, ObjectiveConfig, PolicyObjective, Scope,
     StepTotals, TokenAdvantages,
 };
+use posttrain_tensor::TensorError;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -562,5 +563,5 @@ fn an_outcome_as_a_scalar_is_the_loss_and_goes_back() {
     (scalar * 3.0).backward();
     assert_eq!(Vec::<f32>::try_from(logprobs.grad()).unwrap(), [-1.5, 0.0, -1.5]);
     let result = outcome.to_scalar(&logprobs.narrow(0, 0, 2));
-    assert!(matches!(result, Err(LossError::Shape { argument: "logprobs", .. })));
+    assert!(matches!(result, Err(LossError::Tensor(TensorError::Shape { argument: "logprobs", .. }))));
 }

@@ -1,6 +1,7 @@
 //! A low-rank adapter on the head: `logits += scale · (hidden · Aᵀ) · Bᵀ`.
 
-use crate::error::{LossError, check_shape};
+use crate::error::LossError;
+use posttrain_tensor::{TensorError, check_shape};
 use tch::{Kind, TchError, Tensor};
 
 /// A low-rank adapter beside the head's weight. Its matrices may be of another kind than the weight (usually f32).
@@ -31,7 +32,7 @@ impl HeadAdapter {
         check_shape("adapter.b", &self.b, &[vocab, self.a.size()[0]])?;
         for (argument, tensor) in [("adapter.a", &self.a), ("adapter.b", &self.b)] {
             if tensor.device() != weight.device() {
-                return Err(LossError::Device { argument, expected: weight.device(), got: tensor.device() });
+                return Err(TensorError::Device { argument, expected: weight.device(), got: tensor.device() }.into());
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 use super::pass::{Arithmetic, Chunk, Pass};
 use super::rows::{self, RowGradients};
 use super::{HeadGradients, TokenGradients, TokenScores, tensor};
-use crate::error::{LogitProblem, LossError, Operation, check_shape};
+use crate::error::{LogitProblem, LossError, Operation};
+use posttrain_tensor::check_shape;
 use posttrain_tensor::{Values, ValuesMut, integers, values, values_mut};
 use tch::{Kind, TchError, Tensor};
 

@@ -2,8 +2,8 @@
 
 use super::Head;
 use super::adapter::AdapterPass;
-use crate::error::{LossError, Operation, check_shape};
-use posttrain_tensor::integers;
+use crate::error::{LossError, Operation};
+use posttrain_tensor::{TensorError, check_shape, integers};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Who does the arithmetic between the products.
@@ -64,14 +64,18 @@ impl Head {
             _ => check_shape("targets", targets, &[tokens])?,
         }
         if hidden.kind() != self.weight.kind() {
-            return Err(LossError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() });
+            return Err(
+                TensorError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() }.into()
+            );
         }
         if targets.kind() != Kind::Int64 {
-            return Err(LossError::Kind { argument: "targets", expected: "Int64", got: targets.kind() });
+            return Err(TensorError::Kind { argument: "targets", expected: "Int64", got: targets.kind() }.into());
         }
         for (argument, tensor) in [("hidden", hidden), ("targets", targets)] {
             if tensor.device() != self.weight.device() {
-                return Err(LossError::Device { argument, expected: self.weight.device(), got: tensor.device() });
+                return Err(
+                    TensorError::Device { argument, expected: self.weight.device(), got: tensor.device() }.into()
+                );
             }
         }
         check_targets(targets, vocab)?;

@@ -6,6 +6,7 @@ use crate::batch::{LossBatch, TokenAdvantages};
 use crate::error::LogitProblem;
 use crate::objective::Objective;
 use crate::policy::{PolicyLoss, PolicyObjective};
+use posttrain_tensor::TensorError;
 use tch::{Device, IndexOp};
 
 const OPTIONS: HeadOptions = HeadOptions { temperature: 0.7, chunk_tokens: 7 };
@@ -344,17 +345,17 @@ fn arguments_that_do_not_fit_are_refused() {
     let head = Head::new(&case.weight, OPTIONS).unwrap();
     let scores = |hidden: &Tensor, targets: &Tensor| head.scores(hidden, targets).unwrap_err();
     let error = scores(&case.hidden.narrow(1, 0, 5), &case.targets);
-    assert!(matches!(error, LossError::Shape { argument: "hidden", .. }));
+    assert!(matches!(error, LossError::Tensor(TensorError::Shape { argument: "hidden", .. })));
     let error = scores(&case.hidden, &case.targets.narrow(0, 0, 3));
-    assert!(matches!(error, LossError::Shape { argument: "targets", .. }));
+    assert!(matches!(error, LossError::Tensor(TensorError::Shape { argument: "targets", .. })));
     let error = scores(&case.hidden.to_kind(Kind::BFloat16), &case.targets);
-    assert!(matches!(error, LossError::Kind { argument: "hidden", .. }));
+    assert!(matches!(error, LossError::Tensor(TensorError::Kind { argument: "hidden", .. })));
     let error = scores(&case.hidden, &Tensor::from_slice(&[0i64, 1, 50, 2]));
     assert!(matches!(error, LossError::Target { index: 2, token: 50, vocab: 50 }));
     let error = Head::new(&case.weight, HeadOptions { chunk_tokens: 0, ..OPTIONS }).unwrap_err();
     assert!(matches!(error, LossError::Config { field: "chunk_tokens", .. }));
     let error = Head::new(&case.weight, OPTIONS).unwrap().with_adapter(adapter(49)).unwrap_err();
-    assert!(matches!(error, LossError::Shape { argument: "adapter.b", .. }));
+    assert!(matches!(error, LossError::Tensor(TensorError::Shape { argument: "adapter.b", .. })));
 }
 
 #[test]

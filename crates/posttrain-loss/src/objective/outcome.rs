@@ -1,10 +1,10 @@
 //! What evaluating an objective gives.
 
 use super::LossSums;
-use crate::error::{LossError, Operation, check_shape};
+use crate::error::{LossError, Operation};
 use crate::head::{TokenGradients, TokenScores, surrogate};
 use crate::metrics::LossMetrics;
-use posttrain_tensor::{Values, values};
+use posttrain_tensor::{TensorError, Values, check_shape, values};
 use tch::{Device, Kind, Tensor};
 
 /// The loss of a micro-batch as a sum and a denominator, its gradient, and the metrics.
@@ -59,7 +59,7 @@ impl LossOutcome {
     /// bonus has a gradient of its own: add [`surrogate`](crate::surrogate) of the entropies and their gradient.
     ///
     /// # Errors
-    /// [`LossError::Shape`] when the log-probabilities are not those of the outcome; [`LossError::Torch`].
+    /// [`LossError::Tensor`] when the log-probabilities are not those of the outcome; [`LossError::Torch`].
     pub fn to_scalar(&self, logprobs: &Tensor) -> Result<Tensor, LossError> {
         check_shape("logprobs", logprobs, &[self.gradient.len() as i64])?;
         let gradient = self.token_gradients()?.logprobs;
@@ -121,7 +121,7 @@ pub(crate) fn evaluate_on_host(
 fn floats<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [f32], LossError> {
     match values(argument, tensor)? {
         Values::F32(values) => Ok(values),
-        Values::Bf16(_) => Err(LossError::Kind { argument, expected: "Float", got: tensor.kind() }),
+        Values::Bf16(_) => Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into()),
     }
 }
 
@@ -131,7 +131,7 @@ impl TokenScores {
         for (argument, tensor) in [("logprobs", &self.logprobs), ("entropy", &self.entropy)] {
             check_shape(argument, tensor, &[entries as i64])?;
             if tensor.kind() != Kind::Float {
-                return Err(LossError::Kind { argument, expected: "Float", got: tensor.kind() });
+                return Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into());
             }
         }
         Ok(())

@@ -2,14 +2,14 @@
 
 use super::{RowSampling, Sampled};
 use crate::error::{LogitProblem, LossError, Operation};
-use posttrain_tensor::{to_device, to_host};
+use posttrain_tensor::{TensorError, to_device, to_host};
 use tch::{Kind, TchError, Tensor};
 
 /// The same function as the native kernel, for checked arguments.
 pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossError> {
     if !matches!(logits.kind(), Kind::Float | Kind::BFloat16) {
         let (argument, expected) = ("logits", "Float or BFloat16");
-        return Err(LossError::Kind { argument, expected, got: logits.kind() });
+        return Err(TensorError::Kind { argument, expected, got: logits.kind() }.into());
     }
     if rows.is_empty() {
         return Ok(Sampled { tokens: Vec::new(), logprobs: Vec::new() });
