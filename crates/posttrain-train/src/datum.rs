@@ -251,6 +251,24 @@ impl Datum {
     }
 }
 
+/// Checks that all datums have the same fields: what an objective does must not depend on who shares a micro-batch with whom.
+/// Weights are 1 where they are not given.
+pub(crate) fn check_alike(datums: &[Datum]) -> Result<(), TrainError> {
+    let Some(first) = datums.first() else { return Ok(()) };
+
+    for (index, datum) in datums.iter().enumerate() {
+        for ((field, values), (_, of_first)) in datum.fields().into_iter().zip(first.fields()) {
+            if field == "weights" || values.is_some() == of_first.is_some() {
+                continue;
+            }
+            let [got, expected] = [values, of_first].map(|values| if values.is_some() { "values" } else { "none" });
+            let expected = format!("{expected}, as datum 0 has");
+            return Err(TrainError::Datum { index, field, expected, got: got.into() });
+        }
+    }
+    Ok(())
+}
+
 /// Counts what datums hold in all: the totals of a step, where they are all of it.
 ///
 /// # Errors

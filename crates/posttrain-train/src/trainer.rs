@@ -1,6 +1,7 @@
 //! The primitives: forward, forward and backward, a step of the optimizer, snapshots, state, export.
 
 use crate::config::{DeadGroups, TrainerConfig, TrainerWorkers};
+use crate::datum::check_alike;
 use crate::micro_batch::{clusters, micro_batches, tokens};
 use crate::out_of_memory::retried;
 use crate::pass::Passes;
@@ -239,7 +240,8 @@ impl Trainer {
 
     fn check(&self, datums: &[Datum]) -> Result<(), TrainError> {
         let vocab = self.model.config().vocab_size;
-        datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))
+        datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))?;
+        check_alike(datums)
     }
 
     /// The passes of an objective that needs one datum, or two, at a time.

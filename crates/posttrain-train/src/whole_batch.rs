@@ -2,7 +2,9 @@
 
 use crate::scores::DatumScores;
 use crate::{Datum, TrainError};
-use posttrain_loss::{Aggregation, CrossEntropy, LossBatch, LossMetrics, Objective, StepTotals, TokenAdvantages};
+use posttrain_loss::{
+    Aggregation, CrossEntropy, LossBatch, LossError, LossMetrics, Objective, StepTotals, TokenAdvantages,
+};
 
 /// A loss that is linear in the log-probabilities, with the gradient of another one.
 pub(crate) struct Linear {
@@ -24,7 +26,8 @@ impl Linear {
 /// Evaluates an objective on a whole batch, and turns its gradient into weights of the batch's targets.
 ///
 /// # Errors
-/// [`TrainError::Loss`] for what the objective refuses.
+/// [`TrainError::Loss`] for what the objective refuses, or for a gradient that is not one of each target;
+/// [`TrainError::Config`] for one by the entropies, which is not to be had for a batch.
 pub(crate) fn linear_datums(
     datums: &[Datum],
     objective: &dyn Objective,
@@ -49,6 +52,14 @@ pub(crate) fn linear_datums(
         sequence_lengths: &lengths,
     };
     let outcome = objective.evaluate(&batch, &scores.logprobs.concat(), None, totals)?;
+
+    let entries = lengths.iter().sum();
+    if outcome.gradient.len() != entries {
+        let got = outcome.gradient.len();
+        return Err(LossError::Length { argument: "gradient", expected: entries, got }.into());
+    }
+    let by_entropy = outcome.entropy_gradient.map_or("none", |_| "one");
+    TrainError::check("objective's gradient by the entropies", by_entropy == "none", "none", by_entropy)?;
 
     let mut gradient = outcome.gradient.as_slice();
     let mut linear = Vec::with_capacity(datums.len());

@@ -3,7 +3,7 @@
 
 use posttrain_lora::LoraConfig;
 use posttrain_loss::preference::Dpo;
-use posttrain_loss::{Aggregation, PolicyObjective};
+use posttrain_loss::{Aggregation, LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals};
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_optim::AdamParams;
 use posttrain_train::{Datum, DeadGroups, Trainer, TrainerConfig};
@@ -190,6 +190,67 @@ fn what_an_objective_lacks_is_named() {
     assert!(error.contains("sampling_logprobs"), "{error}");
 }
 
+/// Which datums share a micro-batch must not decide what an objective is told.
+#[test]
+fn a_field_that_only_some_datums_have_is_named() {
+    let mut trainer = trainer(&model(), 4096);
+    let whole = batch(&[(3, vec![4, 2])]);
+    let cases = [
+        ("sampling_logprobs", Datum { sampling_logprobs: None, ..whole[1].clone() }, "got none"),
+        ("advantages", Datum { advantages: None, ..whole[1].clone() }, "got none"),
+        ("old_logprobs", Datum { old_logprobs: Some(vec![-4.0; 2]), ..whole[1].clone() }, "got values"),
+        ("reference_logprobs", whole[1].clone().with_reference_logprobs(vec![-4.0; 2]), "got values"),
+    ];
+    for (field, other, got) in cases {
+        let error = trainer.forward_backward(&[whole[0].clone(), other], &PolicyObjective::default()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with(&format!("datum 1: `{field}`")) && error.ends_with(got), "{error}");
+    }
+    let weighed = whole[1].clone().with_weights(vec![1.0, 0.5]);
+    trainer.forward_backward(&[whole[0].clone(), weighed], &PolicyObjective::default()).unwrap();
+}
+
+/// A batch's objective that gives more, or less, than can be taken.
+struct Odd {
+    short: bool,
+}
+
+impl Objective for Odd {
+    fn validate(&self) -> Result<(), LossError> {
+        Ok(())
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Batch
+    }
+
+    fn denominator(&self, _totals: &StepTotals) -> f64 {
+        1.0
+    }
+
+    fn evaluate(
+        &self,
+        batch: &LossBatch,
+        _logprobs: &[f32],
+        _entropy: Option<&[f32]>,
+        _totals: &StepTotals,
+    ) -> Result<LossOutcome, LossError> {
+        let entries = batch.entries();
+        let outcome = LossOutcome::new(0.0, 1.0, vec![0.1; entries - usize::from(self.short)]);
+        Ok(LossOutcome { entropy_gradient: (!self.short).then(|| vec![0.1; entries]), ..outcome })
+    }
+}
+
+#[test]
+fn what_a_batchs_objective_gives_is_taken_whole_or_refused() {
+    let mut trainer = trainer(&model(), 4096);
+    let batch = batch(&[(3, vec![4, 2])]);
+    for (short, word) in [(true, "`gradient` has 5 elements, expected 6"), (false, "by the entropies")] {
+        let error = trainer.forward_backward(&batch, &Odd { short }).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
 #[test]
 fn a_warm_start_takes_the_weights_and_nothing_else() {
     let (model, dir) = (model(), tempfile::tempdir().unwrap());
@@ -226,8 +287,6 @@ fn one_version_has_one_snapshot_which_does_not_move() {
     assert_ne!(next.adapter.pair(0).unwrap().1, &before);
 }
 
-/// The parts of a step, each with the whole step's totals, give the gradient of the step; so do sums that are divided in
-/// the end.
 #[test]
 fn pairs_are_divided_by_their_number_in_any_cut() {
     let batch = batch(&[(3, vec![4, 2]), (2, vec![1, 3]), (5, vec![2, 2])]);
@@ -243,6 +302,8 @@ fn pairs_are_divided_by_their_number_in_any_cut() {
     }
 }
 
+/// The parts of a step, each with the whole step's totals, give the gradient of the step; so do sums that are divided in
+/// the end.
 #[test]
 fn parts_of_a_step_add_up_to_it() {
     let model = model();
