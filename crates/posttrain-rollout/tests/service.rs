@@ -4,7 +4,8 @@
 
 mod support;
 
-use futures::StreamExt;
+use futures::executor::block_on;
+use futures::{FutureExt, StreamExt};
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_rollout::service::{
     SampleEvent, SampleRequest, SampleStream, SamplingService, SamplingServiceConfig, Transition,
@@ -263,6 +264,28 @@ fn a_deadline_that_passes_gives_up_what_is_not_finished() {
     let outcomes = late.wait();
     assert_eq!(outcomes.len(), 3);
     assert!(outcomes.iter().all(|outcome| outcome.result == Err(RequestError::DeadlinePassed)));
+
+    let patient = client.submit_blocking(SampleRequest::new(request(3)).deadline(Duration::MAX)).unwrap();
+    assert!(patient.wait().iter().all(|outcome| outcome.result.is_ok()));
+}
+
+#[test]
+fn a_name_stands_for_the_policy_that_has_it_when_there_is_room() {
+    let model = model();
+    let service = start(&model, config(1, 2, 4));
+    let client = service.client();
+    client.publish("math", adapter(&model, 1), Transition::Finish);
+    let crowd = SampleRequest::new(Request::new(vec![1, 2], sampled(60, 0)).samples(400));
+    let crowd = client.submit_blocking(crowd).unwrap();
+
+    let mut waiting = Box::pin(client.submit(SampleRequest::new(request(1)).policy_name("math")));
+    assert!((&mut waiting).now_or_never().is_none(), "there is room beside 400 samples");
+    client.publish("math", adapter(&model, 2), Transition::Finish);
+    drop(crowd);
+
+    let outcomes = block_on(waiting).unwrap().wait();
+    let versions = outcomes.into_iter().map(|outcome| outcome.result.unwrap().policy_version);
+    assert!(versions.into_iter().all(|version| version == 2));
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl SamplingClient {
         self.queue.pending()
     }
 
-    /// A request with the policy that its name stands for.
+    /// A request with the policy that its name stands for now; the name is looked up once more when there is room.
     fn resolved(&self, mut request: SampleRequest) -> Result<SampleRequest, ServiceError> {
         if let Some(name) = &request.policy_name {
             let Some(policy) = self.queue.policy(name) else {
@@ -169,9 +169,11 @@ impl SamplingClient {
     fn accepted(&self, request: SampleRequest) -> SampleStream {
         let (send, events) = mpsc::unbounded();
         let left = request.request.samples;
-        let deadline = request.deadline.map(|deadline| Instant::now() + deadline);
+        // A time that no clock can tell never comes.
+        let deadline = request.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let submission = Submission {
             request: request.request,
+            policy_name: request.policy_name,
             deadline,
             tokens: request.tokens,
             conversation: request.conversation,

@@ -32,6 +32,8 @@ pub(crate) enum Command {
 /// A request that there is room for.
 pub(crate) struct Submission {
     pub request: Request,
+    /// The name of the policy that samples, which may have got another one while the request waited for room.
+    pub policy_name: Option<String>,
     pub deadline: Option<Instant>,
     pub tokens: bool,
     pub conversation: Option<u64>,
@@ -142,8 +144,11 @@ impl Queue {
 
     /// Divides a request, for which there is room, among the workers that have the least to do.
     pub fn submit(&self, submission: Submission, events: &mpsc::UnboundedSender<SampleEvent>) -> Ticket {
-        let Submission { request, deadline, tokens, conversation } = submission;
+        let Submission { mut request, policy_name, deadline, tokens, conversation } = submission;
         let mut inner = self.lock();
+        if let Some(policy) = policy_name.and_then(|name| inner.policies.get(&name)) {
+            request.policy = Some(policy.clone());
+        }
         let ticket = inner.next_ticket;
         inner.next_ticket += 1;
 
