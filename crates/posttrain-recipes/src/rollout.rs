@@ -103,9 +103,14 @@ impl GroupSampler {
     /// Samples every example's completions and has them scored.
     ///
     /// # Errors
-    /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling and the rewards' runner do. A
+    /// [`RecipeError::Config`] where policies or sampling are not one for each example; [`RecipeError::Prompt`] names a question
+    /// that cannot be asked; else whatever sampling and the rewards' runner do. A
     /// reward that fails is no error: its completion says so.
     pub fn rollout(&self, request: RolloutRequest, observer: &mut dyn Observer) -> Result<Rollout, RecipeError> {
+        for (field, got) in [("policies", request.policies.len()), ("sampling", request.sampling.len())] {
+            RecipeError::check(field, got == request.examples.len(), "one for each example", got)?;
+        }
+
         let started = Instant::now();
         let mut engine = self.engine_for(request.phase)?;
         let mut scorer = Scorer::new(self.reward.clone(), &self.scorer, self.runtime.handle().clone())?;

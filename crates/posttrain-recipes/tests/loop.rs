@@ -8,7 +8,8 @@ use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_model::{Decoder, ModelConfig, TextModel};
 use posttrain_recipes::{
-    EvaluationConfig, EvaluationMode, Event, MetricsLog, Observer, RlConfig, RlRun, Silent, StepRecord,
+    EvaluationConfig, EvaluationMode, Event, GroupSampler, MetricsLog, Observer, Phase, RlConfig, RlRun,
+    RolloutRequest, Silent, StepRecord,
 };
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
 use posttrain_rollout::{EngineConfig, SamplingParams};
@@ -219,4 +220,22 @@ fn activations_without_dropout_are_not_recorded_for_training_with_it() {
     assert!(error.contains("engine.record_mib") && error.contains("dropout"), "{error}");
     let lora = LoraConfig { dropout: 0.0, ..config(1).lora };
     RlConfig { engine, lora, ..config(1) }.validate().unwrap();
+}
+
+#[test]
+fn a_rollout_that_leaves_an_example_out_is_refused() {
+    let world = World::new();
+    let sampler = GroupSampler::new(world.model, reward()).unwrap();
+    let examples = examples(0..3);
+    for (policies, sampling, field) in [(2, 3, "policies"), (3, 2, "sampling")] {
+        let request = RolloutRequest {
+            examples: &examples,
+            policies: vec![None; policies],
+            completions: 2,
+            sampling: vec![SamplingParams::default(); sampling],
+            phase: Phase::Evaluating,
+        };
+        let error = sampler.rollout(request, &mut Silent).unwrap_err().to_string();
+        assert_eq!(error, format!("config: `{field}` must be one for each example, got 2"));
+    }
 }
