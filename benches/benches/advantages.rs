@@ -1,4 +1,5 @@
-//! Group-normalised advantages of 65,536 groups of 16 rewards, beside eager torch (`peers/torch_kernels.py`).
+//! Group-normalized advantages of 65,536 groups of 16 rewards, beside eager torch
+//! (`peers/torch_kernels.py`).
 
 use benches::{floats, measure_peak};
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,5 +1,5 @@
-//! Log-probabilities of 4,096 tokens through a head of 49,152 words and their gradient by the hidden states, beside eager
-//! torch (`peers/torch_kernels.py`).
+//! Log-probabilities of 4,096 tokens through a head of 49,152 words and their gradient by the
+//! hidden states, beside eager torch (`peers/torch_kernels.py`).
 
 use benches::measure_peak;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};

@@ -1,4 +1,5 @@
-//! A model of 4 GB from a safetensors file to tensors, beside a plain read of the same file into memory.
+//! A model of 4 GB from a safetensors file to tensors, beside a plain read of the same file into
+//! memory.
 
 use benches::{HollowModel, measure_peak};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -8,7 +9,10 @@ use tch::{Device, Kind};
 fn loading(criterion: &mut Criterion) {
     let model = HollowModel::write(4_000_000_000).expect("a model to load");
     let mut group = criterion.benchmark_group("loading");
-    group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Bytes(model.bytes));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .throughput(Throughput::Bytes(model.bytes));
     let load = || {
         let checkpoint = Checkpoint::open(model.folder()).expect("a configuration");
         checkpoint.decoder(Kind::BFloat16, Device::Cpu).expect("a model")

@@ -1,9 +1,11 @@
-//! One layer's attention over 1,200 packed tokens, four groups of a prompt and eight completions, in SmolLM2-135M's shape:
-//! the native kernel beside libtorch and its autograd.
+//! One layer's attention over 1,200 packed tokens, four groups of a prompt and eight completions,
+//! in SmolLM2-135M's shape: the native kernel beside libtorch and its autograd.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use posttrain::kernel::{Heads, PackedStep, PackedText, attend_packed, attend_packed_backward};
-use posttrain::model::{Attend, Decoder, ModelConfig, PackedAttention, Packing, Projected, Rotation, Sequence};
+use posttrain::model::{
+    Attend, Decoder, ModelConfig, PackedAttention, Packing, Projected, Rotation, Sequence,
+};
 use tch::{Device, Kind, Tensor};
 
 const HEADS: Heads = Heads { query: 9, key_value: 3, width: 64 };
@@ -22,7 +24,11 @@ fn packing() -> Packing {
 }
 
 /// Attention by libtorch, which is what a tensor with a gradient gets.
-fn by_libtorch(qkv: &Tensor, attention: &mut PackedAttention, rotation: &Rotation) -> (Tensor, Tensor) {
+fn by_libtorch(
+    qkv: &Tensor,
+    attention: &mut PackedAttention,
+    rotation: &Rotation,
+) -> (Tensor, Tensor) {
     let leaf = qkv.detach().set_requires_grad(true);
     let projected = Projected { qkv: leaf.shallow_clone(), heads: HEADS, rotation };
     (attention.attend(0, &projected).expect("attended"), leaf)
@@ -32,21 +38,32 @@ fn packed_attention(criterion: &mut Criterion) {
     tch::set_num_threads(1);
     let packing = packing();
     let positions = Tensor::from_slice(packing.positions());
-    let model = Decoder::random(&ModelConfig { head_dim: 64, ..ModelConfig::tiny() }, 1, Kind::BFloat16, Device::Cpu);
+    let model = Decoder::random(
+        &ModelConfig { head_dim: 64, ..ModelConfig::tiny() },
+        1,
+        Kind::BFloat16,
+        Device::Cpu,
+    );
     let model = model.expect("a model whose heads are 64 wide");
     let rotation = model.rotation(&positions).expect("a rotation");
     let [cos, sin] = rotation.tables().expect("tables");
     let features = (HEADS.query + 2 * HEADS.key_value) * HEADS.width;
-    let random = |width: usize| Tensor::randn([1200, width as i64], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+    let random = |width: usize| {
+        Tensor::randn([1200, width as i64], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16)
+    };
     let (qkv, gradient) = (random(features), random(HEADS.query * HEADS.width));
     let texts = texts();
     let step = PackedStep { heads: HEADS, qkv: &qkv, cos: &cos, sin: &sin, texts: &texts };
     let mut attention = PackedAttention::new(&packing, &model).expect("attention");
     let mut group = criterion.benchmark_group("packed_attention");
-    group.bench_function("forward", |bencher| bencher.iter(|| attend_packed(&step).expect("attended")));
+    group.bench_function("forward", |bencher| {
+        bencher.iter(|| attend_packed(&step).expect("attended"))
+    });
     group.bench_function("forward and backward", |bencher| {
-        bencher
-            .iter(|| attend_packed_backward(&step, &attend_packed(&step).expect("attended"), &gradient).expect("back"));
+        bencher.iter(|| {
+            attend_packed_backward(&step, &attend_packed(&step).expect("attended"), &gradient)
+                .expect("back")
+        });
     });
     group.bench_function("libtorch forward", |bencher| {
         bencher.iter(|| by_libtorch(&qkv, &mut attention, &rotation));

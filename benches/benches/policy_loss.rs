@@ -8,7 +8,8 @@ use posttrain::loss::{LossBatch, Objective, PolicyLoss, PolicyObjective, TokenAd
 fn policy_loss(criterion: &mut Criterion) {
     let (sequences, length) = (1024, 2048);
     let old: Vec<f32> = floats(sequences * length).iter().map(|x| -x).collect();
-    let weights: Vec<f32> = floats(sequences * length).iter().map(|x| if *x < 0.9 { 1.0 } else { 0.0 }).collect();
+    let weights: Vec<f32> =
+        floats(sequences * length).iter().map(|x| if *x < 0.9 { 1.0 } else { 0.0 }).collect();
     let advantages: Vec<f32> = floats(sequences).iter().map(|x| 2.0 * x - 1.0).collect();
     let lengths = vec![length; sequences];
     let batch = LossBatch {

@@ -1,6 +1,7 @@
-//! A whole step of reinforcement learning: 4 to 64 prompts × 8 completions of at most 64 tokens sampled, scored, trained
-//! on. `rl_step` is the work of TRL's step (`peers/trl_grpo.py`): 16 prompts, and every completion is computed.
-//! `rl_step[n]` leaves out what has no advantage, as the trainer does by default.
+//! A whole step of reinforcement learning: 4 to 64 prompts × 8 completions of at most 64 tokens
+//! sampled, scored, trained on. `rl_step` is the work of TRL's step (`peers/trl_grpo.py`): 16
+//! prompts, and every completion is computed. `rl_step[n]` leaves out what has no advantage, as the
+//! trainer does by default.
 
 use benches::{BenchModel, TrainedPolicy, measure_peak};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
@@ -10,7 +11,12 @@ fn rl_step(criterion: &mut Criterion) {
     let model = BenchModel::open().expect("the demonstration model");
     let mut group = criterion.benchmark_group("rl_step");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    let cases = [(16, DeadGroups::Compute), (4, DeadGroups::Skip), (16, DeadGroups::Skip), (64, DeadGroups::Skip)];
+    let cases = [
+        (16, DeadGroups::Compute),
+        (4, DeadGroups::Skip),
+        (16, DeadGroups::Skip),
+        (64, DeadGroups::Skip),
+    ];
     for (prompts, dead_groups) in cases {
         let name = match dead_groups {
             DeadGroups::Compute => "rl_step".to_owned(),

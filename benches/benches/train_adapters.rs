@@ -1,5 +1,6 @@
-//! Steps of three adapters on one base, of rank 8, 32 and 128 with different targets: each alone, and all of them by turns
-//! through the training service. By turns they should take what they take alone, one after the other.
+//! Steps of three adapters on one base, of rank 8, 32 and 128 with different targets: each alone,
+//! and all of them by turns through the training service. By turns they should take what they take
+//! alone, one after the other.
 
 use benches::{BenchModel, measure_peak, questions};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
@@ -12,11 +13,20 @@ use std::sync::Arc;
 const TEXTS: usize = 24;
 
 fn loras() -> [LoraConfig; 3] {
-    let names = |names: &[&str]| TargetModules::Names(names.iter().map(ToString::to_string).collect());
+    let names =
+        |names: &[&str]| TargetModules::Names(names.iter().map(ToString::to_string).collect());
     [
-        LoraConfig { rank: 8, target_modules: names(&["q_proj", "v_proj"]), ..LoraConfig::default() },
+        LoraConfig {
+            rank: 8,
+            target_modules: names(&["q_proj", "v_proj"]),
+            ..LoraConfig::default()
+        },
         LoraConfig { rank: 32, ..LoraConfig::default() },
-        LoraConfig { rank: 128, target_modules: names(&["up_proj", "down_proj"]), ..LoraConfig::default() },
+        LoraConfig {
+            rank: 128,
+            target_modules: names(&["up_proj", "down_proj"]),
+            ..LoraConfig::default()
+        },
     ]
 }
 
@@ -48,7 +58,7 @@ fn train_adapters(criterion: &mut Criterion) {
         });
     }
 
-    let service = TrainingService::start(model.decoder.clone()).expect("a service");
+    let service = TrainingService::start(model.decoder).expect("a service");
     let clients = loras().map(|lora| service.create(&lora, config, 1).expect("a trainer"));
     let together = || {
         let mut steps = Vec::new();

@@ -1,4 +1,5 @@
-//! Forward, backward and optimiser step on 128 sampled completions of at most 64 tokens, rank 128 on every linear layer.
+//! Forward, backward and optimizer step on 128 sampled completions of at most 64 tokens, rank 128
+//! on every linear layer.
 
 use benches::{BenchModel, TrainedPolicy, measure_peak};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -11,8 +12,13 @@ fn train_step(criterion: &mut Criterion) {
     measure_peak("train_step", || policy.train(&rollout).expect("trained")).expect("memory");
     let mut thrifty = TrainedPolicy::checkpointing(&model, DeadGroups::Compute).expect("a policy");
     let mut group = criterion.benchmark_group("train_step");
-    group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(rollout.tokens as u64));
-    group.bench_function("train_step", |bencher| bencher.iter(|| policy.train(&rollout).expect("trained")));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .throughput(Throughput::Elements(rollout.tokens as u64));
+    group.bench_function("train_step", |bencher| {
+        bencher.iter(|| policy.train(&rollout).expect("trained"))
+    });
     group.bench_function("train_step checkpointing", |bencher| {
         bencher.iter(|| thrifty.train(&rollout).expect("trained"));
     });

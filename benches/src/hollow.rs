@@ -35,10 +35,12 @@ impl HollowModel {
         std::fs::write(folder.join("config.json"), config.to_string())?;
         let config = ModelConfig::from_json_file(&folder.join("config.json"))?;
         let (header, data) = header(&config);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(folder.join("model.safetensors"))?);
+        let mut file =
+            BufWriter::with_capacity(1 << 20, File::create(folder.join("model.safetensors"))?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
-        let pattern: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 & 0x3f).collect();
+        let pattern: Vec<u8> =
+            (0..1 << 20).map(|i: u32| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 & 0x3f).collect();
         for start in (0..data).step_by(pattern.len()) {
             file.write_all(&pattern[..pattern.len().min((data - start) as usize)])?;
         }
@@ -47,11 +49,13 @@ impl HollowModel {
     }
 
     /// Where it lies.
+    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Its weights.
+    #[must_use]
     pub fn file(&self) -> PathBuf {
         self.folder.join("model.safetensors")
     }
@@ -68,9 +72,13 @@ impl Drop for HollowModel {
 fn header(config: &ModelConfig) -> (String, u64) {
     let named = |name: &str, shape: Vec<i64>| (format!("{name}.weight"), shape);
     let hidden = config.hidden_size;
-    let mut shapes =
-        vec![named("model.embed_tokens", vec![config.vocab_size, hidden]), named("model.norm", vec![hidden])];
-    shapes.extend(config.modules().iter().map(|m| named(&m.path, vec![m.out_features, m.in_features])));
+    let mut shapes = vec![
+        named("model.embed_tokens", vec![config.vocab_size, hidden]),
+        named("model.norm", vec![hidden]),
+    ];
+    shapes.extend(
+        config.modules().iter().map(|m| named(&m.path, vec![m.out_features, m.in_features])),
+    );
     for layer in 0..config.num_hidden_layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {
             shapes.push(named(&format!("model.layers.{layer}.{norm}"), vec![hidden]));

@@ -4,7 +4,9 @@ use crate::questions::{BenchModel, Question, questions};
 use anyhow::Result;
 use posttrain::lora::{Adapter, LoraConfig, LoraPair};
 use posttrain::loss::{AdvantageConfig, PolicyObjective};
-use posttrain::rollout::{Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams};
+use posttrain::rollout::{
+    Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams,
+};
 use posttrain::train::{Datum, DeadGroups, GradientCheckpointing, Trainer, TrainerConfig};
 
 /// The adapter's rank.
@@ -17,7 +19,8 @@ pub struct Rollout {
     pub tokens: usize,
 }
 
-/// Rank 128 on every linear layer, learning rate 1e-5, at most 64 tokens a completion, as in `peers/trl_grpo.py`.
+/// Rank 128 on every linear layer, learning rate 1e-5, at most 64 tokens a completion, as in
+/// `peers/trl_grpo.py`.
 pub struct TrainedPolicy<'m> {
     model: &'m BenchModel,
     trainer: Trainer,
@@ -29,7 +32,8 @@ pub struct TrainedPolicy<'m> {
 }
 
 impl<'m> TrainedPolicy<'m> {
-    /// A fresh policy. Completions without an advantage are computed as well, since the peer computes them.
+    /// A fresh policy. Completions without an advantage are computed as well, since the peer
+    /// computes them.
     ///
     /// # Errors
     /// When memory fails.
@@ -51,7 +55,10 @@ impl<'m> TrainedPolicy<'m> {
     /// When memory fails.
     pub fn checkpointing(model: &'m BenchModel, dead_groups: DeadGroups) -> Result<Self> {
         let checkpointing = GradientCheckpointing::Blocks;
-        Self::with_config(model, TrainerConfig { dead_groups, checkpointing, ..TrainerConfig::default() })
+        Self::with_config(
+            model,
+            TrainerConfig { dead_groups, checkpointing, ..TrainerConfig::default() },
+        )
     }
 
     fn with_config(model: &'m BenchModel, config: TrainerConfig) -> Result<Self> {
@@ -71,7 +78,9 @@ impl<'m> TrainedPolicy<'m> {
         tokens: std::ops::RangeInclusive<usize>,
     ) -> Result<Rollout> {
         let snapshot = self.trainer.snapshot()?;
-        let asked = (0..prompts).map(|i| self.questions[(self.next + i) % self.questions.len()].clone()).collect();
+        let asked = (0..prompts)
+            .map(|i| self.questions[(self.next + i) % self.questions.len()].clone())
+            .collect();
         self.next += prompts;
         self.seed += 1;
         sample(
@@ -82,7 +91,8 @@ impl<'m> TrainedPolicy<'m> {
         )
     }
 
-    /// Scores a rollout (1 where the answer stands in the completion), compares within groups, and takes a step.
+    /// Scores a rollout (1 where the answer stands in the completion), compares within groups, and
+    /// takes a step.
     ///
     /// # Errors
     /// What the trainer says.
@@ -96,8 +106,10 @@ impl<'m> TrainedPolicy<'m> {
 
 impl Rollout {
     fn datums(&self) -> Result<Vec<Datum>> {
-        let reward = |q: &Question, c: &Completion| Some(f32::from(u8::from(c.text.contains(&q.answer))));
-        let rewards: Vec<_> = self.groups.iter().flat_map(|(q, _, c)| c.iter().map(|c| reward(q, c))).collect();
+        let reward =
+            |q: &Question, c: &Completion| Some(f32::from(u8::from(c.text.contains(&q.answer))));
+        let rewards: Vec<_> =
+            self.groups.iter().flat_map(|(q, _, c)| c.iter().map(|c| reward(q, c))).collect();
         let sizes: Vec<_> = self.groups.iter().map(|g| g.2.len()).collect();
         let advantages = AdvantageConfig::default().advantages(&rewards, &sizes)?;
         let mut advantages = advantages.values.into_iter();
@@ -105,7 +117,11 @@ impl Rollout {
         let mut datums = Vec::new();
         for (_, prompt, completions) in &self.groups {
             for completion in completions {
-                datums.push(Datum::sampled(prompt, completion, advantages.next().unwrap_or_default()));
+                datums.push(Datum::sampled(
+                    prompt,
+                    completion,
+                    advantages.next().unwrap_or_default(),
+                ));
             }
         }
         Ok(datums)
@@ -133,7 +149,11 @@ fn sample(
     policies: &[Option<PolicySnapshot>],
     Sampled { samples, tokens, seed, record_mib }: Sampled,
 ) -> Result<Rollout> {
-    let config = EngineConfig { max_rows: (asked.len() * samples).min(128), record_mib, ..EngineConfig::default() };
+    let config = EngineConfig {
+        max_rows: (asked.len() * samples).min(128),
+        record_mib,
+        ..EngineConfig::default()
+    };
     let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), config)?;
     let mut groups = Vec::with_capacity(asked.len());
     for (index, question) in asked.into_iter().enumerate() {
@@ -161,7 +181,8 @@ fn sample(
 }
 
 impl BenchModel {
-    /// Samples `rows / 8` questions, eight completions each, exactly `tokens` tokens long, without an adapter.
+    /// Samples `rows / 8` questions, eight completions each, exactly `tokens` tokens long, without
+    /// an adapter.
     ///
     /// # Errors
     /// What the engine says.
@@ -173,9 +194,19 @@ impl BenchModel {
     ///
     /// # Errors
     /// What the engine says.
-    pub fn decode_by(&self, policies: &[Option<PolicySnapshot>], rows: usize, tokens: usize) -> Result<Rollout> {
+    pub fn decode_by(
+        &self,
+        policies: &[Option<PolicySnapshot>],
+        rows: usize,
+        tokens: usize,
+    ) -> Result<Rollout> {
         let asked = questions()?.into_iter().take(rows / 8).collect();
-        sample(self, asked, policies, Sampled { samples: 8, tokens: tokens..=tokens, seed: 1, record_mib: 0 })
+        sample(
+            self,
+            asked,
+            policies,
+            Sampled { samples: 8, tokens: tokens..=tokens, seed: 1, record_mib: 0 },
+        )
     }
 
     /// Adapters on every linear layer that change what the model says: their `B`s are not zero.
@@ -184,7 +215,8 @@ impl BenchModel {
     /// When memory fails.
     pub fn adapters(&self, count: u64, rank: i64) -> Result<Vec<Option<PolicySnapshot>>> {
         let adapter = |seed| {
-            let fresh = Adapter::init(&lora(rank), self.decoder.modules(), seed, self.decoder.device())?;
+            let fresh =
+                Adapter::init(&lora(rank), self.decoder.modules(), seed, self.decoder.device())?;
             let filled = |pair: &LoraPair| {
                 let numbers = crate::floats(pair.b.numel());
                 let b = (tch::Tensor::from_slice(&numbers).view_as(&pair.b) - 0.5) * 1e-3;

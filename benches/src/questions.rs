@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use posttrain::model::{
-    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Message, TextTokenizer, select_device, select_kind,
+    ChatTemplate, Checkpoint, ComputeKind, Decoder, DeviceChoice, Message, TextTokenizer,
+    select_device, select_kind,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -41,7 +42,8 @@ impl BenchModel {
     /// # Errors
     /// What is wrong with its file.
     pub fn open() -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.models/SmolLM2-135M-Instruct.Q4_1.gguf");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../.models/SmolLM2-135M-Instruct.Q4_1.gguf");
         let checkpoint = Checkpoint::open(&path).context("run `cargo xtask setup` first")?;
         let device = select_device(DeviceChoice::Auto)?;
         Ok(Self {

@@ -1,4 +1,5 @@
-//! Compiles the shim against the headers of the libtorch that `torch-sys` links to, which it finds in the same places.
+//! Compiles the shim against the headers of the libtorch that `torch-sys` links to, which it finds
+//! in the same places.
 
 use std::env;
 use std::ffi::OsString;
@@ -44,15 +45,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// The places of `torch-sys` 0.26, in its order: Python's PyTorch, `LIBTORCH_INCLUDE`, `LIBTORCH`, `/usr`, and what it has
-/// downloaded itself.
+/// The places of `torch-sys` 0.26, in its order: Python's PyTorch, `LIBTORCH_INCLUDE`, `LIBTORCH`,
+/// `/usr`, and what it has downloaded itself.
 fn find_libtorch() -> Result<Libtorch, String> {
-    let libtorch = if variable("LIBTORCH_USE_PYTORCH").is_some() { ask_python()? } else { look_in_folders()? };
+    let libtorch =
+        if variable("LIBTORCH_USE_PYTORCH").is_some() { ask_python()? } else { look_in_folders()? };
     let context = Path::new("ATen/Context.h");
     if libtorch.includes.iter().any(|folder| folder.join(context).exists()) {
         return Ok(libtorch);
     }
-    let looked: Vec<_> = libtorch.includes.iter().map(|folder| folder.display().to_string()).collect();
+    let looked: Vec<_> =
+        libtorch.includes.iter().map(|folder| folder.display().to_string()).collect();
     Err(format!(
         "libtorch's C++ headers are missing: there is no {} in {}.\n\
          Point LIBTORCH at a folder that has `include` beside `lib` (the PyPI wheel's `torch` folder, or what `cargo xtask \
@@ -63,7 +66,10 @@ fn find_libtorch() -> Result<Libtorch, String> {
 }
 
 fn look_in_folders() -> Result<Libtorch, String> {
-    let installed = variable("LIBTORCH").map(PathBuf::from).or_else(system_libtorch).or_else(downloaded_libtorch);
+    let installed = variable("LIBTORCH")
+        .map(PathBuf::from)
+        .or_else(system_libtorch)
+        .or_else(downloaded_libtorch);
     let folder = variable("LIBTORCH_INCLUDE").map(PathBuf::from).or(installed);
     let folder = folder.ok_or(
         "libtorch is nowhere: set LIBTORCH to its folder, or LIBTORCH_USE_PYTORCH=1 to take the one of Python's PyTorch",
@@ -89,7 +95,9 @@ fn ask_python() -> Result<Libtorch, String> {
     let in_environment = env::var_os("VIRTUAL_ENV").is_some() || cfg!(windows);
     let python = if in_environment { "python" } else { "python3" };
     let output = Command::new(python).args(["-c", PRINT_PYTORCH]).output();
-    let output = output.map_err(|error| format!("LIBTORCH_USE_PYTORCH is set, and {python} does not run: {error}"))?;
+    let output = output.map_err(|error| {
+        format!("LIBTORCH_USE_PYTORCH is set, and {python} does not run: {error}")
+    })?;
 
     let lines = String::from_utf8_lossy(&output.stdout);
     let cxx11_abi = lines.lines().find_map(|line| line.strip_prefix("CXX11: "));
@@ -97,7 +105,8 @@ fn ask_python() -> Result<Libtorch, String> {
         let problem = String::from_utf8_lossy(&output.stderr);
         format!("LIBTORCH_USE_PYTORCH is set, and {python} has no PyTorch:\n{}", problem.trim())
     })?;
-    let includes = lines.lines().filter_map(|line| line.strip_prefix("INCLUDE: ")).map(PathBuf::from);
+    let includes =
+        lines.lines().filter_map(|line| line.strip_prefix("INCLUDE: ")).map(PathBuf::from);
     Ok(Libtorch { includes: includes.collect(), cxx11_abi: cxx11_abi.into() })
 }
 
@@ -108,7 +117,12 @@ fn variable(name: &str) -> Option<OsString> {
 
 fn compile(libtorch: &Libtorch) -> Result<(), String> {
     let mut build = cc::Build::new();
-    build.cpp(true).pic(true).warnings(false).files(SOURCES).define("_GLIBCXX_USE_CXX11_ABI", &*libtorch.cxx11_abi);
+    build
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .files(SOURCES)
+        .define("_GLIBCXX_USE_CXX11_ABI", &*libtorch.cxx11_abi);
     build.std("c++17").includes(&libtorch.includes);
     if env::var_os("CARGO_CFG_TARGET_OS").is_some_and(|os| os == "linux") {
         build.files(LINUX_SOURCES);

@@ -1,21 +1,24 @@
-//! A loss of one's own from top to bottom: a closure from log-probabilities to a loss and its gradient.
+//! A loss of one's own from top to bottom: a closure from log-probabilities to a loss and its
+//! gradient.
 //!
 //! ```text
 //! cargo run --release -p examples --example custom_loss
 //! ```
 //!
-//! The loss ranks: of four answers to a question, the right one is to have the highest log-probability per token. With
-//! s the mean log-probability of an answer's tokens, it is -ln softmax(s / T) of the right one (ListNet's top-one loss,
-//! Cao et al., ICML 2007; lengths are divided out as in RRHF, <https://arxiv.org/abs/2304.05302>, whose loss is a
-//! hinge over pairs). No objective of the library is that, and none has to be.
+//! The loss ranks: of four answers to a question, the right one is to have the highest
+//! log-probability per token. With s the mean log-probability of an answer's tokens, it is -ln
+//! softmax(s / T) of the right one (ListNet's top-one loss, Cao et al., ICML 2007; lengths are
+//! divided out as in RRHF, <https://arxiv.org/abs/2304.05302>, whose loss is a hinge over pairs).
+//! No objective of the library is that, and none has to be.
 //!
-//! Departures from ListNet: one of four answers is right, instead of grades for a list of documents; the scores are a language
-//! model's, of which an adapter of low rank is trained.
+//! Departures from ListNet: one of four answers is right, instead of grades for a list of
+//! documents; the scores are a language model's, of which an adapter of low rank is trained.
 //!
-//! On the way two closures fail, one by a panic and one by a NaN. Each is an error of its own call; the step goes on as if
-//! it had not been made.
+//! On the way two closures fail, one by a panic and one by a NaN. Each is an error of its own call;
+//! the step goes on as if it had not been made.
 //!
-//! Last line: the share of 250 held-out questions whose right answer ranks first of four, before and after.
+//! Last line: the share of 250 held-out questions whose right answer ranks first of four, before
+//! and after.
 
 use anyhow::{Context, Result, bail};
 use examples as _; // its allocator keeps a step's memory for the next
@@ -23,7 +26,7 @@ use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::{CustomLoss, CustomObjective, LossBatch, Scope};
-use posttrain::model::{Checkpoint, ComputeKind, Quantise, TextModel, select_kind};
+use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, select_kind};
 use posttrain::train::{Datum, Trainer, TrainerConfig};
 use std::path::Path;
 use tch::Device;
@@ -39,10 +42,11 @@ const LEARNING_RATE: f64 = 1e-4;
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
 
     // Arithmetic in many words. No sum or product is on both sides of the split.
-    let splits = split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
+    let splits =
+        split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
     let training: Vec<&Example> = splits.domain(Split::Train, MATH).collect();
     let held_out: Vec<&Example> = splits.domain(Split::Test, MATH).collect();
     let held_out = choices(&model, &held_out)?;
@@ -52,15 +56,15 @@ fn main() -> Result<()> {
     let before = ranked_rightly(&trainer, &held_out)?;
     println!("held out  ranked first {before:.3}");
 
-    // A closure needs the log-probabilities of four answers at once, so its scope is the whole batch.
+    // A closure needs the log-probabilities of four answers at once, so its scope is the whole
+    // batch.
     let ranking = CustomObjective::new("ranking", Scope::Batch, ranking);
     let panicking = CustomObjective::new("panicking", Scope::Batch, |_, logprobs| CustomLoss {
         loss_sum: f64::from(logprobs[usize::MAX]),
         ..CustomLoss::default()
     });
-    let not_a_number = CustomObjective::new("not a number", Scope::Batch, |_, logprobs| CustomLoss {
-        gradient: vec![f32::NAN; logprobs.len()],
-        ..CustomLoss::default()
+    let not_a_number = CustomObjective::new("not a number", Scope::Batch, |_, logprobs| {
+        CustomLoss { gradient: vec![f32::NAN; logprobs.len()], ..CustomLoss::default() }
     });
 
     for (step, batch) in training.chunks(QUESTIONS).take(STEPS).enumerate() {
@@ -87,22 +91,25 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The loss: -ln softmax(s / T) of the first of each question's answers, the mean over questions; s is the mean
-/// log-probability of an answer's tokens.
+/// The loss: -ln softmax(s / T) of the first of each question's answers, the mean over questions; s
+/// is the mean log-probability of an answer's tokens.
 fn ranking(batch: &LossBatch, logprobs: &[f32]) -> CustomLoss {
     let spans: Vec<_> = batch.spans().collect();
     let questions = (spans.len() / CHOICES) as f32;
     let mut loss = CustomLoss { gradient: vec![0.0; logprobs.len()], ..CustomLoss::default() };
 
     for answers in spans.chunks_exact(CHOICES) {
-        let score = |span: &std::ops::Range<usize>| logprobs[span.clone()].iter().sum::<f32>() / span.len() as f32;
+        let score = |span: &std::ops::Range<usize>| {
+            logprobs[span.clone()].iter().sum::<f32>() / span.len() as f32
+        };
         let scores: Vec<f32> = answers.iter().map(score).collect();
         let total: f32 = scores.iter().map(|score| (score / TEMPERATURE).exp()).sum();
         loss.loss_sum += f64::from((total.ln() - scores[0] / TEMPERATURE) / questions);
         let first = scores[1..].iter().all(|other| scores[0] > *other);
         loss.named.add("ranked_first", if first { 1.0 } else { 0.0 }, 1.0);
 
-        // d loss / d s_k = (softmax_k - [k is the right one]) / T, and d s_k / d logprob = 1 / length.
+        // d loss / d s_k = (softmax_k - [k is the right one]) / T, and d s_k / d logprob = 1 /
+        // length.
         for (choice, span) in answers.iter().enumerate() {
             let share = (scores[choice] / TEMPERATURE).exp() / total;
             let by_score = (share - if choice == 0 { 1.0 } else { 0.0 }) / TEMPERATURE;
@@ -112,12 +119,15 @@ fn ranking(batch: &LossBatch, logprobs: &[f32]) -> CustomLoss {
     loss
 }
 
-/// Each question's right answer and three wrong ones: the question's own numbers, then the right one's neighbours.
+/// Each question's right answer and three wrong ones: the question's own numbers, then the right
+/// one's neighbors.
 fn choices(model: &TextModel, questions: &[&Example]) -> Result<Vec<Datum>> {
     let mut datums = Vec::with_capacity(questions.len() * CHOICES);
     for question in questions {
-        let right: i64 = question.answer.parse().context("the answers of this domain are whole numbers")?;
-        let asked = question.question.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        let right: i64 =
+            question.answer.parse().context("the answers of this domain are whole numbers")?;
+        let asked =
+            question.question.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         let mut answers = vec![right];
         for wrong in asked.chain([right + 1, right - 1, right + 10]) {
             if answers.len() < CHOICES && !answers.contains(&wrong) {
@@ -125,7 +135,8 @@ fn choices(model: &TextModel, questions: &[&Example]) -> Result<Vec<Datum>> {
             }
         }
 
-        let prompt = model.tokenizer.encode_text(&format!("Question: {}\nAnswer:", question.question))?;
+        let prompt =
+            model.tokenizer.encode_text(&format!("Question: {}\nAnswer:", question.question))?;
         for answer in answers {
             let tokens = model.tokenizer.encode_text(&format!(" {answer}\n"))?;
             datums.push(Datum::completion(&prompt, &tokens));

@@ -6,10 +6,11 @@
 //! cargo run --release -p examples --example custom_reward -- --url http://127.0.0.1:8000 < in.jsonl > out.jsonl
 //! ```
 //!
-//! A line in is `{"question": "...", "reference": "...", "response": "..."}`; a line out, in the same order, is
-//! `{"reward": 0.5, "parts": {...}, "note": "..."}` or `{"error": "..."}`. The reward is: is the recipe's list complete? The
-//! native verifier says so where the reference is a list; where it is prose, the remote reward is asked, if there is one.
-//! A long response then earns less.
+//! A line in is `{"question": "...", "reference": "...", "response": "..."}`; a line out, in the
+//! same order, is `{"reward": 0.5, "parts": {...}, "note": "..."}` or `{"error": "..."}`. The
+//! reward is: is the recipe's list complete? The native verifier says so where the reference is a
+//! list; where it is prose, the remote reward is asked, if there is one. A long response then earns
+//! less.
 
 use std::io::stdin;
 use std::sync::Arc;
@@ -46,11 +47,16 @@ impl Verifier for Ingredients {
     }
 
     fn verify(&self, sample: &Sample) -> Result<Score, RewardError> {
-        let wanted: Vec<String> = sample.reference.split(',').map(|item| item.trim().to_lowercase()).collect();
+        let wanted: Vec<String> =
+            sample.reference.split(',').map(|item| item.trim().to_lowercase()).collect();
         // Not knowing is an error. A zero would say that the response is wrong.
         if wanted.len() < 2 || wanted.iter().any(|item| item.is_empty()) {
             let (id, verifier) = (sample.id.clone(), self.name().to_owned());
-            return Err(RewardError::Undecided { id, verifier, reason: "the reference is not a list" });
+            return Err(RewardError::Undecided {
+                id,
+                verifier,
+                reason: "the reference is not a list",
+            });
         }
         let response = sample.response.to_lowercase();
         let named = wanted.iter().filter(|item| response.contains(item.as_str())).count();
@@ -64,7 +70,9 @@ fn reward(url: Option<&str>) -> Result<Arc<dyn Reward>, RewardError> {
         cascade.push(Arc::new(RemoteConfig::for_server(url)?.build()?));
     }
     let correct = Arc::new(FirstThatDecides::new(cascade, GoOn::CannotSay)?);
-    let brief = LengthConfig { unit: LengthUnit::Words, max_length: 400, buffer: 200 }.build()?.into_reward();
+    let brief = LengthConfig { unit: LengthUnit::Words, max_length: 400, buffer: 200 }
+        .build()?
+        .into_reward();
     Ok(Arc::new(Product::new([correct as Arc<dyn Reward>, Arc::new(brief)])?))
 }
 
@@ -74,7 +82,8 @@ fn main() -> Result<()> {
     let rows = each_line::<Row>(stdin().lock()).zip(1..);
     let samples = rows.map(|(row, line)| Ok(row?.map(|row| row.into_sample(line))));
     let samples: Vec<Result<Sample, String>> = samples.collect::<Result<_>>()?;
-    // What a trainer does while it samples: push as completions finish, collect at the end of the step.
+    // What a trainer does while it samples: push as completions finish, collect at the end of the
+    // step.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = ScorerConfig {
         time_limit_seconds: args.time_limit_seconds,

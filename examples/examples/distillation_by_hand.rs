@@ -1,28 +1,30 @@
-//! On-policy distillation from top to bottom: the student writes, and the teacher says of every token how likely it
-//! would have been.
+//! On-policy distillation from top to bottom: the student writes, and the teacher says of every
+//! token how likely it would have been.
 //!
 //! ```text
 //! cargo run --release -p examples --example distillation_by_hand
 //! ```
 //!
-//! Teacher and student are the same base. The teacher reads a longer prompt, with questions that are already answered;
-//! the student learns to answer as if it had read it, too. What it pays for is KL(student ‖ teacher), estimated from its
-//! own samples: for a token that it drew with probability p and that the teacher gives q, ln p − ln q.
+//! Teacher and student are the same base. The teacher reads a longer prompt, with questions that
+//! are already answered; the student learns to answer as if it had read it, too. What it pays for
+//! is KL(student ‖ teacher), estimated from its own samples: for a token that it drew with
+//! probability p and that the teacher gives q, ln p − ln q.
 //!
 //! Departures from on-policy distillation as it was described (<https://arxiv.org/abs/2306.13649>,
-//! <https://thinkingmachines.ai/blog/on-policy-distillation/>): the teacher is no larger model; the divergence is estimated
-//! from the sampled token alone, not from the whole vocabulary; a token answers for its own divergence and not for that
-//! of the tokens after it (a discount of 0, as in the second).
+//! <https://thinkingmachines.ai/blog/on-policy-distillation/>): the teacher is no larger model; the
+//! divergence is estimated from the sampled token alone, not from the whole vocabulary; a token
+//! answers for its own divergence and not for that of the tokens after it (a discount of 0, as in
+//! the second).
 //!
-//! Last line: −KL(student ‖ teacher) per token, nats, over the student's answers to 250 questions that training never
-//! asks, before and after.
+//! Last line: −KL(student ‖ teacher) per token, nats, over the student's answers to 250 questions
+//! that training never asks, before and after.
 
 use anyhow::{Context, Result};
 use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::{BatchConfig, BatchStream, Example, SplitConfig, sciences, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::distillation::{Distillation, Divergence};
-use posttrain::model::{Checkpoint, ComputeKind, Quantise, TextModel, select_kind};
+use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, select_kind};
 use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
 use posttrain::train::{Datum, Trainer, TrainerConfig, derive_seed};
 use std::path::Path;
@@ -44,17 +46,19 @@ const SHOTS: &str = "Question: What is 3 + 4?\nAnswer: 7\n\n\
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
 
     // Questions of mathematics, natural and social sciences. No fact is on both sides of the split.
-    let splits = split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
+    let splits =
+        split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
     let of = |prompts: u64| BatchConfig { prompts, seed: SEED, ..BatchConfig::default() };
     let mut training = BatchStream::new(splits.train, of(QUESTIONS))?;
     let held_out = BatchStream::new(splits.test, of(HELD_OUT))?.next_batch();
 
     let lora = LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() };
     let mut trainer = Trainer::new(model.decoder.clone(), &lora, TrainerConfig::default(), SEED)?;
-    let objective = Distillation { divergence: Divergence::SampledReverseKl, ..Distillation::default() };
+    let objective =
+        Distillation { divergence: Divergence::SampledReverseKl, ..Distillation::default() };
 
     let before = divergence(&lesson(&model, &trainer, &held_out, 0)?);
     println!("held out  KL {before:.3} nats per token");
@@ -63,7 +67,8 @@ fn main() -> Result<()> {
         // 1. The student answers, and the teacher reads along.
         let datums = lesson(&model, &trainer, &training.next_batch(), step)?;
 
-        // 2. Each token's loss is (p / p sampled) · (ln p − ln q), whose second factor is a constant: REINFORCE with the
+        // 2. Each token's loss is (p / p sampled) · (ln p − ln q), whose second factor is a
+        //    constant: REINFORCE with the
         // divergence as its cost.
         trainer.forward_backward(&datums, &objective)?;
         trainer.optim_step(&trainer.adam_params(LEARNING_RATE))?;
@@ -75,10 +80,16 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The student's answers to questions, each token with its log-probability under the student that drew it and under the
-/// teacher.
-fn lesson(model: &TextModel, trainer: &Trainer, questions: &[Example], step: u64) -> Result<Vec<Datum>> {
-    let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
+/// The student's answers to questions, each token with its log-probability under the student that
+/// drew it and under the teacher.
+fn lesson(
+    model: &TextModel,
+    trainer: &Trainer,
+    questions: &[Example],
+    step: u64,
+) -> Result<Vec<Datum>> {
+    let mut engine =
+        Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     let mut requests = Vec::with_capacity(questions.len());
     for (question, row) in questions.iter().zip(0..) {
         let text = format!("Question: {}\nAnswer:", question.question);
@@ -94,7 +105,8 @@ fn lesson(model: &TextModel, trainer: &Trainer, questions: &[Example], step: u64
     let groups = engine.complete(requests.clone())?;
     println!("  {} -> {:?}", questions[0].question, groups[0][0].text);
 
-    // The same tokens behind two prompts. The adapter is the student; the base without it is the teacher.
+    // The same tokens behind two prompts. The adapter is the student; the base without it is the
+    // teacher.
     let mut read_by_student = Vec::new();
     let mut read_by_teacher = Vec::new();
     let shots = model.tokenizer.encode_text(SHOTS)?;

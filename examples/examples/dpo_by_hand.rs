@@ -1,18 +1,21 @@
-//! Direct preference optimization from top to bottom: pairs of answers, of which one is preferred, and no reward model.
+//! Direct preference optimization from top to bottom: pairs of answers, of which one is preferred,
+//! and no reward model.
 //!
 //! ```text
 //! cargo run --release -p examples --example dpo_by_hand
 //! ```
 //!
-//! A pair is a right and a wrong answer to one question, both sampled from the base, so that nothing but what they say
-//! tells one from the other: an answer from a table may be written in tokens that no sample has.
-//! The reference, from which the policy is not to stray, is the base without the adapter: no second model is in memory.
+//! A pair is a right and a wrong answer to one question, both sampled from the base, so that
+//! nothing but what they say tells one from the other: an answer from a table may be written in
+//! tokens that no sample has. The reference, from which the policy is not to stray, is the base
+//! without the adapter: no second model is in memory.
 //!
-//! Departures from the paper (DPO, <https://arxiv.org/abs/2305.18290>): preferences come from known answers, not from
-//! people; an adapter is trained instead of the whole model, by AdamW instead of RMSprop and without a warm-up.
+//! Departures from the paper (DPO, <https://arxiv.org/abs/2305.18290>): preferences come from known
+//! answers, not from people; an adapter is trained instead of the whole model, by AdamW instead of
+//! RMSprop and without a warm-up.
 //!
-//! Last line: the share of held-out pairs whose right answer is the likelier one, before and after, over what the base
-//! answered to 150 questions that training never asks.
+//! Last line: the share of held-out pairs whose right answer is the likelier one, before and after,
+//! over what the base answered to 150 questions that training never asks.
 
 use anyhow::{Context, Result};
 use examples as _; // its allocator keeps a step's memory for the next
@@ -20,7 +23,7 @@ use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::preference::{Dpo, Reference};
-use posttrain::model::{Checkpoint, ComputeKind, Quantise, TextModel, select_kind};
+use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, select_kind};
 use posttrain::rollout::{Completion, Engine, EngineConfig, FinishReason, Request, SamplingParams};
 use posttrain::train::{Datum, Trainer, TrainerConfig, derive_seed};
 use std::path::Path;
@@ -48,10 +51,11 @@ struct Pair {
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
 
     // Arithmetic in many words. No sum or product is on both sides of the split.
-    let splits = split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
+    let splits =
+        split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
     let training: Vec<&Example> = splits.domain(Split::Train, MATH).take(200).collect();
     let held_out: Vec<&Example> = splits.domain(Split::Test, MATH).take(150).collect();
 
@@ -66,8 +70,10 @@ fn main() -> Result<()> {
     let before = ordered_rightly(&trainer, &held_out)?;
     println!("held out  ordered rightly {before:.3}");
 
-    // 2. The loss of a pair: -ln sigmoid(beta · (h(chosen) - h(rejected))), with h(answer) = ln p(answer) - ln p0(answer)
-    // and p0 the base. Where a datum brings no log-probabilities of a reference, the trainer takes the base's.
+    // 2. The loss of a pair: -ln sigmoid(beta · (h(chosen) - h(rejected))), with h(answer) = ln
+    //    p(answer) - ln p0(answer)
+    // and p0 the base. Where a datum brings no log-probabilities of a reference, the trainer takes
+    // the base's.
     let objective = Dpo { beta: BETA, label_smoothing: 0.0, reference: Reference::Policy };
     for (step, batch) in training.chunks(PAIRS).enumerate() {
         let passes = trainer.forward_backward(&datums(batch), &objective)?;
@@ -75,7 +81,11 @@ fn main() -> Result<()> {
 
         let metric = |name| passes.metrics.named.get(name).unwrap_or(f64::NAN);
         let (accuracy, margin) = (metric("preference/accuracy"), metric("preference/margin"));
-        println!("step {:>2}  loss {:.3}  accuracy {accuracy:.2}  margin {margin:.2}", step + 1, passes.loss());
+        println!(
+            "step {:>2}  loss {:.3}  accuracy {accuracy:.2}  margin {margin:.2}",
+            step + 1,
+            passes.loss()
+        );
     }
 
     let after = ordered_rightly(&trainer, &held_out)?;
@@ -83,9 +93,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Asks the base each question eight times, and pairs a right answer with each wrong one where it gave both.
+/// Asks the base each question eight times, and pairs a right answer with each wrong one where it
+/// gave both.
 fn pairs(model: &TextModel, questions: &[&Example]) -> Result<Vec<Pair>> {
-    let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
+    let mut engine =
+        Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     let mut requests = Vec::with_capacity(questions.len());
     for (question, row) in questions.iter().zip(0..) {
         let text = format!("{SHOTS}Question: {}\nAnswer:", question.question);
@@ -118,16 +130,20 @@ fn pairs(model: &TextModel, questions: &[&Example]) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// Pairs as an objective of pairs takes them: the chosen answer, then the rejected one, whose prompt is computed once.
+/// Pairs as an objective of pairs takes them: the chosen answer, then the rejected one, whose
+/// prompt is computed once.
 fn datums(pairs: &[Pair]) -> Vec<Datum> {
-    let two = |pair: &Pair| [&pair.chosen, &pair.rejected].map(|answer| Datum::completion(&pair.prompt, answer));
+    let two = |pair: &Pair| {
+        [&pair.chosen, &pair.rejected].map(|answer| Datum::completion(&pair.prompt, answer))
+    };
     pairs.iter().flat_map(two).collect()
 }
 
 /// The share of pairs whose chosen answer is likelier than the rejected one.
 fn ordered_rightly(trainer: &Trainer, datums: &[Datum]) -> Result<f64> {
     let scores = trainer.forward(datums)?;
-    let likelihoods: Vec<f32> = scores.logprobs.iter().map(|logprobs| logprobs.iter().sum()).collect();
+    let likelihoods: Vec<f32> =
+        scores.logprobs.iter().map(|logprobs| logprobs.iter().sum()).collect();
     let right = likelihoods.chunks_exact(2).filter(|pair| pair[0] > pair[1]).count();
     Ok(right as f64 / (likelihoods.len() / 2) as f64)
 }

@@ -1,22 +1,25 @@
-//! Is it better to train one model on all domains, or one specialist a domain and a router in front of them?
+//! Is it better to train one model on all domains, or one specialist a domain and a router in front
+//! of them?
 //!
 //! ```text
 //! cargo run --release -p examples --example four_models -- --config examples/configs/demo.toml --out runs/demo
 //! ```
 //!
-//! Trains a specialist a domain and a generalist on one base, tests all of them and the base on every domain, measures
-//! routers, puts every test question to the specialist that the router chooses, and writes `report.html` and
-//! `report.json`. Interrupted or killed, it goes on where it was when it is started again with the same arguments.
+//! Trains a specialist a domain and a generalist on one base, tests all of them and the base on
+//! every domain, measures routers, puts every test question to the specialist that the router
+//! chooses, and writes `report.html` and `report.json`. Interrupted or killed, it goes on where it
+//! was when it is started again with the same arguments.
 //!
-//! `--parallel 2` trains two arms at a time, each in a process of its own with half of the cores or GPUs. `--arm NAME` does one
-//! arm alone, for a scheduler that runs them as jobs; `--report` joins what they left.
+//! `--parallel 2` trains two arms at a time, each in a process of its own with half of the cores or
+//! GPUs. `--arm NAME` does one arm alone, for a scheduler that runs them as jobs; `--report` joins
+//! what they left.
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use examples::{log_to_stderr, stop_on_interrupt};
 use posttrain::experiment::{
-    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, Progress, Report, Slot, assemble, plan, with_seeds,
-    write_report,
+    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, PartStatus, Report, Slot, assemble,
+    plan, with_seeds, write_report,
 };
 use posttrain::recipes::{Console, ModelSource};
 use std::path::PathBuf;
@@ -24,7 +27,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// The exit status of a run that was interrupted and can go on, as a shell gives it to one that an interrupt has ended.
+/// The exit status of a run that was interrupted and can go on, as a shell gives it to one that an
+/// interrupt has ended.
 const INTERRUPTED: u8 = 130;
 
 /// Trains specialists and a generalist, and says which side is better.
@@ -51,10 +55,12 @@ struct Args {
     /// Train nothing: join what is there, with the arms that are missing named.
     #[arg(long)]
     report: bool,
-    /// The folder of the same experiment under another seed, for the report; may be given several times.
+    /// The folder of the same experiment under another seed, for the report; may be given several
+    /// times.
     #[arg(long, value_name = "DIR")]
     also: Vec<PathBuf>,
-    /// Everything but the weights: check configuration, data, prompts, memory, reward and servers, and say what would be done.
+    /// Everything but the weights: check configuration, data, prompts, memory, reward and servers,
+    /// and say what would be done.
     #[arg(long)]
     dry_run: bool,
     /// The cores of this process; set by --parallel.
@@ -80,18 +86,19 @@ fn main() -> Result<ExitCode> {
     }
     let ends = if args.parallel > 1 { in_parallel(&args, &config)? } else { Vec::new() };
     let failed: Vec<&ArmEnd> = ends.iter().filter(|end| !end.ok).collect();
-    if with_model(&args, &config)? == Progress::Stopped {
+    if with_model(&args, &config)? == PartStatus::Stopped {
         eprintln!("stopped; start it again with the same arguments to go on");
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if args.arm.is_none() {
         let report = with_seeds(assemble(&args.out)?, &args.also)?;
         write_report(&args.out, &report)?;
-        summarise(&report);
+        summarize(&report);
         eprintln!("wrote {}", args.out.join("report.html").display());
     }
     if !failed.is_empty() {
-        let arms: Vec<String> = failed.iter().map(|end| format!("{} ({})", end.arm, end.status)).collect();
+        let arms: Vec<String> =
+            failed.iter().map(|end| format!("{} ({})", end.arm, end.status)).collect();
         bail!("arms that did not finish: {}; start it again to go on with them", arms.join(", "));
     }
     Ok(ExitCode::SUCCESS)
@@ -109,14 +116,15 @@ fn check(args: &Args, config: &ExperimentConfig) -> Result<()> {
         );
     }
     if let Some(name) = &args.arm {
-        let arms: Vec<String> = plan(&config.clone().resolved())?.1.into_iter().map(|arm| arm.name).collect();
+        let arms: Vec<String> =
+            plan(&config.clone().resolved())?.1.into_iter().map(|arm| arm.name).collect();
         ensure!(arms.contains(name), "there is no arm `{name}`; there are: {}", arms.join(", "));
     }
     Ok(())
 }
 
 /// Everything that needs the model in this process.
-fn with_model(args: &Args, config: &ExperimentConfig) -> Result<Progress> {
+fn with_model(args: &Args, config: &ExperimentConfig) -> Result<PartStatus> {
     let model = config.model.load()?;
     let router = config.routing.model.as_ref().map(ModelSource::load).transpose()?;
     let base = config.model.path.display().to_string();
@@ -147,7 +155,12 @@ fn in_parallel(args: &Args, config: &ExperimentConfig) -> Result<Vec<ArmEnd>> {
     let numbers = |all: &[usize]| all.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let command = |arm: &posttrain::experiment::Arm, slot: &Slot| {
         let mut command = Command::new(&program);
-        command.arg("--config").arg(&args.config).arg("--out").arg(&args.out).args(["--arm", &arm.name]);
+        command
+            .arg("--config")
+            .arg(&args.config)
+            .arg("--out")
+            .arg(&args.out)
+            .args(["--arm", &arm.name]);
         command.args(["--at-a-time", &args.parallel.to_string(), "--cores", &numbers(&slot.cores)]);
         command.args(args.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
         let threads = slot.cores.len().to_string();
@@ -183,17 +196,24 @@ fn dry_run(config: &ExperimentConfig) -> Result<()> {
     Ok(())
 }
 
-fn summarise(report: &Report) {
+fn summarize(report: &Report) {
     let domains = report.domains();
     println!(
         "\n{:<12}{}   steps  seconds",
         "test, T = 1",
         domains.iter().map(|d| format!("{d:>23}")).collect::<String>()
     );
-    let row = |name: &str, test: &std::collections::BTreeMap<String, posttrain::recipes::Accuracy>, end: String| {
-        let cell =
-            |d: &str| test.get(d).map_or(String::new(), |a| format!("{:.3} [{:.3}, {:.3}]", a.accuracy, a.low, a.high));
-        println!("{name:<12}{}{end}", domains.iter().map(|d| format!("{:>23}", cell(d))).collect::<String>());
+    let row = |name: &str,
+               test: &std::collections::BTreeMap<String, posttrain::statistics::Share>,
+               end: String| {
+        let cell = |d: &str| {
+            test.get(d)
+                .map_or(String::new(), |a| format!("{:.3} [{:.3}, {:.3}]", a.share, a.low, a.high))
+        };
+        println!(
+            "{name:<12}{}{end}",
+            domains.iter().map(|d| format!("{:>23}", cell(d))).collect::<String>()
+        );
     };
     if let Some(base) = &report.base {
         row("base", &base.test, String::new());
@@ -208,10 +228,10 @@ fn summarise(report: &Report) {
     if let Some(h) = &report.head_to_head {
         println!(
             "routed {:.3} [{:.3}, {:.3}], generalist {:.3} [{:.3}, {:.3}], difference {:+.3} [{:+.3}, {:+.3}], McNemar p = {:.3}",
-            h.routed.accuracy,
+            h.routed.share,
             h.routed.low,
             h.routed.high,
-            h.generalist.accuracy,
+            h.generalist.share,
             h.generalist.low,
             h.generalist.high,
             h.difference,
@@ -223,8 +243,14 @@ fn summarise(report: &Report) {
     if let Some(clock) = &report.wall_clock {
         println!(
             "training: generalist {:.0} s, specialists {:.0} s in all, the longest {:.0} s: {:.2} times sooner side by side",
-            clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s, clock.ratio
+            clock.generalist_s,
+            clock.specialists_total_s,
+            clock.specialists_critical_path_s,
+            clock.ratio
         );
     }
-    report.missing.iter().for_each(|missing| println!("missing: {} ({})", missing.model, missing.reason));
+    report
+        .missing
+        .iter()
+        .for_each(|missing| println!("missing: {} ({})", missing.model, missing.reason));
 }

@@ -1,22 +1,26 @@
-//! Group-relative policy optimisation from top to bottom in plain tensor operations: the minimal twin of `rlvr`.
+//! Group-relative policy optimization from top to bottom in plain tensor operations: the minimal
+//! twin of `rlvr`.
 //!
 //! ```text
 //! cargo run --release -p examples --example grpo_by_hand
 //! ```
 //!
-//! Departures from the paper (DeepSeekMath, <https://arxiv.org/abs/2402.03300>): one optimiser step a batch, so that the
-//! clipped ratio is 1 and its loss is plain importance sampling; no KL penalty; the loss is the mean over all tokens of
-//! the step (DAPO), not of each completion. Departures from `rlvr`, for the reader's sake: every token is sampled with a
-//! full forward pass (no cache), every completion computes its prompt again (no sharing), and the logits of the whole
+//! Departures from the paper (DeepSeekMath, <https://arxiv.org/abs/2402.03300>): one optimizer step
+//! a batch, so that the clipped ratio is 1 and its loss is plain importance sampling; no KL
+//! penalty; the loss is the mean over all tokens of the step (DAPO), not of each completion.
+//! Departures from `rlvr`, for the reader's sake: every token is sampled with a full forward pass
+//! (no cache), every completion computes its prompt again (no sharing), and the logits of the whole
 //! vocabulary exist at once (no fused head). It learns the same; it only takes longer.
 //!
-//! Last line: the probability of the right answer, the mean over all sums that no step asks, before and after. It is
-//! computed, not sampled, so luck has no part in it.
+//! Last line: the probability of the right answer, the mean over all sums that no step asks, before
+//! and after. It is computed, not sampled, so luck has no part in it.
 
 use anyhow::{Context, Result};
 use posttrain::lora::{Adapter, AdapterView, LoraConfig, RowAdapters};
-use posttrain::model::{Checkpoint, ComputeKind, Decoder, PackedAttention, Packing, Sequence, TextModel};
-use posttrain::model::{Message, Quantise, select_kind};
+use posttrain::model::{
+    Checkpoint, ComputeKind, Decoder, PackedAttention, Packing, Sequence, TextModel,
+};
+use posttrain::model::{Message, Quantize, select_kind};
 use posttrain::optim::{AdamParams, AdamW};
 use posttrain::train::derive_seed;
 use std::path::Path;
@@ -38,14 +42,15 @@ struct Completion {
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let text_model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let text_model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
     let model = &text_model.decoder;
 
     // A low-rank adapter beside the frozen base is all that is trained.
     let lora = LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() };
     let adapter = Adapter::init(&lora, model.modules(), 1, Device::Cpu)?;
     let mut optimizer = AdamW::new(adapter.parameters())?;
-    let params = AdamParams { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, ..AdamParams::default() };
+    let params =
+        AdamParams { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, ..AdamParams::default() };
 
     let before = held_out_probability(&text_model, &adapter.snapshot(kind)?)?;
     for step in 0..STEPS {
@@ -72,8 +77,10 @@ fn main() -> Result<()> {
 
             // 4. What each is worth beside the others: A = (r − mean) / (deviation + ε).
             let mean = rewards.iter().sum::<f64>() / GROUP as f64;
-            let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (GROUP - 1) as f64;
-            let advantages: Vec<f64> = rewards.iter().map(|r| (r - mean) / (variance.sqrt() + 1e-4)).collect();
+            let variance =
+                rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (GROUP - 1) as f64;
+            let advantages: Vec<f64> =
+                rewards.iter().map(|r| (r - mean) / (variance.sqrt() + 1e-4)).collect();
             total_reward += mean;
             total_tokens += group.iter().map(|c| c.tokens.len()).sum::<usize>();
             groups.push((prompt, group, advantages));
@@ -82,7 +89,8 @@ fn main() -> Result<()> {
         // 5. The loss: −(π_now(token) / π_sampled(token)) · A, for every token.
         let view = adapter.view(kind)?;
         for (prompt, group, advantages) in &groups {
-            for (completion, &advantage) in group.iter().zip(advantages).filter(|(_, a)| **a != 0.0) {
+            for (completion, &advantage) in group.iter().zip(advantages).filter(|(_, a)| **a != 0.0)
+            {
                 let now = logprobs(model, &view, prompt, &completion.tokens)?;
                 let ratio = (now - Tensor::from_slice(&completion.logprobs)).exp();
                 total_loss.push((ratio * -advantage).sum(Kind::Float));
@@ -115,15 +123,29 @@ fn prompt(model: &TextModel, a: u64, b: u64) -> Result<Vec<i64>> {
 }
 
 /// The final hidden states of `prompt` and what follows it, the adapter beside the base.
-fn hidden(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[i64]) -> Result<Tensor> {
+fn hidden(
+    model: &Decoder,
+    adapter: &AdapterView,
+    prompt: &[i64],
+    completion: &[i64],
+) -> Result<Tensor> {
     let text = Sequence { prompt: [prompt, completion].concat(), completions: vec![] };
     let packing = Packing::new(&[text])?;
     let mut attention = PackedAttention::new(&packing, model)?;
-    Ok(model.forward(&packing.input(Device::Cpu)?, &mut attention, &RowAdapters::all(Some(adapter)))?)
+    Ok(model.forward(
+        &packing.input(Device::Cpu)?,
+        &mut attention,
+        &RowAdapters::all(Some(adapter)),
+    )?)
 }
 
 /// log π(token | all before it) of every completion token, with gradients.
-fn logprobs(model: &Decoder, adapter: &AdapterView, prompt: &[i64], completion: &[i64]) -> Result<Tensor> {
+fn logprobs(
+    model: &Decoder,
+    adapter: &AdapterView,
+    prompt: &[i64],
+    completion: &[i64],
+) -> Result<Tensor> {
     let states = hidden(model, adapter, prompt, completion)?;
     // The state before each token predicts it.
     let before = states.narrow(0, prompt.len() as i64 - 1, completion.len() as i64);
@@ -138,10 +160,14 @@ fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64]) -> Resul
     let mut group = Vec::with_capacity(GROUP);
     for _ in 0..GROUP {
         let mut completion = Completion { tokens: Vec::new(), logprobs: Vec::new() };
-        while completion.tokens.len() < MAX_TOKENS && !completion.tokens.last().is_some_and(|t| end.contains(t)) {
+        while completion.tokens.len() < MAX_TOKENS
+            && !completion.tokens.last().is_some_and(|t| end.contains(t))
+        {
             let state = hidden(model, adapter, prompt, &completion.tokens)?.narrow(0, -1, 1);
-            let distribution =
-                model.logits(&state, &RowAdapters::all(Some(adapter)))?.log_softmax(-1, Kind::Float).squeeze_dim(0);
+            let distribution = model
+                .logits(&state, &RowAdapters::all(Some(adapter)))?
+                .log_softmax(-1, Kind::Float)
+                .squeeze_dim(0);
             let token = distribution.exp().multinomial(1, false).int64_value(&[0]);
             completion.logprobs.push(distribution.double_value(&[token]) as f32);
             completion.tokens.push(token);
@@ -151,10 +177,12 @@ fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64]) -> Resul
     Ok(group)
 }
 
-/// The probability of the right answer and nothing after it, the mean over the sums that no step asks in either order.
+/// The probability of the right answer and nothing after it, the mean over the sums that no step
+/// asks in either order.
 fn held_out_probability(model: &TextModel, adapter: &AdapterView) -> Result<f64> {
     let _guard = tch::no_grad_guard();
-    let asked: Vec<(u64, u64)> = (0..STEPS).flat_map(|step| (0..PROMPTS).map(move |row| sum(step, row))).collect();
+    let asked: Vec<(u64, u64)> =
+        (0..STEPS).flat_map(|step| (0..PROMPTS).map(move |row| sum(step, row))).collect();
     let end = model.decoder.config().eos_token_ids[0];
 
     let mut probabilities = Vec::new();

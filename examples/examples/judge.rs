@@ -5,11 +5,13 @@
 //! cargo run --release -p examples --example judge -- --url http://127.0.0.1:PORT/v1 --model NAME < in.jsonl > out.jsonl
 //! ```
 //!
-//! A line in is `{"question": …, "reference": …, "response": …}`, with `id`, `domain` and what the verifier needs (`options`)
-//! if you like; a line out is `{"reward": …, "note": …}` or `{"error": …, "cause": …}`, a line for a line, in order, and a
-//! malformed or a blank one costs only itself. `--url` several times names replicas. With `--audit VERIFIER` (any of the `verify` example's) the verifier scores the same
-//! responses: a table of how far the two agree goes to standard error, and `audit.json` is written. Failures are counted on
-//! standard error; one never is a reward of zero. The program fails if no line at all got a verdict.
+//! A line in is `{"question": …, "reference": …, "response": …}`, with `id`, `domain` and what the
+//! verifier needs (`options`) if you like; a line out is `{"reward": …, "note": …}` or
+//! `{"error": …, "cause": …}`, a line for a line, in order, and a malformed or a blank one costs
+//! only itself. `--url` several times names replicas. With `--audit VERIFIER` (any of the `verify`
+//! example's) the verifier scores the same responses: a table of how far the two agree goes to
+//! standard error, and `audit.json` is written. Failures are counted on standard error; one never
+//! is a reward of zero. The program fails if no line at all got a verdict.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -81,11 +83,13 @@ impl Args {
             in_flight: self.in_flight,
             ..JsonClientConfig::default()
         };
-        let client = OpenAiConfig { model: self.model.clone(), http, ..OpenAiConfig::default() }.build()?;
+        let client =
+            OpenAiConfig { model: self.model.clone(), http, ..OpenAiConfig::default() }.build()?;
         Ok(match self.cache.clone() {
-            Some(folder) => {
-                Arc::new(CachedChat::new(Arc::new(client), CacheConfig { folder, ..CacheConfig::default() })?)
-            }
+            Some(folder) => Arc::new(CachedChat::new(
+                Arc::new(client),
+                CacheConfig { folder, ..CacheConfig::default() },
+            )?),
             None => Arc::new(client),
         })
     }
@@ -133,7 +137,10 @@ impl<'a> Line<'a> {
 /// What each line asks to have judged, or what is wrong with it.
 fn read_samples() -> Result<Vec<Result<Sample, String>>> {
     let rows = each_line::<Row>(std::io::stdin().lock()).zip(1..);
-    rows.map(|(row, line)| Ok(row?.map(|row| row.into_sample(line)).and_then(|sample| asked(sample, line)))).collect()
+    rows.map(|(row, line)| {
+        Ok(row?.map(|row| row.into_sample(line)).and_then(|sample| asked(sample, line)))
+    })
+    .collect()
 }
 
 fn asked(sample: Sample, line: usize) -> Result<Sample, String> {
@@ -194,7 +201,8 @@ fn compare_with(
 
     let report = audit.report();
     eprint!("{report}");
-    std::fs::write("audit.json", serde_json::to_string_pretty(&report)?).context("cannot write audit.json")
+    std::fs::write("audit.json", serde_json::to_string_pretty(&report)?)
+        .context("cannot write audit.json")
 }
 
 fn main() -> Result<()> {
@@ -206,8 +214,11 @@ fn main() -> Result<()> {
     let read = read_samples()?;
     let samples: Vec<Sample> = read.iter().flatten().cloned().collect();
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    let config =
-        ScorerConfig { in_flight: args.in_flight, time_limit_seconds: args.seconds, ..ScorerConfig::default() };
+    let config = ScorerConfig {
+        in_flight: args.in_flight,
+        time_limit_seconds: args.seconds,
+        ..ScorerConfig::default()
+    };
     let scores = score_all(judge, &samples, &config, &runtime)?;
 
     let failures = write_lines(&read, &scores)?;

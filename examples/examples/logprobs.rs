@@ -4,8 +4,9 @@
 //! cargo run --release -p examples --example logprobs -- --model DIR-or-GGUF [--adapter PEFT-DIR] [--kind f32] < in.jsonl > out.jsonl
 //! ```
 //!
-//! A line in is `{"tokens": [...]}` or `{"messages": [...]}`; a line out is `{"tokens": [...], "logprobs": [...]}`, in nats,
-//! the first token's `null`, since nothing comes before it.
+//! A line in is `{"tokens": [...]}` or `{"messages": [...]}`; a line out is
+//! `{"tokens": [...], "logprobs": [...]}`, in nats, the first token's `null`, since nothing comes
+//! before it.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -32,7 +33,10 @@ struct Args {
 
 /// A text as tokens or as a conversation.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`")]
+#[serde(
+    untagged,
+    expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`"
+)]
 enum Text {
     Tokens { tokens: Vec<i64> },
     Messages { messages: Vec<Message> },
@@ -61,7 +65,8 @@ fn main() -> Result<()> {
         };
         let scores = score_texts(&model.decoder, adapter, std::slice::from_ref(&tokens))
             .with_context(|| format!("text {} of standard input", index + 1))?;
-        let logprobs = std::iter::once(None).chain(scores[0].logprobs.iter().copied().map(Some)).collect();
+        let logprobs =
+            std::iter::once(None).chain(scores[0].logprobs.iter().copied().map(Some)).collect();
         serde_json::to_writer(&mut out, &Scored { tokens, logprobs })?;
         writeln!(out)?;
     }

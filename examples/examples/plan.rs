@@ -5,12 +5,13 @@
 //!     --beside examples/configs/shapes/qwen3-4b.json
 //! ```
 //!
-//! In: a model's `config.json`, or the folder that it lies in. Out: a table of bytes by what holds them.
+//! In: a model's `config.json`, or the folder that it lies in. Out: a table of bytes by what holds
+//! them.
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use posttrain::lora::LoraConfig;
-use posttrain::model::{ModelConfig, ModelSize, Quantise};
+use posttrain::model::{ModelConfig, ModelSize, Quantize};
 use posttrain::train::{GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
@@ -25,8 +26,8 @@ struct Args {
     #[arg(long)]
     beside: Vec<PathBuf>,
     /// How the frozen layers of all of them are kept.
-    #[arg(long, value_enum, default_value = "none")]
-    quantise: Form,
+    #[arg(long, alias = "quantise", value_enum, default_value = "none")]
+    quantize: Form,
     /// Compute in f32 rather than bf16.
     #[arg(long)]
     f32: bool,
@@ -69,7 +70,7 @@ enum Form {
     Nf4,
 }
 
-impl From<Form> for Quantise {
+impl From<Form> for Quantize {
     fn from(form: Form) -> Self {
         match form {
             Form::None => Self::None,
@@ -81,31 +82,44 @@ impl From<Form> for Quantise {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let (model, quantise) = (read(&args.model)?, Quantise::from(args.quantise));
+    let (model, quantize) = (read(&args.model)?, Quantize::from(args.quantize));
     let kind = if args.f32 { Kind::Float } else { Kind::BFloat16 };
-    println!("{}: {}\n", args.model.display(), ModelSize::of(&model, quantise, kind));
-    let plan = plan(&args, &model, quantise, kind)?;
+    println!("{}: {}\n", args.model.display(), ModelSize::of(&model, quantize, kind));
+    let plan = plan(&args, &model, quantize, kind)?;
     print!("{plan}");
     let mut peak = plan.peak();
     for path in &args.beside {
-        let size = ModelSize::of(&read(path)?, quantise, kind);
-        println!("{:<30}{:>12.3} GB", format!("beside: {}", name(path)), size.memory_bytes as f64 / 1e9);
+        let size = ModelSize::of(&read(path)?, quantize, kind);
+        println!(
+            "{:<30}{:>12.3} GB",
+            format!("beside: {}", name(path)),
+            size.memory_bytes as f64 / 1e9
+        );
         peak += size.memory_bytes as u64;
     }
     println!("{:<30}{:>12.3} GB", "at most", peak as f64 / 1e9);
     if let Some(budget) = args.budget_gb {
         let left = budget - peak as f64 / 1e9;
         let verdict = if left >= 0.0 { "fits" } else { "DOES NOT FIT" };
-        println!("{verdict}: {left:.3} GB of {budget} left, for what libtorch and the driver take besides");
+        println!(
+            "{verdict}: {left:.3} GB of {budget} left, for what libtorch and the driver take besides"
+        );
     }
     Ok(())
 }
 
-fn plan(args: &Args, model: &ModelConfig, quantise: Quantise, kind: Kind) -> Result<MemoryPlan> {
+fn plan(args: &Args, model: &ModelConfig, quantize: Quantize, kind: Kind) -> Result<MemoryPlan> {
     let lora = LoraConfig { rank: args.rank, ..LoraConfig::default() };
-    let checkpointing = if args.no_checkpointing { GradientCheckpointing::Off } else { GradientCheckpointing::Blocks };
-    let trainer =
-        TrainerConfig { micro_batch_tokens: args.micro_batch_tokens, checkpointing, ..TrainerConfig::default() };
+    let checkpointing = if args.no_checkpointing {
+        GradientCheckpointing::Off
+    } else {
+        GradientCheckpointing::Blocks
+    };
+    let trainer = TrainerConfig {
+        micro_batch_tokens: args.micro_batch_tokens,
+        checkpointing,
+        ..TrainerConfig::default()
+    };
     lora.validate()?;
     trainer.validate()?;
     let counts = [("workers", args.workers), ("rows", args.rows), ("group-size", args.group_size)];
@@ -114,7 +128,7 @@ fn plan(args: &Args, model: &ModelConfig, quantise: Quantise, kind: Kind) -> Res
     }
     Ok(MemoryPlan::of(&PlanRequest {
         model,
-        quantise,
+        quantize,
         kind,
         device: if args.cpu { Device::Cpu } else { Device::Cuda(0) },
         lora: &lora,
@@ -134,5 +148,6 @@ fn read(path: &Path) -> Result<ModelConfig> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
+    path.file_stem()
+        .map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
 }

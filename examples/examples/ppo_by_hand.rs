@@ -1,17 +1,19 @@
-//! Proximal policy optimization from top to bottom: an engine samples, a verifier says right or wrong, a trainer takes
-//! several optimizer steps on what was sampled, and the clip holds each answer's probability near where it was.
+//! Proximal policy optimization from top to bottom: an engine samples, a verifier says right or
+//! wrong, a trainer takes several optimizer steps on what was sampled, and the clip holds each
+//! answer's probability near where it was.
 //!
 //! ```text
 //! cargo run --release -p examples --example ppo_by_hand
 //! ```
 //!
-//! Departures from the paper (PPO, <https://arxiv.org/abs/1707.06347>): no value network, and so no generalized
-//! advantages: an answer is one action with one reward, and what was to be expected is the mean reward of the other
-//! answers to the same question (leave-one-out, <https://arxiv.org/abs/2402.14740>). Advantages are not normalized, and
-//! there is no entropy bonus.
+//! Departures from the paper (PPO, <https://arxiv.org/abs/1707.06347>): no value network, and so no
+//! generalized advantages: an answer is one action with one reward, and what was to be expected is
+//! the mean reward of the other answers to the same question (leave-one-out,
+//! <https://arxiv.org/abs/2402.14740>). Advantages are not normalized, and there is no entropy
+//! bonus.
 //!
-//! Last line: the share of right answers at temperature 1, four to each of 250 questions that training never asks,
-//! before and after.
+//! Last line: the share of right answers at temperature 1, four to each of 250 questions that
+//! training never asks, before and after.
 
 use anyhow::{Context, Result};
 use examples as _; // its allocator keeps a step's memory for the next
@@ -19,8 +21,10 @@ use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::{PolicyLoss, PolicyMetrics, PolicyObjective};
-use posttrain::model::{Checkpoint, ComputeKind, Quantise, TextModel, TextTokenizer, select_kind};
-use posttrain::rollout::{Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams};
+use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, TextTokenizer, select_kind};
+use posttrain::rollout::{
+    Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams,
+};
 use posttrain::train::{Datum, Trainer, TrainerConfig, derive_seed};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,25 +48,30 @@ const SHOTS: &str = "Question: What is 3 + 4?\nAnswer: 7\n\n\
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
+    let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
 
     // Arithmetic in many words. No sum or product is on both sides of the split.
-    let splits = split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
+    let splits =
+        split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
     let training: Vec<&Example> = splits.domain(Split::Train, MATH).collect();
     let held_out: Vec<&Example> = splits.domain(Split::Test, MATH).collect();
 
-    let engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
+    let engine =
+        Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     let mut sampler = Sampler { engine, tokenizer: model.tokenizer };
     let lora = LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() };
     let mut trainer = Trainer::new(model.decoder, &lora, TrainerConfig::default(), SEED)?;
-    let objective =
-        PolicyObjective { loss: PolicyLoss::PpoClip { clip_low: CLIP, clip_high: CLIP }, ..PolicyObjective::default() };
+    let objective = PolicyObjective {
+        loss: PolicyLoss::PpoClip { clip_low: CLIP, clip_high: CLIP },
+        ..PolicyObjective::default()
+    };
 
     let before = accuracy(&sampler.ask(&held_out, trainer.snapshot()?, 4, 0)?);
     println!("held out  accuracy {before:.3}");
 
     for batch in 0..BATCHES {
-        // 1. Answers of the policy as it is now, with the log-probabilities that ratios are taken to, and marks.
+        // 1. Answers of the policy as it is now, with the log-probabilities that ratios are taken
+        //    to, and marks.
         let questions = &training[batch * QUESTIONS..][..QUESTIONS];
         let groups = sampler.ask(questions, trainer.snapshot()?, GROUP, batch as u64 + 1)?;
 
@@ -76,9 +85,10 @@ fn main() -> Result<()> {
             }
         }
 
-        // 3. Several steps on the same batch. At the first one every ratio is 1. Then the policy moves away from the one
-        // that sampled, and a token has no gradient once its ratio has left [1 - CLIP, 1 + CLIP] on the side to which its
-        // advantage pushes it: that bounds how far a batch is followed.
+        // 3. Several steps on the same batch. At the first one every ratio is 1. Then the policy
+        //    moves away from the one
+        // that sampled, and a token has no gradient once its ratio has left [1 - CLIP, 1 + CLIP] on
+        // the side to which its advantage pushes it: that bounds how far a batch is followed.
         let mut metrics = PolicyMetrics::default();
         for _epoch in 0..EPOCHS {
             for minibatch in datums.chunks(MINIBATCH) {
@@ -116,7 +126,13 @@ struct Sampler {
 
 impl Sampler {
     /// Asks each question `count` times at temperature 1, and marks the answers.
-    fn ask(&mut self, questions: &[&Example], policy: PolicySnapshot, count: usize, step: u64) -> Result<Vec<Group>> {
+    fn ask(
+        &mut self,
+        questions: &[&Example],
+        policy: PolicySnapshot,
+        count: usize,
+        step: u64,
+    ) -> Result<Vec<Group>> {
         let mut requests = Vec::with_capacity(questions.len());
         for (question, row) in questions.iter().zip(0..) {
             let text = format!("{SHOTS}Question: {}\nAnswer:", question.question);
@@ -133,7 +149,8 @@ impl Sampler {
         let answers = self.engine.complete(requests.clone())?;
         let mark = |((request, completions), question): ((Request, Vec<Completion>), &&Example)| {
             let right = |answer: &Completion| answer.text.trim() == question.answer;
-            let rewards = completions.iter().map(|answer| if right(answer) { 1.0 } else { 0.0 }).collect();
+            let rewards =
+                completions.iter().map(|answer| if right(answer) { 1.0 } else { 0.0 }).collect();
             Group { prompt: request.prompt, completions, rewards }
         };
         Ok(requests.into_iter().zip(answers).zip(questions).map(mark).collect())

@@ -4,8 +4,9 @@
 //! cargo run --release -p examples --example rlvr -- --config examples/configs/rlvr-math.toml --out runs/math
 //! ```
 //!
-//! Evaluates the base on the test split, trains, and evaluates the best validation checkpoint on the same questions with
-//! the same seeds. Interrupted or killed, it goes on where it was when it is started again with the same arguments.
+//! Evaluates the base on the test split, trains, and evaluates the best validation checkpoint on
+//! the same questions with the same seeds. Interrupted or killed, it goes on where it was when it
+//! is started again with the same arguments.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -13,7 +14,8 @@ use examples::{draw_rewards, log_to_stderr, stop_on_interrupt};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::{
-    Console, Evaluation, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
+    Console, Evaluation, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun,
+    RunOutcome,
 };
 use posttrain::reward::RewardConfig;
 use serde::{Deserialize, Serialize};
@@ -75,10 +77,18 @@ impl Config {
     fn examples(&self) -> Result<Examples> {
         let splits = self.data.splits()?;
         if !splits.domains().contains(&self.domain.as_str()) {
-            bail!("domain `{}` is not in the dataset; there are: {}", self.domain, splits.domains().join(", "));
+            bail!(
+                "domain `{}` is not in the dataset; there are: {}",
+                self.domain,
+                splits.domains().join(", ")
+            );
         }
         let part = |which| splits.domain(which, &self.domain).cloned().collect();
-        Ok(Examples { train: part(Split::Train), validation: part(Split::Validation), test: part(Split::Test) })
+        Ok(Examples {
+            train: part(Split::Train),
+            validation: part(Split::Validation),
+            test: part(Split::Test),
+        })
     }
 }
 
@@ -99,7 +109,13 @@ fn main() -> Result<()> {
     let mut console = Console::default();
 
     let before = evaluated_once(&args.out.join("test_before.json"), || {
-        run.evaluate("test before", None, &data.test, EvaluationMode::SampledAndGreedy, &mut console)
+        run.evaluate(
+            "test before",
+            None,
+            &data.test,
+            EvaluationMode::SampledAndGreedy,
+            &mut console,
+        )
     })?;
     let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut console)?;
     draw(&folder, state.step)?;
@@ -109,7 +125,13 @@ fn main() -> Result<()> {
     }
     let best = folder.join(if state.best.is_some() { "best" } else { "last" });
     let started = Instant::now();
-    let after = run.evaluate("test after", Some(&best), &data.test, EvaluationMode::SampledAndGreedy, &mut console)?;
+    let after = run.evaluate(
+        "test after",
+        Some(&best),
+        &data.test,
+        EvaluationMode::SampledAndGreedy,
+        &mut console,
+    )?;
     let summary = Summary {
         test_before: before.evaluation,
         test_after: after,
@@ -128,16 +150,22 @@ fn read_config(args: &Args) -> Result<Config> {
     let text = std::fs::read_to_string(&args.config).with_context(named)?;
     let config: Config = toml::from_str(&text).with_context(named)?;
     config.rl.validate().with_context(named)?;
-    if config.name.is_empty() || !config.name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+    if config.name.is_empty()
+        || !config.name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+    {
         bail!("{}: `name` must be letters, digits, - and _, got {:?}", named(), config.name);
     }
     if config.data.sizes.test == 0 {
-        bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report without a test", named());
+        bail!(
+            "{}: `data.sizes.test` must be at least 1: there is nothing to report without a test",
+            named()
+        );
     }
     Ok(config)
 }
 
-/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another one is refused.
+/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another
+/// one is refused.
 fn keep_config(args: &Args, config: &Config) -> Result<()> {
     let resolved = toml::to_string(config)?;
     let kept = args.out.join("config.toml");
@@ -146,11 +174,15 @@ fn keep_config(args: &Args, config: &Config) -> Result<()> {
             return Ok(());
         }
         let (mut was, mut now) = (old.lines(), resolved.lines());
-        let differ = std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
+        let differ =
+            std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
         let (was, now) = differ.into_iter().find(|(was, now)| was != now).unwrap_or_default();
         let (was, now) = (was.unwrap_or("nothing"), now.unwrap_or("nothing"));
         let path = args.config.display();
-        bail!("{}: the run was begun with `{was}` where {path} has `{now}`; give another --out", kept.display());
+        bail!(
+            "{}: the run was begun with `{was}` where {path} has `{now}`; give another --out",
+            kept.display()
+        );
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     write(&kept, &resolved)
@@ -160,7 +192,9 @@ fn evaluated_once(
     path: &Path,
     evaluate: impl FnOnce() -> Result<Evaluation, posttrain::recipes::RecipeError>,
 ) -> Result<Timed> {
-    if let Some(kept) = std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok()) {
+    if let Some(kept) =
+        std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok())
+    {
         return Ok(kept);
     }
     let started = Instant::now();
@@ -187,10 +221,13 @@ fn report(out: &Path, s: &Summary) {
         let (t, g) = (e.sampled, e.greedy.unwrap_or(e.sampled));
         println!(
             "{name:<7} {:.3} [{:.3}, {:.3}]    {:.3} [{:.3}, {:.3}]",
-            t.accuracy, t.low, t.high, g.accuracy, g.low, g.high
+            t.share, t.low, t.high, g.share, g.low, g.high
         );
     };
-    println!("\ntest    T = 1                   greedy                  (n = {}, 95% Wilson)", s.test_before.sampled.n);
+    println!(
+        "\ntest    T = 1                   greedy                  (n = {}, 95% Wilson)",
+        s.test_before.sampled.n
+    );
     row("before", &s.test_before);
     row("after", &s.test_after);
     let best = s.best_step.map_or(String::new(), |step| format!(", best step {step}"));

@@ -5,9 +5,10 @@
 //! cargo run --release -p examples --example route -- --router chat --url http://127.0.0.1:PORT/v1 --model NAME < in.jsonl
 //! ```
 //!
-//! A line in is `{"question": …}`; a line out is `{"label": …, "probabilities": {label: …}}`, a line for a line, in order.
-//! `ngrams` and `keyword` are fitted on the dataset's training split, whose domains are the labels; how they do on the test
-//! split goes to standard error, where `--report FILE` adds all of it as JSON. `chat` needs no fit, and asks for the same labels.
+//! A line in is `{"question": …}`; a line out is `{"label": …, "probabilities": {label: …}}`, a
+//! line for a line, in order. `ngrams` and `keyword` are fitted on the dataset's training split,
+//! whose domains are the labels; how they do on the test split goes to standard error, where
+//! `--report FILE` adds all of it as JSON. `chat` needs no fit, and asks for the same labels.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use posttrain::chat::client::{Endpoint, JsonClientConfig, KeySource};
 use posttrain::chat::openai::OpenAiConfig;
 use posttrain::data::{ReadConfig, SplitConfig, SplitSizes, read, sciences, split};
 use posttrain::router::{
-    ChatRouterConfig, ClassifierConfig, Decision, HashedNgrams, KeywordConfig, Question, Router, RouterData,
-    RouterReport,
+    ChatRouterConfig, ClassifierConfig, Decision, HashedNgrams, KeywordConfig, Question, Router,
+    RouterData, RouterReport,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -91,13 +92,16 @@ impl Args {
 
     fn router(&self, data: &RouterData, runtime: &Runtime) -> Result<Box<dyn Router>> {
         Ok(match self.router {
-            Kind::Ngrams => {
-                Box::new(ClassifierConfig::default().fit(HashedNgrams::default(), &data.train, &data.validation)?)
-            }
+            Kind::Ngrams => Box::new(ClassifierConfig::default().fit(
+                HashedNgrams::default(),
+                &data.train,
+                &data.validation,
+            )?),
             Kind::Keyword => Box::new(KeywordConfig::learn(&data.train, 100).build()?),
             Kind::Chat => {
                 let fallback = self.fallback.clone();
-                let config = ChatRouterConfig { fallback, ..ChatRouterConfig::new(data.train.labels()) };
+                let config =
+                    ChatRouterConfig { fallback, ..ChatRouterConfig::new(data.train.labels()) };
                 Box::new(config.build(Arc::new(self.chat_model()?), runtime.handle().clone())?)
             }
         })
@@ -118,7 +122,8 @@ impl Args {
 
 fn line(labels: &[String], decision: &Decision) -> Value {
     let of = |(label, p): (&String, &f64)| (label.clone(), json!(p));
-    let probabilities: Map<String, Value> = labels.iter().zip(&decision.probabilities).map(of).collect();
+    let probabilities: Map<String, Value> =
+        labels.iter().zip(&decision.probabilities).map(of).collect();
     json!({ "label": labels[decision.label], "probabilities": probabilities })
 }
 
@@ -132,12 +137,15 @@ fn main() -> Result<()> {
         let report = RouterReport::of(&*router, &data.test)?;
         eprint!("{report}");
         if let Some(path) = &args.report {
-            std::fs::write(path, serde_json::to_string_pretty(&report)?).context("cannot write the report")?;
+            std::fs::write(path, serde_json::to_string_pretty(&report)?)
+                .context("cannot write the report")?;
         }
     }
     let lines: Vec<Line> = read_lines(std::io::stdin().lock())?;
-    let questions: Vec<Question> =
-        (1..).zip(lines).map(|(n, line)| Question::new(format!("line {n}"), line.question)).collect();
+    let questions: Vec<Question> = (1..)
+        .zip(lines)
+        .map(|(n, line)| Question::new(format!("line {n}"), line.question))
+        .collect();
     let mut out = std::io::stdout().lock();
     for decision in router.route(&questions)? {
         writeln!(out, "{}", line(router.labels(), &decision))?;

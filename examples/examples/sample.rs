@@ -5,9 +5,11 @@
 //!     --temperature 1 --seed 0 -n 4 < messages.jsonl > completions.jsonl
 //! ```
 //!
-//! A line in is `{"messages": [...]}`, the bare list of messages, `{"text": "..."}` to be continued as it stands, or
-//! `{"tokens": [...]}`; a line out is a completion with its place (`prompt`, `sample`), `text`, `tokens`, `logprobs` and `finish_reason`, in the order of the prompts. A prompt
-//! that cannot be sampled from has one line with its `error`, and the others are not touched.
+//! A line in is `{"messages": [...]}`, the bare list of messages, `{"text": "..."}` to be continued
+//! as it stands, or `{"tokens": [...]}`; a line out is a completion with its place (`prompt`,
+//! `sample`), `text`, `tokens`, `logprobs` and `finish_reason`, in the order of the prompts. A
+//! prompt that cannot be sampled from has one line with its `error`, and the others are not
+//! touched.
 
 use anyhow::Result;
 use clap::Parser;
@@ -59,7 +61,10 @@ struct Args {
 
 /// A prompt as a conversation, as text or as tokens.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected an object with `tokens` or `text`, or with `messages` of `role` and `content`")]
+#[serde(
+    untagged,
+    expecting = "expected an object with `tokens` or `text`, or with `messages` of `role` and `content`"
+)]
 enum Prompt {
     Messages { messages: Vec<Message> },
     List(Vec<Message>),
@@ -101,7 +106,10 @@ impl Args {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number, at least 1".into())
+    text.parse()
+        .ok()
+        .filter(|n| *n >= 1)
+        .ok_or_else(|| "expected a whole number, at least 1".into())
 }
 
 fn line(outcome: Outcome) -> Line {
@@ -125,7 +133,8 @@ fn main() -> Result<()> {
     let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
     let model = args.model.open()?;
     let policy = args.adapter.as_ref().map(|dir| load_policy(dir, &model.decoder)).transpose()?;
-    let mut engine = Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
+    let mut engine =
+        Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     for (index, prompt) in prompts.iter().enumerate() {
         let tokens = match prompt {
             Prompt::Tokens { tokens } => tokens.clone(),
@@ -134,7 +143,9 @@ fn main() -> Result<()> {
                 model.template.encode(&model.tokenizer, messages, true)?
             }
         };
-        engine.submit(Request::new(tokens, args.params(index)).samples(args.samples).policy(policy.clone()));
+        engine.submit(
+            Request::new(tokens, args.params(index)).samples(args.samples).policy(policy.clone()),
+        );
     }
     let mut outcomes = Vec::new();
     engine.run(|outcome| outcomes.push(outcome))?;

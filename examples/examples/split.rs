@@ -15,11 +15,12 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use posttrain_data::{
-    Columns, Dataset, ReadConfig, Split, SplitConfig, SplitFile, SplitSizes, Splits, leaks, read, sciences, split,
-    write_splits,
+    Columns, Dataset, ReadConfig, Split, SplitConfig, SplitFile, SplitSizes, Splits, leaks, read,
+    sciences, split, write_splits,
 };
 
-/// Splits a dataset by domain into train, validation and test; no group of related questions is in two of them.
+/// Splits a dataset by domain into train, validation and test; no group of related questions is in
+/// two of them.
 #[derive(Parser)]
 struct Args {
     /// `sciences`, the built-in set, or a `.jsonl` or `.parquet` file.
@@ -50,7 +51,8 @@ struct ColumnArgs {
     /// The column of domains [default: domain, where a row has it].
     #[arg(long, value_name = "NAME")]
     domain_column: Option<String>,
-    /// The column that says which rows are about one fact [default: group, where a row has it, else the question].
+    /// The column that says which rows are about one fact [default: group, where a row has it, else
+    /// the question].
     #[arg(long, value_name = "NAME")]
     group_column: Option<String>,
     /// The column of ids [default: id, where a row has it, else derived from the row].
@@ -63,8 +65,11 @@ struct ColumnArgs {
 
 impl ColumnArgs {
     fn is_given(&self) -> bool {
-        let Self { question_column, answer_column, domain_column, group_column, id_column, domain } = self;
-        [question_column, answer_column, domain_column, group_column, id_column, domain].iter().any(|arg| arg.is_some())
+        let Self { question_column, answer_column, domain_column, group_column, id_column, domain } =
+            self;
+        [question_column, answer_column, domain_column, group_column, id_column, domain]
+            .iter()
+            .any(|arg| arg.is_some())
     }
 
     fn into_columns(self) -> Columns {
@@ -112,7 +117,9 @@ fn load(dataset: &Path, seed: u64, columns: ColumnArgs) -> Result<Dataset> {
         return Ok(read(dataset, &ReadConfig::new(columns.into_columns()))?);
     }
     if columns.is_given() {
-        bail!("the built-in set has no columns to choose: --dataset sciences goes without --*-column and --domain");
+        bail!(
+            "the built-in set has no columns to choose: --dataset sciences goes without --*-column and --domain"
+        );
     }
     Ok(sciences::generate(seed)?)
 }
@@ -129,7 +136,9 @@ fn print_table(files: &[SplitFile], left_over: usize) {
 fn read_back(files: &[SplitFile]) -> Result<Splits> {
     let mut splits = Splits::default();
     for file in files.iter().filter(|file| file.rows > 0) {
-        let rows = read(&file.path, &ReadConfig::default()).context("reading back what was written")?.into_examples();
+        let rows = read(&file.path, &ReadConfig::default())
+            .context("reading back what was written")?
+            .into_examples();
         match file.split {
             Split::Train => splits.train.extend(rows),
             Split::Validation => splits.validation.extend(rows),
@@ -148,7 +157,8 @@ fn check(splits: &Splits) -> Result<()> {
         bail!("{} ids, groups or questions are in more than one split", found.len());
     }
     let rows: usize = Split::ALL.iter().map(|&split| splits.get(split).len()).sum();
-    let groups: BTreeSet<_> = Split::ALL.iter().flat_map(|&split| splits.get(split)).map(|row| &row.group).collect();
+    let groups: BTreeSet<_> =
+        Split::ALL.iter().flat_map(|&split| splits.get(split)).map(|row| &row.group).collect();
     println!(
         "no leaks: {rows} rows of {} groups, none in two splits by id, group or normalised question",
         groups.len()

@@ -1,12 +1,14 @@
-//! What a step of reinforcement learning costs with a model on this machine: seconds, tokens a second, and the memory that
-//! was planned. Prompts and completions have exactly the lengths asked for, so that figures compare.
+//! What a step of reinforcement learning costs with a model on this machine: seconds, tokens a
+//! second, and the memory that was planned. Prompts and completions have exactly the lengths asked
+//! for, so that figures compare.
 //!
 //! ```text
 //! cargo run --release -p examples --example step_cost -- --model DIR-or-GGUF --rank 128 --prompts 16 --group-size 8 \
 //!     --prompt-tokens 256 --completion-tokens 512
 //! ```
 //!
-//! In: a model, of which neither tokenizer nor template is needed. Out: a line a step as JSON; the medians on standard error.
+//! In: a model, of which neither tokenizer nor template is needed. Out: a line a step as JSON; the
+//! medians on standard error.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -15,7 +17,9 @@ use posttrain::lora::LoraConfig;
 use posttrain::loss::PolicyObjective;
 use posttrain::model::Decoder;
 use posttrain::rollout::{Completion, Engine, EngineConfig, Request, SamplingParams};
-use posttrain::train::{Datum, GradientCheckpointing, MemoryPlan, PlanRequest, Trainer, TrainerConfig};
+use posttrain::train::{
+    Datum, GradientCheckpointing, MemoryPlan, PlanRequest, Trainer, TrainerConfig,
+};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,12 +85,16 @@ fn main() -> Result<()> {
     let model = Arc::new(args.model.open_weights()?);
     eprintln!("loaded in {:.1} s", started.elapsed().as_secs_f64());
     let lora = LoraConfig { rank: args.rank, ..LoraConfig::default() };
-    let checkpointing = if args.checkpointing { GradientCheckpointing::Blocks } else { GradientCheckpointing::Off };
-    let trainer =
-        TrainerConfig { micro_batch_tokens: args.micro_batch_tokens, checkpointing, ..TrainerConfig::default() };
+    let checkpointing =
+        if args.checkpointing { GradientCheckpointing::Blocks } else { GradientCheckpointing::Off };
+    let trainer = TrainerConfig {
+        micro_batch_tokens: args.micro_batch_tokens,
+        checkpointing,
+        ..TrainerConfig::default()
+    };
     let plan = MemoryPlan::of(&PlanRequest {
         model: model.config(),
-        quantise: args.model.quantise(),
+        quantize: args.model.quantize(),
         kind: model.kind(),
         device: model.device(),
         lora: &lora,
@@ -100,7 +108,9 @@ fn main() -> Result<()> {
     });
     eprint!("planned:\n{plan}");
     let mut trainer = Trainer::new(model.clone(), &lora, trainer, 1)?;
-    let steps = (0..args.steps).map(|number| step(&args, &model, &mut trainer, number)).collect::<Result<Vec<_>>>()?;
+    let steps = (0..args.steps)
+        .map(|number| step(&args, &model, &mut trainer, number))
+        .collect::<Result<Vec<_>>>()?;
     let median = |of: fn(&Step) -> f64| {
         let mut values: Vec<f64> = steps.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
@@ -143,13 +153,24 @@ type Group = (Vec<i64>, Vec<Completion>);
 /// Prompts with the completions that the policy as it is gives.
 fn sample(args: &Args, model: &Arc<Decoder>, trainer: &Trainer, number: u64) -> Result<Vec<Group>> {
     let length = args.completion_tokens as usize;
-    let params = SamplingParams { max_tokens: length, min_tokens: length, seed: number, ..SamplingParams::default() };
+    let params = SamplingParams {
+        max_tokens: length,
+        min_tokens: length,
+        seed: number,
+        ..SamplingParams::default()
+    };
     let policy = trainer.snapshot()?;
-    let config = EngineConfig { max_rows: args.rows, record_mib: args.record_mib, ..EngineConfig::default() };
+    let config = EngineConfig {
+        max_rows: args.rows,
+        record_mib: args.record_mib,
+        ..EngineConfig::default()
+    };
     let mut engine = Engine::new(model.clone(), None, config)?;
-    let mut groups: Vec<_> = (0..args.prompts).map(|i| (prompt(args, model, number, i as u64), Vec::new())).collect();
+    let mut groups: Vec<_> =
+        (0..args.prompts).map(|i| (prompt(args, model, number, i as u64), Vec::new())).collect();
     for (prompt, _) in &groups {
-        let request = Request::new(prompt.clone(), params.clone()).samples(args.group_size as usize);
+        let request =
+            Request::new(prompt.clone(), params.clone()).samples(args.group_size as usize);
         engine.submit(request.policy(policy.clone()));
     }
     let mut failed = None;
@@ -163,7 +184,8 @@ fn sample(args: &Args, model: &Arc<Decoder>, trainer: &Trainer, number: u64) -> 
 /// Tokens that look like nothing; no two prompts begin alike.
 fn prompt(args: &Args, model: &Decoder, step: u64, number: u64) -> Vec<i64> {
     let vocab = model.config().vocab_size as u64;
-    let token = |place: u64| (step * 1_000_003 + number * 10_007 + place * place * 31 + place * 17) % vocab;
+    let token =
+        |place: u64| (step * 1_000_003 + number * 10_007 + place * place * 31 + place * 17) % vocab;
     (0..args.prompt_tokens).map(|place| token(place) as i64).collect()
 }
 
@@ -172,7 +194,11 @@ fn datums(groups: &[Group]) -> Vec<Datum> {
     let mut datums = Vec::new();
     for (prompt, completions) in groups {
         for (index, completion) in completions.iter().enumerate() {
-            datums.push(Datum::sampled(prompt, completion, if index % 2 == 0 { 1.0 } else { -1.0 }));
+            datums.push(Datum::sampled(
+                prompt,
+                completion,
+                if index % 2 == 0 { 1.0 } else { -1.0 },
+            ));
         }
     }
     datums

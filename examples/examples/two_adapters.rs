@@ -1,18 +1,21 @@
-//! Two adapters on one base from top to bottom: trained by turns in one service, sampled side by side in another.
+//! Two adapters on one base from top to bottom: trained by turns in one service, sampled side by
+//! side in another.
 //!
 //! ```text
 //! cargo run --release -p examples --example two_adapters
 //! ```
 //!
-//! One adapter learns mathematics, the other social sciences, by policy gradients; they differ in rank, in the layers
-//! that they adapt and in their learning rate. The base is in memory once. Each step submits the questions of both to the
-//! sampling service, whose batches hold rows of either, and queues the work of both trainers before it waits for any.
+//! One adapter learns mathematics, the other social sciences, by policy gradients; they differ in
+//! rank, in the layers that they adapt and in their learning rate. The base is in memory once. Each
+//! step submits the questions of both to the sampling service, whose batches hold rows of either,
+//! and queues the work of both trainers before it waits for any.
 //!
-//! Departures from GRPO (<https://arxiv.org/abs/2402.03300>): one optimizer step a batch, so that no ratio is clipped;
-//! advantages without division by the deviation (Dr. GRPO, <https://arxiv.org/abs/2503.20783>); no KL penalty.
+//! Departures from GRPO (<https://arxiv.org/abs/2402.03300>): one optimizer step a batch, so that
+//! no ratio is clipped; advantages without division by the deviation (Dr. GRPO,
+//! <https://arxiv.org/abs/2503.20783>); no KL penalty.
 //!
-//! Last line: the share of right answers at temperature 1, four to each of 150 held-out questions of either domain, the
-//! mean of both, before and after.
+//! Last line: the share of right answers at temperature 1, four to each of 150 held-out questions
+//! of either domain, the mean of both, before and after.
 
 use anyhow::{Context, Result};
 use examples as _; // its allocator keeps a step's memory for the next
@@ -20,7 +23,7 @@ use posttrain::data::sciences::{self, MATH, SOCIAL};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::{LoraConfig, TargetModules};
 use posttrain::loss::PolicyObjective;
-use posttrain::model::{Checkpoint, ComputeKind, Quantise, TextModel, TextTokenizer, select_kind};
+use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, TextTokenizer, select_kind};
 use posttrain::rollout::service::{
     SampleRequest, SampleStream, SamplingClient, SamplingService, SamplingServiceConfig, Transition,
 };
@@ -54,15 +57,20 @@ struct Specialist {
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
-    let model = TextModel::load(&checkpoint, Quantise::None, kind, Device::Cpu)?;
-    let splits = split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
+    let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
+    let splits =
+        split(&sciences::generate(SEED)?, &SplitConfig { seed: SEED, ..SplitConfig::default() })?;
 
     // Two services over the same base, and a trainer for each domain in one of them.
     let config = SamplingServiceConfig::default();
-    let sampling = SamplingService::start(model.decoder.clone(), Some(model.tokenizer.clone()), config)?;
+    let sampling =
+        SamplingService::start(model.decoder.clone(), Some(model.tokenizer.clone()), config)?;
     let training = TrainingService::start(model.decoder)?;
     let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec();
-    let adapters = [(MATH, 32, TargetModules::AllLinear, 2e-4), (SOCIAL, 8, TargetModules::Names(attention), 1e-3)];
+    let adapters = [
+        (MATH, 32, TargetModules::AllLinear, 2e-4),
+        (SOCIAL, 8, TargetModules::Names(attention), 1e-3),
+    ];
     let mut specialists = Vec::with_capacity(adapters.len());
     for (domain, rank, target_modules, learning_rate) in adapters {
         let lora = LoraConfig { rank, alpha: rank as f64, target_modules, ..LoraConfig::default() };
@@ -85,21 +93,24 @@ fn main() -> Result<()> {
     let before = asker.accuracy(&specialists)?;
 
     for step in 0..STEPS {
-        // 1. Both domains' questions go in before any answer comes out, so that their rows share each decoding step.
+        // 1. Both domains' questions go in before any answer comes out, so that their rows share
+        //    each decoding step.
         let mut asked = Vec::with_capacity(specialists.len());
         for specialist in &specialists {
             let questions = &specialist.training[step * QUESTIONS..][..QUESTIONS];
             asked.push(asker.submit(specialist.domain, questions, GROUP, step as u64 + 1)?);
         }
 
-        // 2. Each domain's trainer has three calls queued as soon as its answers are there; none is waited for yet.
+        // 2. Each domain's trainer has three calls queued as soon as its answers are there; none is
+        //    waited for yet.
         let mut calls = Vec::with_capacity(specialists.len());
         for (specialist, asked) in specialists.iter().zip(asked) {
             let (datums, right) = marked(asked)?;
             print!("step {:>2}  {} {right:.2}  ", step + 1, specialist.domain);
 
             let params = TrainerConfig::default().adam_params(specialist.learning_rate);
-            let passes = specialist.trainer.forward_backward(datums, Arc::new(PolicyObjective::default()));
+            let passes =
+                specialist.trainer.forward_backward(datums, Arc::new(PolicyObjective::default()));
             let optimized = specialist.trainer.optim_step(params);
             calls.push((passes, optimized, specialist.trainer.snapshot()));
         }
@@ -133,7 +144,13 @@ struct Asker {
 
 impl Asker {
     /// Asks each question `count` times at temperature 1, and waits for nothing.
-    fn submit(&self, policy: &str, questions: &[Example], count: usize, step: u64) -> Result<Vec<Asked>> {
+    fn submit(
+        &self,
+        policy: &str,
+        questions: &[Example],
+        count: usize,
+        step: u64,
+    ) -> Result<Vec<Asked>> {
         let mut asked = Vec::with_capacity(questions.len());
         for (question, row) in questions.iter().zip(0..) {
             let text = format!("{SHOTS}Question: {}\nAnswer:", question.question);
@@ -153,7 +170,8 @@ impl Asker {
 
     /// The share of right answers to the held-out questions, the mean over the domains.
     fn accuracy(&self, specialists: &[Specialist]) -> Result<f64> {
-        let ask = |specialist: &Specialist| self.submit(specialist.domain, &specialist.held_out, 4, 0);
+        let ask =
+            |specialist: &Specialist| self.submit(specialist.domain, &specialist.held_out, 4, 0);
         let asked = specialists.iter().map(ask).collect::<Result<Vec<_>>>()?;
         let mut total = 0.0;
         for (specialist, asked) in specialists.iter().zip(asked) {
@@ -165,16 +183,18 @@ impl Asker {
     }
 }
 
-/// Waits for answers and marks them: what a trainer learns from, and the share that is right. An answer is worth how much
-/// better it is than the mean of its group.
+/// Waits for answers and marks them: what a trainer learns from, and the share that is right. An
+/// answer is worth how much better it is than the mean of its group.
 fn marked(asked: Vec<Asked>) -> Result<(Vec<Datum>, f64)> {
     let questions = asked.len() as f64;
     let mut datums = Vec::new();
     let mut right = 0.0;
     for Asked { prompt, answer, stream } in asked {
         let outcomes = stream.wait().into_iter();
-        let group = outcomes.map(|outcome| outcome.result).collect::<Result<Vec<Completion>, _>>()?;
-        let reward = |completion: &Completion| if completion.text.trim() == answer { 1.0 } else { 0.0 };
+        let group =
+            outcomes.map(|outcome| outcome.result).collect::<Result<Vec<Completion>, _>>()?;
+        let reward =
+            |completion: &Completion| if completion.text.trim() == answer { 1.0 } else { 0.0 };
         let mean = group.iter().map(reward).sum::<f32>() / group.len() as f32;
         datums.extend(group.iter().map(|one| Datum::sampled(&prompt, one, reward(one) - mean)));
         right += f64::from(mean);

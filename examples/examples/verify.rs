@@ -5,9 +5,10 @@
 //! cargo run --release -p examples --example verify -- --verifier regex --config regex.toml < in.jsonl > out.jsonl
 //! ```
 //!
-//! In: `{"reference": "…", "response": "…"}`, and where the verifier wants it `"question"` and whatever else the row has
-//! (`"options"` for `choice`). Out: `{"reward": 0.0…1.0}`, or `{"error": "…"}` where the verifier cannot say or the line is
-//! malformed. `--config` is a TOML file with the fields of the verifier's config (`MathConfig`, `ListConfig`, …).
+//! In: `{"reference": "…", "response": "…"}`, and where the verifier wants it `"question"` and
+//! whatever else the row has (`"options"` for `choice`). Out: `{"reward": 0.0…1.0}`, or
+//! `{"error": "…"}` where the verifier cannot say or the line is malformed. `--config` is a TOML
+//! file with the fields of the verifier's config (`MathConfig`, `ListConfig`, …).
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;

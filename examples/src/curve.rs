@@ -25,18 +25,24 @@ pub fn draw_rewards(path: &Path, records: &[StepRecord]) -> Result<()> {
         .draw_series(LineSeries::new(smoothed(records), BLUE.stroke_width(2)))?
         .label("reward, mean of 5 steps")
         .legend(key(BLUE));
-    let validation = || records.iter().filter_map(|r| Some((r.step as f64, r.validation.as_ref()?.sampled.accuracy)));
+    let validation = || {
+        records.iter().filter_map(|r| Some((r.step as f64, r.validation.as_ref()?.sampled.share)))
+    };
     chart
         .draw_series(LineSeries::new(validation(), RED.stroke_width(1)))?
         .label("validation accuracy at T = 1")
         .legend(key(RED));
     chart.draw_series(validation().map(|point| Circle::new(point, 3, RED.filled())))?;
-    chart.configure_series_labels().position(SeriesLabelPosition::LowerRight).border_style(BLACK.mix(0.2)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .border_style(BLACK.mix(0.2))
+        .draw()?;
     area.present().map_err(|e| anyhow!("{}: {e}", path.display()))
 }
 
-fn key(colour: RGBColor) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> {
-    move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
+fn key(color: RGBColor) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> {
+    move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
 }
 
 fn smoothed(records: &[StepRecord]) -> impl Iterator<Item = (f64, f64)> {

@@ -28,10 +28,13 @@ fn interrupt() {
     if again {
         end_at_once();
     }
-    eprintln!("stopping after this step; the run goes on when it is started again (interrupt again to stop at once)");
+    eprintln!(
+        "stopping after this step; the run goes on when it is started again (interrupt again to stop at once)"
+    );
 }
 
-/// Ends the process as a kill does. `std::process::exit` would take libtorch's memory down while its threads work in it.
+/// Ends the process as a kill does. `std::process::exit` would take libtorch's memory down while
+/// its threads work in it.
 fn end_at_once() -> ! {
     eprintln!("stopped at once");
     #[cfg(unix)]

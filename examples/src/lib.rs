@@ -1,8 +1,10 @@
-//! What the examples share: loading a model, reading JSON lines, verifiers by name, interrupting a run, drawing its curve.
+//! What the examples share: loading a model, reading JSON lines, verifiers by name, interrupting a
+//! run, drawing its curve.
 
-/// A training step frees and takes gigabytes many times over. The C library's allocator gives them back to the system, which
-/// has to clear every page anew: a fifth of a step's time. jemalloc, which libtorch then uses as well, keeps them for the next step
-/// (`.cargo/config.toml` tells it to).
+/// A training step frees and takes gigabytes many times over. The C library's allocator gives them
+/// back to the system, which has to clear every page anew: a fifth of a step's time. jemalloc,
+/// which libtorch then uses as well, keeps them for the next step (`.cargo/config.toml` tells it
+/// to).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

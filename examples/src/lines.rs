@@ -17,21 +17,31 @@ pub fn read_lines<T: DeserializeOwned>(input: impl BufRead) -> Result<Vec<T>> {
     for (index, line) in input.lines().enumerate() {
         let line = line.with_context(|| format!("standard input, line {}", index + 1))?;
         if !line.trim().is_empty() {
-            values.push(serde_json::from_str(&line).with_context(|| format!("standard input, line {}", index + 1))?);
+            values.push(
+                serde_json::from_str(&line)
+                    .with_context(|| format!("standard input, line {}", index + 1))?,
+            );
         }
     }
     Ok(values)
 }
 
-/// What each line holds, or what is wrong with it, one for each line, blank ones included: for an answer to every line.
+/// What each line holds, or what is wrong with it, one for each line, blank ones included: for an
+/// answer to every line.
 ///
 /// The outer error is the input's own; nothing comes after it that is worth reading.
-pub fn each_line<T: DeserializeOwned>(mut input: impl BufRead) -> impl Iterator<Item = Result<Result<T, String>>> {
+pub fn each_line<T: DeserializeOwned>(
+    mut input: impl BufRead,
+) -> impl Iterator<Item = Result<Result<T, String>>> {
     let mut number = 0;
     std::iter::from_fn(move || {
         number += 1;
-        let line = next_line(&mut input).with_context(|| format!("standard input, line {number}")).transpose()?;
-        Some(line.map(|line| line.and_then(|line| parse(&line)).map_err(|error| format!("line {number}{error}"))))
+        let line = next_line(&mut input)
+            .with_context(|| format!("standard input, line {number}"))
+            .transpose()?;
+        Some(line.map(|line| {
+            line.and_then(|line| parse(&line)).map_err(|error| format!("line {number}{error}"))
+        }))
     })
 }
 

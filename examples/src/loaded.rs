@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use posttrain::model::{
-    Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantise, TextModel, select_device, select_kind,
+    Checkpoint, ComputeKind, Decoder, DeviceChoice, Quantize, TextModel, select_device, select_kind,
 };
 use posttrain::recipes::ModelSource;
 use std::io::IsTerminal;
@@ -22,16 +22,16 @@ pub struct ModelArgs {
     #[arg(long, value_parser = kind, default_value = "auto")]
     kind: ComputeKind,
     /// How the frozen layers are kept: `none`, `int8` or `nf4`.
-    #[arg(long, value_parser = quantise, default_value = "none")]
-    quantise: Quantise,
+    #[arg(long, alias = "quantise", value_parser = quantize, default_value = "none")]
+    quantize: Quantize,
 }
 
-fn quantise(text: &str) -> Result<Quantise, String> {
+fn quantize(text: &str) -> Result<Quantize, String> {
     match text {
-        "none" => Ok(Quantise::None),
-        "int8" => Ok(Quantise::Int8),
-        "nf4" => Ok(Quantise::Nf4),
-        _ => Err(format!("quantise `{text}`: expected none, int8 or nf4")),
+        "none" => Ok(Quantize::None),
+        "int8" => Ok(Quantize::Int8),
+        "nf4" => Ok(Quantize::Nf4),
+        _ => Err(format!("quantize `{text}`: expected none, int8 or nf4")),
     }
 }
 
@@ -50,8 +50,12 @@ impl ModelArgs {
     /// # Errors
     /// What is wrong with its files, or that a CUDA device was asked for and is not there.
     pub fn open(&self) -> Result<TextModel> {
-        let source =
-            ModelSource { path: self.model.clone(), device: self.device, kind: self.kind, quantise: self.quantise };
+        let source = ModelSource {
+            path: self.model.clone(),
+            device: self.device,
+            kind: self.kind,
+            quantize: self.quantize,
+        };
         source.load().context("the model cannot be opened")
     }
 
@@ -62,21 +66,24 @@ impl ModelArgs {
     pub fn open_weights(&self) -> Result<Decoder> {
         let device = select_device(self.device)?;
         let kind = select_kind(self.kind, device);
-        let decoder = Checkpoint::open(&self.model).and_then(|c| c.decoder_quantised(self.quantise, kind, device));
+        let decoder = Checkpoint::open(&self.model)
+            .and_then(|c| c.decoder_quantized(self.quantize, kind, device));
         decoder.context("the model cannot be opened")
     }
 
     /// How the frozen layers are kept.
-    pub fn quantise(&self) -> Quantise {
-        self.quantise
+    #[must_use]
+    pub fn quantize(&self) -> Quantize {
+        self.quantize
     }
 }
 
-/// Sends the libraries' log to standard error; `RUST_LOG` chooses what is shown, warnings by default.
+/// Sends the libraries' log to standard error; `RUST_LOG` chooses what is shown, warnings by
+/// default.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,posttrain_model=info"));
-    let colours = std::io::stderr().is_terminal();
+    let colors = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_target(false).with_ansi(colours).init();
+    log.with_target(false).with_ansi(colors).init();
 }

@@ -29,16 +29,18 @@ pub enum VerifierKind {
     /// Mathematics.
     Math,
     /// The reference but for case, articles and punctuation.
-    #[value(alias = "normalized")]
-    Normalised,
-    /// A response that is a number and nothing else, within a tolerance (`answer` finds one in a text).
+    #[value(alias = "normalised")]
+    Normalized,
+    /// A response that is a number and nothing else, within a tolerance (`answer` finds one in a
+    /// text).
     Numeric,
     /// A pattern.
     Regex,
 }
 
 impl VerifierKind {
-    /// The verifier, configured by a TOML file with the fields of its kind in [`RewardConfig`], or by default.
+    /// The verifier, configured by a TOML file with the fields of its kind in [`RewardConfig`], or
+    /// by default.
     ///
     /// # Errors
     /// Names the file and the field that is wrong.
@@ -47,7 +49,10 @@ impl VerifierKind {
             Some(path) => read(path)?,
             None => toml::Table::new(),
         };
-        let name = self.to_possible_value().map(|value| value.get_name().replace('-', "_")).unwrap_or_default();
+        let name = self
+            .to_possible_value()
+            .map(|value| value.get_name().replace('-', "_"))
+            .unwrap_or_default();
         fields.insert("kind".to_owned(), name.into());
 
         let file = config.map_or("the defaults".to_owned(), |path| path.display().to_string());
@@ -62,7 +67,8 @@ fn read(path: &Path) -> Result<toml::Table> {
     text.parse().with_context(|| format!("in {}", path.display()))
 }
 
-/// A line of the input: a sample whose metadata is all that the row has beside the fields that are named.
+/// A line of the input: a sample whose metadata is all that the row has beside the fields that are
+/// named.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object with `reference` and `response`")]
 pub struct Row {
@@ -80,6 +86,7 @@ pub struct Row {
 
 impl Row {
     /// The sample; one without an id is called by its line.
+    #[must_use]
     pub fn into_sample(self, line: usize) -> Sample {
         let Self { id, domain, question, reference, response, metadata } = self;
         let id = if id.is_empty() { format!("line {line}") } else { id };
@@ -92,7 +99,8 @@ mod tests {
     use super::{Row, VerifierKind};
     use clap::ValueEnum;
 
-    /// What `verify` and `judge --audit` have in common is this table; every name in it is a verifier.
+    /// What `verify` and `judge --audit` have in common is this table; every name in it is a
+    /// verifier.
     #[test]
     fn every_name_is_a_verifier() {
         for kind in VerifierKind::value_variants() {

@@ -4,11 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The workspace's root.
+#[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The demonstration model that `cargo xtask setup` fetches, or `None`, said aloud, where it has not been run.
+/// The demonstration model that `cargo xtask setup` fetches, or `None`, said aloud, where it has
+/// not been run.
+#[must_use]
 pub fn demo_model() -> Option<PathBuf> {
     let path = workspace().join(".models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if path.is_file() {
@@ -18,7 +21,8 @@ pub fn demo_model() -> Option<PathBuf> {
     None
 }
 
-/// Says aloud that a test was skipped and why. (A passing test keeps what it prints by `eprintln!` to itself.)
+/// Says aloud that a test was skipped and why. (A passing test keeps what it prints by `eprintln!`
+/// to itself.)
 pub fn skipped(why: &str) {
     let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
 }

@@ -8,12 +8,24 @@ use tests::workspace;
 /// The packages that `package` depends on, tests' own left out, down to `depth`.
 fn reach(package: &str, depth: u32) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(workspace()).args(["tree", "--offline", "-e", "normal", "--prefix", "none", "--format", "{p}"]);
+    cargo.current_dir(workspace()).args([
+        "tree",
+        "--offline",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]);
     let output = cargo.args(["-p", package, "--depth", &depth.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
-    let names = lines.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != package);
-    names.map(str::to_string).collect()
+    let names = lines
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != package);
+    names.map(str::to_owned).collect()
 }
 
 #[test]
@@ -21,6 +33,7 @@ fn what_needs_no_tensor_does_not_link_libtorch() {
     let apart = [
         "posttrain-store",
         "posttrain-answer",
+        "posttrain-statistics",
         "posttrain-data",
         "posttrain-chat",
         "posttrain-hub",
@@ -36,7 +49,13 @@ fn what_needs_no_tensor_does_not_link_libtorch() {
 #[test]
 fn a_crate_depends_only_on_floors_below_it() {
     let floors = [
-        vec!["posttrain-store", "posttrain-answer", "posttrain-chat", "posttrain-hub"],
+        vec![
+            "posttrain-store",
+            "posttrain-statistics",
+            "posttrain-answer",
+            "posttrain-chat",
+            "posttrain-hub",
+        ],
         vec!["posttrain-tensor", "posttrain-data"],
         vec!["posttrain-kernel", "posttrain-optim"],
         vec!["posttrain-loss", "posttrain-lora"],
@@ -50,7 +69,10 @@ fn a_crate_depends_only_on_floors_below_it() {
     let floor = |name: &str| floors.iter().position(|f| f.contains(&name));
     for package in floors.iter().flatten() {
         for dependency in reach(package, 1).iter().filter(|d| d.starts_with("posttrain")) {
-            assert!(floor(dependency).unwrap() < floor(package).unwrap(), "{package} depends on {dependency}");
+            assert!(
+                floor(dependency).unwrap() < floor(package).unwrap(),
+                "{package} depends on {dependency}"
+            );
         }
     }
 }
@@ -62,7 +84,10 @@ fn answers_and_messages_bring_no_runtime_and_no_network() {
         for heavy in ["tokio", "reqwest", "hyper", "regex"] {
             let brings = reach(package, 99).contains(heavy);
             // The tokenizer has patterns of its own.
-            assert!(!brings || (heavy == "regex" && package != "posttrain-answer"), "{package} brings {heavy}");
+            assert!(
+                !brings || (heavy == "regex" && package != "posttrain-answer"),
+                "{package} brings {heavy}"
+            );
         }
     }
     assert!(reach("posttrain-reward", 99).contains("reqwest"), "the test sees nothing");

@@ -1,4 +1,5 @@
-//! A step that a GPU's memory does not suffice for is done in smaller passes. Alone in its process, since it takes all memory.
+//! A step that a GPU's memory does not suffice for is done in smaller passes. Alone in its process,
+//! since it takes all memory.
 //!
 //! `cargo xtask gpu-check` runs it; elsewhere it says that it was skipped.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -40,7 +41,7 @@ fn a_step_that_memory_does_not_suffice_for_is_done_in_two_passes() {
     let trainer = TrainerConfig { micro_batch_tokens: 16_384, ..TrainerConfig::default() };
     let plan = MemoryPlan::of(&PlanRequest {
         model: &model,
-        quantise: posttrain::model::Quantise::None,
+        quantize: posttrain::model::Quantize::None,
         kind: Kind::Float,
         device: gpu,
         lora: &lora,
@@ -68,7 +69,7 @@ fn a_step_that_memory_does_not_suffice_for_is_done_in_two_passes() {
     );
     assert_eq!(halved.micro_batches, 2);
     assert!(
-        (halved.loss() - whole.loss()).abs() < 1e-5 + 1e-4 * whole.loss().abs(),
+        (halved.loss() - whole.loss()).abs() < 1e-4f64.mul_add(whole.loss().abs(), 1e-5),
         "{} {}",
         halved.loss(),
         whole.loss()

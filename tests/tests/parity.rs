@@ -11,8 +11,15 @@ use tch::{Device, Kind};
 use tests::demo_model;
 
 fn datums(prompt: &[i64], completions: &[Completion], temperature: f64) -> Vec<Datum> {
-    let datum = |(i, c): (usize, &Completion)| Datum::sampled(prompt, c, if i.is_multiple_of(2) { 1.0 } else { -1.0 });
-    completions.iter().enumerate().map(datum).map(|datum| datum.with_temperature(temperature)).collect()
+    let datum = |(i, c): (usize, &Completion)| {
+        Datum::sampled(prompt, c, if i.is_multiple_of(2) { 1.0 } else { -1.0 })
+    };
+    completions
+        .iter()
+        .enumerate()
+        .map(datum)
+        .map(|datum| datum.with_temperature(temperature))
+        .collect()
 }
 
 fn sampled(
@@ -23,28 +30,33 @@ fn sampled(
     record_mib: usize,
 ) -> Vec<Completion> {
     let snapshot = trainer.snapshot().unwrap();
-    let params = SamplingParams { max_tokens: 16, temperature, seed: 5, ..SamplingParams::default() };
-    let mut engine = Engine::new(model.clone(), None, EngineConfig { record_mib, ..EngineConfig::default() }).unwrap();
+    let params =
+        SamplingParams { max_tokens: 16, temperature, seed: 5, ..SamplingParams::default() };
+    let mut engine =
+        Engine::new(model.clone(), None, EngineConfig { record_mib, ..EngineConfig::default() })
+            .unwrap();
     engine.submit(Request::new(prompt.to_vec(), params).samples(6).policy(snapshot));
     let mut completions = Vec::new();
     engine.run(|o| completions.push(o.result.unwrap())).unwrap();
     completions
 }
 
-/// At T ≠ 1, with a trained adapter, in f32: within 1e-3 nats. In bf16, whose logits have eight bits: 0.1 on
-/// average (transformers' own bf16 is 0.07 from f64 on this model).
+/// At T ≠ 1, with a trained adapter, in f32: within 1e-3 nats. In bf16, whose logits have eight
+/// bits: 0.1 on average (transformers' own bf16 is 0.07 from f64 on this model).
 #[test]
 fn sampled_logprobs_are_the_trainers() {
     let Some(path) = demo_model() else { return };
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let (tokenizer, template) = (checkpoint.tokenizer().unwrap(), checkpoint.chat_template().unwrap());
+    let (tokenizer, template) =
+        (checkpoint.tokenizer().unwrap(), checkpoint.chat_template().unwrap());
     let prompt = template.encode(&tokenizer, &[Message::user("What is 7 + 5?")], true).unwrap();
     let temperature = 0.8;
     for (kind, record_mib, mean_bound, worst_bound) in [
         (Kind::Float, 0, 1e-4, 1e-3),
         (Kind::Float, 1024, 1e-4, 1e-3),
         (Kind::BFloat16, 0, 0.1, 0.6),
-        // From the same activations, what is left is the logits' rounding in products of other shapes.
+        // From the same activations, what is left is the logits' rounding in products of other
+        // shapes.
         (Kind::BFloat16, 1024, 0.002, 0.1),
     ] {
         let model = Arc::new(checkpoint.decoder(kind, Device::Cpu).unwrap());
@@ -54,11 +66,17 @@ fn sampled_logprobs_are_the_trainers() {
         for _ in 0..2 {
             let completions = sampled(&model, &trainer, &prompt, temperature, record_mib);
             let outcome = trainer
-                .forward_backward(&datums(&prompt, &completions, temperature), &PolicyObjective::default())
+                .forward_backward(
+                    &datums(&prompt, &completions, temperature),
+                    &PolicyObjective::default(),
+                )
                 .unwrap();
             let metrics = &outcome.metrics.policy;
             let (mean, worst) = (metrics.logprob_gap().unwrap(), f64::from(metrics.gap_max));
-            assert_eq!(outcome.recorded_tokens, if record_mib > 0 { outcome.computed_tokens } else { 0 });
+            assert_eq!(
+                outcome.recorded_tokens,
+                if record_mib > 0 { outcome.computed_tokens } else { 0 }
+            );
             println!(
                 "{kind:?}, {record_mib} MiB recorded, policy {}: gap {mean:.6} on average, {worst:.6} at most",
                 trainer.policy_version()
@@ -70,7 +88,8 @@ fn sampled_logprobs_are_the_trainers() {
     }
 }
 
-/// The demonstration model, which lies in one file, written as a folder: the same tokens, and the same next ones.
+/// The demonstration model, which lies in one file, written as a folder: the same tokens, and the
+/// same next ones.
 #[test]
 fn the_model_of_one_file_is_exported_as_a_folder() {
     let Some(path) = demo_model() else { return };

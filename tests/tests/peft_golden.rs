@@ -33,7 +33,8 @@ fn prompts(base: &Path) -> Vec<Vec<i64>> {
 }
 
 fn logits(model: &Decoder, adapter: Option<&Adapter>, tokens: &[i64]) -> Tensor {
-    let packing = Packing::new(&[Sequence { prompt: tokens.to_vec(), completions: vec![] }]).unwrap();
+    let packing =
+        Packing::new(&[Sequence { prompt: tokens.to_vec(), completions: vec![] }]).unwrap();
     let mut attention = PackedAttention::new(&packing, model).unwrap();
     let view = adapter.map(|a| a.view(Kind::Float).unwrap());
     let input = packing.input(Device::Cpu).unwrap();
@@ -53,9 +54,15 @@ fn adapted_and_merged_logits_are_pefts() {
         let adapter = load_peft(&adapter_folder(case), model.modules(), Device::Cpu).unwrap();
         for (i, tokens) in prompts(&base_folder()).iter().enumerate() {
             let expected = &golden[&format!("logits.{i}")];
-            assert!(relative_error(&logits(&model, Some(&adapter), tokens), expected) < 1e-4, "{case} {i}");
+            assert!(
+                relative_error(&logits(&model, Some(&adapter), tokens), expected) < 1e-4,
+                "{case} {i}"
+            );
             model.merge(&adapter).unwrap();
-            assert!(relative_error(&logits(&model, None, tokens), expected) < 1e-4, "{case} {i} merged");
+            assert!(
+                relative_error(&logits(&model, None, tokens), expected) < 1e-4,
+                "{case} {i} merged"
+            );
             model.unmerge();
         }
     }
@@ -70,7 +77,11 @@ fn gradients_of_the_summed_logprobs_are_pefts() {
         for tokens in prompts(&base_folder()).iter().filter(|t| t.len() > 1) {
             let next = Tensor::from_slice(&tokens[1..]).unsqueeze(1);
             let scores = logits(&model, Some(&adapter), tokens).log_softmax(-1, Kind::Float);
-            scores.narrow(0, 0, tokens.len() as i64 - 1).gather(1, &next, false).sum(Kind::Float).backward();
+            scores
+                .narrow(0, 0, tokens.len() as i64 - 1)
+                .gather(1, &next, false)
+                .sum(Kind::Float)
+                .backward();
         }
         let parameters = adapter.parameters();
         assert_eq!(parameters.len(), golden.keys().filter(|k| k.starts_with("grad.")).count());
@@ -84,14 +95,18 @@ fn gradients_of_the_summed_logprobs_are_pefts() {
 #[test]
 fn what_we_write_peft_loads_to_the_same_logits() {
     let Ok(python) = std::env::var("POSTTRAIN_PEERS_PYTHON") else {
-        return skipped("set POSTTRAIN_PEERS_PYTHON to a Python that has peft 0.21 to load our adapters there");
+        return skipped(
+            "set POSTTRAIN_PEERS_PYTHON to a Python that has peft 0.21 to load our adapters there",
+        );
     };
     for case in CASES {
         check_in_peft(&python, &base_folder(), &adapter_folder(case));
     }
-    // PEFT renames the experts' layers as it loads them; what it makes of ours is in the fixtures of the families.
+    // PEFT renames the experts' layers as it loads them; what it makes of ours is in the fixtures
+    // of the families.
     for family in ["qwen3", "qwen3_yarn", "qwen2", "llama3"] {
-        let folder = workspace().join("crates/posttrain-model/tests/fixtures/families").join(family);
+        let folder =
+            workspace().join("crates/posttrain-model/tests/fixtures/families").join(family);
         check_in_peft(&python, &folder, &folder.join("adapter"));
     }
 }
@@ -99,8 +114,11 @@ fn what_we_write_peft_loads_to_the_same_logits() {
 fn check_in_peft(python: &str, base: &Path, adapter: &Path) {
     let (model, dir) = (open(base), tempfile::tempdir().unwrap());
     let prompts = prompts(base);
-    let inputs: Vec<_> =
-        prompts.iter().enumerate().map(|(i, t)| (format!("tokens.{i}"), Tensor::from_slice(t))).collect();
+    let inputs: Vec<_> = prompts
+        .iter()
+        .enumerate()
+        .map(|(i, t)| (format!("tokens.{i}"), Tensor::from_slice(t)))
+        .collect();
     write_tensors(&dir.path().join("in.safetensors"), &inputs).unwrap();
     let ours = load_peft(adapter, model.modules(), Device::Cpu).unwrap();
     let (written, out) = (dir.path().join("adapter"), dir.path().join("out.safetensors"));
@@ -110,7 +128,11 @@ fn check_in_peft(python: &str, base: &Path, adapter: &Path) {
     for (i, tokens) in prompts.iter().enumerate() {
         let ours = logits(&model, Some(&ours), tokens).detach();
         let error = |key: &str| relative_error(&ours, &theirs[&format!("{key}.{i}")]);
-        assert!(error("logits") < 1e-4 && error("merged_logits") < 1e-4, "{} {i}", adapter.display());
+        assert!(
+            error("logits") < 1e-4 && error("merged_logits") < 1e-4,
+            "{} {i}",
+            adapter.display()
+        );
     }
 }
 

@@ -34,7 +34,10 @@ fn a_twin_says_first_what_it_departs_from_and_what_its_last_line_measures() {
     for twin in TWINS {
         let source = source(twin);
         let on_top: String = source.lines().take_while(|line| line.starts_with("//!")).collect();
-        assert!(on_top.contains(&format!("--example {twin}")), "{twin}.rs does not say how it is run");
+        assert!(
+            on_top.contains(&format!("--example {twin}")),
+            "{twin}.rs does not say how it is run"
+        );
         assert!(on_top.contains("Departures"), "{twin}.rs does not say what it departs from");
         assert!(on_top.contains("Last line:"), "{twin}.rs does not say what its last line is");
     }
@@ -42,7 +45,8 @@ fn a_twin_says_first_what_it_departs_from_and_what_its_last_line_measures() {
 
 #[test]
 fn a_twin_stands_on_public_primitives_alone() {
-    // What the loops, the server and the experiment are made of is what a twin is to show, not to call.
+    // What the loops, the server and the experiment are made of is what a twin is to show, not to
+    // call.
     for twin in TWINS {
         let source = source(twin);
         for loops in ["posttrain::recipes", "posttrain::experiment"] {

@@ -1,5 +1,5 @@
-//! What `docs/use-one-crate.md` promises: someone with a project of their own adds a crate, says where libtorch is in the one
-//! file that the page shows, and builds and runs the page's programs.
+//! What `docs/use-one-crate.md` promises: someone with a project of their own adds a crate, says
+//! where libtorch is in the one file that the page shows, and builds and runs the page's programs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
@@ -19,7 +19,7 @@ fn block(page: &str, fence: &str, marker: &str) -> String {
     let opening = format!("```{fence}\n");
     let mut blocks = page.split(&opening).skip(1).map(|rest| rest.split("```").next().unwrap());
     let found = blocks.find(|block| block.contains(marker));
-    found.unwrap_or_else(|| panic!("the page has no {fence} with {marker}")).to_string()
+    found.unwrap_or_else(|| panic!("the page has no {fence} with {marker}")).to_owned()
 }
 
 /// Where the libtorch is that this test was built with.
@@ -36,8 +36,10 @@ fn project(folder: &Path) {
         "[package]\nname = \"stranger\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\ntch = \"0.26\"\n",
     );
     let crates = workspace().join("crates");
-    for name in
-        ["posttrain-optim"].into_iter().map(String::from).chain(PROGRAMS.map(|name| format!("posttrain-{name}")))
+    for name in ["posttrain-optim"]
+        .into_iter()
+        .map(String::from)
+        .chain(PROGRAMS.map(|name| format!("posttrain-{name}")))
     {
         writeln!(manifest, "{name} = {{ path = {:?} }}", crates.join(&name)).unwrap();
     }
@@ -52,7 +54,8 @@ fn project(folder: &Path) {
         let program = block(&page, &format!("rust,{name}"), "fn main");
         std::fs::write(folder.join(format!("src/bin/{name}.rs")), program).unwrap();
     }
-    let config = block(&page, "toml", "[env]").replace("/path/to/libtorch", &libtorch().to_string_lossy());
+    let config =
+        block(&page, "toml", "[env]").replace("/path/to/libtorch", &libtorch().to_string_lossy());
     std::fs::write(folder.join(".cargo/config.toml"), config).unwrap();
 }
 
@@ -61,12 +64,19 @@ fn a_project_of_ones_own_builds_and_runs_what_the_page_shows() {
     let folder = tempfile::tempdir().unwrap();
     project(folder.path());
 
-    // Beside the workspace's own builds, so that it is quick the second time; nothing of this process's settings reaches it.
+    // Beside the workspace's own builds, so that it is quick the second time; nothing of this
+    // process's settings reaches it.
     let target = workspace().join("target/stranger");
     let cargo = |arguments: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(folder.path()).args(arguments).env("CARGO_TARGET_DIR", &target);
-        for variable in ["LIBTORCH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        for variable in [
+            "LIBTORCH",
+            "LD_LIBRARY_PATH",
+            "DYLD_LIBRARY_PATH",
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+        ] {
             cargo.env_remove(variable);
         }
         cargo

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: every benchmark, beside the peers where they are given, and one report of both.
+//! `cargo xtask bench`: every benchmark, beside the peers where they are given, and one report of
+//! both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub struct Arguments {
     /// Run this benchmark alone, such as `decode`; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// A virtual environment with torch, transformers, trl and peft (benches/peers/README.md): runs the peers as well
+    /// A virtual environment with torch, transformers, trl and peft (benches/peers/README.md): runs
+    /// the peers as well
     #[arg(long, value_name = "VENV", requires = "model")]
     peers: Option<PathBuf>,
     /// The demonstration model in the Hugging Face layout, for the peers
@@ -43,7 +45,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
         (Some(venv), Some(model)) => Some(Peers::open(workspace, venv, model)?),
         _ => None,
     };
-    let (criterion, bench) = (workspace.root.join("target/criterion"), workspace.root.join("target/bench"));
+    let (criterion, bench) =
+        (workspace.root.join("target/criterion"), workspace.root.join("target/bench"));
     // What an earlier run left would pass for this one's.
     remove_folder(&criterion)?;
     remove_folder(&bench)?;
@@ -82,7 +85,9 @@ fn collect(criterion: &Path, memory: &Path) -> Result<Vec<Measured>> {
             continue;
         }
         let Ok(entries) = fs::read_dir(&folder) else { continue };
-        folders.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()));
+        folders.extend(
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()),
+        );
     }
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
@@ -100,7 +105,8 @@ fn measured(new: &Path, memory: &Path) -> Result<Measured> {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
@@ -116,7 +122,10 @@ fn report(ours: &[Measured], theirs: &[Measured]) -> Value {
     json!({"machine": machine(), "benches": figures(ours), "peers": figures(theirs), "ratios": ratios})
 }
 
-fn pairs<'a>(ours: &'a [Measured], theirs: &'a [Measured]) -> impl Iterator<Item = (&'a Measured, &'a Measured)> {
+fn pairs<'a>(
+    ours: &'a [Measured],
+    theirs: &'a [Measured],
+) -> impl Iterator<Item = (&'a Measured, &'a Measured)> {
     ours.iter().filter_map(|o| Some((o, theirs.iter().find(|t| t.name == o.name)?)))
 }
 
@@ -186,7 +195,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (criterion, memory) = (folder.path().join("criterion"), folder.path().join("memory"));
         fs::create_dir_all(&memory).unwrap();
-        fs::write(memory.join("decode[16].json"), r#"{"before_mb": 10.0, "peak_mb": 30.0}"#).unwrap();
+        fs::write(memory.join("decode[16].json"), r#"{"before_mb": 10.0, "peak_mb": 30.0}"#)
+            .unwrap();
         for (place, ids) in [
             ("decode/decode[16]", r#""decode", "function_id": "decode[16]""#),
             ("loss", r#""loss", "function_id": null"#),
@@ -194,16 +204,22 @@ mod tests {
             let new = criterion.join(place).join("new");
             fs::create_dir_all(&new).unwrap();
             fs::write(new.join("benchmark.json"), format!(r#"{{"group_id": {ids}}}"#)).unwrap();
-            fs::write(new.join("estimates.json"), r#"{"median": {"point_estimate": 2500000.0}}"#).unwrap();
+            fs::write(new.join("estimates.json"), r#"{"median": {"point_estimate": 2500000.0}}"#)
+                .unwrap();
         }
         let found = collect(&criterion, &memory).unwrap();
-        assert_eq!(found, [measured("decode[16]", 2.5, Some((30.0, 10.0))), measured("loss", 2.5, None)]);
+        assert_eq!(
+            found,
+            [measured("decode[16]", 2.5, Some((30.0, 10.0))), measured("loss", 2.5, None)]
+        );
     }
 
     #[test]
     fn ratios_are_the_peers_time_and_memory_by_ours() {
-        let ours =
-            [measured("rl_step", 10.0, Some((100.0, 90.0))), measured("head_log_probs[4096]", 5.0, Some((60.0, 40.0)))];
+        let ours = [
+            measured("rl_step", 10.0, Some((100.0, 90.0))),
+            measured("head_log_probs[4096]", 5.0, Some((60.0, 40.0))),
+        ];
         let theirs = [
             measured("rl_step", 40.0, Some((300.0, 0.0))),
             measured("head_log_probs[4096]", 20.0, Some((500.0, 300.0))),

@@ -17,8 +17,9 @@ pub fn find() -> Result<PathBuf> {
 }
 
 fn find_in(cxx: Option<OsString>, path: OsString) -> Result<PathBuf> {
-    let on_path =
-        |program: &Path| env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
+    let on_path = |program: &Path| {
+        env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    };
     let Some(cxx) = cxx.filter(|cxx| !cxx.is_empty()) else {
         if let Some(compiler) = on_path(Path::new("c++")) {
             return Ok(compiler);
@@ -29,7 +30,9 @@ fn find_in(cxx: Option<OsString>, path: OsString) -> Result<PathBuf> {
                 "there is a C++ compiler, {other}, but not under the name c++ that the build calls: export CXX={other}"
             );
         }
-        bail!("no C++ compiler: found neither c++, g++ nor clang++ on the PATH. Install one:\n{HOW_TO_INSTALL}");
+        bail!(
+            "no C++ compiler: found neither c++, g++ nor clang++ on the PATH. Install one:\n{HOW_TO_INSTALL}"
+        );
     };
     // `CXX` may hold a wrapper and flags ("ccache g++ -m64"): the first word is what must exist.
     let text = cxx.to_string_lossy().into_owned();
@@ -37,7 +40,9 @@ fn find_in(cxx: Option<OsString>, path: OsString) -> Result<PathBuf> {
     match on_path(program) {
         Some(compiler) => Ok(compiler),
         None => {
-            bail!("CXX is set to {text:?}, and there is no such program. Unset it, or install one:\n{HOW_TO_INSTALL}")
+            bail!(
+                "CXX is set to {text:?}, and there is no such program. Unset it, or install one:\n{HOW_TO_INSTALL}"
+            )
         }
     }
 }
@@ -57,7 +62,10 @@ mod tests {
     fn the_name_that_the_build_calls_is_taken() {
         let folder = folder_with(&["c++", "g++"]);
         assert_eq!(find_in(None, folder.path().into()).unwrap(), folder.path().join("c++"));
-        assert_eq!(find_in(Some("g++ -m64".into()), folder.path().into()).unwrap(), folder.path().join("g++"));
+        assert_eq!(
+            find_in(Some("g++ -m64".into()), folder.path().into()).unwrap(),
+            folder.path().join("g++")
+        );
     }
 
     #[test]

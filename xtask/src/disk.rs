@@ -8,8 +8,8 @@ const GIGABYTE: u64 = 1_000_000_000;
 
 /// Refuses to begin where fewer than `needed` bytes are free.
 pub fn require(folder: &Path, needed: u64, what: &str) -> Result<()> {
-    let disk =
-        rustix::fs::statvfs(folder).with_context(|| format!("cannot ask for free space in {}", folder.display()))?;
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("cannot ask for free space in {}", folder.display()))?;
     check(folder, disk.f_bavail.saturating_mul(disk.f_frsize), needed, what)
 }
 
@@ -30,8 +30,13 @@ mod tests {
 
     #[test]
     fn too_little_space_is_said_with_both_numbers() {
-        let error = check(Path::new("/data"), 1_250_000_000, 4 * GIGABYTE, "libtorch").unwrap_err().to_string();
-        assert!(error.contains("needs 4.0 GB on the disk of /data, and 1.2 GB are free"), "{error}");
+        let error = check(Path::new("/data"), 1_250_000_000, 4 * GIGABYTE, "libtorch")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("needs 4.0 GB on the disk of /data, and 1.2 GB are free"),
+            "{error}"
+        );
         assert!(check(Path::new("/data"), 4 * GIGABYTE, 4 * GIGABYTE, "libtorch").is_ok());
     }
 

@@ -1,7 +1,8 @@
 //! Which form of libtorch: the small one for the CPU, or the full one for CUDA.
 //!
-//! PyPI's wheel is the CUDA build. On the CPU its libraries load with two small NVIDIA wheels beside it (1.2 GB
-//! altogether), although Python itself could not import it so; for CUDA it needs everything that it depends on.
+//! PyPI's wheel is the CUDA build. On the CPU its libraries load with two small NVIDIA wheels
+//! beside it (1.2 GB altogether), although Python itself could not import it so; for CUDA it needs
+//! everything that it depends on.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -45,36 +46,50 @@ impl Form {
     pub fn requirements(self) -> Vec<String> {
         let torch = format!("torch=={VERSION}");
         match self {
-            Form::Cpu if cfg!(target_os = "linux") => {
-                vec![torch, "nvidia-cuda-runtime==13.0.*".into(), "nvidia-cuda-cupti==13.0.*".into()]
+            Self::Cpu if cfg!(target_os = "linux") => {
+                vec![
+                    torch,
+                    "nvidia-cuda-runtime==13.0.*".into(),
+                    "nvidia-cuda-cupti==13.0.*".into(),
+                ]
             }
             _ => vec![torch],
         }
     }
 
-    /// Bytes on disk at the installation's peak, when a wheel lies beside its unpacked files, and room to build.
+    /// Bytes on disk at the installation's peak, when a wheel lies beside its unpacked files, and
+    /// room to build.
     pub fn disk(self) -> u64 {
         match self {
-            Form::Cpu => 4_000_000_000,
-            Form::Cuda => 10_000_000_000,
+            Self::Cpu => 4_000_000_000,
+            Self::Cuda => 10_000_000_000,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Form::Cpu => "cpu",
-            Form::Cuda => "cuda",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
         }
     }
 }
 
-/// The form to install; none where what is installed will do. The full form serves the CPU too, so it is never reduced.
-pub fn decide(wanted: Wanted, installed: Option<(Form, Choice)>, gpu: impl FnOnce() -> bool) -> Option<(Form, Choice)> {
+/// The form to install; none where what is installed will do. The full form serves the CPU too, so
+/// it is never reduced.
+pub fn decide(
+    wanted: Wanted,
+    installed: Option<(Form, Choice)>,
+    gpu: impl FnOnce() -> bool,
+) -> Option<(Form, Choice)> {
     match (wanted, installed) {
         (_, Some((Form::Cuda, _))) | (Wanted::Whatever, Some((Form::Cpu, Choice::Asked))) => None,
-        (Wanted::This(form), installed) => Some((form, Choice::Asked)).filter(|plan| installed != Some(*plan)),
+        (Wanted::This(form), installed) => {
+            Some((form, Choice::Asked)).filter(|plan| installed != Some(*plan))
+        }
         (Wanted::Whatever, Some(_)) => gpu().then_some((Form::Cuda, Choice::Detected)),
-        (Wanted::Whatever, None) => Some((if gpu() { Form::Cuda } else { Form::Cpu }, Choice::Detected)),
+        (Wanted::Whatever, None) => {
+            Some((if gpu() { Form::Cuda } else { Form::Cpu }, Choice::Detected))
+        }
     }
 }
 
@@ -85,7 +100,8 @@ pub fn has_gpu() -> bool {
 }
 
 fn nvidia_smi_lists_one() -> bool {
-    let list = Command::new("nvidia-smi").arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let list =
+        Command::new("nvidia-smi").arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).output();
     list.is_ok_and(|list| list.status.success() && list.stdout.starts_with(b"GPU"))
 }
 
@@ -105,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_new_gpu_upgrades_unless_the_cpu_was_asked_for() {
-        assert_eq!(decide(Wanted::Whatever, Some((Cpu, Detected)), || true), Some((Cuda, Detected)));
+        assert_eq!(
+            decide(Wanted::Whatever, Some((Cpu, Detected)), || true),
+            Some((Cuda, Detected))
+        );
         assert_eq!(decide(Wanted::Whatever, Some((Cpu, Asked)), || true), None);
         assert_eq!(decide(Wanted::This(Cpu), Some((Cpu, Detected)), || true), Some((Cpu, Asked)));
         assert_eq!(decide(Wanted::This(Cuda), Some((Cpu, Asked)), || false), Some((Cuda, Asked)));

@@ -21,13 +21,21 @@ struct Check {
 
 const CHECKS: [Check; 8] = [
     Check { what: "CUDA's library is really loaded", package: "tests", test: "cuda_library" },
-    Check { what: "every family: logits, greedy tokens, gradients", package: "posttrain-model", test: "families" },
-    Check { what: "a base in eight and four bits", package: "posttrain-model", test: "quantised" },
+    Check {
+        what: "every family: logits, greedy tokens, gradients",
+        package: "posttrain-model",
+        test: "families",
+    },
+    Check { what: "a base in eight and four bits", package: "posttrain-model", test: "quantized" },
     Check { what: "decoding through the cache", package: "posttrain-rollout", test: "families" },
     Check { what: "an adapter on the head", package: "posttrain-train", test: "golden_head" },
     Check { what: "sampler, losses, steps: the CPU's results", package: "tests", test: "devices" },
     Check { what: "too little memory: smaller passes", package: "tests", test: "out_of_memory" },
-    Check { what: "reinforcement learning: the reward rises", package: "posttrain-recipes", test: "families_rl" },
+    Check {
+        what: "reinforcement learning: the reward rises",
+        package: "posttrain-recipes",
+        test: "families_rl",
+    },
 ];
 
 struct Outcome {
@@ -36,21 +44,32 @@ struct Outcome {
     took: Duration,
 }
 
-/// Runs every check, even after one has failed. Without a GPU it says so, and fails: nothing has been checked.
+/// Runs every check, even after one has failed. Without a GPU it says so, and fails: nothing has
+/// been checked.
 pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     if !has_gpu() {
         eprintln!("error: no NVIDIA GPU is seen on this machine, and nothing has been checked");
         return Ok(ExitCode::FAILURE);
     }
     setup::run(workspace, Wanted::Whatever)?;
-    let outcomes: Vec<_> = CHECKS.iter().map(|check| check.run(workspace)).collect::<Result<_>>()?;
+    let outcomes: Vec<_> =
+        CHECKS.iter().map(|check| check.run(workspace)).collect::<Result<_>>()?;
     print!("\n{}", table(&outcomes));
     Ok(if outcomes.iter().all(|o| o.passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Check {
     fn command(&self, mut cargo: Command) -> Command {
-        cargo.args(["test", "--release", "-p", self.package, "--test", self.test, "--", "--nocapture"]);
+        cargo.args([
+            "test",
+            "--release",
+            "-p",
+            self.package,
+            "--test",
+            self.test,
+            "--",
+            "--nocapture",
+        ]);
         cargo.env(DEVICE.0, DEVICE.1);
         cargo
     }
@@ -87,11 +106,22 @@ mod tests {
     fn checks_are_told_the_device_and_name_suites_that_are_there() {
         for check in CHECKS {
             let command = check.command(Command::new("cargo"));
-            assert!(command.get_envs().any(|(name, value)| name == DEVICE.0 && value == Some(DEVICE.1.as_ref())));
+            assert!(
+                command
+                    .get_envs()
+                    .any(|(name, value)| name == DEVICE.0 && value == Some(DEVICE.1.as_ref()))
+            );
             let root = Workspace::find().unwrap().root;
-            let folder =
-                if check.package == "tests" { root.join("tests") } else { root.join("crates").join(check.package) };
-            assert!(folder.join("tests").join(format!("{}.rs", check.test)).is_file(), "{}", check.test);
+            let folder = if check.package == "tests" {
+                root.join("tests")
+            } else {
+                root.join("crates").join(check.package)
+            };
+            assert!(
+                folder.join("tests").join(format!("{}.rs", check.test)).is_file(),
+                "{}",
+                check.test
+            );
         }
     }
 }

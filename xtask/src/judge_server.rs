@@ -1,5 +1,5 @@
-//! `cargo xtask judge-server`: llama-cpp-python's server with the demonstration model, on this machine only: a server for
-//! judges that needs no account and no GPU.
+//! `cargo xtask judge-server`: llama-cpp-python's server with the demonstration model, on this
+//! machine only: a server for judges that needs no account and no GPU.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -66,8 +66,10 @@ impl JudgeServer {
     pub fn stop(&self) -> Result<bool> {
         let pid = self.pid()?;
         if let Some(pid) = pid {
-            kill_process(pid, Signal::TERM).with_context(|| format!("cannot stop process {}", pid.as_raw_nonzero()))?;
-            wait_until(|| !is_ours(pid)).with_context(|| format!("process {} does not stop", pid.as_raw_nonzero()))?;
+            kill_process(pid, Signal::TERM)
+                .with_context(|| format!("cannot stop process {}", pid.as_raw_nonzero()))?;
+            wait_until(|| !is_ours(pid))
+                .with_context(|| format!("process {} does not stop", pid.as_raw_nonzero()))?;
         }
         remove_file(&self.url_file())?;
         remove_file(&self.pid_file())?;
@@ -102,14 +104,25 @@ impl JudgeServer {
 
     fn launch(&self, venv: &Venv, model: &Path) -> Result<String> {
         let port = free_port()?;
-        let log = File::create(self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
+        let log = File::create(self.log())
+            .with_context(|| format!("cannot write {}", self.log().display()))?;
         let errors = log.try_clone().context("cannot share the log")?;
         let mut server = venv.isolated_python()?;
-        server.args(["-m", MODULE, "--host", "127.0.0.1", "--port", &port.to_string(), "--n_ctx", "8192"]);
+        server.args([
+            "-m",
+            MODULE,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--n_ctx",
+            "8192",
+        ]);
         server.args(["--model_alias", MODEL, "--model"]).arg(model);
         // By default a new request ends the stream of another one.
         server.args(["--interrupt_requests", "False"]);
-        // A group of its own, so that an interrupt at the terminal is not its end, and without our lock.
+        // A group of its own, so that an interrupt at the terminal is not its end, and without our
+        // lock.
         server.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
         let mut child = server.spawn().context("cannot start the judge server")?;
         write_file(&self.pid_file(), &child.id().to_string())?;
@@ -125,7 +138,7 @@ impl JudgeServer {
             ended = child.try_wait().ok().flatten();
             ended.is_some() || answers(url)
         });
-        if let (Ok(()), None) = (&answered, ended) {
+        if matches!((&answered, ended), (Ok(()), None)) {
             return Ok(());
         }
         // It may have ended by itself.
@@ -140,7 +153,8 @@ impl JudgeServer {
     fn pid(&self) -> Result<Option<Pid>> {
         let Ok(text) = fs::read_to_string(self.pid_file()) else { return Ok(None) };
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-        let pid = pid.with_context(|| format!("{} holds no process number", self.pid_file().display()))?;
+        let pid =
+            pid.with_context(|| format!("{} holds no process number", self.pid_file().display()))?;
         Ok(Some(pid).filter(|pid| is_ours(*pid)))
     }
 
@@ -158,7 +172,8 @@ impl JudgeServer {
     }
 }
 
-/// A native build uses whatever the building machine has, and crashes on others that share its files.
+/// A native build uses whatever the building machine has, and crashes on others that share its
+/// files.
 fn cmake_arguments() -> &'static str {
     if cfg!(target_arch = "x86_64") {
         "-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON"
@@ -172,11 +187,15 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("cannot find a free port")?.port())
 }
 
-/// Whether the process runs our module. One that has ended and is not yet collected has no command any more.
+/// Whether the process runs our module. One that has ended and is not yet collected has no command
+/// any more.
 fn is_ours(pid: Pid) -> bool {
     let number = pid.as_raw_nonzero().to_string();
     let command = fs::read(format!("/proc/{number}/cmdline")).or_else(|_| {
-        let output = Command::new("ps").args(["-p", &number, "-o", "command="]).stderr(Stdio::null()).output();
+        let output = Command::new("ps")
+            .args(["-p", &number, "-o", "command="])
+            .stderr(Stdio::null())
+            .output();
         output.map(|output| output.stdout)
     });
     command.is_ok_and(|command| String::from_utf8_lossy(&command).contains(MODULE))

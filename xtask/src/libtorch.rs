@@ -1,4 +1,5 @@
-//! libtorch itself: which one is used, that it is of the right version, and the links that lead to it.
+//! libtorch itself: which one is used, that it is of the right version, and the links that lead to
+//! it.
 
 use std::fmt;
 use std::fs;
@@ -34,8 +35,8 @@ pub fn ensure(workspace: &Workspace, venv: &Venv, wanted: Wanted) -> Result<Libt
     }
 }
 
-/// The folder in `LIBTORCH`, unless it is the workspace's own by whatever path: cargo sets it to that when the user has
-/// not set it.
+/// The folder in `LIBTORCH`, unless it is the workspace's own by whatever path: cargo sets it to
+/// that when the user has not set it.
 fn named(workspace: &Workspace, value: Option<PathBuf>) -> Option<PathBuf> {
     let ours = workspace.libtorch();
     let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -49,7 +50,12 @@ fn adopt(workspace: &Workspace, folder: &Path, wanted: Wanted) -> Result<Libtorc
             folder.display()
         );
     }
-    let advice = || format!("LIBTORCH is {:?} (unset it, and set-up installs the right libtorch)", folder.display());
+    let advice = || {
+        format!(
+            "LIBTORCH is {:?} (unset it, and set-up installs the right libtorch)",
+            folder.display()
+        )
+    };
     let folder = folder.canonicalize().with_context(advice)?;
     check(&folder).with_context(advice)?;
     link(workspace, &folder)?;
@@ -62,13 +68,16 @@ fn linked(workspace: &Workspace) -> Option<PathBuf> {
     let lib = workspace.libtorch().join("lib").canonicalize().ok()?;
     let folder = lib.parent().filter(|folder| include.parent() == Some(folder))?;
     let ours = workspace.libtorch().join("venv").canonicalize().ok();
-    (ours.is_none_or(|ours| !folder.starts_with(ours)) && check(folder).is_ok()).then(|| folder.to_owned())
+    (ours.is_none_or(|ours| !folder.starts_with(ours)) && check(folder).is_ok())
+        .then(|| folder.to_owned())
 }
 
 /// Our own, installed or upgraded where needed.
 fn installed(workspace: &Workspace, venv: &Venv, wanted: Wanted) -> Result<Libtorch> {
     let present = match venv.state() {
-        State::Ready(form, choice) if torch_folder(venv).and_then(|folder| check(&folder)).is_ok() => {
+        State::Ready(form, choice)
+            if torch_folder(venv).and_then(|folder| check(&folder)).is_ok() =>
+        {
             Some((form, choice))
         }
         State::Ready(..) => {
@@ -89,19 +98,33 @@ fn installed(workspace: &Workspace, venv: &Venv, wanted: Wanted) -> Result<Libto
     let folder = torch_folder(venv)?;
     check(&folder).context("the libtorch that pip installed does not serve")?;
     link(workspace, &folder)?;
-    plan.or(present).map(|(form, _)| Libtorch::Installed(form)).context("libtorch was not installed")
+    plan.or(present)
+        .map(|(form, _)| Libtorch::Installed(form))
+        .context("libtorch was not installed")
 }
 
 fn install(workspace: &Workspace, venv: &Venv, form: Form) -> Result<()> {
-    println!("installing libtorch {VERSION} ({}) into {}", form.name(), workspace.libtorch().display());
+    println!(
+        "installing libtorch {VERSION} ({}) into {}",
+        form.name(),
+        workspace.libtorch().display()
+    );
     venv.clear_scratch()?;
-    disk::require(&workspace.libtorch(), form.disk(), &format!("libtorch {VERSION} ({})", form.name()))?;
+    disk::require(
+        &workspace.libtorch(),
+        form.disk(),
+        &format!("libtorch {VERSION} ({})", form.name()),
+    )?;
     venv.open()?;
     let wheels = wheels::fetch(venv, form, &wheel_folder(workspace).join(venv.python_name()?))?;
-    // An interruption from here on leaves packages half unpacked, which only a new environment puts right.
+    // An interruption from here on leaves packages half unpacked, which only a new environment puts
+    // right.
     venv.set_state(&State::Unusable)?;
     println!("unpacking");
-    run(venv.pip()?.args(["install", "--quiet", "--no-deps", "--no-index", "--no-compile"]).args(wheels))?;
+    run(venv
+        .pip()?
+        .args(["install", "--quiet", "--no-deps", "--no-index", "--no-compile"])
+        .args(wheels))?;
     venv.clear_scratch()
 }
 
@@ -119,7 +142,8 @@ pub fn check(folder: &Path) -> Result<()> {
     if version != VERSION {
         bail!("this workspace needs libtorch {VERSION}, and {} says {version}", file.display());
     }
-    let library = if cfg!(target_os = "macos") { "lib/libtorch_cpu.dylib" } else { "lib/libtorch_cpu.so" };
+    let library =
+        if cfg!(target_os = "macos") { "lib/libtorch_cpu.dylib" } else { "lib/libtorch_cpu.so" };
     for part in ["include/torch/csrc/api/include/torch/torch.h", library] {
         if !folder.join(part).is_file() {
             bail!("there is no {} in it", folder.join(part).display());
@@ -128,7 +152,8 @@ pub fn check(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The version without its build (`+cpu`), and the file that says so. Only a folder that comes with Python has the second.
+/// The version without its build (`+cpu`), and the file that says so. Only a folder that comes with
+/// Python has the second.
 fn version(folder: &Path) -> Result<(String, PathBuf)> {
     type Reader = fn(&str) -> Option<String>;
     let sources: [(&str, Reader); 3] = [
@@ -162,7 +187,8 @@ fn in_header(text: &str) -> Option<String> {
     Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
 }
 
-/// Points the two links at a libtorch, relative to themselves where it lies beside them, so that the workspace may move.
+/// Points the two links at a libtorch, relative to themselves where it lies beside them, so that
+/// the workspace may move.
 fn link(workspace: &Workspace, libtorch: &Path) -> Result<()> {
     let folder = workspace.libtorch();
     for name in ["include", "lib"] {
@@ -174,9 +200,9 @@ fn link(workspace: &Workspace, libtorch: &Path) -> Result<()> {
         }
         let beside = folder.join(format!("{name}.new"));
         let _ = fs::remove_file(&beside);
-        symlink(target, &beside)
-            .and_then(|()| fs::rename(&beside, &path))
-            .with_context(|| format!("cannot link {} to {}; remove it", path.display(), target.display()))?;
+        symlink(target, &beside).and_then(|()| fs::rename(&beside, &path)).with_context(|| {
+            format!("cannot link {} to {}; remove it", path.display(), target.display())
+        })?;
     }
     Ok(())
 }
@@ -184,8 +210,12 @@ fn link(workspace: &Workspace, libtorch: &Path) -> Result<()> {
 impl fmt::Display for Libtorch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Libtorch::Installed(form) => write!(out, "libtorch {VERSION} ({}), .libtorch", form.name()),
-            Libtorch::Other(folder) => write!(out, "libtorch {VERSION}, .libtorch -> {}", folder.display()),
+            Self::Installed(form) => {
+                write!(out, "libtorch {VERSION} ({}), .libtorch", form.name())
+            }
+            Self::Other(folder) => {
+                write!(out, "libtorch {VERSION}, .libtorch -> {}", folder.display())
+            }
         }
     }
 }
@@ -214,9 +244,11 @@ mod tests {
     fn every_source_of_the_version_is_read() {
         let python = "from typing import Optional\n__version__ = '2.13.0+cu130'\ndebug = False\n";
         let header = "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 13\n#define TORCH_VERSION_PATCH 0\n";
-        for source in
-            [("build-version", "2.13.0+cpu\n"), ("version.py", python), ("include/torch/headeronly/version.h", header)]
-        {
+        for source in [
+            ("build-version", "2.13.0+cpu\n"),
+            ("version.py", python),
+            ("include/torch/headeronly/version.h", header),
+        ] {
             let folder = fake(&[&PARTS[..], &[source]].concat());
             check(folder.path()).unwrap();
         }

@@ -1,5 +1,6 @@
-//! `cargo xtask`: the workspace's own tool. `setup` installs libtorch and the demonstration model into folders that git
-//! ignores, `test` checks everything, `bench` measures, `demo` runs the main job.
+//! `cargo xtask`: the workspace's own tool. `setup` installs libtorch and the demonstration model
+//! into folders that git ignores, `test` checks everything, `bench` measures, `demo` runs the main
+//! job.
 
 use std::process::{ExitCode, ExitStatus};
 
@@ -27,7 +28,10 @@ mod wheels;
 mod workspace;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Sets the workspace up, tests it, and runs its demonstration")]
+#[command(
+    name = "cargo xtask",
+    about = "Sets the workspace up, tests it, and runs its demonstration"
+)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -50,15 +54,18 @@ enum Task {
         #[arg(long)]
         servers: bool,
     },
-    /// Start a small judge server on this machine (OpenAI-compatible, llama-cpp-python) and print its address
+    /// Start a small judge server on this machine (OpenAI-compatible, llama-cpp-python) and print
+    /// its address
     JudgeServer {
         /// Stop it instead
         #[arg(long)]
         stop: bool,
     },
-    /// Set up, then run every benchmark, beside the peers where they are given, and write target/bench/report.json
+    /// Set up, then run every benchmark, beside the peers where they are given, and write
+    /// target/bench/report.json
     Bench(bench::Arguments),
-    /// Set up, then run what depends on a GPU on the GPU, and print a table; fails where there is none
+    /// Set up, then run what depends on a GPU on the GPU, and print a table; fails where there is
+    /// none
     GpuCheck,
     /// Set up, then train the demonstration model with progress bars
     Demo {
@@ -69,7 +76,8 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    // Written out, since anyhow's own way adds a backtrace under RUST_BACKTRACE, and these messages are for users.
+    // Written out, since anyhow's own way adds a backtrace under RUST_BACKTRACE, and these messages
+    // are for users.
     run(Arguments::parse().task).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
@@ -79,7 +87,9 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
-        Task::Setup { cpu, cuda } => setup::run(&workspace, Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS),
+        Task::Setup { cpu, cuda } => {
+            setup::run(&workspace, Wanted::from_flags(cpu, cuda)).map(|()| ExitCode::SUCCESS)
+        }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Test { servers } => test::run(&workspace, servers),
         Task::GpuCheck => gpu_check::run(&workspace),

@@ -1,4 +1,5 @@
-//! The peers' side of a benchmark: Python scripts that do the same work and print one line of JSON each.
+//! The peers' side of a benchmark: Python scripts that do the same work and print one line of JSON
+//! each.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,20 +32,28 @@ impl Peers {
     pub fn open(workspace: &Workspace, venv: &Path, model: &Path) -> Result<Self> {
         let python = venv.join("bin/python");
         if !python.is_file() {
-            bail!("--peers {}: expected a virtual environment, there is no bin/python in it", venv.display());
+            bail!(
+                "--peers {}: expected a virtual environment, there is no bin/python in it",
+                venv.display()
+            );
         }
         if !model.join("config.json").is_file() {
-            bail!("--model {}: expected a model in the Hugging Face layout, there is no config.json", model.display());
+            bail!(
+                "--model {}: expected a model in the Hugging Face layout, there is no config.json",
+                model.display()
+            );
         }
         let model = model.canonicalize().with_context(|| model.display().to_string())?;
-        // Not canonicalised: the environment's python is a link, and it is by the link that it knows its packages.
+        // Not canonicalised: the environment's python is a link, and it is by the link that it
+        // knows its packages.
         let python = std::path::absolute(&python).with_context(|| python.display().to_string())?;
         Ok(Self { scripts: workspace.root.join("benches/peers"), python, model })
     }
 
     /// Runs the scripts whose work is among `only`, or all where that is empty.
     pub fn run(&self, only: &[String]) -> Result<Vec<Measured>> {
-        let wanted = |names: &[&str]| only.is_empty() || only.iter().any(|o| names.contains(&o.as_str()));
+        let wanted =
+            |names: &[&str]| only.is_empty() || only.iter().any(|o| names.contains(&o.as_str()));
         let mut all = Vec::new();
         if wanted(&["sampler", "advantages", "policy_loss", "head_log_probs"]) {
             all.extend(kernels(&self.script("torch_kernels.py", &[])?)?);
@@ -65,7 +74,8 @@ impl Peers {
         let mut python = Command::new(&self.python);
         python.arg(self.scripts.join(name)).args(arguments).current_dir(&self.scripts);
         python.env("HF_HUB_OFFLINE", "1").stdin(Stdio::null()).stderr(Stdio::null());
-        let output = python.output().with_context(|| format!("cannot run {}", self.python.display()))?;
+        let output =
+            python.output().with_context(|| format!("cannot run {}", self.python.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text.lines().rev().find(|line| line.starts_with('{'));
         match line {
@@ -80,7 +90,9 @@ impl Peers {
 fn kernels(result: &Value) -> Result<Vec<Measured>> {
     let benches = result["benches"].as_object().context("torch_kernels.py: no `benches`")?;
     let measured = |(name, figures): (&String, &Value)| {
-        let ms = figures["ms"].as_f64().with_context(|| format!("torch_kernels.py: `{name}` has no `ms`"))?;
+        let ms = figures["ms"]
+            .as_f64()
+            .with_context(|| format!("torch_kernels.py: `{name}` has no `ms`"))?;
         let memory = figures["peak_mb"].as_f64().map(|added| (added, 0.0));
         Ok(Measured { name: name.clone(), ms, memory })
     };
@@ -111,8 +123,12 @@ mod tests {
 
     #[test]
     fn what_the_scripts_print_becomes_milliseconds_and_mebibytes() {
-        let kernels = kernels(&json!({"benches": {"sampler[128]": {"ms": 165.0, "peak_mb": 60.0}}})).unwrap();
-        assert_eq!(kernels[0], Measured { name: "sampler[128]".into(), ms: 165.0, memory: Some((60.0, 0.0)) });
+        let kernels =
+            kernels(&json!({"benches": {"sampler[128]": {"ms": 165.0, "peak_mb": 60.0}}})).unwrap();
+        assert_eq!(
+            kernels[0],
+            Measured { name: "sampler[128]".into(), ms: 165.0, memory: Some((60.0, 0.0)) }
+        );
         assert_eq!(generate(&json!({"tokens_per_s": [400.0, 512.0, 512.5]})).unwrap().ms, 16_000.0);
         let step = grpo(&json!({"step_s": [100.0, 90.0, 120.0], "peak_rss_gb": 1.048576})).unwrap();
         assert_eq!((step.ms, step.memory), (100_000.0, Some((1000.0, 0.0))));

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 /// The minor versions of Python 3 that torch has wheels for.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 10..=14;
 
-/// Prints the version, then whether virtual environments can be made: Debian ships `venv` and `ensurepip` apart.
-const PROBE: &str =
-    "import sys; print(sys.implementation.name, *sys.version_info[:2]); import venv, ensurepip; print('venv')";
+/// Prints the version, then whether virtual environments can be made: Debian ships `venv` and
+/// `ensurepip` apart.
+const PROBE: &str = "import sys; print(sys.implementation.name, *sys.version_info[:2]); import venv, ensurepip; print('venv')";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -18,17 +18,23 @@ enum Found {
     Unfit(String),
 }
 
-/// A fit Python: the one that the environment variable `PYTHON` names, else the first fit one on the PATH.
+/// A fit Python: the one that the environment variable `PYTHON` names, else the first fit one on
+/// the PATH.
 pub fn find() -> Result<String> {
     let named = std::env::var("PYTHON").ok().filter(|name| !name.is_empty());
     choose(named, |program| {
-        let output = Command::new(program).args(["-c", PROBE]).stdin(Stdio::null()).output().ok()?;
+        let output =
+            Command::new(program).args(["-c", PROBE]).stdin(Stdio::null()).output().ok()?;
         judge(&String::from_utf8_lossy(&output.stdout))
     })
 }
 
 fn choose(named: Option<String>, probe: impl Fn(&str) -> Option<Found>) -> Result<String> {
-    let usual = || ["python3".to_owned()].into_iter().chain(SUPPORTED.rev().map(|minor| format!("python3.{minor}")));
+    let usual = || {
+        ["python3".to_owned()]
+            .into_iter()
+            .chain(SUPPORTED.rev().map(|minor| format!("python3.{minor}")))
+    };
     let candidates: Vec<String> = named.map_or_else(|| usual().collect(), |name| vec![name]);
     let mut seen = Vec::new();
     for program in &candidates {
@@ -47,7 +53,8 @@ fn choose(named: Option<String>, probe: impl Fn(&str) -> Option<Found>) -> Resul
              them (Debian, Ubuntu: sudo apt install python3.{minor}-venv), or name another: PYTHON=/path/to/python3"
         );
     }
-    let seen: Vec<String> = seen.iter().map(|(program, found)| format!("{program} is {found}")).collect();
+    let seen: Vec<String> =
+        seen.iter().map(|(program, found)| format!("{program} is {found}")).collect();
     bail!(
         "no Python 3.{} to 3.{}: looked for {}{}. Install one (Debian, Ubuntu: sudo apt install python3 python3-venv; \
          Fedora: sudo dnf install python3; macOS: brew install python@3.13), or name one: PYTHON=/path/to/python3",
@@ -62,7 +69,8 @@ fn choose(named: Option<String>, probe: impl Fn(&str) -> Option<Found>) -> Resul
 fn judge(output: &str) -> Option<Found> {
     let mut lines = output.lines();
     let mut words = lines.next()?.split_whitespace();
-    let (name, major, minor) = (words.next()?, words.next()?.parse::<u32>().ok()?, words.next()?.parse::<u32>().ok()?);
+    let (name, major, minor) =
+        (words.next()?, words.next()?.parse::<u32>().ok()?, words.next()?.parse::<u32>().ok()?);
     if name != "cpython" || major != 3 || !SUPPORTED.contains(&minor) {
         return Some(Found::Unfit(format!("{name} {major}.{minor}")));
     }
@@ -72,9 +80,9 @@ fn judge(output: &str) -> Option<Found> {
 impl std::fmt::Display for Found {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Found::Fit => write!(out, "fit"),
-            Found::WithoutVenv(minor) => write!(out, "3.{minor} without venv"),
-            Found::Unfit(version) => write!(out, "{version}"),
+            Self::Fit => write!(out, "fit"),
+            Self::WithoutVenv(minor) => write!(out, "3.{minor} without venv"),
+            Self::Unfit(version) => write!(out, "{version}"),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: set-up, formatting, lints, and every test, ending in one line that sums them up.
+//! `cargo xtask test`: set-up, formatting, lints, documentation, and every test, ending in one line
+//! that sums them up.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
@@ -13,6 +14,7 @@ use crate::{exit_code, setup};
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+const DOCUMENTATION: &[&str] = &["doc", "--workspace", "--no-deps"];
 const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast"];
 
 /// Tests counted over every suite.
@@ -43,10 +45,11 @@ pub fn run(workspace: &Workspace, servers: bool) -> Result<ExitCode> {
 
 fn check(workspace: &Workspace, judge_url: Option<&str>) -> Result<ExitCode> {
     let mut failed = Vec::new();
-    for step in [FORMAT, CLIPPY] {
+    for step in [FORMAT, CLIPPY, DOCUMENTATION] {
         heading(&format!("cargo {}", step.join(" ")));
-        let status = workspace.cargo().args(step).status().context("cannot run cargo")?;
-        failed.push((step, status));
+        // A link to nothing is only a warning to rustdoc.
+        let status = workspace.cargo().args(step).env("RUSTDOCFLAGS", "-D warnings").status();
+        failed.push((step, status.context("cannot run cargo")?));
     }
     heading(&format!("cargo {}", TESTS.join(" ")));
     let mut tests = workspace.cargo();
@@ -79,9 +82,12 @@ fn count_tests(command: &mut Command, screen: &mut impl Write) -> Result<(ExitSt
 }
 
 impl Tally {
-    /// Adds a suite's last line, such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
+    /// Adds a suite's last line, such as
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+        let Some((_, counts)) =
+            line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
             return;
         };
         for count in counts.split(';') {
@@ -125,9 +131,11 @@ mod tests {
 
     #[test]
     fn a_child_is_streamed_and_its_status_kept() {
-        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; printf '\\377'; exit 101";
+        let script =
+            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; printf '\\377'; exit 101";
         let mut screen = Vec::new();
-        let (status, tally) = count_tests(Command::new("sh").args(["-c", script]), &mut screen).unwrap();
+        let (status, tally) =
+            count_tests(Command::new("sh").args(["-c", script]), &mut screen).unwrap();
         assert_eq!((status.code(), tally.passed), (Some(101), 2));
         assert!(screen.starts_with(b"test result: ok") && screen.ends_with(b"\xff"));
     }

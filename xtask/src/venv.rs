@@ -1,4 +1,5 @@
-//! The private virtual environments: one that libtorch is installed into and whose `pip` downloads, one for servers.
+//! The private virtual environments: one that libtorch is installed into and whose `pip` downloads,
+//! one for servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ pub struct Venv<'a> {
     lock: &'a Lock,
 }
 
-/// What a file in the environment says about it. It is written last, so that an environment which an interruption left
-/// half made, or a wheel half unpacked, is never taken for a whole one.
+/// What a file in the environment says about it. It is written last, so that an environment which
+/// an interruption left half made, or a wheel half unpacked, is never taken for a whole one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum State {
     /// Half made, half unpacked, or of another version: to be made again.
@@ -32,12 +33,20 @@ pub enum State {
 
 impl<'a> Venv<'a> {
     pub fn new(workspace: &Workspace, lock: &'a Lock) -> Self {
-        Self { folder: workspace.libtorch().join("venv"), scratch: workspace.libtorch().join("tmp"), lock }
+        Self {
+            folder: workspace.libtorch().join("venv"),
+            scratch: workspace.libtorch().join("tmp"),
+            lock,
+        }
     }
 
     /// The environment that servers for tests are installed into.
     pub fn for_servers(workspace: &Workspace, lock: &'a Lock) -> Self {
-        Self { folder: workspace.servers().join("venv"), scratch: workspace.servers().join("tmp"), lock }
+        Self {
+            folder: workspace.servers().join("venv"),
+            scratch: workspace.servers().join("tmp"),
+            lock,
+        }
     }
 
     pub fn state(&self) -> State {
@@ -65,18 +74,23 @@ impl<'a> Venv<'a> {
         let mut venv = Command::new(&python);
         venv.args(["-m", "venv"]).arg(&self.folder).stdin(self.lock.as_stdin()?);
         if !venv.status().with_context(|| format!("cannot run {python}"))?.success() {
-            bail!("{python} -m venv failed, as it says above (on Debian and Ubuntu: sudo apt install python3-venv)");
+            bail!(
+                "{python} -m venv failed, as it says above (on Debian and Ubuntu: sudo apt install python3-venv)"
+            );
         }
         // From 25.1 on, pip goes on where a connection broke off. An older one works too.
         let newer = self.pip()?.args(["install", "--quiet", "--upgrade", "pip>=25.2"]).status();
         if !newer.is_ok_and(|status| status.success()) {
-            println!("going on with the pip that Python brings: a broken connection starts a file again");
+            println!(
+                "going on with the pip that Python brings: a broken connection starts a file again"
+            );
         }
         self.set_state(&State::Empty)
     }
 
-    /// The environment's `pip`, deaf to user settings that would install elsewhere. It downloads to a folder of ours: a
-    /// machine's `/tmp` is often small, and what a killed one leaves is cleared by the next.
+    /// The environment's `pip`, deaf to user settings that would install elsewhere. It downloads to
+    /// a folder of ours: a machine's `/tmp` is often small, and what a killed one leaves is cleared
+    /// by the next.
     pub fn pip(&self) -> Result<Command> {
         make_folder(&self.scratch)?;
         let mut pip = self.isolated_python()?;
@@ -118,9 +132,12 @@ impl<'a> Venv<'a> {
     /// Such as `python3.12`: wheels of one Python do not fit another.
     pub fn python_name(&self) -> Result<String> {
         let lib = self.folder.join("lib");
-        let entries = fs::read_dir(&lib).with_context(|| format!("cannot read {}", lib.display()))?;
+        let entries =
+            fs::read_dir(&lib).with_context(|| format!("cannot read {}", lib.display()))?;
         let mut names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.find(|name| name.starts_with("python3.")).with_context(|| format!("no python3.* in {}", lib.display()))
+        names
+            .find(|name| name.starts_with("python3."))
+            .with_context(|| format!("no python3.* in {}", lib.display()))
     }
 
     /// Drops what a finished or an interrupted `pip` left.
@@ -136,16 +153,22 @@ impl<'a> Venv<'a> {
 impl State {
     fn text(&self) -> String {
         match self {
-            State::Unusable => "unusable".into(),
-            State::Empty => "empty".into(),
-            State::Ready(form, choice) => format!("torch {VERSION} {} {choice:?}", form.name()),
+            Self::Unusable => "unusable".into(),
+            Self::Empty => "empty".into(),
+            Self::Ready(form, choice) => format!("torch {VERSION} {} {choice:?}", form.name()),
         }
     }
 
     fn read(text: &str) -> Self {
         let forms = [Form::Cpu, Form::Cuda].into_iter();
-        let ready = forms.flat_map(|form| [Choice::Asked, Choice::Detected].map(|choice| State::Ready(form, choice)));
-        [State::Empty].into_iter().chain(ready).find(|state| state.text() == text).unwrap_or(State::Unusable)
+        let ready = forms.flat_map(|form| {
+            [Choice::Asked, Choice::Detected].map(|choice| Self::Ready(form, choice))
+        });
+        [Self::Empty]
+            .into_iter()
+            .chain(ready)
+            .find(|state| state.text() == text)
+            .unwrap_or(Self::Unusable)
     }
 }
 
@@ -158,9 +181,12 @@ fn pip_version(folder: &str) -> Option<(u32, u32)> {
 
 /// Runs a `pip`, whose own messages go to the terminal.
 pub fn run(pip: &mut Command) -> Result<()> {
-    let status = pip.status().with_context(|| format!("cannot run {}", pip.get_program().display()))?;
+    let status =
+        pip.status().with_context(|| format!("cannot run {}", pip.get_program().display()))?;
     if !status.success() {
-        bail!("pip failed, as it says above. Set-up can be run again: files that are whole are not downloaded twice");
+        bail!(
+            "pip failed, as it says above. Set-up can be run again: files that are whole are not downloaded twice"
+        );
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The wheels that a form of libtorch consists of, downloaded one by one and kept until all are installed, so that an
-//! interrupted set-up does not begin again.
+//! The wheels that a form of libtorch consists of, downloaded one by one and kept until all are
+//! installed, so that an interrupted set-up does not begin again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ pub fn fetch(venv: &Venv, form: Form, folder: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Downloads into a folder of its own and moves the whole file, so that a file in `folder` is a whole one.
+/// Downloads into a folder of its own and moves the whole file, so that a file in `folder` is a
+/// whole one.
 fn fetch_one(venv: &Venv, requirement: &str, folder: &Path) -> Result<PathBuf> {
     if let Some(wheel) = find(requirement, folder)? {
         return Ok(wheel);
@@ -36,7 +37,8 @@ fn fetch_one(venv: &Venv, requirement: &str, folder: &Path) -> Result<PathBuf> {
     remove_folder(&unfinished)?;
     make_folder(&unfinished)?;
     venv.download(requirement, &unfinished)?;
-    let wheel = find(requirement, &unfinished)?.with_context(|| format!("pip downloaded no wheel of {requirement}"))?;
+    let wheel = find(requirement, &unfinished)?
+        .with_context(|| format!("pip downloaded no wheel of {requirement}"))?;
     let whole = folder.join(wheel.file_name().unwrap_or_default());
     fs::rename(&wheel, &whole).with_context(|| format!("cannot write {}", whole.display()))?;
     Ok(whole)
@@ -47,9 +49,11 @@ fn with_dependencies(venv: &Venv, form: Form, folder: &Path) -> Result<Vec<Strin
     make_folder(folder)?;
     let report = folder.join("report.json");
     let mut pip = venv.pip()?;
-    pip.args(["install", "--quiet", "--dry-run", "--only-binary=:all:", "--find-links"]).arg(folder);
+    pip.args(["install", "--quiet", "--dry-run", "--only-binary=:all:", "--find-links"])
+        .arg(folder);
     run(pip.arg("--report").arg(&report).args(form.requirements()))?;
-    let text = fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
+    let text =
+        fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
     pinned(&text).with_context(|| format!("pip's report {} is not as expected", report.display()))
 }
 
@@ -61,7 +65,11 @@ fn pinned(report: &str) -> Result<Vec<String>> {
     metadata
         .map(|package| {
             let (name, version) = (package["name"].as_str(), package["version"].as_str());
-            Ok(format!("{}=={}", name.context("a package without a name")?, version.context("no version")?))
+            Ok(format!(
+                "{}=={}",
+                name.context("a package without a name")?,
+                version.context("no version")?
+            ))
         })
         .collect()
 }
@@ -69,24 +77,32 @@ fn pinned(report: &str) -> Result<Vec<String>> {
 /// The wheel in `folder` that meets `name==version` or `name==version.*`.
 fn find(requirement: &str, folder: &Path) -> Result<Option<PathBuf>> {
     make_folder(folder)?;
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths = entries.flatten().map(|entry| entry.path());
-    Ok(paths.find(|path| path.file_name().is_some_and(|name| meets(&name.to_string_lossy(), requirement))))
+    Ok(paths.find(|path| {
+        path.file_name().is_some_and(|name| meets(&name.to_string_lossy(), requirement))
+    }))
 }
 
-/// Wheels are named `name-version[-build]-tags.whl`, in lower case and with `_` for `-` and `.` in the name.
+/// Wheels are named `name-version[-build]-tags.whl`, in lower case and with `_` for `-` and `.` in
+/// the name.
 fn meets(file: &str, requirement: &str) -> bool {
     let normal = |name: &str| name.to_lowercase().replace(['-', '.'], "_");
-    let (Some((name, version)), Some(stem)) = (requirement.split_once("=="), file.strip_suffix(".whl")) else {
+    let (Some((name, version)), Some(stem)) =
+        (requirement.split_once("=="), file.strip_suffix(".whl"))
+    else {
         return false;
     };
     let mut parts = stem.split('-');
-    let (file_name, file_version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (file_name, file_version) =
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     normal(file_name) == normal(name)
         && match version.strip_suffix('*') {
             Some(beginning) => file_version.starts_with(beginning),
             None => {
-                file_version == version || file_version.split_once('+').is_some_and(|(public, _)| public == version)
+                file_version == version
+                    || file_version.split_once('+').is_some_and(|(public, _)| public == version)
             }
         }
 }

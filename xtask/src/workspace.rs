@@ -11,8 +11,8 @@ pub struct Workspace {
     pub root: PathBuf,
 }
 
-/// Held while a set-up runs. Children inherit it as their (empty) standard input, so that a `pip` that outlives a killed
-/// set-up still holds off the next one.
+/// Held while a set-up runs. Children inherit it as their (empty) standard input, so that a `pip`
+/// that outlives a killed set-up still holds off the next one.
 pub struct Lock(File);
 
 impl Workspace {
@@ -20,11 +20,13 @@ impl Workspace {
     pub fn find() -> Result<Self> {
         let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let xtask = xtask.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-        let root = xtask.parent().with_context(|| format!("{} lies in no workspace", xtask.display()))?;
+        let root =
+            xtask.parent().with_context(|| format!("{} lies in no workspace", xtask.display()))?;
         Ok(Self { root: root.to_owned() })
     }
 
-    /// The folder that `LIBTORCH` names: the links, the virtual environment, and what is being downloaded.
+    /// The folder that `LIBTORCH` names: the links, the virtual environment, and what is being
+    /// downloaded.
     pub fn libtorch(&self) -> PathBuf {
         self.root.join(".libtorch")
     }

@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p posttrain-answer --example math_throughput -- [PAIRS.jsonl] [--print]
 //!
-//! Without a path, on the pairs of `tests/fixtures/math_verify`, where `generate.py --time` measures math-verify: the median of
-//! five rounds. `--print` writes the verdicts instead, a line for a line.
+//! Without a path, on the pairs of `tests/fixtures/math_verify`, where `generate.py --time`
+//! measures math-verify: the median of five rounds. `--print` writes the verdicts instead, a line
+//! for a line.
 
 use std::time::Instant;
 
@@ -11,7 +12,8 @@ use posttrain_answer::math::Math;
 use posttrain_answer::{AnswerError, Verdict};
 use serde::Deserialize;
 
-const PAIRS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/math_verify/verdicts.jsonl");
+const PAIRS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/math_verify/verdicts.jsonl");
 const REPEATS: usize = 5;
 
 #[derive(Deserialize)]
@@ -22,7 +24,8 @@ struct Pair {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments.iter().find(|argument| !argument.starts_with("--")).map_or(PAIRS, String::as_str);
+    let path =
+        arguments.iter().find(|argument| !argument.starts_with("--")).map_or(PAIRS, String::as_str);
     let text = std::fs::read_to_string(path)?;
     let pairs = text.lines().map(serde_json::from_str).collect::<Result<Vec<Pair>, _>>()?;
     let math = Math::default();
@@ -41,8 +44,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{:.0} verdicts per second by the clock",
         verdicts as f64 / median(rounds.iter().map(|round| round.clock))
     );
-    if let Some(processor) = rounds.iter().map(|round| round.processor).collect::<Option<Vec<_>>>() {
-        println!("{:.0} verdicts per second by the processor", verdicts as f64 / median(processor.into_iter()));
+    if let Some(processor) = rounds.iter().map(|round| round.processor).collect::<Option<Vec<_>>>()
+    {
+        println!(
+            "{:.0} verdicts per second by the processor",
+            verdicts as f64 / median(processor.into_iter())
+        );
     }
     Ok(())
 }
@@ -63,7 +70,8 @@ struct Round {
     right: usize,
     /// Seconds by the clock.
     clock: f64,
-    /// Seconds of the processor, which other work on the machine does not slow as much, where the system tells.
+    /// Seconds of the processor, which other work on the machine does not slow as much, where the
+    /// system tells.
     processor: Option<f64>,
 }
 

@@ -17,13 +17,14 @@ pub use options::Options;
 ///
 /// **The reference** is a letter (`B`, `(B)`) or an option's own text.
 ///
-/// **Where the answer is**: the first way in `order` that finds anything decides alone. A box or `####` line must be a
-/// letter, a letter with its option's text, or an option's text. A phrase (`the answer is …`) must begin with one, after
-/// what it denies (`not C but B`); in plain text the last letter that stands as a choice counts, `(B)`, `B.`, `**B**`,
-/// `B)` or `option B`, or the option's text that the response ends on. A lower-case letter is one where a word or a
-/// bracket says so (`ANSWER: c`, `option c`, `(c)`); in scripts without blanks a letter may touch other signs (`故选B。`).
-/// No answer is given by two letters (`A or B`), a letter that is denied (`not B`, `不是B`), one whose text is another
-/// option's, a letter beyond the options, and the article `A`.
+/// **Where the answer is**: the first way in `order` that finds anything decides alone. A box or
+/// `####` line must be a letter, a letter with its option's text, or an option's text. A phrase
+/// (`the answer is …`) must begin with one, after what it denies (`not C but B`); in plain text the
+/// last letter that stands as a choice counts, `(B)`, `B.`, `**B**`, `B)` or `option B`, or the
+/// option's text that the response ends on. A lower-case letter is one where a word or a bracket
+/// says so (`ANSWER: c`, `option c`, `(c)`); in scripts without blanks a letter may touch other
+/// signs (`故选B。`). No answer is given by two letters (`A or B`), a letter that is denied (`not B`,
+/// `不是B`), one whose text is another option's, a letter beyond the options, and the article `A`.
 ///
 /// ```
 /// use posttrain_answer::choice::{Choice, Options};
@@ -51,7 +52,11 @@ pub struct Choice {
 
 impl Default for Choice {
     fn default() -> Self {
-        Self { order: USUAL_ORDER.to_vec(), normalizer: Normalizer::default(), max_bytes: 64 * 1024 }
+        Self {
+            order: USUAL_ORDER.to_vec(),
+            normalizer: Normalizer::default(),
+            max_bytes: 64 * 1024,
+        }
     }
 }
 
@@ -82,6 +87,7 @@ impl ChoiceComparison {
     ///
     /// assert_eq!(ChoiceComparison { expected: 'A', chosen: None }.verdict(), Verdict::Missing);
     /// ```
+    #[must_use]
     pub fn verdict(self) -> Verdict {
         match self.chosen {
             None => Verdict::Missing,
@@ -109,7 +115,8 @@ impl Choice {
     /// Reads both sides' choices among `options`.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference names no option.
+    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference names
+    /// no option.
     ///
     /// ```
     /// use posttrain_answer::choice::{Choice, Options};
@@ -119,10 +126,18 @@ impl Choice {
     /// assert!(Choice::default().compare("Rome", "**B**", &options).is_err());
     /// # Ok::<(), posttrain_answer::AnswerError>(())
     /// ```
-    pub fn compare(&self, reference: &str, response: &str, options: &Options) -> Result<ChoiceComparison, AnswerError> {
+    pub fn compare(
+        &self,
+        reference: &str,
+        response: &str,
+        options: &Options,
+    ) -> Result<ChoiceComparison, AnswerError> {
         let reference = checked_reference(reference)?;
         let Some(expected) = options.whole(reference, &self.normalizer) else {
-            return Err(AnswerError::bad_reference(reference, "the letter or the text of one of the options"));
+            return Err(AnswerError::bad_reference(
+                reference,
+                "the letter or the text of one of the options",
+            ));
         };
 
         let chosen = self.chosen(response, options);

@@ -20,10 +20,11 @@ pub enum Verdict {
     Different,
     /// It gives none where one was looked for.
     Missing,
-    /// What stands there as the answer is not of the grammar that is read, or longer, deeper or larger than what
-    /// is read: why, in words.
+    /// What stands there as the answer is not of the grammar that is read, or longer, deeper or
+    /// larger than what is read: why, in words.
     Unreadable(&'static str),
-    /// Both were read, and the budget does not suffice to tell whether they are the same: why, in words.
+    /// Both were read, and the budget does not suffice to tell whether they are the same: why, in
+    /// words.
     Undecided(&'static str),
 }
 
@@ -36,6 +37,7 @@ impl Verdict {
     /// assert!(Verdict::Same.is_same());
     /// assert!(!Verdict::Undecided("it takes too long").is_same());
     /// ```
+    #[must_use]
     pub fn is_same(self) -> bool {
         self == Self::Same
     }

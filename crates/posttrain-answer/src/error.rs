@@ -1,7 +1,7 @@
 //! The crate's error: why two texts cannot be compared.
 
-/// Why there is no comparison. A wrong answer is never an error; these are the mistakes of a data set or of a
-/// configuration.
+/// Why there is no comparison. A wrong answer is never an error; these are the mistakes of a data
+/// set or of a configuration.
 ///
 /// ```
 /// use posttrain_answer::{AnswerError, number::Numeric};

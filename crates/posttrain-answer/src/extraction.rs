@@ -29,12 +29,13 @@ use phrase::last_phrase;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Extraction {
-    /// The contents of the `\boxed{…}` (or `\fbox{…}`) that begins last, braces balanced. Where that box never closes
-    /// there is no answer: an earlier box is not it.
+    /// The contents of the `\boxed{…}` (or `\fbox{…}`) that begins last, braces balanced. Where
+    /// that box never closes there is no answer: an earlier box is not it.
     Boxed,
     /// The rest of the line after the last `####`, as in GSM8K.
     Hashes,
-    /// What follows the last `answer is`, `answer:` or their like, up to the sentence's or the line's end.
+    /// What follows the last `answer is`, `answer:` or their like, up to the sentence's or the
+    /// line's end.
     Phrase,
     /// The last number, as far as it stands alone; see [`ShortAnswer`](crate::short::ShortAnswer).
     LastNumber,
@@ -45,10 +46,12 @@ pub enum Extraction {
 }
 
 impl Extraction {
-    /// The answer's text without surrounding white space; `None` where there is none or it is empty. Linear.
+    /// The answer's text without surrounding white space; `None` where there is none or it is
+    /// empty. Linear.
     ///
-    /// [`LastNumber`](Self::LastNumber) gives the number in ASCII, with its sign, currency mark, percent sign and,
-    /// where it has one that may multiply it, its unit (`1/2` for `½`, `5 k` for `5 k`).
+    /// [`LastNumber`](Self::LastNumber) gives the number in ASCII, with its sign, currency mark,
+    /// percent sign and, where it has one that may multiply it, its unit (`1/2` for `½`, `5 k` for
+    /// `5 k`).
     ///
     /// ```
     /// use posttrain_answer::Extraction;
@@ -69,19 +72,21 @@ impl Extraction {
         found.map(str::trim).filter(|answer| !answer.is_empty()).map(Cow::Borrowed)
     }
 
-    /// Whether what it finds is the answer and nothing else, rather than a text that begins or ends with the answer.
+    /// Whether what it finds is the answer and nothing else, rather than a text that begins or ends
+    /// with the answer.
     ///
     /// ```
     /// use posttrain_answer::Extraction;
     ///
     /// assert!(Extraction::Boxed.delimits() && !Extraction::Phrase.delimits());
     /// ```
+    #[must_use]
     pub fn delimits(self) -> bool {
         matches!(self, Self::Boxed | Self::Hashes | Self::LastNumber)
     }
 
-    /// Whether the text has the mark that this way looks for, and leaves it open: then no other way may find an
-    /// answer either.
+    /// Whether the text has the mark that this way looks for, and leaves it open: then no other way
+    /// may find an answer either.
     pub(crate) fn takes_back(self, text: &str) -> bool {
         self == Self::Boxed && is_left_open(text)
     }
@@ -91,8 +96,8 @@ impl Extraction {
 pub(crate) const USUAL_ORDER: [Extraction; 4] =
     [Extraction::Boxed, Extraction::Hashes, Extraction::Phrase, Extraction::Plain];
 
-/// The first answer that the ways in `order` find, and by which. None where a box that never closes takes back what
-/// stands before it.
+/// The first answer that the ways in `order` find, and by which. None where a box that never closes
+/// takes back what stands before it.
 ///
 /// ```
 /// use posttrain_answer::{Extraction, extract};
@@ -103,6 +108,7 @@ pub(crate) const USUAL_ORDER: [Extraction; 4] =
 /// assert_eq!(extract(r"12, or rather \boxed{", &order), None);
 /// assert_eq!(extract("twelve", &order), None);
 /// ```
+#[must_use]
 pub fn extract<'t>(text: &'t str, order: &[Extraction]) -> Option<(Cow<'t, str>, Extraction)> {
     for &way in order {
         if way.takes_back(text) {

@@ -35,12 +35,12 @@ pub enum ExtraKeys {
     Ignored,
 }
 
-/// When a response's JSON has the reference's value: keys in any order, arrays in theirs, texts exactly, numbers by
-/// value (`1` is `1.0`), however long they are: `18446744073709551616` is not `18446744073709551617`, unless a
-/// tolerance says so.
+/// When a response's JSON has the reference's value: keys in any order, arrays in theirs, texts
+/// exactly, numbers by value (`1` is `1.0`), however long they are: `18446744073709551616` is not
+/// `18446744073709551617`, unless a tolerance says so.
 ///
-/// The response's JSON is what [`find`] finds. What earns nothing: JSON with a comma too many, an earlier value than
-/// the last, an object in which a name stands twice.
+/// The response's JSON is what [`find`] finds. What earns nothing: JSON with a comma too many, an
+/// earlier value than the last, an object in which a name stands twice.
 ///
 /// ```
 /// use posttrain_answer::json::Json;
@@ -57,8 +57,8 @@ pub enum ExtraKeys {
 pub struct Json {
     /// Largest accepted difference of two numbers; at least 0. Default 0: exact.
     pub absolute_tolerance: f64,
-    /// Largest accepted difference relative to the reference's number; at least 0. The wider of the two tolerances
-    /// holds. Default 0: exact.
+    /// Largest accepted difference relative to the reference's number; at least 0. The wider of the
+    /// two tolerances holds. Default 0: exact.
     pub relative_tolerance: f64,
     /// What keys are worth that the reference does not have. Default: the answer is wrong.
     pub extra_keys: ExtraKeys,
@@ -97,7 +97,8 @@ impl Json {
     /// Compares the JSON in a response with the reference's.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is not JSON.
+    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is not
+    /// JSON.
     ///
     /// ```
     /// use posttrain_answer::{Verdict, json::Json};
@@ -118,7 +119,8 @@ impl Json {
         Ok(Comparison { verdict: Verdict::of(same), found: Some(found) })
     }
 
-    /// Whether two texts that are JSON as a whole are the same. What is no JSON is the same as nothing.
+    /// Whether two texts that are JSON as a whole are the same. What is no JSON is the same as
+    /// nothing.
     ///
     /// # Errors
     /// As [`compare`](Self::compare).
@@ -141,11 +143,14 @@ impl Json {
         match (answer, reference) {
             (JsonValue::Number(left), JsonValue::Number(right)) => self.same_number(left, right),
             (JsonValue::Array(left), JsonValue::Array(right)) => {
-                left.len() == right.len() && left.iter().zip(right).all(|(left, right)| self.same_value(left, right))
+                left.len() == right.len()
+                    && left.iter().zip(right).all(|(left, right)| self.same_value(left, right))
             }
             (JsonValue::Object(left), JsonValue::Object(right)) => {
                 let keys = self.extra_keys == ExtraKeys::Ignored || left.len() == right.len();
-                let has = |(key, wanted)| left.get(key).is_some_and(|value| self.same_value(value, wanted));
+                let has = |(key, wanted)| {
+                    left.get(key).is_some_and(|value| self.same_value(value, wanted))
+                };
                 keys && right.iter().all(has)
             }
             (left, right) => left == right,
@@ -168,5 +173,6 @@ impl Json {
 fn read_reference(reference: &str) -> Result<JsonValue, AnswerError> {
     let reference = checked_reference(reference)?;
 
-    read(reference).map_err(|_| AnswerError::bad_reference(reference, "JSON in which no name stands twice"))
+    read(reference)
+        .map_err(|_| AnswerError::bad_reference(reference, "JSON in which no name stands twice"))
 }

@@ -1,8 +1,8 @@
 //! Text to answer: what a response says, and whether it is what the reference says.
 //!
-//! A language model answers in prose; a data set has a reference. [`same`] says whether the two agree, and is all that
-//! most users need. Where there are options, each kind of answer has a rule of its own, a plain struct whose `compare`
-//! takes a reference and a response:
+//! A language model answers in prose; a data set has a reference. [`same`] says whether the two
+//! agree, and is all that most users need. Where there are options, each kind of answer has a rule
+//! of its own, a plain struct whose `compare` takes a reference and a response:
 //!
 //! | rule | the answer is | modules beside it |
 //! | --- | --- | --- |
@@ -13,16 +13,17 @@
 //! | [`list::List`] | a set or a sequence | |
 //! | [`json::Json`] | JSON | |
 //!
-//! All but `Numeric` first find the answer in the response ([`Extraction`]); thinking (`<think>…</think>`) is never looked
-//! at ([`response`]). The outcome is a [`Comparison`]: a [`Verdict`] and the text that it is about. A wrong answer is a
-//! verdict; [`AnswerError`] is a reference that can agree with nothing, which is the data set's mistake.
+//! All but `Numeric` first find the answer in the response ([`Extraction`]); thinking
+//! (`<think>…</think>`) is never looked at ([`response`]). The outcome is a [`Comparison`]: a
+//! [`Verdict`] and the text that it is about. A wrong answer is a verdict; [`AnswerError`] is a
+//! reference that can agree with nothing, which is the data set's mistake.
 //!
 //! # Hostile text
 //!
-//! Texts come from a policy that is paid for what is accepted here. So one response has one answer, at its end or where it
-//! is marked, and what is doubtful earns nothing. No text takes more than bounded time: one pass over at most `max_bytes`
-//! of it, grammars of bounded depth and size, arithmetic of bounded precision. There are no regular expressions, no
-//! threads and no clock.
+//! Texts come from a policy that is paid for what is accepted here. So one response has one answer,
+//! at its end or where it is marked, and what is doubtful earns nothing. No text takes more than
+//! bounded time: one pass over at most `max_bytes` of it, grammars of bounded depth and size,
+//! arithmetic of bounded precision. There are no regular expressions, no threads and no clock.
 //!
 //! # Example
 //!

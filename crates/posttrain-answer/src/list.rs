@@ -38,11 +38,13 @@ pub enum ListOrder {
     Kept,
 }
 
-/// When a response's list is the reference's, member by member: as numbers where both are, else as texts.
+/// When a response's list is the reference's, member by member: as numbers where both are, else as
+/// texts.
 ///
-/// The reference is a JSON array, or members that `separators` part. The response's list is what the first way in `find`
-/// finds, likewise; bullets, numbering (`1.`), an `and` before the last member and brackets around the list are no part
-/// of its members. What is wrong: a member too many, a member missing, prose around the list.
+/// The reference is a JSON array, or members that `separators` part. The response's list is what
+/// the first way in `find` finds, likewise; bullets, numbering (`1.`), an `and` before the last
+/// member and brackets around the list are no part of its members. What is wrong: a member too
+/// many, a member missing, prose around the list.
 ///
 /// ```
 /// use posttrain_answer::list::List;
@@ -104,6 +106,7 @@ impl Overlap {
     /// ```
     /// assert_eq!(posttrain_answer::list::Overlap { common: 3, all: 4 }.share(), 0.75);
     /// ```
+    #[must_use]
     pub fn share(self) -> f64 {
         self.common as f64 / self.all.max(1) as f64
     }
@@ -113,6 +116,7 @@ impl Overlap {
     /// ```
     /// assert!(posttrain_answer::list::Overlap { common: 4, all: 4 }.is_complete());
     /// ```
+    #[must_use]
     pub fn is_complete(self) -> bool {
         self.common == self.all && self.all > 0
     }
@@ -144,8 +148,8 @@ impl List {
     /// Compares the list in a response with the reference's.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference has no member or more than
-    /// 256.
+    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference has no
+    /// member or more than 256.
     ///
     /// ```
     /// use posttrain_answer::list::{List, Overlap};
@@ -179,7 +183,8 @@ impl List {
     }
 
     fn compare_places(&self, wanted: &[String], given: &[String]) -> Overlap {
-        let common = wanted.iter().zip(given).filter(|(wanted, member)| self.same(member, wanted)).count();
+        let common =
+            wanted.iter().zip(given).filter(|(wanted, member)| self.same(member, wanted)).count();
 
         Overlap { common, all: wanted.len().max(given.len()) }
     }
@@ -202,7 +207,8 @@ impl List {
     }
 }
 
-/// The members of a list: of a JSON array, or of what `separators` part outside of brackets. Linear.
+/// The members of a list: of a JSON array, or of what `separators` part outside of brackets.
+/// Linear.
 ///
 /// ```
 /// use posttrain_answer::list::members;
@@ -226,7 +232,8 @@ pub fn members(list: &str, separators: &[char]) -> Vec<String> {
     }
 
     if let Some(last) = members.pop() {
-        // `2 and 1` at a list's end are two members; in a list of one, `salt and pepper` may be one.
+        // `2 and 1` at a list's end are two members; in a list of one, `salt and pepper` may be
+        // one.
         match last.split_once(" and ").filter(|_| !members.is_empty()) {
             Some((one, other)) => {
                 members.push(Cow::Owned(one.trim().to_owned()));
@@ -286,7 +293,8 @@ fn unmarked(member: &str) -> &str {
     let member = member.trim();
     let digits = member.bytes().take_while(u8::is_ascii_digit).count();
     let numbered = (1..=3).contains(&digits).then(|| &member[digits..]);
-    let numbered = numbered.and_then(|rest| rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") ")));
+    let numbered =
+        numbered.and_then(|rest| rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") ")));
     let bulleted = ["- ", "* ", "• "].iter().find_map(|bullet| member.strip_prefix(bullet));
     numbered.or(bulleted).unwrap_or(member).trim()
 }
@@ -360,7 +368,10 @@ mod tests {
         let list = List::default();
         assert_eq!(list.compare("", "x"), Err(AnswerError::EmptyReference));
         for reference in [",,".to_owned(), "[]".to_owned(), "x,".repeat(300)] {
-            assert!(matches!(list.compare(&reference, "x"), Err(AnswerError::BadReference { .. })), "{reference}");
+            assert!(
+                matches!(list.compare(&reference, "x"), Err(AnswerError::BadReference { .. })),
+                "{reference}"
+            );
         }
         let long = list.compare("x", &"x,".repeat(30_000)).unwrap();
         assert_eq!(long.common, 0);

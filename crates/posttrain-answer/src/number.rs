@@ -20,13 +20,15 @@ use quantity::Quantity;
 pub(crate) use numeric::check_tolerance;
 pub use numeric::{Fractions, Numeric, Percent, Units};
 
-/// The most digits that a number may be written with, and the largest exponent: beyond what a 64-bit float holds, and
-/// small enough that exact arithmetic takes microseconds. What is longer is not a number.
+/// The most digits that a number may be written with, and the largest exponent: beyond what a
+/// 64-bit float holds, and small enough that exact arithmetic takes microseconds. What is longer is
+/// not a number.
 pub(crate) const MAX_DIGITS: usize = 400;
 
 /// Which mark begins the decimals and which one groups thousands.
 ///
-/// `1.000` is one in the first and a thousand in the second; nothing in the text can tell, so the config says.
+/// `1.000` is one in the first and a thousand in the second; nothing in the text can tell, so the
+/// config says.
 ///
 /// ```
 /// use posttrain_answer::number::{Number, Separators};
@@ -61,7 +63,8 @@ pub enum Separators {
 pub struct Number(BigRational);
 
 impl Number {
-    /// The number that the whole of `text` is, or `None`. A unit is not part of a number; a percent sign is.
+    /// The number that the whole of `text` is, or `None`. A unit is not part of a number; a percent
+    /// sign is.
     ///
     /// ```
     /// use posttrain_answer::number::{Number, Separators::Point};
@@ -69,14 +72,16 @@ impl Number {
     /// assert_eq!(Number::parse("1.5 × 10^3", Point), Number::parse("1,500", Point));
     /// assert_eq!(Number::parse("1,5", Point), None);
     /// ```
+    #[must_use]
     pub fn parse(text: &str, separators: Separators) -> Option<Self> {
         let quantity = Quantity::parse(text, separators)?;
         let bare = quantity.unit.is_empty() && quantity.currency.is_none();
         bare.then(|| quantity.value())
     }
 
-    /// Whether `self` lies within `absolute` or within `relative · |reference|` of `reference`, whichever is wider.
-    /// Computed exactly; both 0 means equal. A tolerance that is not finite or is negative counts as 0.
+    /// Whether `self` lies within `absolute` or within `relative · |reference|` of `reference`,
+    /// whichever is wider. Computed exactly; both 0 means equal. A tolerance that is not finite or
+    /// is negative counts as 0.
     ///
     /// ```
     /// use posttrain_answer::number::{Number, Separators::Point};
@@ -86,6 +91,7 @@ impl Number {
     /// assert!(number("0.333").is_close(&number("1/3"), 0.0, 0.01));
     /// assert!(number("9.5").is_close(&number("9"), 0.5, 0.0));
     /// ```
+    #[must_use]
     pub fn is_close(&self, reference: &Self, absolute: f64, relative: f64) -> bool {
         let distance = magnitude(&self.0 - &reference.0);
         let absolute = tolerance(absolute);
@@ -93,7 +99,8 @@ impl Number {
         distance <= absolute.max(relative)
     }
 
-    /// The value of a numeral, or `None` where its digits are badly grouped or too many, or its denominator is 0.
+    /// The value of a numeral, or `None` where its digits are badly grouped or too many, or its
+    /// denominator is 0.
     pub(crate) fn of(numeral: &Numeral, separators: Separators) -> Option<Self> {
         let value = match numeral.form {
             Form::Decimal { token, exponent } => decimal(token, exponent, separators)?,
@@ -128,7 +135,11 @@ pub(crate) fn is_reduced(over: &str, under: &str) -> bool {
 }
 
 /// The value of digits with grouping marks and a point, and of an exponent of ten.
-pub(crate) fn decimal(token: &str, exponent: Option<&str>, separators: Separators) -> Option<BigRational> {
+pub(crate) fn decimal(
+    token: &str,
+    exponent: Option<&str>,
+    separators: Separators,
+) -> Option<BigRational> {
     let (point, comma) = match separators {
         Separators::Point => ('.', ','),
         Separators::Comma => (',', '.'),
@@ -136,14 +147,18 @@ pub(crate) fn decimal(token: &str, exponent: Option<&str>, separators: Separator
     let (whole, decimals) = token.split_once(point).unwrap_or((token, ""));
     let mut digits = ungrouped(whole, comma)?;
     digits.push_str(decimals);
-    let exponent = exponent.map_or(Some(0), small_exponent)? - i64::try_from(decimals.len()).ok()?;
+    let exponent =
+        exponent.map_or(Some(0), small_exponent)? - i64::try_from(decimals.len()).ok()?;
     Some(BigRational::from_integer(integer(&digits)?) * power_of_ten(exponent))
 }
 
-/// The digits of `1,234,567`, `1 234 567`, `1'234'567` or `1_234_567`: one kind of mark, groups of three.
+/// The digits of `1,234,567`, `1 234 567`, `1'234'567` or `1_234_567`: one kind of mark, groups of
+/// three.
 fn ungrouped(whole: &str, comma: char) -> Option<String> {
     let marks = [comma, '\'', '_', THIN_SPACE];
-    let Some(mark) = whole.chars().find(|c| marks.contains(c)) else { return Some(whole.to_owned()) };
+    let Some(mark) = whole.chars().find(|c| marks.contains(c)) else {
+        return Some(whole.to_owned());
+    };
     let (first, rest) = whole.split_once(mark)?;
     let grouped = (1..=3).contains(&first.len()) && rest.split(mark).all(|group| group.len() == 3);
     grouped.then(|| whole.split(mark).collect())
@@ -152,7 +167,8 @@ fn ungrouped(whole: &str, comma: char) -> Option<String> {
 fn fraction(whole: Option<&str>, over: &str, under: &str) -> Option<BigRational> {
     let (over, under) = (integer(over)?, integer(under)?);
     let whole = whole.map_or(Some(BigInt::ZERO), integer)?;
-    (under != BigInt::ZERO).then(|| BigRational::from_integer(whole) + BigRational::new(over, under))
+    (under != BigInt::ZERO)
+        .then(|| BigRational::from_integer(whole) + BigRational::new(over, under))
 }
 
 fn integer(digits: &str) -> Option<BigInt> {

@@ -6,8 +6,8 @@ use crate::{AnswerError, Extraction};
 /// More words than a short answer has: a reference of more is a solution.
 const MAX_WORDS: usize = 32;
 
-/// Control characters that an escape leaves where LaTeX had a command: the character, what may follow it if it also
-/// stands in texts by right, and what is then needed instead.
+/// Control characters that an escape leaves where LaTeX had a command: the character, what may
+/// follow it if it also stands in texts by right, and what is then needed instead.
 const DAMAGES: [(char, &[&str], &str); 7] = [
     ('\u{c}', &[], r"free of form feeds, which an unescaped `\f` (as in `\frac`) becomes"),
     ('\u{8}', &[], r"free of backspaces, which an unescaped `\b` (as in `\boxed`) becomes"),
@@ -33,8 +33,8 @@ const DAMAGES: [(char, &[&str], &str); 7] = [
 /// A reference without white space around it.
 ///
 /// # Errors
-/// [`AnswerError::EmptyReference`] where nothing is left, [`AnswerError::BadReference`] where an escape has eaten a part
-/// of it: such a reference agrees with no answer.
+/// [`AnswerError::EmptyReference`] where nothing is left, [`AnswerError::BadReference`] where an
+/// escape has eaten a part of it: such a reference agrees with no answer.
 pub(crate) fn checked_reference(reference: &str) -> Result<&str, AnswerError> {
     for (control, followers, expected) in DAMAGES {
         if is_damaged(reference, control, followers) {
@@ -57,14 +57,15 @@ fn is_damaged(reference: &str, control: char, followers: &[&str]) -> bool {
     })
 }
 
-/// The short answer that a reference is, or that it marks where it is a whole solution: GSM8K's by `####`, MATH's by a
-/// box, others by `The answer is`.
+/// The short answer that a reference is, or that it marks where it is a whole solution: GSM8K's by
+/// `####`, MATH's by a box, others by `The answer is`.
 ///
 /// # Errors
 /// As [`checked_reference`], and [`AnswerError::BadReference`] where a solution marks no answer.
 pub(crate) fn short_reference(reference: &str) -> Result<&str, AnswerError> {
     let reference = checked_reference(reference)?;
-    let is_solution = reference.contains('\n') || reference.split_whitespace().nth(MAX_WORDS).is_some();
+    let is_solution =
+        reference.contains('\n') || reference.split_whitespace().nth(MAX_WORDS).is_some();
 
     let marks: &[Extraction] = match is_solution {
         true => &[Extraction::Boxed, Extraction::Hashes, Extraction::Phrase],

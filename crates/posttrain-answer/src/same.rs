@@ -4,13 +4,14 @@ use crate::math::Math;
 use crate::short::ShortAnswer;
 use crate::{Comparison, Verdict};
 
-/// Whether `answer` gives the answer that `reference` is: as mathematics where the reference can be read as such, else as
-/// words.
+/// Whether `answer` gives the answer that `reference` is: as mathematics where the reference can be
+/// read as such, else as words.
 ///
-/// Either may be a bare answer or a whole response that ends on it or marks it (a box, `####`, `The answer is`). Where the
-/// reference is empty, damaged or not to be read, or the two cannot be told apart within the budget, the answer is
-/// `false`; [`compare`] says why. Any two texts take bounded time: linear in their length, of which 64 KiB are looked at,
-/// plus at most some milliseconds of arithmetic.
+/// Either may be a bare answer or a whole response that ends on it or marks it (a box, `####`,
+/// `The answer is`). Where the reference is empty, damaged or not to be read, or the two cannot be
+/// told apart within the budget, the answer is `false`; [`compare`] says why. Any two texts take
+/// bounded time: linear in their length, of which 64 KiB are looked at, plus at most some
+/// milliseconds of arithmetic.
 ///
 /// ```
 /// use posttrain_answer::same;
@@ -24,13 +25,15 @@ use crate::{Comparison, Verdict};
 /// assert!(!same("12", "It is not 12."));
 /// assert!(!same("", "12"));
 /// ```
+#[must_use]
 pub fn same(reference: &str, answer: &str) -> bool {
     compare(reference, answer).verdict.is_same()
 }
 
 /// Compares as [`same`] does, and says what was compared.
 ///
-/// A reference that can be read neither as mathematics nor as a short answer is [`Verdict::Unreadable`].
+/// A reference that can be read neither as mathematics nor as a short answer is
+/// [`Verdict::Unreadable`].
 ///
 /// ```
 /// use posttrain_answer::{Verdict, compare};
@@ -47,5 +50,8 @@ pub fn compare(reference: &str, answer: &str) -> Comparison {
     }
 
     let words = ShortAnswer::default().compare(reference, answer);
-    words.unwrap_or(Comparison { verdict: Verdict::Unreadable("the reference cannot be read"), found: None })
+    words.unwrap_or(Comparison {
+        verdict: Verdict::Unreadable("the reference cannot be read"),
+        found: None,
+    })
 }

@@ -36,28 +36,31 @@ pub enum Strictness {
 
 /// When a response gives the reference, a number or a few words.
 ///
-/// What is not looked at: thinking (up to the last `</think>`; a `<think>` that never ends leaves no answer), and of
-/// what is left all but the last `max_bytes`.
+/// What is not looked at: thinking (up to the last `</think>`; a `<think>` that never ends leaves
+/// no answer), and of what is left all but the last `max_bytes`.
 ///
-/// **Where the answer is** ([`Strictness::LastAnswer`]): the first way in `order` that finds anything decides alone, so
-/// that no response has two answers. The contents of a box or of a `####` line must be the answer and nothing else; a
-/// last box that never closes takes back what was said before it. A phrase (`the answer is …`), a line or the plain text
-/// must *end* on it:
+/// **Where the answer is** ([`Strictness::LastAnswer`]): the first way in `order` that finds
+/// anything decides alone, so that no response has two answers. The contents of a box or of a
+/// `####` line must be the answer and nothing else; a last box that never closes takes back what
+/// was said before it. A phrase (`the answer is …`), a line or the plain text must *end* on it:
 ///
-/// - *A number* (where the reference is one): the last number of the text. Earlier ones never count: `7 8 9 10` is 10.
-///   No answer at all is given by a number that is an operand (`0 + 5`, so that repeating the question earns nothing),
-///   a bound (`x > 5`), one of two (`7 or 9`, `5-7`, `0 apples and 5 apples`), an unreduced fraction (`12/4`), denied
-///   (`it is not 12`), badly grouped (`1,5`), of more than 400 digits, or part of a word (`H2O`), and number words
-///   (`five`) are none. `12 = 3 + 9` ends on an operand: wrong.
-/// - *Words*: the last words are those of the reference, and before them (an article aside) stands nothing, a line's or
-///   sentence's end, a colon, `=`, an arrow, or a word that leads to an answer (`is`, `called`, `in`, …), in a clause
-///   that is not denied. `The capital of France is Paris.` is right; `Paris or London`, `It is not Paris.`, `Paris is
-///   in France` and, for `Virginia`, `It is West Virginia` are wrong. Scripts without spaces between words are
-///   compared as whole lines or sentences.
+/// - *A number* (where the reference is one): the last number of the text. Earlier ones never
+///   count: `7 8 9 10` is 10. No answer at all is given by a number that is an operand (`0 + 5`, so
+///   that repeating the question earns nothing), a bound (`x > 5`), one of two (`7 or 9`, `5-7`,
+///   `0 apples and 5 apples`), an unreduced fraction (`12/4`), denied (`it is not 12`), badly
+///   grouped (`1,5`), of more than 400 digits, or part of a word (`H2O`), and number words (`five`)
+///   are none. `12 = 3 + 9` ends on an operand: wrong.
+/// - *Words*: the last words are those of the reference, and before them (an article aside) stands
+///   nothing, a line's or sentence's end, a colon, `=`, an arrow, or a word that leads to an answer
+///   (`is`, `called`, `in`, …), in a clause that is not denied. `The capital of France is Paris.`
+///   is right; `Paris or London`, `It is not Paris.`, `Paris is in France` and, for `Virginia`,
+///   `It is West Virginia` are wrong. Scripts without spaces between words are compared as whole
+///   lines or sentences.
 ///
-/// **When it is right**: as a number under `numeric`, or as text under `normalizer`. A reference like `5 N` is a number
-/// with a unit; one like `+1-268` or `2nd Amendment Act` is text. A reference that is a whole solution is read by its
-/// mark (`#### 24`, a box); one that marks nothing is refused.
+/// **When it is right**: as a number under `numeric`, or as text under `normalizer`. A reference
+/// like `5 N` is a number with a unit; one like `+1-268` or `2nd Amendment Act` is text. A
+/// reference that is a whole solution is read by its mark (`#### 24`, a box); one that marks
+/// nothing is refused.
 ///
 /// ```
 /// use posttrain_answer::short::ShortAnswer;
@@ -78,16 +81,17 @@ pub enum Strictness {
 pub struct ShortAnswer {
     /// How much of the response must be the answer. Default: what it ends on.
     pub strictness: Strictness,
-    /// Where to look, in this order; not empty. Default: box, `####`, phrase, the text's end. Ignored under
-    /// [`Strictness::WholeResponse`].
+    /// Where to look, in this order; not empty. Default: box, `####`, phrase, the text's end.
+    /// Ignored under [`Strictness::WholeResponse`].
     pub order: Vec<Extraction>,
     /// How numbers are compared. Default: exactly.
     pub numeric: Numeric,
-    /// How texts are compared. Default: without case and articles, symbols of up to two letters with case.
+    /// How texts are compared. Default: without case and articles, symbols of up to two letters
+    /// with case.
     #[serde(alias = "normaliser")]
     pub normalizer: Normalizer,
-    /// Bytes at the response's end that are looked at, from 1 to 2²⁴. Default 65,536: far beyond a short answer, and
-    /// milliseconds of work at worst.
+    /// Bytes at the response's end that are looked at, from 1 to 2²⁴. Default 65,536: far beyond a
+    /// short answer, and milliseconds of work at worst.
     pub max_bytes: usize,
 }
 
@@ -124,8 +128,8 @@ impl ShortAnswer {
     /// Compares the answer in a response with the reference.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is a solution without a mark
-    /// or was damaged by an escape.
+    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is a
+    /// solution without a mark or was damaged by an escape.
     ///
     /// ```
     /// use posttrain_answer::{Verdict, short::ShortAnswer};
@@ -165,6 +169,10 @@ impl ShortAnswer {
             return found.is_some_and(|found| self.numeric.same(&found, &wanted));
         }
 
-        if whole { self.normalizer.matches(answer, reference) } else { ends_on(answer, reference, &self.normalizer) }
+        if whole {
+            self.normalizer.matches(answer, reference)
+        } else {
+            ends_on(answer, reference, &self.normalizer)
+        }
     }
 }

@@ -22,8 +22,9 @@ pub use overlap::{WordOverlap, word_overlap};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {
-    /// They differ where the reference is one word of one or two letters (`N`, `Co`, `kg`, `CA`), as symbols and codes
-    /// are told apart by case, and not elsewhere. `no` is a word, not a symbol.
+    /// They differ where the reference is one word of one or two letters (`N`, `Co`, `kg`, `CA`),
+    /// as symbols and codes are told apart by case, and not elsewhere. `no` is a word, not a
+    /// symbol.
     #[default]
     Auto,
     /// They always differ.
@@ -64,12 +65,14 @@ pub enum Diacritics {
     /// They differ.
     #[default]
     Kept,
-    /// Accents and other marks of the Latin, Greek and Cyrillic scripts are dropped: `Bogotá` is `Bogota`.
+    /// Accents and other marks of the Latin, Greek and Cyrillic scripts are dropped: `Bogotá` is
+    /// `Bogota`.
     Folded,
 }
 
-/// When two texts are the same: NFKC, then equal words, where a word is what stands between white space, without
-/// punctuation at its edges. Signs that carry meaning (`+`, `-`, `%`, `°`, `#`, `/`) are kept: `C++` is not `C`.
+/// When two texts are the same: NFKC, then equal words, where a word is what stands between white
+/// space, without punctuation at its edges. Signs that carry meaning (`+`, `-`, `%`, `°`, `#`, `/`)
+/// are kept: `C++` is not `C`.
 ///
 /// ```
 /// use posttrain_answer::text::Normalizer;
@@ -92,7 +95,8 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
-    /// Whether `text` is the same as `reference`. `reference` decides about case under [`Case::Auto`].
+    /// Whether `text` is the same as `reference`. `reference` decides about case under
+    /// [`Case::Auto`].
     ///
     /// ```
     /// use posttrain_answer::text::Normalizer;
@@ -100,6 +104,7 @@ impl Normalizer {
     /// assert!(Normalizer::default().matches("paris!", "Paris"));
     /// assert!(!Normalizer::default().matches("n", "N"));
     /// ```
+    #[must_use]
     pub fn matches(&self, text: &str, reference: &str) -> bool {
         let prepared = self.prepare(text, reference);
         let words_of_text = words(&prepared);
@@ -112,7 +117,8 @@ impl Normalizer {
         !wanted.is_empty() && same_words(found, wanted)
     }
 
-    /// Whether `text` has the words of `phrase`, as whole words in a row. That they are denied is not seen.
+    /// Whether `text` has the words of `phrase`, as whole words in a row. That they are denied is
+    /// not seen.
     ///
     /// ```
     /// use posttrain_answer::text::Normalizer;
@@ -121,6 +127,7 @@ impl Normalizer {
     /// assert!(normalizer.contains("Neon and helium are.", "Helium"));
     /// assert!(!normalizer.contains("a party", "art"));
     /// ```
+    #[must_use]
     pub fn contains(&self, text: &str, phrase: &str) -> bool {
         let prepared = self.prepare(text, phrase);
         let words_of_text = words(&prepared);
@@ -129,14 +136,17 @@ impl Normalizer {
         let words_of_phrase = words(&prepared);
         let wanted = self.without_article(&words_of_phrase);
 
-        !wanted.is_empty() && words_of_text.windows(wanted.len()).any(|window| same_words(window, wanted))
+        !wanted.is_empty()
+            && words_of_text.windows(wanted.len()).any(|window| same_words(window, wanted))
     }
 
     /// `text` in the form in which it is compared with `reference`, its words not yet separated.
     pub(crate) fn prepare(&self, text: &str, reference: &str) -> String {
         let composed = match self.diacritics {
             Diacritics::Kept => text.nfkc().filter(|&c| !is_invisible(c)).collect::<String>(),
-            Diacritics::Folded => text.nfkd().filter(|&c| !is_invisible(c) && !is_mark(c)).nfkc().collect(),
+            Diacritics::Folded => {
+                text.nfkd().filter(|&c| !is_invisible(c) && !is_mark(c)).nfkc().collect()
+            }
         };
         let plain = composed.replace(['’', '‘', 'ʼ'], "'").replace(['−', '‐', '‑'], "-");
         if self.is_sensitive(reference) { plain } else { plain.to_lowercase() }
@@ -150,7 +160,8 @@ impl Normalizer {
     }
 
     pub(crate) fn is_article(&self, word: &Word) -> bool {
-        let article = ["a", "an", "the"].iter().any(|article| word.core.eq_ignore_ascii_case(article));
+        let article =
+            ["a", "an", "the"].iter().any(|article| word.core.eq_ignore_ascii_case(article));
         self.articles == Articles::Ignored && article
     }
 
@@ -170,8 +181,8 @@ fn same_words(left: &[Word], right: &[Word]) -> bool {
     left.iter().map(|word| word.core).eq(right.iter().map(|word| word.core))
 }
 
-/// Whether a letter or digit continues the word that it touches: not in scripts that write without blanks, where a
-/// letter or number may stand between two words (`故选B。`).
+/// Whether a letter or digit continues the word that it touches: not in scripts that write without
+/// blanks, where a letter or number may stand between two words (`故选B。`).
 pub(crate) fn joins_words(c: char) -> bool {
     c.is_alphanumeric() && (c as u32) < 0x0590
 }
@@ -195,7 +206,9 @@ impl Word<'_> {
 /// The words of a text that have more to them than punctuation.
 pub(crate) fn words(text: &str) -> Vec<Word<'_>> {
     let cores = text.split_whitespace().map(core).filter(|core| !core.is_empty());
-    cores.map(|core| Word { core, start: core.as_ptr() as usize - text.as_ptr() as usize }).collect()
+    cores
+        .map(|core| Word { core, start: core.as_ptr() as usize - text.as_ptr() as usize })
+        .collect()
 }
 
 /// `raw` without the punctuation around it. A lone sign is nothing: a bullet, a dash.

@@ -10,7 +10,12 @@ use posttrain_answer::{AnswerError, Extraction, extract};
 fn check(rule: &ShortAnswer, cases: &[(&str, &str, bool)]) {
     for (reference, response, right) in cases {
         let comparison = rule.compare(reference, response).unwrap();
-        assert_eq!(comparison.verdict.is_same(), *right, "{reference}: {response:?} ({:?})", comparison.found);
+        assert_eq!(
+            comparison.verdict.is_same(),
+            *right,
+            "{reference}: {response:?} ({:?})",
+            comparison.found
+        );
     }
 }
 
@@ -361,7 +366,10 @@ fn order_decides() {
     assert_eq!(find(&[Extraction::Hashes, Extraction::Boxed]).as_deref(), Some("7"));
     assert_eq!(find(&[Extraction::Boxed, Extraction::Hashes]).as_deref(), Some("8"));
     let numbers = ShortAnswer { order: vec![Extraction::LastNumber], ..ShortAnswer::default() };
-    check(&numbers, &[("8", both, true), ("5", "it is 5 k", false), ("0.5", "½", true), ("5", "0 + 5", false)]);
+    check(
+        &numbers,
+        &[("8", both, true), ("5", "it is 5 k", false), ("0.5", "½", true), ("5", "0 + 5", false)],
+    );
     let lines = ShortAnswer { order: vec![Extraction::LastLine], ..ShortAnswer::default() };
     check(&lines, &[("12", "13\n12\n", true), ("12", "12\nDone.", false)]);
 }
@@ -371,7 +379,10 @@ fn only_the_end_is_looked_at() {
     let config = ShortAnswer { max_bytes: 10, ..ShortAnswer::default() };
     check(
         &config,
-        &[("12", &format!("12{}", " é".repeat(20)), false), ("12", &format!("{} 12", "é".repeat(99)), true)],
+        &[
+            ("12", &format!("12{}", " é".repeat(20)), false),
+            ("12", &format!("{} 12", "é".repeat(99)), true),
+        ],
     );
 }
 
@@ -394,14 +405,21 @@ fn a_reference_that_agrees_with_nothing_is_an_error() {
     let rule = ShortAnswer::default();
     assert_eq!(rule.compare(" ", "12"), Err(AnswerError::EmptyReference));
     for reference in ["First,\nthen.", "\u{c}rac12", &"word ".repeat(50)] {
-        assert!(matches!(rule.compare(reference, "12"), Err(AnswerError::BadReference { .. })), "{reference}");
+        assert!(
+            matches!(rule.compare(reference, "12"), Err(AnswerError::BadReference { .. })),
+            "{reference}"
+        );
     }
 }
 
 #[test]
 fn a_solution_is_read_by_its_mark() {
     let solution = "She sold 48/2 = <<48/2=24>>24 clips in May.\n#### 24";
-    let cases = [(solution, "#### 24", true), (solution, "It is 24.", true), (solution, "It is 48.", false)];
+    let cases = [
+        (solution, "#### 24", true),
+        (solution, "It is 24.", true),
+        (solution, "It is 48.", false),
+    ];
     check(&ShortAnswer::default(), &cases);
 }
 

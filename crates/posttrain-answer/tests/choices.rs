@@ -90,8 +90,14 @@ fn what_earns_nothing() {
 
 #[test]
 fn to_say_the_question_again_is_no_answer() {
-    for list in ["A) London\nB) Paris\nC) Rome", "(A) London (B) Paris (C) Rome", "A. London, B. Paris, C. Rome"] {
-        for response in [list.to_owned(), format!("{QUESTION}\n{list}"), format!("Let me see.\n{list}\n")] {
+    for list in [
+        "A) London\nB) Paris\nC) Rome",
+        "(A) London (B) Paris (C) Rome",
+        "A. London, B. Paris, C. Rome",
+    ] {
+        for response in
+            [list.to_owned(), format!("{QUESTION}\n{list}"), format!("Let me see.\n{list}\n")]
+        {
             assert!(!is_right(QUESTION, "C", &response), "{response}");
         }
         assert!(is_right(QUESTION, "C", &format!("{list}\nIt is C.")), "{list}");
@@ -148,7 +154,11 @@ fn a_lower_case_letter_is_a_choice_where_something_says_so() {
     ];
     for (reference, response) in wrong {
         assert!(
-            !is_right("Which?\nA) London\nB) Paris\nC) Rome\nD) x\nE) x\nF) x\nG) x\nH) x\nI) y", reference, response),
+            !is_right(
+                "Which?\nA) London\nB) Paris\nC) Rome\nD) x\nE) x\nF) x\nG) x\nH) x\nI) y",
+                reference,
+                response
+            ),
             "{response}"
         );
     }
@@ -206,19 +216,34 @@ fn what_is_denied_is_corrected() {
         assert!(is_right(QUESTION, "B", response), "{response}");
         assert!(!is_right(QUESTION, "C", response), "{response}");
     }
-    for response in ["The answer is not B", "The answer is not A or C but B or D.", "B, no: C", "not B, not C"] {
+    for response in
+        ["The answer is not B", "The answer is not A or C but B or D.", "B, no: C", "not B, not C"]
+    {
         assert!(!is_right(QUESTION, "B", response), "{response}");
     }
 }
 
 #[test]
 fn hostile_text_ends() {
-    for fragment in ["(", "A ", "A or ", "\\", "{", "\\boxed{", "A)\n", "is A. ", "é", "巴B", "not A but ", "option a "]
-    {
+    for fragment in [
+        "(",
+        "A ",
+        "A or ",
+        "\\",
+        "{",
+        "\\boxed{",
+        "A)\n",
+        "is A. ",
+        "é",
+        "巴B",
+        "not A but ",
+        "option a ",
+    ] {
         let text = fragment.repeat(60_000 / fragment.len());
         assert!(!is_right(QUESTION, "B", &text) || fragment == "巴B", "{fragment}");
         let _ = Choice::default().compare("B", "B", &Options::in_question(&text));
-        let _ = Choice::default().compare("B", &format!("The answer is {text}"), &Options::unknown());
+        let _ =
+            Choice::default().compare("B", &format!("The answer is {text}"), &Options::unknown());
     }
     assert!(Choice { max_bytes: 0, ..Choice::default() }.validate().is_err());
 }

@@ -98,7 +98,12 @@ fn attacks() -> Vec<String> {
         ", ",
         "\0",
     ];
-    let large = ["{".repeat(300_000), "\\boxed{".repeat(150_000), "9".repeat(1_000_000), "1,234".repeat(200_000)];
+    let large = [
+        "{".repeat(300_000),
+        "\\boxed{".repeat(150_000),
+        "9".repeat(1_000_000),
+        "1,234".repeat(200_000),
+    ];
     let repeated = fragments.iter().map(|fragment| fragment.repeat(200_000 / fragment.len()));
     large.into_iter().chain(repeated).collect()
 }
@@ -126,7 +131,10 @@ fn much_of_anything_is_quick_in_lists_choices_and_json() {
     for attack in attacks() {
         let start = Instant::now();
         let head: String = attack.chars().take(20).collect();
-        assert!(!choice.compare("B", &attack, &Options::unknown()).unwrap().verdict().is_same(), "{head}");
+        assert!(
+            !choice.compare("B", &attack, &Options::unknown()).unwrap().verdict().is_same(),
+            "{head}"
+        );
         assert!(!json.compare("[77]", &attack).unwrap().verdict.is_same(), "{head}");
         assert!(!List::default().compare("77, 78", &attack).unwrap().is_complete(), "{head}");
         assert_eq!(word_overlap("77", &attack).f1(), 0.0, "{head}");

@@ -36,7 +36,11 @@ fn values_are_compared() {
         ("[1, 2]", r#"It is {"answer": "```[1, 2]```"}"#, false),
     ];
     for (reference, response, expected) in cases {
-        assert_eq!(is_right(&Json::default(), reference, response), expected, "{reference} | {response}");
+        assert_eq!(
+            is_right(&Json::default(), reference, response),
+            expected,
+            "{reference} | {response}"
+        );
     }
 }
 
@@ -59,7 +63,9 @@ fn a_reference_must_be_json_in_which_no_name_stands_twice() {
 #[test]
 fn hostile_text_ends() {
     let rule = Json { max_bytes: 1 << 20, ..Json::default() };
-    for fragment in ["[", "{", "[1,", "{\"a\":", "[\"", "```", "```[", "\"", "\\", "[[],", "[\"[", "{\"a\":1}"] {
+    for fragment in
+        ["[", "{", "[1,", "{\"a\":", "[\"", "```", "```[", "\"", "\\", "[[],", "[\"[", "{\"a\":1}"]
+    {
         let response = fragment.repeat(1_000_000 / fragment.len());
         assert!(!is_right(&rule, "[77]", &response), "{fragment}");
     }

@@ -1,4 +1,5 @@
-//! Text that was written to break the mathematics verifier: a verdict or an error, no panic, no deep recursion.
+//! Text that was written to break the mathematics verifier: a verdict or an error, no panic, no
+//! deep recursion.
 
 // Functions outside #[test] unwrap, too.
 #![allow(clippy::unwrap_used)]
@@ -127,9 +128,9 @@ fn attacks() -> Vec<String> {
         "\\{x|",
         "1:",
     ];
-    let repeated = fragments
-        .iter()
-        .flat_map(|fragment| [60, 8_000, 100_000].into_iter().map(|bytes| fragment.repeat(bytes / fragment.len() + 1)));
+    let repeated = fragments.iter().flat_map(|fragment| {
+        [60, 8_000, 100_000].into_iter().map(|bytes| fragment.repeat(bytes / fragment.len() + 1))
+    });
     let nested = [
         ("(", ")"),
         ("{", "}"),
@@ -142,10 +143,13 @@ fn attacks() -> Vec<String> {
         ("f(", ")"),
     ];
     let nested = nested.into_iter().flat_map(|(open, close)| {
-        [10, 40, 100, 100_000].into_iter().map(move |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth)))
+        [10, 40, 100, 100_000]
+            .into_iter()
+            .map(move |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth)))
     });
-    let megabytes =
-        ["{", "9", "\\frac{", "1 or ", "½"].into_iter().map(|fragment| fragment.repeat(2_000_000 / fragment.len()));
+    let megabytes = ["{", "9", "\\frac{", "1 or ", "½"]
+        .into_iter()
+        .map(|fragment| fragment.repeat(2_000_000 / fragment.len()));
     repeated.chain(nested).chain(megabytes).collect()
 }
 
@@ -202,7 +206,12 @@ fn an_answer_survives_what_stands_before_it() {
     let verifier = verifier();
     for attack in attacks() {
         let response = format!("{attack}\n\n\\boxed{{77}}");
-        assert_eq!(verdict(&verifier, "77", &response), "1", "{}", &attack.chars().take(20).collect::<String>());
+        assert_eq!(
+            verdict(&verifier, "77", &response),
+            "1",
+            "{}",
+            &attack.chars().take(20).collect::<String>()
+        );
     }
 }
 
@@ -212,7 +221,10 @@ fn large_numbers_are_bounded_on_both_sides() {
     for left in LARGE {
         for right in LARGE {
             let verdict = verdict(&verifier, left, &format!("\\boxed{{{right}}}"));
-            assert!(["0", "1", "undecided", "bad_reference"].contains(&verdict), "{left} {right}: {verdict}");
+            assert!(
+                ["0", "1", "undecided", "bad_reference"].contains(&verdict),
+                "{left} {right}: {verdict}"
+            );
             assert!(left != right || verdict != "0", "{left}: {verdict}");
         }
         let verdict = verdict(&verifier, "5", &format!("\\boxed{{{left}}}"));
@@ -280,7 +292,8 @@ proptest! {
         }
     }
 
-    /// What can be read is itself, `0 < ∞` too; `undecided` where a value is beyond what is computed or has none.
+    /// What can be read is itself, `0 < ∞` too; `undecided` where a value is beyond what is
+    /// computed or has none.
     #[test]
     fn what_is_read_is_itself(text in "([-+*/^_!%=<>(),;|\\[\\] ]{1,2}([0-9]{1,3}|[a-z]|π|√|∞|²|½)){1,10}[)!%]?") {
         let verdict = verdict(&verifier(), &text, &format!("\\boxed{{{text}}}"));

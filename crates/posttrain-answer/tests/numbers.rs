@@ -161,7 +161,12 @@ fn same_and_different_numbers() {
 #[test]
 fn commas_for_decimals() {
     let config = Numeric { separators: Separators::Comma, ..Numeric::default() };
-    let cases = [("1,5", "3/2", true), ("1.000", "1000", true), ("1.234,5", "1.234,50", true), ("1.5", "3/2", false)];
+    let cases = [
+        ("1,5", "3/2", true),
+        ("1.000", "1000", true),
+        ("1.234,5", "1.234,50", true),
+        ("1.5", "3/2", false),
+    ];
     for (response, reference, same) in cases {
         assert_eq!(config.matches(response, reference), same, "{response} = {reference}");
     }
@@ -169,9 +174,15 @@ fn commas_for_decimals() {
 
 #[test]
 fn tolerances_include_their_bound_and_the_wider_holds() {
-    let config = Numeric { absolute_tolerance: 0.5, relative_tolerance: 0.25, ..Numeric::default() };
-    let cases =
-        [("1.5", "1", true), ("1.51", "1", false), ("125", "100", true), ("126", "100", false), ("-125", "-100", true)];
+    let config =
+        Numeric { absolute_tolerance: 0.5, relative_tolerance: 0.25, ..Numeric::default() };
+    let cases = [
+        ("1.5", "1", true),
+        ("1.51", "1", false),
+        ("125", "100", true),
+        ("126", "100", false),
+        ("-125", "-100", true),
+    ];
     for (response, reference, same) in cases {
         assert_eq!(config.matches(response, reference), same, "{response} = {reference}");
     }
@@ -188,13 +199,21 @@ fn notation_can_be_asked_for() {
     assert!(percent(Percent::Hundredth).matches("75%", "0.75"));
     assert!(!percent(Percent::AsReference).matches("75%", "0.75"));
     let required = Numeric { units: Units::Required, ..Numeric::default() };
-    assert!(required.matches("12 kg", "12 kg") && !required.matches("12", "12 kg") && !required.matches("12 kg", "12"));
+    assert!(
+        required.matches("12 kg", "12 kg")
+            && !required.matches("12", "12 kg")
+            && !required.matches("12 kg", "12")
+    );
 }
 
 #[test]
 fn numbers_are_exact_and_bounded() {
     let number = |text: &str| Number::parse(text, Separators::Point);
-    assert_ne!(number("9007199254740993"), number("9007199254740992"), "beyond what a 64-bit float tells apart");
+    assert_ne!(
+        number("9007199254740993"),
+        number("9007199254740992"),
+        "beyond what a 64-bit float tells apart"
+    );
     assert!(number("0.1").zip(number("0.3")).is_some_and(|(tenth, _)| tenth.to_string() == "1/10"));
     assert!(number(&"9".repeat(400)).is_some() && number(&"9".repeat(401)).is_none());
     assert!(number("1e400").is_some() && number("1e401").is_none() && number("1e-401").is_none());

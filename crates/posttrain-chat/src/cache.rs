@@ -27,7 +27,8 @@ pub enum CachePolicy {
     /// Those at temperature 0.
     #[default]
     Deterministic,
-    /// All. At a temperature above 0 a request draws once and gets that draw for ever: votes must differ in their seeds.
+    /// All. At a temperature above 0 a request draws once and gets that draw for ever: votes must
+    /// differ in their seeds.
     Always,
 }
 
@@ -43,8 +44,8 @@ pub enum CachePolicy {
 pub struct CacheConfig {
     /// The cache's own folder, made if it is not there; not empty.
     pub folder: PathBuf,
-    /// Bytes of all entries together, at least 1; past it the oldest go. The default, 1 GiB (about half a million
-    /// verdicts), is this crate's choice.
+    /// Bytes of all entries together, at least 1; past it the oldest go. The default, 1 GiB (about
+    /// half a million verdicts), is this crate's choice.
     pub max_bytes: u64,
     /// Which answers are kept; by default those at temperature 0.
     pub policy: CachePolicy,
@@ -95,10 +96,11 @@ pub struct CacheCounts {
 
 /// A model whose answers are kept on disk.
 ///
-/// The key is the SHA-256 of the full request and the model's [`identity`](ChatModel::identity) (name, servers,
-/// settings). An entry is written beside and renamed into place, so any number of tasks and processes may share the folder.
-/// An entry that is damaged, or of another version, counts as none and is written anew. Only complete answers are kept:
-/// never errors, refusals, empty or truncated ones. An entry holds the answer and no part of the request.
+/// The key is the SHA-256 of the full request and the model's [`identity`](ChatModel::identity)
+/// (name, servers, settings). An entry is written beside and renamed into place, so any number of
+/// tasks and processes may share the folder. An entry that is damaged, or of another version,
+/// counts as none and is written anew. Only complete answers are kept: never errors, refusals,
+/// empty or truncated ones. An entry holds the answer and no part of the request.
 ///
 /// ```
 /// use posttrain_chat::{ChatModel, ChatRequest, ChatResponse, Message, from_fn};
@@ -216,7 +218,10 @@ impl ChatModel for CachedChat {
         self.model.identity()
     }
 
-    fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
+    fn complete<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+    ) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
         self.answer(request).boxed()
     }
 }

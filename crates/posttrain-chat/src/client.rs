@@ -1,4 +1,5 @@
-//! The HTTP client: JSON in, JSON or a stream of events out, with everything that can fail in between.
+//! The HTTP client: JSON in, JSON or a stream of events out, with everything that can fail in
+//! between.
 
 mod clock;
 mod config;
@@ -35,10 +36,11 @@ pub use retry::RetryConfig;
 
 /// Posts JSON to one of several replicas, within limits, with retries and deadlines.
 ///
-/// A call waits for its place among `in_flight` and for the rate limits, in turn; from then on the total deadline runs.
-/// Each attempt goes to the least loaded replica in service. What is transient ([`ChatError::is_transient`]) is tried
-/// again on another replica where there is one, after a jittered pause, or after what `Retry-After` asks for; where that
-/// is longer than the call may take, the error comes at once. Redirects are never followed. Dropping the future gives
+/// A call waits for its place among `in_flight` and for the rate limits, in turn; from then on the
+/// total deadline runs. Each attempt goes to the least loaded replica in service. What is transient
+/// ([`ChatError::is_transient`]) is tried again on another replica where there is one, after a
+/// jittered pause, or after what `Retry-After` asks for; where that is longer than the call may
+/// take, the error comes at once. Redirects are never followed. Dropping the future gives
 /// everything back. Clones share their limits. TLS is rustls, with the system's certificates.
 ///
 /// ```no_run
@@ -80,8 +82,14 @@ impl JsonClient {
         let key_header = key.as_ref().map(|key| config.key_header.build(key)).transpose()?;
         let (near, far) = (http_client(&config, true)?, http_client(&config, false)?);
         let server = |endpoint: &Endpoint| -> Result<Server, ChatError> {
-            let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-            headers.insert(USER_AGENT, HeaderValue::from_static(concat!("posttrain-chat/", env!("CARGO_PKG_VERSION"))));
+            let mut headers = HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )]);
+            headers.insert(
+                USER_AGENT,
+                HeaderValue::from_static(concat!("posttrain-chat/", env!("CARGO_PKG_VERSION"))),
+            );
             headers.extend(key_header.clone());
             headers.extend(basic_header(endpoint)?);
             let client = if endpoint.is_loopback() { near.clone() } else { far.clone() };
@@ -106,12 +114,14 @@ impl JsonClient {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Posts `body` to `path` behind the endpoint's address, and reads the answer as JSON. `tokens` is how many the
-    /// request is expected to use, for the limit of tokens a minute; see [`correct_tokens`](Self::correct_tokens).
+    /// Posts `body` to `path` behind the endpoint's address, and reads the answer as JSON. `tokens`
+    /// is how many the request is expected to use, for the limit of tokens a minute; see
+    /// [`correct_tokens`](Self::correct_tokens).
     ///
     /// # Errors
     /// Of the last attempt: [`ChatError::Broken`], [`ChatError::TimedOut`], [`ChatError::Status`],
-    /// [`ChatError::Redirected`], [`ChatError::TooLarge`], [`ChatError::InvalidJson`], [`ChatError::Unavailable`].
+    /// [`ChatError::Redirected`], [`ChatError::TooLarge`], [`ChatError::InvalidJson`],
+    /// [`ChatError::Unavailable`].
     ///
     /// ```
     /// use posttrain_chat::client::{JsonClientConfig, RetryConfig};
@@ -129,8 +139,9 @@ impl JsonClient {
         self.post_and_read(&Order::new(path, body, tokens), &ReadJson).await
     }
 
-    /// Posts `body` and opens the answer as a stream of server-sent events. Only what fails before the answer begins is
-    /// tried again. The call keeps its place among `in_flight` until the [`Events`] are dropped.
+    /// Posts `body` and opens the answer as a stream of server-sent events. Only what fails before
+    /// the answer begins is tried again. The call keeps its place among `in_flight` until the
+    /// [`Events`] are dropped.
     ///
     /// # Errors
     /// As in [`post`](Self::post), and later in the stream itself.
@@ -144,11 +155,17 @@ impl JsonClient {
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// # }
     /// ```
-    pub async fn post_events(&self, path: &str, body: &Value, tokens: u64) -> Result<Events, ChatError> {
+    pub async fn post_events(
+        &self,
+        path: &str,
+        body: &Value,
+        tokens: u64,
+    ) -> Result<Events, ChatError> {
         self.open_events(&Order::new(path, body, tokens)).await
     }
 
-    /// Carries an order out, and reads the answer inside the attempt: what breaks there is tried again.
+    /// Carries an order out, and reads the answer inside the attempt: what breaks there is tried
+    /// again.
     pub(crate) async fn post_and_read<R: ReadExchange>(
         &self,
         order: &Order<'_>,
@@ -184,6 +201,7 @@ impl JsonClient {
     /// assert_eq!(client.without_secrets("no user hunter2"), "no user [secret]");
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
+    #[must_use]
     pub fn without_secrets(&self, text: &str) -> String {
         self.shared.secrets.clear(text)
     }
@@ -200,6 +218,7 @@ impl JsonClient {
     /// assert_eq!(client.config().in_flight, 256);
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
+    #[must_use]
     pub fn config(&self) -> &JsonClientConfig {
         &self.shared.config
     }
@@ -211,7 +230,11 @@ impl JsonClient {
     }
 
     /// Attempts until one succeeds, one fails for good, or time is up.
-    async fn call<R: ReadExchange>(&self, order: &Order<'_>, reader: &R) -> Result<R::Output, ChatError> {
+    async fn call<R: ReadExchange>(
+        &self,
+        order: &Order<'_>,
+        reader: &R,
+    ) -> Result<R::Output, ChatError> {
         self.admit(order.tokens).await;
         let end = Instant::now() + seconds(self.shared.config.deadlines.total_seconds);
         let (mut failed, mut last): (u32, Option<(ChatError, usize)>) = (0, None);
@@ -226,12 +249,21 @@ impl JsonClient {
                 Err(error) => error,
             };
             failed += 1;
-            let pause = self.shared.config.retry.pause(&error, failed).filter(|_| !order.is_refused_by(&error));
-            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < end) else { return Err(error) };
+            let pause = self
+                .shared
+                .config
+                .retry
+                .pause(&error, failed)
+                .filter(|_| !order.is_refused_by(&error));
+            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < end) else {
+                return Err(error);
+            };
             tracing::debug!(%error, failed, ?pause, "request is tried again");
             sleep(pause).await;
             // A retry is a request, too. Its wait counts, as it is the call's own doing.
-            tokio::time::timeout_at(end, self.admit(order.tokens)).await.map_err(|_| self.late(index))?;
+            tokio::time::timeout_at(end, self.admit(order.tokens))
+                .await
+                .map_err(|_| self.late(index))?;
             last = Some((error, index));
         }
     }
@@ -312,7 +344,9 @@ fn http_client(config: &JsonClientConfig, near: bool) -> Result<Client, ChatErro
             HeaderValue::from_static("application/json, text/event-stream"),
         )]));
     let builder = match &config.proxy {
-        ProxyChoice::Through(proxy) => builder.proxy(Proxy::all(proxy.as_url().clone()).map_err(setup)?),
+        ProxyChoice::Through(proxy) => {
+            builder.proxy(Proxy::all(proxy.as_url().clone()).map_err(setup)?)
+        }
         ProxyChoice::Environment if !near => builder,
         _ => builder.no_proxy(),
     };

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// The content of a message, in the forms that chat templates tell apart.
 ///
-/// In JSON: a text, a list of parts, `null`, or nothing at all. A part that is not text (an image, audio) is refused by
-/// its name.
+/// In JSON: a text, a list of parts, `null`, or nothing at all. A part that is not text (an image,
+/// audio) is refused by its name.
 ///
 /// ```
 /// use posttrain_chat::Content;
@@ -45,6 +45,7 @@ impl Content {
     /// assert_eq!(Content::Parts(vec!["a".into(), "b".into()]).text(), "ab");
     /// assert_eq!(Content::Null.text(), "");
     /// ```
+    #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Text(text) => Cow::Borrowed(text),
@@ -95,9 +96,12 @@ impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_str(text),
-            Self::Parts(parts) => serializer.collect_seq(
-                parts.iter().map(|text| Part { kind: Cow::Borrowed("text"), text: Some(Cow::Borrowed(text)) }),
-            ),
+            Self::Parts(parts) => {
+                serializer.collect_seq(parts.iter().map(|text| Part {
+                    kind: Cow::Borrowed("text"),
+                    text: Some(Cow::Borrowed(text)),
+                }))
+            }
             Self::Null | Self::Absent => serializer.serialize_unit(),
         }
     }
@@ -152,9 +156,14 @@ impl<'de> Visitor<'de> for ContentVisitor {
 fn text_of(part: &serde_json::Value) -> Result<String, String> {
     let kind = part["type"].as_str().unwrap_or("none");
     if kind != "text" {
-        return Err(format!("a content part of type `{kind}`: only parts of type `text` can be read"));
+        return Err(format!(
+            "a content part of type `{kind}`: only parts of type `text` can be read"
+        ));
     }
 
-    let part = Part::deserialize(part).map_err(|error| format!("a content part of type `text`: {error}"))?;
-    part.text.map(Cow::into_owned).ok_or_else(|| "a content part of type `text` without `text`".to_owned())
+    let part = Part::deserialize(part)
+        .map_err(|error| format!("a content part of type `text`: {error}"))?;
+    part.text
+        .map(Cow::into_owned)
+        .ok_or_else(|| "a content part of type `text` without `text`".to_owned())
 }

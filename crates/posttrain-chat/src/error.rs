@@ -35,8 +35,9 @@ impl std::fmt::Display for Deadline {
     }
 }
 
-/// Why there is no answer. No variant ever holds a key: endpoints are shown without user information and query values,
-/// and what a server said is cleared of every secret of the client before it is kept.
+/// Why there is no answer. No variant ever holds a key: endpoints are shown without user
+/// information and query values, and what a server said is cleared of every secret of the client
+/// before it is kept.
 ///
 /// ```
 /// use posttrain_chat::{ChatError, Deadline};
@@ -114,8 +115,11 @@ pub enum ChatError {
         /// What its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// The server answered with a redirect, which is never followed: the key and the texts would go elsewhere.
-    #[error("{endpoint}: redirected (HTTP status {status}), which is not followed: give the final address")]
+    /// The server answered with a redirect, which is never followed: the key and the texts would go
+    /// elsewhere.
+    #[error(
+        "{endpoint}: redirected (HTTP status {status}), which is not followed: give the final address"
+    )]
     Redirected {
         /// The server.
         endpoint: String,
@@ -153,7 +157,8 @@ pub enum ChatError {
         /// What is needed, in words.
         expected: &'static str,
     },
-    /// The server reported an error inside an answer that began as a success (in a stream, for example).
+    /// The server reported an error inside an answer that began as a success (in a stream, for
+    /// example).
     #[error("{endpoint}: the server reported: {message}")]
     Reported {
         /// The server.
@@ -168,7 +173,9 @@ pub enum ChatError {
         endpoint: String,
     },
     /// Every replica is out of service for longer than the call may take.
-    #[error("all {replicas} replicas are out of service for longer than the call may take ({seconds} s)")]
+    #[error(
+        "all {replicas} replicas are out of service for longer than the call may take ({seconds} s)"
+    )]
     Unavailable {
         /// How many there are.
         replicas: usize,
@@ -216,6 +223,7 @@ impl ChatError {
     /// assert_eq!(status(429).cause(), "http_429");
     /// assert_eq!(status(418).cause(), "http_4xx");
     /// ```
+    #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::InvalidConfig { .. } => "invalid_config",
@@ -238,8 +246,8 @@ impl ChatError {
         }
     }
 
-    /// Whether the same request may well succeed a moment later: statuses 408, 409, 429 and 5xx, broken connections, and
-    /// all deadlines but the total one.
+    /// Whether the same request may well succeed a moment later: statuses 408, 409, 429 and 5xx,
+    /// broken connections, and all deadlines but the total one.
     ///
     /// ```
     /// use posttrain_chat::ChatError;
@@ -247,6 +255,7 @@ impl ChatError {
     /// let status = |status| ChatError::Status { endpoint: "e".into(), status, body: String::new(), retry_after: None };
     /// assert!(status(503).is_transient() && !status(400).is_transient());
     /// ```
+    #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::CutStream { .. } => true,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// How a completion, or a chat model's answer, ended.
 ///
-/// In JSON one word, such as `"stop"`. It holds nothing of what a server says: a word that is not known is
-/// [`Other`](Self::Other).
+/// In JSON one word, such as `"stop"`. It holds nothing of what a server says: a word that is not
+/// known is [`Other`](Self::Other).
 ///
 /// ```
 /// use posttrain_chat::FinishReason;
@@ -45,6 +45,7 @@ impl FinishReason {
     /// assert!(FinishReason::Length.is_truncated() && FinishReason::Aborted.is_truncated());
     /// assert!(!FinishReason::Stop.is_truncated());
     /// ```
+    #[must_use]
     pub fn is_truncated(self) -> bool {
         matches!(self, Self::Length | Self::ContentFilter | Self::Aborted)
     }
@@ -57,6 +58,7 @@ impl FinishReason {
     /// assert_eq!(FinishReason::from_word("end_turn"), FinishReason::Stop);
     /// assert_eq!(FinishReason::from_word("recitation"), FinishReason::Other);
     /// ```
+    #[must_use]
     pub fn from_word(word: &str) -> Self {
         match word {
             "stop" | "eos" | "end_turn" => Self::Stop,
@@ -116,7 +118,10 @@ mod tests {
             let json = serde_json::to_string(&reason).unwrap();
             assert_eq!(serde_json::from_str::<FinishReason>(&json).unwrap(), reason, "{json}");
         }
-        assert_eq!(serde_json::from_str::<FinishReason>(r#"{"other": "recitation"}"#).unwrap(), Other);
+        assert_eq!(
+            serde_json::from_str::<FinishReason>(r#"{"other": "recitation"}"#).unwrap(),
+            Other
+        );
         assert!(serde_json::from_str::<FinishReason>("\"recitation\"").is_err());
     }
 }

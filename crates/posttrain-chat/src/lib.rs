@@ -1,25 +1,30 @@
 //! Conversations with language models, and models that continue them.
 //!
-//! A [`Message`] is a turn of a conversation, with tools and their calls ([`Tool`], [`ToolCall`]): the one type for it in
-//! the workspace. A [`ChatModel`] continues a conversation: a [`ChatRequest`] in, a [`ChatResponse`] out, which says how it
-//! ended ([`FinishReason`]). [`from_fn`] makes a model of a function.
+//! A [`Message`] is a turn of a conversation, with tools and their calls ([`Tool`], [`ToolCall`]):
+//! the one type for it in the workspace. A [`ChatModel`] continues a conversation: a
+//! [`ChatRequest`] in, a [`ChatResponse`] out, which says how it ended ([`FinishReason`]).
+//! [`from_fn`] makes a model of a function.
 //!
-//! With the feature `client`, which is on by default, there are models over HTTP, for programs that ask them ten thousand
-//! times: [`openai::OpenAiClient`] speaks to every OpenAI-compatible server (vLLM, SGLang, llama.cpp, mistral.rs, hosted
-//! services); [`cache::CachedChat`] puts a cache on disk around any model; below them lies [`client::JsonClient`], which
-//! posts JSON to anything. Without the feature the crate is types alone, and brings neither tokio nor an HTTP library.
+//! With the feature `client`, which is on by default, there are models over HTTP, for programs that
+//! ask them ten thousand times: [`openai::OpenAiClient`] speaks to every OpenAI-compatible server
+//! (vLLM, SGLang, llama.cpp, mistral.rs, hosted services); [`cache::CachedChat`] puts a cache on
+//! disk around any model; below them lies [`client::JsonClient`], which posts JSON to anything.
+//! Without the feature the crate is types alone, and brings neither tokio nor an HTTP library.
 //!
 //! # What can go wrong, and what is done about it
 //!
-//! A training step that waits for a judge waits for the slowest of a thousand calls. So every call is bounded: in time
-//! ([`client::Deadlines`]: to connect, between bytes, an attempt, all of it), in bytes, in attempts. What may pass is tried again
-//! ([`client::RetryConfig`]): statuses 408, 409, 429 and 5xx, broken connections, silence; with jitter, and as `Retry-After` says. A
-//! replica that keeps failing is left alone and probed ([`client::BreakerConfig`]). What will not pass (a wrong key, a prompt that is
-//! too long, an answer that is no JSON) is an error at once. Every error is a [`ChatError`] with a [`cause`](ChatError::cause)
-//! to count by; none is ever an empty answer.
+//! A training step that waits for a judge waits for the slowest of a thousand calls. So every call
+//! is bounded: in time ([`client::Deadlines`]: to connect, between bytes, an attempt, all of it),
+//! in bytes, in attempts. What may pass is tried again ([`client::RetryConfig`]): statuses 408,
+//! 409, 429 and 5xx, broken connections, silence; with jitter, and as `Retry-After` says. A replica
+//! that keeps failing is left alone and probed ([`client::BreakerConfig`]). What will not pass (a
+//! wrong key, a prompt that is too long, an answer that is no JSON) is an error at once. Every
+//! error is a [`ChatError`] with a [`cause`](ChatError::cause) to count by; none is ever an empty
+//! answer.
 //!
-//! The API key comes from the environment or a file ([`client::KeySource`]), is never part of a configuration, and appears in no
-//! error, no log and no `Debug`: not even where a server repeats it, or where it is part of the address ([`client::Endpoint`]).
+//! The API key comes from the environment or a file ([`client::KeySource`]), is never part of a
+//! configuration, and appears in no error, no log and no `Debug`: not even where a server repeats
+//! it, or where it is part of the address ([`client::Endpoint`]).
 //!
 //! # Example
 //!
@@ -67,7 +72,7 @@ pub use content::Content;
 pub use error::{ChatError, Deadline};
 pub use finish::FinishReason;
 pub use message::{Message, Role};
-pub use model::{ChatModel, FromFn, from_fn};
+pub use model::{ChatModel, ChatModelFn, from_fn};
 pub use request::{ChatRequest, ResponseFormat};
 pub use response::{ChatResponse, TokenLogprob, Usage};
 pub use tool::{FunctionCall, FunctionSchema, Tool, ToolCall, ToolKind};

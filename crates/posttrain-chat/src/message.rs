@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Content, ToolCall};
 
-/// Who speaks. A closed list: a role is markup in every chat template, so no data may choose its text.
+/// Who speaks. A closed list: a role is markup in every chat template, so no data may choose its
+/// text.
 ///
 /// ```
 /// use posttrain_chat::Role;
@@ -38,6 +39,7 @@ impl Role {
     /// ```
     /// assert_eq!(posttrain_chat::Role::Tool.as_str(), "tool");
     /// ```
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -55,8 +57,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// A turn of a conversation: what chat templates and OpenAI-compatible servers read of one. A field that is not here is
-/// refused by its name.
+/// A turn of a conversation: what chat templates and OpenAI-compatible servers read of one. A field
+/// that is not here is refused by its name.
 ///
 /// ```
 /// use posttrain_chat::{Message, Role};
@@ -152,6 +154,7 @@ impl Message {
     /// ```
     /// assert_eq!(posttrain_chat::Message::user("Hello.").text(), "Hello.");
     /// ```
+    #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         self.content.text()
     }

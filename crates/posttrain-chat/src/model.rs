@@ -4,7 +4,8 @@ use futures_core::future::BoxFuture;
 
 use crate::{ChatError, ChatRequest, ChatResponse};
 
-/// Continues conversations: a server, a local model, a test's stand-in. Usable as `Arc<dyn ChatModel>`.
+/// Continues conversations: a server, a local model, a test's stand-in. Usable as
+/// `Arc<dyn ChatModel>`.
 ///
 /// ```
 /// use posttrain_chat::{ChatModel, ChatRequest, ChatResponse, Message, from_fn};
@@ -21,15 +22,19 @@ pub trait ChatModel: Send + Sync {
     /// The model's name, as its server has it.
     fn name(&self) -> &str;
 
-    /// Everything beside the request that an answer depends on (the server, its settings) and no secret, in any form that
-    /// stays the same from run to run. A cache keeps answers of different identities apart.
+    /// Everything beside the request that an answer depends on (the server, its settings) and no
+    /// secret, in any form that stays the same from run to run. A cache keeps answers of different
+    /// identities apart.
     fn identity(&self) -> String;
 
     /// Continues a conversation.
     ///
     /// # Errors
     /// Whatever kept the model from an answer. A refusal is an answer.
-    fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>>;
+    fn complete<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+    ) -> BoxFuture<'a, Result<ChatResponse, ChatError>>;
 }
 
 impl<M: ChatModel + ?Sized> ChatModel for std::sync::Arc<M> {
@@ -41,7 +46,10 @@ impl<M: ChatModel + ?Sized> ChatModel for std::sync::Arc<M> {
         (**self).identity()
     }
 
-    fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
+    fn complete<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+    ) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
         (**self).complete(request)
     }
 }
@@ -54,12 +62,12 @@ impl<M: ChatModel + ?Sized> ChatModel for std::sync::Arc<M> {
 /// let model = from_fn("four", async |_: ChatRequest| Ok(ChatResponse::from_text("4")));
 /// assert_eq!(model.identity(), "four");
 /// ```
-pub struct FromFn<F> {
+pub struct ChatModelFn<F> {
     name: String,
     function: F,
 }
 
-impl<F, Answer> ChatModel for FromFn<F>
+impl<F, Answer> ChatModel for ChatModelFn<F>
 where
     F: Fn(ChatRequest) -> Answer + Send + Sync,
     Answer: Future<Output = Result<ChatResponse, ChatError>> + Send + 'static,
@@ -72,7 +80,10 @@ where
         self.name.clone()
     }
 
-    fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
+    fn complete<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+    ) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
         Box::pin(async move {
             request.validate()?;
             (self.function)(request.clone()).await
@@ -91,10 +102,10 @@ where
 /// let request = ChatRequest::new([Message::user("Hello.")]);
 /// assert_eq!(futures::executor::block_on(broken.complete(&request)).unwrap_err().cause(), "no_luck");
 /// ```
-pub fn from_fn<F, Answer>(name: impl Into<String>, function: F) -> FromFn<F>
+pub fn from_fn<F, Answer>(name: impl Into<String>, function: F) -> ChatModelFn<F>
 where
     F: Fn(ChatRequest) -> Answer + Send + Sync,
     Answer: Future<Output = Result<ChatResponse, ChatError>> + Send + 'static,
 {
-    FromFn { name: name.into(), function }
+    ChatModelFn { name: name.into(), function }
 }

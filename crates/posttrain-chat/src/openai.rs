@@ -33,8 +33,8 @@ const PATH: &str = "chat/completions";
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StructuredOutput {
-    /// `response_format: {"type": "json_schema", …}`: OpenAI, vLLM, SGLang, llama.cpp's own server, mistral.rs. A choice
-    /// is sent as an object with one field.
+    /// `response_format: {"type": "json_schema", …}`: OpenAI, vLLM, SGLang, llama.cpp's own server,
+    /// mistral.rs. A choice is sent as an object with one field.
     #[default]
     JsonSchema,
     /// `response_format: {"type": "json_object", "schema": …}`: llama-cpp-python.
@@ -59,8 +59,8 @@ pub enum Transfer {
     /// In one piece.
     #[default]
     Whole,
-    /// As a stream that is put together again: proxies that close silent connections see bytes, and the read deadline
-    /// means the time between tokens. Costs more processor time on both sides.
+    /// As a stream that is put together again: proxies that close silent connections see bytes, and
+    /// the read deadline means the time between tokens. Costs more processor time on both sides.
     Streamed,
 }
 
@@ -99,15 +99,17 @@ pub enum TokenLimit {
 pub struct OpenAiConfig {
     /// The model's name on the server, not empty.
     pub model: String,
-    /// How the form of an answer is asked for. By default as OpenAI has it. A server that refuses it (status 400, 422 or
-    /// 501, or an error that names the field) is asked in the next way (JSON schema, JSON object, not at all), and so from then on.
+    /// How the form of an answer is asked for. By default as OpenAI has it. A server that refuses
+    /// it (status 400, 422 or 501, or an error that names the field) is asked in the next way (JSON
+    /// schema, JSON object, not at all), and so from then on.
     pub structured_output: StructuredOutput,
     /// How answers are transferred; by default in one piece.
     pub transfer: Transfer,
     /// Which field limits the answer's tokens; by default `max_tokens`.
     pub token_limit: TokenLimit,
-    /// Fields that are added to every request, in place of ours of the same name; `null` takes a field away. For what only
-    /// some servers have, such as `chat_template_kwargs`. Must hold no secret.
+    /// Fields that are added to every request, in place of ours of the same name; `null` takes a
+    /// field away. For what only some servers have, such as `chat_template_kwargs`. Must hold no
+    /// secret.
     pub extra_body: Map<String, Value>,
     /// Addresses, key, limits, deadlines.
     pub http: JsonClientConfig,
@@ -125,7 +127,11 @@ impl OpenAiConfig {
     /// # Ok::<(), posttrain_chat::ChatError>(())
     /// ```
     pub fn for_server(endpoint: &str, model: &str) -> Result<Self, ChatError> {
-        Ok(Self { model: model.to_owned(), http: JsonClientConfig::for_server(endpoint)?, ..Self::default() })
+        Ok(Self {
+            model: model.to_owned(),
+            http: JsonClientConfig::for_server(endpoint)?,
+            ..Self::default()
+        })
     }
 
     /// Checks the ranges.
@@ -138,10 +144,18 @@ impl OpenAiConfig {
     /// ```
     pub fn validate(&self) -> Result<(), ChatError> {
         if self.model.trim().is_empty() {
-            return Err(ChatError::invalid_config("model", "empty", "the model's name on the server"));
+            return Err(ChatError::invalid_config(
+                "model",
+                "empty",
+                "the model's name on the server",
+            ));
         }
         if self.extra_body.contains_key("stream") {
-            return Err(ChatError::invalid_config("extra_body", "one with `stream`", "`transfer` to say that"));
+            return Err(ChatError::invalid_config(
+                "extra_body",
+                "one with `stream`",
+                "`transfer` to say that",
+            ));
         }
         self.http.validate()
     }
@@ -187,7 +201,8 @@ impl OpenAiConfig {
     }
 }
 
-/// A [`ChatModel`] behind `/v1/chat/completions`: vLLM, SGLang, llama.cpp, mistral.rs, hosted services.
+/// A [`ChatModel`] behind `/v1/chat/completions`: vLLM, SGLang, llama.cpp, mistral.rs, hosted
+/// services.
 ///
 /// How it behaves when a server fails is described at [`JsonClient`]. Clones share their limits.
 ///
@@ -211,11 +226,12 @@ pub struct OpenAiClient {
 }
 
 impl OpenAiClient {
-    /// Continues a conversation, piece by piece. The call keeps its place among `in_flight` until the stream is dropped.
+    /// Continues a conversation, piece by piece. The call keeps its place among `in_flight` until
+    /// the stream is dropped.
     ///
     /// # Errors
-    /// As in [`ChatModel::complete`], before the first piece and in the stream. An error ends the stream, which is not
-    /// begun again: its pieces are in the caller's hands.
+    /// As in [`ChatModel::complete`], before the first piece and in the stream. An error ends the
+    /// stream, which is not begun again: its pieces are in the caller's hands.
     ///
     /// ```no_run
     /// use futures::StreamExt;
@@ -234,28 +250,40 @@ impl OpenAiClient {
         request: &ChatRequest,
     ) -> Result<BoxStream<'static, Result<ChatDelta, ChatError>>, ChatError> {
         request.validate()?;
-        let open = |order: Order<'static>| async move { self.http.open_events(&order).await }.boxed();
+        let open =
+            |order: Order<'static>| async move { self.http.open_events(&order).await }.boxed();
         let events = self.constrained(request, Transfer::Streamed, open).await?;
         let reader = DeltaReader::new(events, self.http.clone());
-        let pieces = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+        let pieces =
+            stream::unfold(
+                reader,
+                |mut reader| async move { Some((reader.next().await?, reader)) },
+            );
 
         // A server may repeat what it was sent.
         let http = self.http.clone();
-        Ok(pieces.map(move |piece| piece.map(|piece| piece.map_texts(&|text| http.without_secrets(text)))).boxed())
+        Ok(pieces
+            .map(move |piece| {
+                piece.map(|piece| piece.map_texts(&|text| http.without_secrets(text)))
+            })
+            .boxed())
     }
 
     async fn answer(&self, request: &ChatRequest) -> Result<ChatResponse, ChatError> {
         request.validate()?;
         let response = match self.config.transfer {
             Transfer::Whole => {
-                let post =
-                    |order: Order<'static>| async move { self.http.post_and_read(&order, &ReadJson).await }.boxed();
+                let post = |order: Order<'static>| {
+                    async move { self.http.post_and_read(&order, &ReadJson).await }.boxed()
+                };
                 read_answer(&self.constrained(request, Transfer::Whole, post).await?, &self.http)?
             }
             Transfer::Streamed => {
                 let reader = Gather { http: self.http.clone() };
                 let reader = &reader;
-                let post = |order: Order<'static>| async move { self.http.post_and_read(&order, reader).await }.boxed();
+                let post = |order: Order<'static>| {
+                    async move { self.http.post_and_read(&order, reader).await }.boxed()
+                };
                 self.constrained(request, Transfer::Streamed, post).await?
             }
         };
@@ -270,7 +298,8 @@ impl OpenAiClient {
         Ok(response)
     }
 
-    /// Sends the request with its form; in another way, and at last without, where the server does not know this one.
+    /// Sends the request with its form; in another way, and at last without, where the server does
+    /// not know this one.
     async fn constrained<'a, T>(
         &self,
         request: &ChatRequest,
@@ -341,7 +370,8 @@ impl ChatModel for OpenAiClient {
     }
 
     fn identity(&self) -> String {
-        let mut endpoints: Vec<String> = self.config.http.endpoints.iter().map(ToString::to_string).collect();
+        let mut endpoints: Vec<String> =
+            self.config.http.endpoints.iter().map(ToString::to_string).collect();
         endpoints.sort();
         let OpenAiConfig { model, structured_output, token_limit, extra_body, .. } = &*self.config;
         json!({
@@ -351,7 +381,10 @@ impl ChatModel for OpenAiClient {
         .to_string()
     }
 
-    fn complete<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
+    fn complete<'a>(
+        &'a self,
+        request: &'a ChatRequest,
+    ) -> BoxFuture<'a, Result<ChatResponse, ChatError>> {
         self.answer(request).boxed()
     }
 }

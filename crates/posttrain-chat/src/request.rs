@@ -52,7 +52,8 @@ pub struct ChatRequest {
     pub max_tokens: u32,
     /// From 0 (the most probable token every time) to 2, as in OpenAI's interface.
     pub temperature: f64,
-    /// The smallest set of tokens with this probability together, more than 0 and at most 1; the server's choice if none.
+    /// The smallest set of tokens with this probability together, more than 0 and at most 1; the
+    /// server's choice if none.
     pub top_p: Option<f64>,
     /// Texts that end the answer; most servers take at most four.
     pub stop: Vec<String>,
@@ -60,7 +61,8 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// The form of the answer.
     pub format: ResponseFormat,
-    /// Log-probabilities of the answer's tokens, each with this many alternatives (0 to 20); none if `None`.
+    /// Log-probabilities of the answer's tokens, each with this many alternatives (0 to 20); none
+    /// if `None`.
     pub logprobs: Option<u8>,
 }
 
@@ -110,7 +112,11 @@ impl ChatRequest {
             return Err(ChatError::invalid_request("top_p", top_p, "more than 0 and at most 1"));
         }
         if self.stop.iter().any(String::is_empty) {
-            return Err(ChatError::invalid_request("stop", "an empty text", "texts that can be found"));
+            return Err(ChatError::invalid_request(
+                "stop",
+                "an empty text",
+                "texts that can be found",
+            ));
         }
         if let Some(logprobs) = self.logprobs.filter(|logprobs| *logprobs > 20) {
             return Err(ChatError::invalid_request("logprobs", logprobs, "at most 20"));
@@ -118,7 +124,8 @@ impl ChatRequest {
         self.format.validate()
     }
 
-    /// A rough count of the tokens that the request will use: a token for every 3 bytes of text and the whole answer.
+    /// A rough count of the tokens that the request will use: a token for every 3 bytes of text and
+    /// the whole answer.
     ///
     /// ```
     /// use posttrain_chat::{ChatRequest, Message};
@@ -126,6 +133,7 @@ impl ChatRequest {
     /// let request = ChatRequest { max_tokens: 10, ..ChatRequest::new([Message::user("123456")]) };
     /// assert_eq!(request.expected_tokens(), 2 + 10);
     /// ```
+    #[must_use]
     pub fn expected_tokens(&self) -> u64 {
         let bytes: usize = self.messages.iter().map(|message| message.text().len()).sum();
         bytes.div_ceil(3) as u64 + u64::from(self.max_tokens)
@@ -137,7 +145,8 @@ impl ResponseFormat {
         match self {
             Self::Text => Ok(()),
             Self::JsonSchema { name, schema } => {
-                let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+                let letters =
+                    name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
                 if !letters || !(1..=64).contains(&name.len()) {
                     return Err(ChatError::invalid_request(
                         "format.name",
@@ -146,15 +155,23 @@ impl ResponseFormat {
                     ));
                 }
                 let fits = schema.is_object();
-                fits.then_some(())
-                    .ok_or_else(|| ChatError::invalid_request("format.schema", "no object", "a JSON schema, an object"))
+                fits.then_some(()).ok_or_else(|| {
+                    ChatError::invalid_request(
+                        "format.schema",
+                        "no object",
+                        "a JSON schema, an object",
+                    )
+                })
             }
             Self::Choice(choices) => {
-                let distinct: std::collections::BTreeSet<_> = choices.iter().map(|choice| choice.trim()).collect();
-                let fits = choices.len() > 1 && distinct.len() == choices.len() && !distinct.contains("");
+                let distinct: std::collections::BTreeSet<_> =
+                    choices.iter().map(|choice| choice.trim()).collect();
+                let fits =
+                    choices.len() > 1 && distinct.len() == choices.len() && !distinct.contains("");
                 let expected = "at least two different texts, none blank";
-                fits.then_some(())
-                    .ok_or_else(|| ChatError::invalid_request("format.choice", format!("{choices:?}"), expected))
+                fits.then_some(()).ok_or_else(|| {
+                    ChatError::invalid_request("format.choice", format!("{choices:?}"), expected)
+                })
             }
         }
     }

@@ -27,6 +27,7 @@ impl Usage {
     /// ```
     /// assert_eq!(posttrain_chat::Usage::default().total(), 0);
     /// ```
+    #[must_use]
     pub fn total(&self) -> u64 {
         self.prompt_tokens.saturating_add(self.completion_tokens)
     }
@@ -80,7 +81,8 @@ pub struct ChatResponse {
 }
 
 impl ChatResponse {
-    /// A complete answer of this text, from a model without a name: for tests and models of one's own.
+    /// A complete answer of this text, from a model without a name: for tests and models of one's
+    /// own.
     ///
     /// ```
     /// use posttrain_chat::{ChatResponse, FinishReason};
@@ -100,8 +102,8 @@ impl ChatResponse {
         }
     }
 
-    /// The text as JSON: all of it; or else what stands in its one fenced block; or else its one object. Which one is
-    /// meant where there are several is not guessed.
+    /// The text as JSON: all of it; or else what stands in its one fenced block; or else its one
+    /// object. Which one is meant where there are several is not guessed.
     ///
     /// # Errors
     /// [`ChatError::OffFormat`] where there is none, or several.
@@ -121,7 +123,8 @@ impl ChatResponse {
         }
     }
 
-    /// Which of `choices` the text is, without regard to case and to white space, quotes and punctuation around it.
+    /// Which of `choices` the text is, without regard to case and to white space, quotes and
+    /// punctuation around it.
     ///
     /// # Errors
     /// [`ChatError::OffFormat`] where it is none of them.
@@ -135,11 +138,14 @@ impl ChatResponse {
     /// ```
     pub fn choice<'c>(&self, choices: &'c [impl AsRef<str>]) -> Result<&'c str, ChatError> {
         let plain = |text: &str| {
-            let around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '*' | '.' | '!' | ',' | ':');
+            let around = |c: char| {
+                c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '*' | '.' | '!' | ',' | ':')
+            };
             text.trim_matches(around).to_lowercase()
         };
         let exact = choices.iter().find(|choice| choice.as_ref() == self.text.trim());
-        let found = exact.or_else(|| choices.iter().find(|choice| plain(choice.as_ref()) == plain(&self.text)));
+        let found = exact
+            .or_else(|| choices.iter().find(|choice| plain(choice.as_ref()) == plain(&self.text)));
         found.map(AsRef::as_ref).ok_or_else(|| {
             let choices: Vec<&str> = choices.iter().map(AsRef::as_ref).collect();
             self.off_format(&format!("one of {choices:?}"))

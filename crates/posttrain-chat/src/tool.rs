@@ -34,7 +34,12 @@ impl Tool {
     /// ```
     pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: Value) -> Self {
         let description = Some(description.into());
-        let function = FunctionSchema { name: name.into(), description, parameters: Some(parameters), strict: None };
+        let function = FunctionSchema {
+            name: name.into(),
+            description,
+            parameters: Some(parameters),
+            strict: None,
+        };
 
         Self { kind: ToolKind::Function, function }
     }
@@ -102,7 +107,8 @@ impl ToolCall {
         Self { id: Some(id.into()), kind: ToolKind::Function, function }
     }
 
-    /// The call with its arguments as a JSON text, which OpenAI-compatible servers want. Templates want an object.
+    /// The call with its arguments as a JSON text, which OpenAI-compatible servers want. Templates
+    /// want an object.
     ///
     /// ```
     /// use posttrain_chat::ToolCall;

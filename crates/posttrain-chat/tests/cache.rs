@@ -9,18 +9,30 @@ use std::time::{Duration, SystemTime};
 
 use posttrain_chat::cache::{CacheConfig, CachePolicy, CachedChat};
 use posttrain_chat::openai::OpenAiConfig;
-use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Message, from_fn};
+use posttrain_chat::{
+    ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Message, from_fn,
+};
 
-/// A model that says its request back, twice as long for a request that says so, and counts how often it is asked.
+/// A model that says its request back, twice as long for a request that says so, and counts how
+/// often it is asked.
 fn model(calls: &Arc<AtomicUsize>) -> Arc<dyn ChatModel> {
     let calls = Arc::clone(calls);
     Arc::new(from_fn("echo", move |request: ChatRequest| {
         calls.fetch_add(1, Ordering::SeqCst);
         async move {
             match request.messages[0].text().as_ref() {
-                "fail" => Err(ChatError::Failed { model: "echo".into(), cause: "asked_to", message: "it was".into() }),
-                "long" => Ok(ChatResponse { finish_reason: FinishReason::Length, ..ChatResponse::from_text("lo") }),
-                "refuse" => Ok(ChatResponse { refusal: Some("no".into()), ..ChatResponse::from_text("") }),
+                "fail" => Err(ChatError::Failed {
+                    model: "echo".into(),
+                    cause: "asked_to",
+                    message: "it was".into(),
+                }),
+                "long" => Ok(ChatResponse {
+                    finish_reason: FinishReason::Length,
+                    ..ChatResponse::from_text("lo")
+                }),
+                "refuse" => {
+                    Ok(ChatResponse { refusal: Some("no".into()), ..ChatResponse::from_text("") })
+                }
                 "blank" => Ok(ChatResponse::from_text(" \n")),
                 text => Ok(ChatResponse::from_text(format!("{text} é"))),
             }
@@ -29,7 +41,8 @@ fn model(calls: &Arc<AtomicUsize>) -> Arc<dyn ChatModel> {
 }
 
 fn open(folder: &Path, calls: &Arc<AtomicUsize>) -> CachedChat {
-    CachedChat::new(model(calls), CacheConfig { folder: folder.into(), ..CacheConfig::default() }).unwrap()
+    CachedChat::new(model(calls), CacheConfig { folder: folder.into(), ..CacheConfig::default() })
+        .unwrap()
 }
 
 fn ask(text: impl Into<String>) -> ChatRequest {
@@ -38,7 +51,10 @@ fn ask(text: impl Into<String>) -> ChatRequest {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path()).collect()
+    folders
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect()
 }
 
 fn bytes(folder: &Path) -> u64 {
@@ -76,7 +92,9 @@ async fn whatever_changes_the_answer_changes_the_key() {
         cached.complete(request).await.unwrap();
     }
     assert_eq!(calls.load(Ordering::SeqCst), requests.len());
-    let identity = |url: &str, name: &str| OpenAiConfig::for_server(url, name).unwrap().build().unwrap().identity();
+    let identity = |url: &str, name: &str| {
+        OpenAiConfig::for_server(url, name).unwrap().build().unwrap().identity()
+    };
     assert_ne!(identity("http://a/v1", "m"), identity("http://b/v1", "m"));
     assert_ne!(identity("http://a/v1", "m"), identity("http://a/v1", "n"));
     assert_eq!(identity("http://a/v1", "m"), identity("http://a/v1", "m"));
@@ -90,8 +108,15 @@ async fn draws_are_kept_only_when_asked() {
     for _ in 0..3 {
         cached.complete(&draw).await.unwrap();
     }
-    assert_eq!((calls.load(Ordering::SeqCst), cached.counts().bypassed, files(folder.path()).len()), (3, 3, 0));
-    let config = CacheConfig { folder: folder.path().into(), policy: CachePolicy::Always, ..CacheConfig::default() };
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), cached.counts().bypassed, files(folder.path()).len()),
+        (3, 3, 0)
+    );
+    let config = CacheConfig {
+        folder: folder.path().into(),
+        policy: CachePolicy::Always,
+        ..CacheConfig::default()
+    };
     let cached = CachedChat::new(model(&calls), config).unwrap();
     for _ in 0..3 {
         cached.complete(&draw).await.unwrap();
@@ -123,8 +148,14 @@ async fn a_damaged_entry_is_none_and_is_written_anew() {
     let other_answer = text.replace("a é", "b é").into_bytes();
     let other_version = text.replace("\"version\":1", "\"version\":0").into_bytes();
     assert!(other_answer != whole && other_version != whole);
-    let damaged =
-        [Vec::new(), whole[..whole.len() / 2].to_vec(), vec![0xff; 100], b"{}".to_vec(), other_answer, other_version];
+    let damaged = [
+        Vec::new(),
+        whole[..whole.len() / 2].to_vec(),
+        vec![0xff; 100],
+        b"{}".to_vec(),
+        other_answer,
+        other_version,
+    ];
     for (index, damage) in damaged.into_iter().enumerate() {
         std::fs::write(&file, damage).unwrap();
         assert_eq!(cached.complete(&ask("a")).await.unwrap().text, "a é");
@@ -136,7 +167,8 @@ async fn a_damaged_entry_is_none_and_is_written_anew() {
 #[tokio::test]
 async fn the_oldest_go_when_it_is_full() {
     let (folder, calls) = (tempfile::tempdir().unwrap(), Arc::default());
-    let config = CacheConfig { folder: folder.path().into(), max_bytes: 20_000, ..CacheConfig::default() };
+    let config =
+        CacheConfig { folder: folder.path().into(), max_bytes: 20_000, ..CacheConfig::default() };
     let cached = CachedChat::new(model(&calls), config).unwrap();
     let hour = Duration::from_secs(3600);
     for index in 0..300 {
@@ -177,7 +209,10 @@ async fn ask_all(folder: &Path) {
         let cached = Arc::clone(&cached);
         tokio::spawn(async move {
             let question = format!("question {}", index % 40);
-            assert_eq!(cached.complete(&ask(question.clone())).await.unwrap().text, format!("{question} é"));
+            assert_eq!(
+                cached.complete(&ask(question.clone())).await.unwrap().text,
+                format!("{question} é")
+            );
         })
     });
     for task in futures::future::join_all(asked).await {
@@ -198,8 +233,14 @@ async fn many_writers_in_several_processes_do_no_harm() {
     let children: Vec<_> = (0..4)
         .map(|_| {
             let mut child = Command::new(std::env::current_exe().unwrap());
-            child.args(["many_writers_in_several_processes_do_no_harm", "--exact"]).env(FOLDER, folder.path());
-            child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+            child
+                .args(["many_writers_in_several_processes_do_no_harm", "--exact"])
+                .env(FOLDER, folder.path());
+            child
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
         })
         .collect();
     ask_all(folder.path()).await;

@@ -6,7 +6,9 @@ mod server;
 
 use std::time::Duration;
 
-use posttrain_chat::client::{BreakerConfig, Deadlines, Endpoint, JsonClient, JsonClientConfig, RetryConfig};
+use posttrain_chat::client::{
+    BreakerConfig, Deadlines, Endpoint, JsonClient, JsonClientConfig, RetryConfig,
+};
 use posttrain_chat::openai::{OpenAiClient, OpenAiConfig};
 use posttrain_chat::{ChatError, ChatModel, ChatRequest, Deadline, Message};
 use serde_json::{Value, json};
@@ -19,7 +21,12 @@ const QUICK: Duration = Duration::from_millis(10);
 fn config(servers: &[&Server]) -> JsonClientConfig {
     JsonClientConfig {
         endpoints: servers.iter().map(|server| server.url().parse().unwrap()).collect(),
-        deadlines: Deadlines { connect_seconds: 1.0, read_seconds: 0.3, attempt_seconds: 0.6, total_seconds: 5.0 },
+        deadlines: Deadlines {
+            connect_seconds: 1.0,
+            read_seconds: 0.3,
+            attempt_seconds: 0.6,
+            total_seconds: 5.0,
+        },
         retry: RetryConfig { retries: 3, first_seconds: 0.02, longest_seconds: 0.1 },
         ..JsonClientConfig::default()
     }
@@ -35,7 +42,10 @@ async fn post(client: &JsonClient) -> Result<Value, ChatError> {
 
 /// Fails so the first time, then answers.
 async fn first_then_right(first: Reply) -> Server {
-    Server::start(move |index, _| if index == 0 { first.clone() } else { Reply::ok("{\"right\": true}") }).await
+    Server::start(
+        move |index, _| if index == 0 { first.clone() } else { Reply::ok("{\"right\": true}") },
+    )
+    .await
 }
 
 #[tokio::test]
@@ -69,11 +79,14 @@ async fn retry_after_as_a_date_is_understood() {
 
 #[tokio::test]
 async fn a_rest_beyond_the_deadline_is_an_error_at_once() {
-    let server = Server::start(|_, _| Reply::status(429, "come tomorrow").with("retry-after", 80_000)).await;
+    let server =
+        Server::start(|_, _| Reply::status(429, "come tomorrow").with("retry-after", 80_000)).await;
     let start = Instant::now();
     let error = post(&client(&server)).await.unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(1) && server.count() == 1);
-    let ChatError::Status { status: 429, retry_after, body, .. } = &error else { panic!("{error:?}") };
+    let ChatError::Status { status: 429, retry_after, body, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!((retry_after.unwrap().as_secs(), body.as_str()), (80_000, "come tomorrow"));
 }
 
@@ -98,14 +111,18 @@ async fn what_will_not_pass_is_not_tried_again() {
     for status in [400, 401, 403, 404, 410, 413, 422] {
         let server = Server::start(move |_, _| Reply::status(status, "no such model")).await;
         let error = post(&client(&server)).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("{}: HTTP status {status}: no such model", server.url()));
+        assert_eq!(
+            error.to_string(),
+            format!("{}: HTTP status {status}: no such model", server.url())
+        );
         assert_eq!(server.count(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_connection_reset_half_way_through_a_body_is_tried_again() {
-    let server = first_then_right(Reply::ResetHalfWay(json!({"right": "x".repeat(1000)}).to_string())).await;
+    let server =
+        first_then_right(Reply::ResetHalfWay(json!({"right": "x".repeat(1000)}).to_string())).await;
     assert_eq!(post(&client(&server)).await.unwrap()["right"], true);
     assert_eq!(server.count(), 2);
     let server = Server::start(|_, _| Reply::ResetHalfWay("[1, 2, 3, 4, 5, 6]".into())).await;
@@ -170,7 +187,11 @@ async fn an_endless_body_is_cut_off() {
     assert_eq!((error.cause(), server.count()), ("too_large", 1));
     let server = Server::start(|_, _| Reply::ok("1".repeat(1000))).await;
     let config = JsonClientConfig { max_response_bytes: 999, ..self::config(&[&server]) };
-    assert_eq!(post(&config.build().unwrap()).await.unwrap_err().cause(), "too_large", "known from its length");
+    assert_eq!(
+        post(&config.build().unwrap()).await.unwrap_err().cause(),
+        "too_large",
+        "known from its length"
+    );
 }
 
 #[tokio::test]
@@ -179,7 +200,10 @@ async fn invalid_json_is_an_error_that_shows_its_beginning() {
         let server = Server::start(move |_, _| Reply::ok(body)).await;
         let error = post(&client(&server)).await.unwrap_err();
         assert_eq!((error.cause(), server.count()), ("invalid_json", 1));
-        assert!(error.to_string().contains(if body.is_empty() { "(empty)" } else { body }), "{error}");
+        assert!(
+            error.to_string().contains(if body.is_empty() { "(empty)" } else { body }),
+            "{error}"
+        );
     }
 }
 
@@ -188,7 +212,8 @@ async fn a_redirect_is_not_followed() {
     let other = Server::start(|_, _| Reply::ok("{}")).await;
     for status in [301, 302, 307, 308] {
         let location = other.url();
-        let server = Server::start(move |_, _| Reply::status(status, "").with("location", &location)).await;
+        let server =
+            Server::start(move |_, _| Reply::status(status, "").with("location", &location)).await;
         let error = post(&client(&server)).await.unwrap_err();
         assert_eq!((error.cause(), server.count()), ("redirected", 1));
     }
@@ -198,7 +223,8 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test]
 async fn a_replica_that_dies_in_the_middle_of_a_run_loses_nothing() {
     let slow = || Reply::ok("{}").after(QUICK);
-    let (stable, dying) = (Server::start(move |_, _| slow()).await, Server::start(move |_, _| slow()).await);
+    let (stable, dying) =
+        (Server::start(move |_, _| slow()).await, Server::start(move |_, _| slow()).await);
     let mut config = config(&[&stable, &dying]);
     config.in_flight = 16;
     config.breaker = BreakerConfig { failures: 3, pause_seconds: 0.3 };
@@ -217,7 +243,10 @@ async fn a_replica_that_dies_in_the_middle_of_a_run_loses_nothing() {
     for call in calls {
         call.await.unwrap().unwrap();
     }
-    assert!(before >= 50 && stable.count() >= 150, "both did their part before, and one did the rest");
+    assert!(
+        before >= 50 && stable.count() >= 150,
+        "both did their part before, and one did the rest"
+    );
 
     // It comes back at the same address, is probed, and works again.
     let back = Server::start_on(TcpListener::bind(&address).await.unwrap(), |_, _| Reply::ok("{}"));
@@ -233,9 +262,11 @@ async fn load_goes_where_there_is_least() {
     let quick = Server::start(|_, _| Reply::ok("{}").after(Duration::from_millis(5))).await;
     let slow = Server::start(|_, _| Reply::ok("{}").after(Duration::from_millis(100))).await;
     let client = JsonClientConfig { in_flight: 8, ..config(&[&quick, &slow]) }.build().unwrap();
-    futures::future::join_all((0..200).map(|_| post(&client))).await.into_iter().for_each(|answer| {
-        answer.unwrap();
-    });
+    futures::future::join_all((0..200).map(|_| post(&client))).await.into_iter().for_each(
+        |answer| {
+            answer.unwrap();
+        },
+    );
     assert!(quick.count() > 3 * slow.count(), "{} and {}", quick.count(), slow.count());
     assert!(quick.most.load(std::sync::atomic::Ordering::SeqCst) <= 8);
 }
@@ -268,7 +299,8 @@ async fn requests_and_tokens_a_minute_are_kept_to() {
 
 #[tokio::test]
 async fn a_dropped_call_gives_its_place_back() {
-    let server = Server::start(|index, _| if index < 3 { Reply::Silence } else { Reply::ok("{}") }).await;
+    let server =
+        Server::start(|index, _| if index < 3 { Reply::Silence } else { Reply::ok("{}") }).await;
     let client = JsonClientConfig { in_flight: 1, ..config(&[&server]) }.build().unwrap();
     for _ in 0..3 {
         assert!(tokio::time::timeout(Duration::from_millis(50), post(&client)).await.is_err());
@@ -277,7 +309,9 @@ async fn a_dropped_call_gives_its_place_back() {
 }
 
 fn chat(server: &Server) -> OpenAiClient {
-    OpenAiConfig { model: "m".into(), http: config(&[server]), ..OpenAiConfig::default() }.build().unwrap()
+    OpenAiConfig { model: "m".into(), http: config(&[server]), ..OpenAiConfig::default() }
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -291,7 +325,10 @@ async fn a_chat_model_meets_the_same_faults() {
     })
     .await;
     let response = chat(&server).complete(&request).await.unwrap();
-    assert_eq!((response.text.as_str(), response.usage.total(), response.model.as_str()), ("4", 7, "stub-1"));
+    assert_eq!(
+        (response.text.as_str(), response.usage.total(), response.model.as_str()),
+        ("4", 7, "stub-1")
+    );
     assert_eq!(server.count(), 4);
     for (body, cause) in [
         ("{\"error\": {\"message\": \"overloaded\"}}", "reported"),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use posttrain_chat::client::{Deadlines, JsonClientConfig, RetryConfig};
 use posttrain_chat::openai::{OpenAiClient, OpenAiConfig, StructuredOutput, Transfer};
-use posttrain_chat::{ChatError, ChatModel, ChatRequest, FinishReason, Message, ResponseFormat, Usage};
+use posttrain_chat::{
+    ChatError, ChatModel, ChatRequest, FinishReason, Message, ResponseFormat, Usage,
+};
 use serde_json::{Value, json};
 use server::{Reply, Server};
 use wiremock::matchers::{body_partial_json, header, method, path};
@@ -18,7 +20,12 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 fn config(url: &str) -> OpenAiConfig {
     let http = JsonClientConfig {
         // Beyond what an answer takes on a busy machine.
-        deadlines: Deadlines { connect_seconds: 20.0, read_seconds: 20.0, attempt_seconds: 20.0, total_seconds: 60.0 },
+        deadlines: Deadlines {
+            connect_seconds: 20.0,
+            read_seconds: 20.0,
+            attempt_seconds: 20.0,
+            total_seconds: 60.0,
+        },
         retry: RetryConfig { retries: 2, first_seconds: 0.01, longest_seconds: 0.02 },
         ..JsonClientConfig::for_server(url).unwrap()
     };
@@ -55,8 +62,14 @@ async fn a_stream_is_the_same_however_it_is_cut() {
     for cut in [1, 2, 3, 7, 64, 4096] {
         let server = Server::start(move |_, _| Reply::events(&answer(), cut)).await;
         let response = streamed(&server).complete(&request()).await.unwrap();
-        assert_eq!((response.text.as_str(), response.reasoning.as_deref()), ("vier ≈ ４😀", Some("2 und 2 …")));
-        assert_eq!((response.finish_reason, response.model.as_str()), (FinishReason::Stop, "stub-1"));
+        assert_eq!(
+            (response.text.as_str(), response.reasoning.as_deref()),
+            ("vier ≈ ４😀", Some("2 und 2 …"))
+        );
+        assert_eq!(
+            (response.finish_reason, response.model.as_str()),
+            (FinishReason::Stop, "stub-1")
+        );
         assert_eq!(response.usage, Usage { prompt_tokens: 5, completion_tokens: 4 });
         assert_eq!(server.requests.lock().unwrap()[0].json()["stream"], true);
     }
@@ -66,8 +79,10 @@ async fn a_stream_is_the_same_however_it_is_cut() {
 async fn pieces_come_one_by_one() {
     let server = Server::start(|_, _| Reply::events(&answer(), 5)).await;
     let model = config(&server.url()).build().unwrap();
-    let pieces: Vec<_> = model.stream(&request()).await.unwrap().map(Result::unwrap).collect().await;
-    let texts: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).filter(|text| !text.is_empty()).collect();
+    let pieces: Vec<_> =
+        model.stream(&request()).await.unwrap().map(Result::unwrap).collect().await;
+    let texts: Vec<&str> =
+        pieces.iter().map(|piece| piece.text.as_str()).filter(|text| !text.is_empty()).collect();
     assert_eq!(texts, ["vier ≈ ", "４😀"]);
     assert_eq!(pieces.last().unwrap().usage.unwrap().total(), 9);
 }
@@ -87,11 +102,16 @@ async fn an_open_stream_keeps_its_place_and_gives_it_back() {
 
 #[tokio::test]
 async fn an_error_in_the_middle_of_a_stream_is_one() {
-    let error =
-        format!("{}data: {{\"error\": {{\"message\": \"out of memory\"}}}}\n\n", piece(json!({"content": "4"})));
+    let error = format!(
+        "{}data: {{\"error\": {{\"message\": \"out of memory\"}}}}\n\n",
+        piece(json!({"content": "4"}))
+    );
     let server = Server::start(move |_, _| Reply::events(&error, 9)).await;
     let error = streamed(&server).complete(&request()).await.unwrap_err();
-    assert!(matches!(&error, ChatError::Reported { message, .. } if message == "out of memory"), "{error}");
+    assert!(
+        matches!(&error, ChatError::Reported { message, .. } if message == "out of memory"),
+        "{error}"
+    );
     let model = config(&server.url()).build().unwrap();
     let pieces: Vec<_> = model.stream(&request()).await.unwrap().collect().await;
     assert!(pieces.len() == 2 && pieces[0].as_ref().unwrap().text == "4" && pieces[1].is_err());
@@ -123,7 +143,8 @@ async fn a_stream_that_breaks_off_is_begun_again_or_an_error() {
 #[tokio::test]
 async fn a_stream_that_falls_silent_or_never_ends_is_cut_off() {
     let pieces = vec![piece(json!({"content": "4"})).into(); 100];
-    let slow = Reply::Pieces { pieces: pieces.clone(), pause: Duration::from_millis(400), complete: true };
+    let slow =
+        Reply::Pieces { pieces: pieces.clone(), pause: Duration::from_millis(400), complete: true };
     let server = Server::start(move |_, _| slow.clone()).await;
     let mut quick = config(&server.url());
     (quick.transfer, quick.http.retry.retries) = (Transfer::Streamed, 0);
@@ -144,7 +165,10 @@ async fn events_that_are_no_json_are_an_error() {
 }
 
 fn choice() -> ChatRequest {
-    ChatRequest { format: ResponseFormat::Choice(vec!["right".into(), "wrong".into()]), ..request() }
+    ChatRequest {
+        format: ResponseFormat::Choice(vec!["right".into(), "wrong".into()]),
+        ..request()
+    }
 }
 
 fn chat(text: &str) -> Value {
@@ -174,11 +198,13 @@ async fn a_server_that_knows_no_forms_is_asked_without_from_then_on() {
         .expect(1)
         .mount(&server)
         .await;
-    Mock::given(body_partial_json(json!({"response_format": {"type": "json_object", "schema": {}}})))
-        .respond_with(ResponseTemplate::new(400).set_body_string("response_format: unknown"))
-        .expect(1)
-        .mount(&server)
-        .await;
+    Mock::given(body_partial_json(
+        json!({"response_format": {"type": "json_object", "schema": {}}}),
+    ))
+    .respond_with(ResponseTemplate::new(400).set_body_string("response_format: unknown"))
+    .expect(1)
+    .mount(&server)
+    .await;
     Mock::given(method("POST"))
         .respond_with(ResponseTemplate::new(200).set_body_json(chat("Right!")))
         .expect(3)
@@ -186,7 +212,10 @@ async fn a_server_that_knows_no_forms_is_asked_without_from_then_on() {
         .await;
     let model = config(&format!("{}/v1", server.uri())).build().unwrap();
     for _ in 0..3 {
-        assert_eq!(model.complete(&choice()).await.unwrap().choice(&["right", "wrong"]).unwrap(), "right");
+        assert_eq!(
+            model.complete(&choice()).await.unwrap().choice(&["right", "wrong"]).unwrap(),
+            "right"
+        );
     }
 }
 
@@ -196,7 +225,8 @@ async fn a_server_that_fails_over_one_way_is_asked_in_the_next() {
     let server = MockServer::start().await;
     Mock::given(body_partial_json(json!({"response_format": {"type": "json_schema"}})))
         .respond_with(
-            ResponseTemplate::new(500).set_body_string("validation error: ('body', 'response_format', 'type')"),
+            ResponseTemplate::new(500)
+                .set_body_string("validation error: ('body', 'response_format', 'type')"),
         )
         .expect(1)
         .mount(&server)
@@ -227,7 +257,8 @@ async fn a_request_that_is_wrong_anyway_does_not_cost_the_forms() {
         .expect(1)
         .mount(&server)
         .await;
-    let config = OpenAiConfig { structured_output: forms, ..config(&format!("{}/v1", server.uri())) };
+    let config =
+        OpenAiConfig { structured_output: forms, ..config(&format!("{}/v1", server.uri())) };
     let model = config.build().unwrap();
     let error = model.complete(&choice()).await.unwrap_err();
     assert!(error.to_string().contains("too long"), "{error}");
@@ -245,8 +276,14 @@ async fn a_bad_request_is_not_sent() {
         ChatRequest { logprobs: Some(21), ..request() },
         ChatRequest { stop: vec![String::new()], ..request() },
         ChatRequest { format: ResponseFormat::Choice(vec!["a".into(), "a ".into()]), ..request() },
-        ChatRequest { format: ResponseFormat::JsonSchema { name: "a b".into(), schema: json!({}) }, ..request() },
-        ChatRequest { format: ResponseFormat::JsonSchema { name: "a".into(), schema: json!([]) }, ..request() },
+        ChatRequest {
+            format: ResponseFormat::JsonSchema { name: "a b".into(), schema: json!({}) },
+            ..request()
+        },
+        ChatRequest {
+            format: ResponseFormat::JsonSchema { name: "a".into(), schema: json!([]) },
+            ..request()
+        },
         ChatRequest::new([]),
     ] {
         assert_eq!(model.complete(&bad).await.unwrap_err().cause(), "invalid_request", "{bad:?}");

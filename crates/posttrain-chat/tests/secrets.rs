@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use posttrain_chat::cache::{CacheConfig, CachedChat};
-use posttrain_chat::client::{Deadlines, Endpoint, JsonClientConfig, KeyHeader, KeySource, ProxyChoice, RetryConfig};
+use posttrain_chat::client::{
+    Deadlines, Endpoint, JsonClientConfig, KeyHeader, KeySource, ProxyChoice, RetryConfig,
+};
 use posttrain_chat::openai::{OpenAiConfig, Transfer};
 use posttrain_chat::{ChatError, ChatModel, ChatRequest, Message, ResponseFormat};
 use serde_json::json;
@@ -73,7 +75,9 @@ const FAULTS: [(&str, Answer); 10] = [
     ("http_401", |request| Reply::status(401, echo(request))),
     ("http_500", |request| Reply::status(500, echo(request))),
     ("http_429", |request| Reply::status(429, echo(request)).with("retry-after", 10_000)),
-    ("redirected", |request| Reply::status(302, echo(request)).with("location", format!("http://{PASSWORD}@x/{KEY}"))),
+    ("redirected", |request| {
+        Reply::status(302, echo(request)).with("location", format!("http://{PASSWORD}@x/{KEY}"))
+    }),
     ("invalid_json", |request| Reply::ok(echo(request))),
     ("unexpected_answer", |request| Reply::ok(json!({"echo": echo(request)}).to_string())),
     ("reported", |request| Reply::ok(json!({"error": {"message": echo(request)}}).to_string())),
@@ -96,7 +100,8 @@ fn http(endpoint: &str, api_key: KeySource) -> JsonClientConfig {
 async fn check_faults(make: impl Fn(&Server) -> JsonClientConfig, expected_header: (&str, &str)) {
     for (cause, answer) in FAULTS {
         let server = Server::start(move |_, request| answer(request)).await;
-        let config = OpenAiConfig { model: "m".into(), http: make(&server), ..OpenAiConfig::default() };
+        let config =
+            OpenAiConfig { model: "m".into(), http: make(&server), ..OpenAiConfig::default() };
         assert_clean(
             "the configuration",
             &format!("{config:?} {config:#?} {}", serde_json::to_string(&config).unwrap()),
@@ -107,7 +112,11 @@ async fn check_faults(make: impl Fn(&Server) -> JsonClientConfig, expected_heade
         assert_eq!(error.cause(), cause, "{error}");
         assert_clean(cause, &shown(&error));
         let (name, value) = expected_header;
-        assert_eq!(server.requests.lock().unwrap()[0].header(name), Some(value), "the secret was really sent");
+        assert_eq!(
+            server.requests.lock().unwrap()[0].header(name),
+            Some(value),
+            "the secret was really sent"
+        );
     }
 }
 
@@ -116,19 +125,23 @@ async fn check_faults(make: impl Fn(&Server) -> JsonClientConfig, expected_heade
 async fn no_secret_is_ever_shown() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone());
     subscriber.init();
     let folder = tempfile::tempdir().unwrap();
 
     let bearer = format!("Bearer {KEY}");
-    check_faults(|server| http(&server.url(), key_file(folder.path())), ("authorization", &bearer)).await;
+    check_faults(|server| http(&server.url(), key_file(folder.path())), ("authorization", &bearer))
+        .await;
     let named = |server: &Server| JsonClientConfig {
         key_header: KeyHeader::Named("api-key".into()),
         ..http(&server.url(), key_file(folder.path()))
     };
     check_faults(named, ("api-key", KEY)).await;
-    let in_user = |server: &Server| http(&format!("http://judge:{PASSWORD}@{}/v1", server.address), KeySource::None);
+    let in_user = |server: &Server| {
+        http(&format!("http://judge:{PASSWORD}@{}/v1", server.address), KeySource::None)
+    };
     check_faults(in_user, ("authorization", &format!("Basic {BASIC}"))).await;
     let in_query = |server: &Server| http(&format!("{}?key={KEY}", server.url()), KeySource::None);
     check_faults(in_query, ("content-type", "application/json")).await;
@@ -150,8 +163,14 @@ async fn streams(folder: &Path) {
     })
     .await;
     let http = http(&server.url(), key_file(folder));
-    let model = OpenAiConfig { model: "m".into(), transfer: Transfer::Streamed, http, ..OpenAiConfig::default() };
-    let error = model.build().unwrap().complete(&ChatRequest::new([Message::user("?")])).await.unwrap_err();
+    let model = OpenAiConfig {
+        model: "m".into(),
+        transfer: Transfer::Streamed,
+        http,
+        ..OpenAiConfig::default()
+    };
+    let error =
+        model.build().unwrap().complete(&ChatRequest::new([Message::user("?")])).await.unwrap_err();
     assert_eq!(error.cause(), "reported");
     assert_clean("a stream's error", &shown(&error));
 }
@@ -159,7 +178,8 @@ async fn streams(folder: &Path) {
 async fn cached(folder: &Path) {
     let server = Server::start(|_, _| Reply::chat("4")).await;
     let http = http(&format!("{}?token={PASSWORD}", server.url()), key_file(folder));
-    let model = OpenAiConfig { model: "m".into(), http, ..OpenAiConfig::default() }.build().unwrap();
+    let model =
+        OpenAiConfig { model: "m".into(), http, ..OpenAiConfig::default() }.build().unwrap();
     let cache = folder.join("cache");
     let config = CacheConfig { folder: cache.clone(), ..CacheConfig::default() };
     let format = ResponseFormat::Text;
@@ -169,19 +189,30 @@ async fn cached(folder: &Path) {
         .await
         .unwrap();
     let folders = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<_> =
-        folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|f| f.unwrap().path()).collect();
+    let files: Vec<_> = folders
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|f| f.unwrap().path())
+        .collect();
     assert_eq!(files.len(), 1);
-    assert_clean("the cache", &format!("{files:?} {}", std::fs::read_to_string(&files[0]).unwrap()));
+    assert_clean(
+        "the cache",
+        &format!("{files:?} {}", std::fs::read_to_string(&files[0]).unwrap()),
+    );
 }
 
 async fn through_a_proxy(folder: &Path) {
     // The proxy answers by itself, and repeats what it was told.
     let proxy = Server::start(|_, request| Reply::status(407, echo(request))).await;
-    let address: Endpoint = format!("http://me:{PROXY_PASSWORD}@{}", proxy.address).parse().unwrap();
-    let config =
-        JsonClientConfig { proxy: ProxyChoice::Through(address), ..http("http://judge.example/v1", key_file(folder)) };
-    assert_clean("the proxy's configuration", &format!("{config:?} {}", serde_json::to_string(&config).unwrap()));
+    let address: Endpoint =
+        format!("http://me:{PROXY_PASSWORD}@{}", proxy.address).parse().unwrap();
+    let config = JsonClientConfig {
+        proxy: ProxyChoice::Through(address),
+        ..http("http://judge.example/v1", key_file(folder))
+    };
+    assert_clean(
+        "the proxy's configuration",
+        &format!("{config:?} {}", serde_json::to_string(&config).unwrap()),
+    );
     let error = config.build().unwrap().post("score", &json!({}), 0).await.unwrap_err();
     assert_eq!(error.cause(), "http_4xx");
     assert_clean("the proxy's error", &shown(&error));

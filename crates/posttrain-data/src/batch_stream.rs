@@ -13,7 +13,8 @@ use crate::{DataError, Example};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
-    /// Prompts of a batch, at least 1; at most the rows of an epoch, except under [`LastBatch::Short`].
+    /// Prompts of a batch, at least 1; at most the rows of an epoch, except under
+    /// [`LastBatch::Short`].
     pub prompts: u64,
     /// The same seed gives the same batches of the same examples, on every platform.
     pub seed: u64,
@@ -33,7 +34,8 @@ impl Default for BatchConfig {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LastBatch {
-    /// The batch is filled from the next epoch's beginning: all batches are full, each example comes once an epoch.
+    /// The batch is filled from the next epoch's beginning: all batches are full, each example
+    /// comes once an epoch.
     #[default]
     Carry,
     /// The batch is shorter: each example comes once an epoch.
@@ -52,11 +54,12 @@ pub struct StreamState {
     pub position: u64,
 }
 
-/// An endless stream of batches in which each example comes once an epoch, and domains come in proportion throughout.
+/// An endless stream of batches in which each example comes once an epoch, and domains come in
+/// proportion throughout.
 ///
-/// Each epoch shuffles each domain anew and interleaves them by their places: with `n_d` of `N` rows in domain `d`, any
-/// first `p` rows of an epoch hold `p · n_d / N` of it, give or take the number of domains. Of one domain alone this
-/// is a plain shuffle.
+/// Each epoch shuffles each domain anew and interleaves them by their places: with `n_d` of `N`
+/// rows in domain `d`, any first `p` rows of an epoch hold `p · n_d / N` of it, give or take the
+/// number of domains. Of one domain alone this is a plain shuffle.
 ///
 /// ```
 /// use posttrain_data::{BatchConfig, BatchStream, Example};
@@ -86,9 +89,12 @@ impl BatchStream {
     /// A stream at the beginning of its first epoch.
     ///
     /// # Errors
-    /// [`DataError::NoRows`] without examples; [`DataError::Config`] where `prompts` is 0, or more than
-    /// there are examples and batches may not be short.
-    pub fn new(examples: impl Into<Arc<[Example]>>, config: BatchConfig) -> Result<Self, DataError> {
+    /// [`DataError::NoRows`] without examples; [`DataError::Config`] where `prompts` is 0, or more
+    /// than there are examples and batches may not be short.
+    pub fn new(
+        examples: impl Into<Arc<[Example]>>,
+        config: BatchConfig,
+    ) -> Result<Self, DataError> {
         let examples = examples.into();
         check(&config, examples.len() as u64)?;
         let mut domains: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -96,7 +102,8 @@ impl BatchStream {
             domains.entry(&example.domain).or_default().push(row);
         }
         let domains = domains.into_values().collect();
-        let mut stream = Self { config, domains, order: Vec::new(), state: StreamState::default(), examples };
+        let mut stream =
+            Self { config, domains, order: Vec::new(), state: StreamState::default(), examples };
         stream.order = stream.shuffled();
         Ok(stream)
     }
@@ -104,7 +111,8 @@ impl BatchStream {
     /// The stream as it was when `state` was taken.
     ///
     /// # Errors
-    /// [`DataError::StreamState`] where the state lies beyond the epoch's end: it is of other examples.
+    /// [`DataError::StreamState`] where the state lies beyond the epoch's end: it is of other
+    /// examples.
     pub fn resume(mut self, state: StreamState) -> Result<Self, DataError> {
         if state.position > self.rows() {
             let StreamState { epoch, position } = state;
@@ -115,7 +123,8 @@ impl BatchStream {
         Ok(self)
     }
 
-    /// The next batch: `prompts` examples, fewer only at the end of an epoch under [`LastBatch::Short`].
+    /// The next batch: `prompts` examples, fewer only at the end of an epoch under
+    /// [`LastBatch::Short`].
     pub fn next_batch(&mut self) -> Vec<Example> {
         let wanted = self.config.prompts;
         let left = self.rows() - self.state.position;
@@ -133,11 +142,13 @@ impl BatchStream {
     }
 
     /// Where the stream stands; [`resume`](Self::resume) goes on with the batch that comes next.
+    #[must_use]
     pub fn state(&self) -> StreamState {
         self.state
     }
 
     /// Rows of an epoch.
+    #[must_use]
     pub fn rows(&self) -> u64 {
         self.examples.len() as u64
     }
@@ -155,11 +166,13 @@ impl BatchStream {
         self.state.position = end;
     }
 
-    /// The current epoch's order. The j-th of a domain's n rows is placed at (j + u) / n, with u drawn from [0, 1).
+    /// The current epoch's order. The j-th of a domain's n rows is placed at (j + u) / n, with u
+    /// drawn from [0, 1).
     fn shuffled(&self) -> Vec<usize> {
         let mut places: Vec<(u128, usize)> = Vec::with_capacity(self.examples.len());
         for (domain, rows) in self.domains.iter().enumerate() {
-            let mut rng = stream(self.config.seed, &format!("epoch of domain {domain}"), self.state.epoch);
+            let mut rng =
+                stream(self.config.seed, &format!("epoch of domain {domain}"), self.state.epoch);
             let mut rows = rows.clone();
             shuffle(&mut rows, &mut rng);
             let count = rows.len() as u128;
@@ -180,7 +193,11 @@ fn check(config: &BatchConfig, rows: u64) -> Result<(), DataError> {
         return Err(DataError::NoRows { what: "the stream of batches".to_owned() });
     }
     if config.last != LastBatch::Short && config.prompts > rows {
-        return Err(DataError::Config { field: "prompts", expected: "at most the rows of an epoch", got });
+        return Err(DataError::Config {
+            field: "prompts",
+            expected: "at most the rows of an epoch",
+            got,
+        });
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::DataError;
 
-/// Which column of a file is which field of an [`Example`](crate::Example), and how its domains are called here.
+/// Which column of a file is which field of an [`Example`](crate::Example), and how its domains are
+/// called here.
 ///
 /// ```
 /// use posttrain_data::Columns;
@@ -22,14 +23,16 @@ pub struct Columns {
     pub question: String,
     /// The column of answers: text, a number or a truth value in every row, and never empty.
     pub answer: String,
-    /// The column of ids, which every row must then have. `None`: `id` where a row has it, else derived from the
-    /// row's domain, question and answer (`q-` and 16 hexadecimal digits, then `-2`, `-3`, … for exact repetitions).
+    /// The column of ids, which every row must then have. `None`: `id` where a row has it, else
+    /// derived from the row's domain, question and answer (`q-` and 16 hexadecimal digits, then
+    /// `-2`, `-3`, … for exact repetitions).
     pub id: Option<String>,
-    /// The column of domains, which every row must then have, unless there is a `default_domain`. `None`: `domain`
-    /// where a row has it, else the `default_domain`.
+    /// The column of domains, which every row must then have, unless there is a `default_domain`.
+    /// `None`: `domain` where a row has it, else the `default_domain`.
     pub domain: Option<String>,
-    /// The column of groups, which every row must then have. `None`: `group` where a row has it, else the normalised
-    /// question. A value over 200 bytes stands as its SHA-256, so that a whole source document can name a group.
+    /// The column of groups, which every row must then have. `None`: `group` where a row has it,
+    /// else the normalized question. A value over 200 bytes stands as its SHA-256, so that a whole
+    /// source document can name a group.
     pub group: Option<String>,
     /// The domain of rows without one; it is not looked up in `domains`.
     pub default_domain: Option<String>,
@@ -73,19 +76,21 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// The columns of `Salesforce/Webscale-RL` (arXiv:2510.06499): `question`, `answer`, `domain`, and `pretrain_text`
-    /// as the group, because one document gave rise to questions of several personas; the persona as metadata.
+    /// The columns of `Salesforce/Webscale-RL` (arXiv:2510.06499): `question`, `answer`, `domain`,
+    /// and `pretrain_text` as the group, because one document gave rise to questions of several
+    /// personas; the persona as metadata.
     ///
     /// Its domains "Math", "Natural Science" and "Social Science" become the three of
-    /// [`sciences`](crate::sciences); rows of its other seven ("Technology & Engineering", "Coding",
-    /// "Travel & Lifestyle", "Commerce & Economics", "Medicine & Health", "Education", "Other") are skipped. Change
-    /// `domains` to keep more.
+    /// [`sciences`](crate::sciences); rows of its other seven ("Technology & Engineering",
+    /// "Coding", "Travel & Lifestyle", "Commerce & Economics", "Medicine & Health", "Education",
+    /// "Other") are skipped. Change `domains` to keep more.
     ///
     /// ```
     /// use posttrain_data::Columns;
     ///
     /// assert_eq!(Columns::webscale_rl().domains["Natural Science"], "natural");
     /// ```
+    #[must_use]
     pub fn webscale_rl() -> Self {
         use crate::sciences::{MATH, NATURAL, SOCIAL};
         let ours = [("Math", MATH), ("Natural Science", NATURAL), ("Social Science", SOCIAL)];
@@ -120,7 +125,9 @@ impl Columns {
             .chain(metadata)
             .find(|(_, name)| name.is_some_and(|n| n.trim().is_empty()))
         {
-            Some((field, name)) => Err(DataError::Config { field, expected: "a name", got: format!("{name:?}") }),
+            Some((field, name)) => {
+                Err(DataError::Config { field, expected: "a name", got: format!("{name:?}") })
+            }
             None => Ok(()),
         }
     }

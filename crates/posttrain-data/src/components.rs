@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::{Example, normalise_question};
+use crate::{Example, normalize_question};
 
-/// The rows of `examples` in sets that share no group and no normalised question, each set and the sets in row order.
+/// The rows of `examples` in sets that share no group and no normalized question, each set and the
+/// sets in row order.
 pub(crate) fn components(examples: &[Example]) -> Vec<Vec<usize>> {
     let mut forest = Forest { parents: (0..examples.len()).collect() };
     forest.join(examples.iter().map(|example| example.group.as_str()));
-    forest.join(examples.iter().map(|example| normalise_question(&example.question)));
+    forest.join(examples.iter().map(|example| normalize_question(&example.question)));
     forest.trees()
 }
 
@@ -58,8 +59,15 @@ mod tests {
 
     #[test]
     fn equal_questions_join_groups() {
-        let row = |question: &str, group: &str| Example::new("", "d", question, "a").with_group(group);
-        let rows = [row("one", "A"), row("two", "B"), row("three", "A"), row("Two!", "C"), row("four", "C")];
+        let row =
+            |question: &str, group: &str| Example::new("", "d", question, "a").with_group(group);
+        let rows = [
+            row("one", "A"),
+            row("two", "B"),
+            row("three", "A"),
+            row("Two!", "C"),
+            row("four", "C"),
+        ];
         assert_eq!(components(&rows), [vec![0, 2], vec![1, 3, 4]]);
     }
 }

@@ -25,13 +25,15 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Checks `examples` against each other and against the domains that are known; with none given, every domain is.
+    /// Checks `examples` against each other and against the domains that are known; with none
+    /// given, every domain is.
     ///
     /// # Errors
-    /// [`DataError::DuplicateId`], [`DataError::EmptyField`] or [`DataError::UnknownDomain`], each naming the row;
-    /// [`DataError::NoRows`] without any.
+    /// [`DataError::DuplicateId`], [`DataError::EmptyField`] or [`DataError::UnknownDomain`], each
+    /// naming the row; [`DataError::NoRows`] without any.
     pub fn new(examples: Vec<Example>, domains: &[&str]) -> Result<Self, DataError> {
-        let mut collector = Collector::new(Limits { rows: u64::MAX, total_bytes: u64::MAX, ..Limits::default() });
+        let mut collector =
+            Collector::new(Limits { rows: u64::MAX, total_bytes: u64::MAX, ..Limits::default() });
         for (row, example) in (1..).zip(examples) {
             let place = Place::Memory { row };
             if !domains.is_empty() && !domains.contains(&example.domain.as_str()) {
@@ -44,16 +46,19 @@ impl Dataset {
     }
 
     /// The examples, in the order in which they were read.
+    #[must_use]
     pub fn examples(&self) -> &[Example] {
         &self.examples
     }
 
     /// The examples by value, in the order in which they were read.
+    #[must_use]
     pub fn into_examples(self) -> Vec<Example> {
         self.examples
     }
 
     /// The names of the domains that have examples, sorted.
+    #[must_use]
     pub fn domains(&self) -> &[String] {
         &self.domains
     }
@@ -64,16 +69,20 @@ impl Dataset {
     }
 
     /// The number of examples.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.examples.len()
     }
 
     /// Never true: a dataset without examples cannot be made.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.examples.is_empty()
     }
 
-    /// Rows that a reader passed over because of their domain (see [`OtherDomains::Skip`](crate::OtherDomains::Skip)).
+    /// Rows that a reader passed over because of their domain (see
+    /// [`OtherDomains::Skip`](crate::OtherDomains::Skip)).
+    #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -100,7 +109,11 @@ impl Collector {
         check_filled(&example, &place)?;
         self.check_room(&example, &place)?;
         if let Some(first) = self.places.get(&example.id) {
-            return Err(DataError::DuplicateId { id: example.id, first: first.clone(), second: place });
+            return Err(DataError::DuplicateId {
+                id: example.id,
+                first: first.clone(),
+                second: place,
+            });
         }
         self.places.insert(example.id.clone(), place);
         if !self.domains.contains(&example.domain) {
@@ -131,15 +144,19 @@ impl Collector {
 
     fn check_room(&mut self, example: &Example, place: &Place) -> Result<(), DataError> {
         let Example { id, domain, question, answer, group, metadata } = example;
-        self.bytes += [id, domain, question, answer, group].map(|text| text.len() as u64).iter().sum::<u64>();
         self.bytes +=
-            metadata.as_ref().map_or(0, |fields| fields.values().map(|value| value.to_string().len() as u64).sum());
+            [id, domain, question, answer, group].map(|text| text.len() as u64).iter().sum::<u64>();
+        self.bytes += metadata
+            .as_ref()
+            .map_or(0, |fields| fields.values().map(|value| value.to_string().len() as u64).sum());
         let limits = [
             (self.examples.len() as u64 + 1, self.limits.rows, "rows"),
             (self.bytes, self.limits.total_bytes, "bytes"),
         ];
         match limits.into_iter().find(|(count, limit, _)| count > limit) {
-            Some((_, limit, unit)) => Err(DataError::TooLarge { place: place.clone(), limit, unit }),
+            Some((_, limit, unit)) => {
+                Err(DataError::TooLarge { place: place.clone(), limit, unit })
+            }
             None => Ok(()),
         }
     }
@@ -147,11 +164,19 @@ impl Collector {
 
 fn check_filled(example: &Example, place: &Place) -> Result<(), DataError> {
     let Example { id, domain, question, answer, group, .. } = example;
-    let fields = [("id", id), ("domain", domain), ("question", question), ("answer", answer), ("group", group)];
+    let fields = [
+        ("id", id),
+        ("domain", domain),
+        ("question", question),
+        ("answer", answer),
+        ("group", group),
+    ];
     match fields.into_iter().find(|(_, text)| text.trim().is_empty()) {
-        Some((field, text)) => {
-            Err(DataError::EmptyField { place: place.clone(), field: field.to_owned(), got: text.clone() })
-        }
+        Some((field, text)) => Err(DataError::EmptyField {
+            place: place.clone(),
+            field: field.to_owned(),
+            got: text.clone(),
+        }),
         None => Ok(()),
     }
 }
@@ -173,7 +198,10 @@ mod tests {
     #[test]
     fn an_unknown_domain_names_its_row_and_the_known() {
         let error = Dataset::new(vec![row("a", "1")], &["natural", "social"]).unwrap_err();
-        assert_eq!(error.to_string(), "row 1: unknown domain \"math\"; expected one of `natural`, `social`");
+        assert_eq!(
+            error.to_string(),
+            "row 1: unknown domain \"math\"; expected one of `natural`, `social`"
+        );
     }
 
     #[test]

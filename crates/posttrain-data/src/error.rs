@@ -6,8 +6,8 @@ use crate::Place;
 
 /// What is wrong with the data, its file or its configuration.
 ///
-/// Every variant says where (path and line), which field, what was expected and what came. A reader that returns an
-/// error returns nothing else: no rows are half-read.
+/// Every variant says where (path and line), which field, what was expected and what came. A reader
+/// that returns an error returns nothing else: no rows are half-read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -67,7 +67,10 @@ pub enum DataError {
         unit: &'static str,
     },
     /// A field that a row must have is missing or null.
-    #[error("{place}: field `{field}`: expected {expected}, got nothing; the row has {}", list(found))]
+    #[error(
+        "{place}: field `{field}`: expected {expected}, got nothing; the row has {}",
+        list(found)
+    )]
     MissingField {
         /// The line or row.
         place: Place,
@@ -175,7 +178,8 @@ pub enum DataError {
         /// Rows of the domain.
         found: u64,
     },
-    /// A domain has rows enough, but they hang together in groups that do not fill the splits exactly.
+    /// A domain has rows enough, but they hang together in groups that do not fill the splits
+    /// exactly.
     #[error(
         "domain {domain:?}: no way found to fill the splits exactly without cutting a group apart: {split} needs \
          {needed} rows and got {got}; {rows} rows stand in {groups} groups, the largest of {largest}"

@@ -7,7 +7,7 @@ pub type Metadata = serde_json::Map<String, serde_json::Value>;
 
 /// One question with its answer, the unit of every dataset, split and batch.
 ///
-/// Serialises with its fields in this order, `metadata` only where there is some:
+/// Serializes with its fields in this order, `metadata` only where there is some:
 ///
 /// ```
 /// use posttrain_data::Example;
@@ -29,7 +29,8 @@ pub struct Example {
     pub question: String,
     /// The short answer that a verifier compares with.
     pub answer: String,
-    /// Names the fact that the question is about; rows of one group never stand on two sides of a split.
+    /// Names the fact that the question is about; rows of one group never stand on two sides of a
+    /// split.
     pub group: String,
     /// Whatever else the row carries; nothing in this crate looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +38,8 @@ pub struct Example {
 }
 
 impl Example {
-    /// An example whose group is its own question (see [`normalise_question`](crate::normalise_question)).
+    /// An example whose group is its own question (see
+    /// [`normalize_question`](crate::normalize_question)).
     pub fn new(
         id: impl Into<String>,
         domain: impl Into<String>,
@@ -45,8 +47,15 @@ impl Example {
         answer: impl Into<String>,
     ) -> Self {
         let question = question.into();
-        let group = crate::normalise_question(&question);
-        Self { id: id.into(), domain: domain.into(), question, answer: answer.into(), group, metadata: None }
+        let group = crate::normalize_question(&question);
+        Self {
+            id: id.into(),
+            domain: domain.into(),
+            question,
+            answer: answer.into(),
+            group,
+            metadata: None,
+        }
     }
 
     /// The same example in another group.

@@ -33,9 +33,12 @@ pub struct SplitFile {
 /// ```
 ///
 /// # Errors
-/// [`DataError::UnsafeDomain`], before anything is written, for a domain that would not name a folder of its own
-/// inside `folder`; [`DataError::Store`] where a file cannot be written.
-pub fn write_splits(folder: impl AsRef<Path>, splits: &Splits) -> Result<Vec<SplitFile>, DataError> {
+/// [`DataError::UnsafeDomain`], before anything is written, for a domain that would not name a
+/// folder of its own inside `folder`; [`DataError::Store`] where a file cannot be written.
+pub fn write_splits(
+    folder: impl AsRef<Path>,
+    splits: &Splits,
+) -> Result<Vec<SplitFile>, DataError> {
     let domains = splits.domains();
     check_names(&domains)?;
     let mut written = Vec::new();
@@ -48,7 +51,12 @@ pub fn write_splits(folder: impl AsRef<Path>, splits: &Splits) -> Result<Vec<Spl
     Ok(written)
 }
 
-fn write_split(home: &Path, domain: &str, split: Split, splits: &Splits) -> Result<SplitFile, DataError> {
+fn write_split(
+    home: &Path,
+    domain: &str,
+    split: Split,
+    splits: &Splits,
+) -> Result<SplitFile, DataError> {
     let path = home.join(format!("{split}.jsonl"));
     let rows: Vec<&Example> = splits.domain(split, domain).collect();
     write_jsonl(&path, rows.iter().copied())?;
@@ -75,7 +83,10 @@ fn flaw(name: &str) -> Option<&'static str> {
         (name.trim().is_empty(), "is empty"),
         (name.len() > LONGEST, "is longer than 100 bytes"),
         (name.contains(['/', '\\']), "contains a path separator"),
-        (name.contains([':', '*', '?', '"', '<', '>', '|']), "contains a character that some file systems refuse"),
+        (
+            name.contains([':', '*', '?', '"', '<', '>', '|']),
+            "contains a character that some file systems refuse",
+        ),
         (name.chars().any(char::is_control), "contains a control character"),
         (name.starts_with('.'), "begins with a dot"),
         (name.ends_with('.'), "ends with a dot"),
@@ -91,10 +102,22 @@ mod tests {
     #[test]
     fn names_that_would_leave_the_folder_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        for name in
-            ["../up", "..", ".", "/etc", "a/b", "a\\b", "nul\0", "line\nend", ".hidden", "C:", "x ", &"x".repeat(101)]
-        {
-            let splits = Splits { train: vec![Example::new("a", name, "q", "a")], ..Splits::default() };
+        for name in [
+            "../up",
+            "..",
+            ".",
+            "/etc",
+            "a/b",
+            "a\\b",
+            "nul\0",
+            "line\nend",
+            ".hidden",
+            "C:",
+            "x ",
+            &"x".repeat(101),
+        ] {
+            let splits =
+                Splits { train: vec![Example::new("a", name, "q", "a")], ..Splits::default() };
             let error = write_splits(folder.path(), &splits).unwrap_err();
             assert!(matches!(error, DataError::UnsafeDomain { .. }), "{name:?}: {error}");
         }

@@ -27,7 +27,8 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// ```
 ///
 /// # Errors
-/// [`DataError::Store`] where the file cannot be written; what stood there before stands there still.
+/// [`DataError::Store`] where the file cannot be written; what stood there before stands there
+/// still.
 pub fn write_jsonl<'a>(
     path: impl AsRef<Path>,
     examples: impl IntoIterator<Item = &'a Example>,
@@ -50,7 +51,8 @@ pub(crate) fn collect(
     collector: &mut Collector,
 ) -> Result<(), DataError> {
     let file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
-    let mut lines = Lines { reader: BufReader::new(file), place: Place::line(path, 0), limit: row_bytes };
+    let mut lines =
+        Lines { reader: BufReader::new(file), place: Place::line(path, 0), limit: row_bytes };
     while let Some((place, line)) = lines.next_line()? {
         if !line.trim().is_empty() {
             Record { fields: parse(&place, &line)?, place }.collect(columns, collector)?;
@@ -83,9 +85,12 @@ impl<R: BufRead> Lines<R> {
     fn next_line(&mut self) -> Result<Option<(Place, String)>, DataError> {
         let Place::Line { path, line } = &mut self.place else { return Ok(None) };
         let mut bytes = Vec::new();
-        // One byte more than the limit, to tell a line at the limit from one beyond; and room for mark and line end.
+        // One byte more than the limit, to tell a line at the limit from one beyond; and room for
+        // mark and line end.
         let mut bounded = (&mut self.reader).take(self.limit.saturating_add(BOM.len() as u64 + 3));
-        bounded.read_until(b'\n', &mut bytes).map_err(|source| DataError::io("read", path, source))?;
+        bounded
+            .read_until(b'\n', &mut bytes)
+            .map_err(|source| DataError::io("read", path, source))?;
         if bytes.is_empty() {
             return Ok(None);
         }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::{Split, Splits, normalise_question};
+use crate::{Split, Splits, normalize_question};
 
 /// Something that stands in more than one split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
     /// What the rows share.
     pub kind: LeakKind,
-    /// The id, the group or the normalised question itself.
+    /// The id, the group or the normalized question itself.
     pub key: String,
     /// Every row that has it, of all splits.
     pub rows: Vec<SplitRow>,
@@ -53,7 +53,7 @@ impl fmt::Display for Leak {
 }
 
 /// Everything that stands in more than one of the three splits: ids, groups, and questions after
-/// [`normalise_question`]. Empty where nothing leaks. The rows that no split got do not count.
+/// [`normalize_question`]. Empty where nothing leaks. The rows that no split got do not count.
 ///
 /// ```
 /// use posttrain_data::{Example, LeakKind, Splits, leaks};
@@ -67,6 +67,7 @@ impl fmt::Display for Leak {
 /// assert_eq!(found[0].kind, LeakKind::Question);
 /// assert_eq!(found[0].to_string(), r#"question "what is 7 + 5": train row 1 ("a"), test row 1 ("b")"#);
 /// ```
+#[must_use]
 pub fn leaks(splits: &Splits) -> Vec<Leak> {
     let mut rows: BTreeMap<(LeakKind, String), Vec<SplitRow>> = BTreeMap::new();
     for split in Split::ALL {
@@ -74,7 +75,7 @@ pub fn leaks(splits: &Splits) -> Vec<Leak> {
             let keys = [
                 (LeakKind::Id, example.id.clone()),
                 (LeakKind::Group, example.group.clone()),
-                (LeakKind::Question, normalise_question(&example.question)),
+                (LeakKind::Question, normalize_question(&example.question)),
             ];
             for key in keys {
                 rows.entry(key).or_default().push(SplitRow { split, row, id: example.id.clone() });

@@ -17,8 +17,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 MiB a row, ten million rows, 4 GiB: some ten times the 1.2 million rows of Webscale-RL, and lines far above
-    /// the 1 MiB that the Hugging Face viewer shows.
+    /// 16 MiB a row, ten million rows, 4 GiB: some ten times the 1.2 million rows of Webscale-RL,
+    /// and lines far above the 1 MiB that the Hugging Face viewer shows.
     fn default() -> Self {
         Self { row_bytes: 16 << 20, rows: 10_000_000, total_bytes: 4 << 30 }
     }
@@ -30,9 +30,12 @@ impl Limits {
     /// # Errors
     /// [`DataError::Config`] names the first that is 0.
     pub fn validate(&self) -> Result<(), DataError> {
-        let limits = [("row_bytes", self.row_bytes), ("rows", self.rows), ("total_bytes", self.total_bytes)];
+        let limits =
+            [("row_bytes", self.row_bytes), ("rows", self.rows), ("total_bytes", self.total_bytes)];
         match limits.into_iter().find(|&(_, limit)| limit == 0) {
-            Some((field, _)) => Err(DataError::Config { field, expected: "at least 1", got: "0".to_owned() }),
+            Some((field, _)) => {
+                Err(DataError::Config { field, expected: "at least 1", got: "0".to_owned() })
+            }
             None => Ok(()),
         }
     }

@@ -3,30 +3,37 @@
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// A question without what does not change its meaning: Unicode's compatibility forms (NFKC), case, white space and
-/// punctuation.
+/// A question without what does not change its meaning: Unicode's compatibility forms (NFKC), case,
+/// white space and punctuation.
 ///
-/// Two questions with the same normal form are one question, and stand on the same side of every split. What changes
-/// the meaning stays: symbols (`+`, `=`, `€`), a decimal point, and `-`, `*`, `/`, `^` and `%` where they calculate.
-/// A question of nothing but punctuation keeps it, lest all such questions be one.
+/// Two questions with the same normal form are one question, and stand on the same side of every
+/// split. What changes the meaning stays: symbols (`+`, `=`, `€`), a decimal point, and `-`, `*`,
+/// `/`, `^` and `%` where they calculate. A question of nothing but punctuation keeps it, lest all
+/// such questions be one.
 ///
 /// ```
-/// use posttrain_data::normalise_question;
+/// use posttrain_data::normalize_question;
 ///
-/// assert_eq!(normalise_question("  What IS\t7+5 ?"), "what is 7 + 5");
-/// assert_eq!(normalise_question("What is ７ + ５?"), normalise_question("what is 7 + 5"));
-/// assert_ne!(normalise_question("What is 7 - 5?"), normalise_question("What is 7 + 5?"));
-/// assert_eq!(normalise_question("“Well-known”, isn’t it?"), "well known isnt it");
-/// assert_eq!(normalise_question("1,000 times 2.5"), "1000 times 2.5");
+/// assert_eq!(normalize_question("  What IS\t7+5 ?"), "what is 7 + 5");
+/// assert_eq!(normalize_question("What is ７ + ５?"), normalize_question("what is 7 + 5"));
+/// assert_ne!(normalize_question("What is 7 - 5?"), normalize_question("What is 7 + 5?"));
+/// assert_eq!(normalize_question("“Well-known”, isn’t it?"), "well known isnt it");
+/// assert_eq!(normalize_question("1,000 times 2.5"), "1000 times 2.5");
 /// ```
-pub fn normalise_question(question: &str) -> String {
+#[must_use]
+pub fn normalize_question(question: &str) -> String {
     // Upper case first, because "ß" and "ss", "ς" and "σ" differ in lower case only.
-    let folded: Vec<char> = question.nfkc().collect::<String>().to_uppercase().to_lowercase().nfkc().collect();
+    let folded: Vec<char> =
+        question.nfkc().collect::<String>().to_uppercase().to_lowercase().nfkc().collect();
     let mut form = Form::default();
     for at in 0..folded.len() {
         form.push(folded[at], role(&folded, at));
     }
-    if form.text.is_empty() { folded.into_iter().filter(|c| !c.is_whitespace()).collect() } else { form.text }
+    if form.text.is_empty() {
+        folded.into_iter().filter(|c| !c.is_whitespace()).collect()
+    } else {
+        form.text
+    }
 }
 
 /// What a character does to the normal form.
@@ -75,13 +82,18 @@ impl Form {
 fn role(text: &[char], at: usize) -> Role {
     let c = text[at];
     match c.general_category_group() {
-        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Mark | GeneralCategoryGroup::Number => Role::Letter,
+        GeneralCategoryGroup::Letter
+        | GeneralCategoryGroup::Mark
+        | GeneralCategoryGroup::Number => Role::Letter,
         GeneralCategoryGroup::Symbol if c == '^' => calculation(text, at),
-        GeneralCategoryGroup::Symbol if c.general_category() == GeneralCategory::ModifierSymbol => Role::Break,
+        GeneralCategoryGroup::Symbol if c.general_category() == GeneralCategory::ModifierSymbol => {
+            Role::Break
+        }
         GeneralCategoryGroup::Symbol => Role::Symbol,
         GeneralCategoryGroup::Punctuation => punctuation(text, at),
         GeneralCategoryGroup::Separator => Role::Break,
-        // Control characters are line ends and the like; the other kind is invisible (joiners, byte order marks).
+        // Control characters are line ends and the like; the other kind is invisible (joiners, byte
+        // order marks).
         GeneralCategoryGroup::Other if c.is_control() => Role::Break,
         GeneralCategoryGroup::Other => Role::Nothing,
     }
@@ -101,13 +113,20 @@ fn punctuation(text: &[char], at: usize) -> Role {
     }
 }
 
-/// `-`, `*`, `/` and `^` calculate where a number follows, and between a number and what is set off by spaces.
+/// `-`, `*`, `/` and `^` calculate where a number follows, and between a number and what is set off
+/// by spaces.
 fn calculation(text: &[char], at: usize) -> Role {
     let before = text[..at].iter().rev().find(|c| !c.is_whitespace());
     let after = text[at + 1..].iter().find(|c| !c.is_whitespace());
-    let spaced = at > 0 && text[at - 1].is_whitespace() && text.get(at + 1).is_some_and(|c| c.is_whitespace());
+    let spaced = at > 0
+        && text[at - 1].is_whitespace()
+        && text.get(at + 1).is_some_and(|c| c.is_whitespace());
     let number = |c: Option<&char>| c.is_some_and(|&c| is_digit(c));
-    if number(after) || (spaced && number(before) && after.is_some()) { Role::Symbol } else { Role::Break }
+    if number(after) || (spaced && number(before) && after.is_some()) {
+        Role::Symbol
+    } else {
+        Role::Break
+    }
 }
 
 /// Exactly three digits: `1,000`, and not the list `1,2`.
@@ -137,7 +156,7 @@ mod tests {
             ("x = 2", "x=2"),
             ("**bold** words", "bold words"),
         ] {
-            assert_eq!(normalise_question(left), normalise_question(right));
+            assert_eq!(normalize_question(left), normalize_question(right));
         }
     }
 
@@ -155,7 +174,7 @@ mod tests {
             ("हिन्दी", "हन्द"),
             ("is 3 < 4", "is 3 > 4"),
         ] {
-            assert_ne!(normalise_question(left), normalise_question(right));
+            assert_ne!(normalize_question(left), normalize_question(right));
         }
     }
 
@@ -164,13 +183,13 @@ mod tests {
         fn letters_and_digits_survive_in_order(words in prop::collection::vec("[a-z0-9]{1,6}", 1..8)) {
             let spaced = words.join("  ");
             let shouted = format!("«{}»!", words.join(" \t").to_uppercase());
-            prop_assert_eq!(normalise_question(&spaced), words.join(" "));
-            prop_assert_eq!(normalise_question(&shouted), words.join(" "));
+            prop_assert_eq!(normalize_question(&spaced), words.join(" "));
+            prop_assert_eq!(normalize_question(&shouted), words.join(" "));
         }
 
         #[test]
         fn never_empty_unless_there_is_nothing(text in "\\PC{1,24}") {
-            prop_assert_eq!(normalise_question(&text).is_empty(), text.chars().all(char::is_whitespace));
+            prop_assert_eq!(normalize_question(&text).is_empty(), text.chars().all(char::is_whitespace));
         }
     }
 }

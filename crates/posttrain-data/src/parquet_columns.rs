@@ -11,7 +11,7 @@ use crate::{Columns, DataError, Place};
 const EXPECTED: &str = "a column of text, whole numbers, floating point or truth values";
 
 /// A column that is read: its name and its index among the file's leaves.
-pub(crate) struct Wanted {
+pub(crate) struct SelectedColumn {
     pub(crate) name: String,
     pub(crate) leaf: usize,
     pub(crate) nullable: bool,
@@ -23,7 +23,7 @@ pub(crate) fn choose(
     path: &Path,
     columns: &Columns,
     leaves: &[Arc<ColumnDescriptor>],
-) -> Result<Vec<Wanted>, DataError> {
+) -> Result<Vec<SelectedColumn>, DataError> {
     let domain_needed = columns.domain.is_some() && columns.default_domain.is_none();
     let named = [
         (columns.question.as_str(), true),
@@ -33,21 +33,27 @@ pub(crate) fn choose(
         (columns.group.as_deref().unwrap_or("group"), columns.group.is_some()),
     ];
     let metadata = columns.metadata.iter().map(|name| (name.as_str(), false));
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut selected: Vec<SelectedColumn> = Vec::new();
     for (name, needed) in named.into_iter().chain(metadata) {
-        if wanted.iter().all(|column| column.name != name) {
-            wanted.extend(find(path, name, needed, leaves)?);
+        if selected.iter().all(|column| column.name != name) {
+            selected.extend(find(path, name, needed, leaves)?);
         }
     }
-    Ok(wanted)
+    Ok(selected)
 }
 
-fn find(path: &Path, name: &str, needed: bool, leaves: &[Arc<ColumnDescriptor>]) -> Result<Option<Wanted>, DataError> {
+fn find(
+    path: &Path,
+    name: &str,
+    needed: bool,
+    leaves: &[Arc<ColumnDescriptor>],
+) -> Result<Option<SelectedColumn>, DataError> {
     let top = |leaf: &ColumnDescriptor| leaf.path().parts().first().cloned().unwrap_or_default();
     let Some(leaf) = leaves.iter().position(|leaf| top(leaf) == name) else {
         let mut found: Vec<String> = leaves.iter().map(|leaf| top(leaf)).collect();
         found.dedup();
-        let missing = DataError::MissingColumn { path: path.to_path_buf(), column: name.to_owned(), found };
+        let missing =
+            DataError::MissingColumn { path: path.to_path_buf(), column: name.to_owned(), found };
         return if needed { Err(missing) } else { Ok(None) };
     };
     let column = &leaves[leaf];
@@ -59,20 +65,31 @@ fn find(path: &Path, name: &str, needed: bool, leaves: &[Arc<ColumnDescriptor>])
             got,
         });
     }
-    let unsigned = matches!(column.converted_type(), ConvertedType::UINT_32 | ConvertedType::UINT_64);
-    Ok(Some(Wanted { name: name.to_owned(), leaf, nullable: column.max_def_level() > 0, unsigned }))
+    let unsigned =
+        matches!(column.converted_type(), ConvertedType::UINT_32 | ConvertedType::UINT_64);
+    Ok(Some(SelectedColumn {
+        name: name.to_owned(),
+        leaf,
+        nullable: column.max_def_level() > 0,
+        unsigned,
+    }))
 }
 
 /// Why a column cannot be read as text, numbers or truth values.
 fn unsupported(column: &ColumnDescriptor) -> Option<String> {
-    use ConvertedType::{ENUM, INT_8, INT_16, INT_32, INT_64, JSON, NONE, UINT_8, UINT_16, UINT_32, UINT_64, UTF8};
+    use ConvertedType::{
+        ENUM, INT_8, INT_16, INT_32, INT_64, JSON, NONE, UINT_8, UINT_16, UINT_32, UINT_64, UTF8,
+    };
     if column.path().parts().len() > 1 || column.max_rep_level() > 0 || column.max_def_level() > 1 {
         return Some("a nested column".to_owned());
     }
     let readable = match column.physical_type() {
         Type::BYTE_ARRAY => matches!(column.converted_type(), NONE | UTF8 | ENUM | JSON),
         Type::INT32 => {
-            matches!(column.converted_type(), NONE | INT_8 | INT_16 | INT_32 | UINT_8 | UINT_16 | UINT_32)
+            matches!(
+                column.converted_type(),
+                NONE | INT_8 | INT_16 | INT_32 | UINT_8 | UINT_16 | UINT_32
+            )
         }
         Type::INT64 => matches!(column.converted_type(), NONE | INT_64 | UINT_64),
         Type::BOOLEAN | Type::FLOAT | Type::DOUBLE => true,

@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use serde_json::Value;
 
 use crate::dataset::Collector;
-use crate::parquet_columns::{Wanted, choose};
+use crate::parquet_columns::{SelectedColumn, choose};
 use crate::record::Record;
 use crate::{Columns, DataError, Metadata, Place};
 
@@ -29,10 +29,13 @@ pub(crate) fn collect(
     let file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
     let mut cursor = Cursor { path: path.into(), row: 1, row_bytes };
     let reader = cursor.guard(|| SerializedFileReader::new(file))?;
-    let wanted = choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
+    let selected =
+        choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
     for index in 0..reader.num_row_groups() {
         let group = cursor.guard(|| reader.get_row_group(index))?;
-        collect_group(&*group, &wanted, &mut cursor, &mut |record| record.collect(columns, collector))?;
+        collect_group(&*group, &selected, &mut cursor, &mut |record| {
+            record.collect(columns, collector)
+        })?;
     }
     Ok(())
 }
@@ -49,9 +52,11 @@ impl Cursor {
         Place::Row { path: self.path.clone(), row: self.row }
     }
 
-    /// Decodes; on some broken files the decoder panics where it should report, and is made to report here.
+    /// Decodes; on some broken files the decoder panics where it should report, and is made to
+    /// report here.
     fn guard<T>(&self, decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
-        let broken = |_| Err(ParquetError::General("the decoder gave up on inconsistent pages".to_owned()));
+        let broken =
+            |_| Err(ParquetError::General("the decoder gave up on inconsistent pages".to_owned()));
         // What a panic leaves half-done is dropped with the error and never looked at.
         let decoded = catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(broken);
         decoded.map_err(|source| DataError::Parquet { place: self.place(), source })
@@ -60,17 +65,18 @@ impl Cursor {
 
 fn collect_group(
     group: &dyn RowGroupReader,
-    wanted: &[Wanted],
+    selected: &[SelectedColumn],
     cursor: &mut Cursor,
     take: &mut dyn FnMut(Record) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let open = |column: &Wanted| cursor.guard(|| group.get_column_reader(column.leaf));
-    let mut readers = wanted.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let open = |column: &SelectedColumn| cursor.guard(|| group.get_column_reader(column.leaf));
+    let mut readers = selected.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
     while left > 0 {
         let rows = left.min(BATCH);
         let read = |(column, reader)| Batch::read(column, reader, rows, cursor);
-        let mut batches = wanted.iter().zip(&mut readers).map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut batches =
+            selected.iter().zip(&mut readers).map(read).collect::<Result<Vec<_>, _>>()?;
         for _ in 0..rows {
             take(next_record(&mut batches, cursor)?)?;
             cursor.row += 1;
@@ -93,7 +99,7 @@ fn next_record(batches: &mut [Batch<'_>], cursor: &Cursor) -> Result<Record, Dat
 
 /// Some rows of one column: which of them are there, and the cells of those.
 struct Batch<'a> {
-    column: &'a Wanted,
+    column: &'a SelectedColumn,
     present: std::vec::IntoIter<bool>,
     cells: Cells,
 }
@@ -104,7 +110,12 @@ enum Cells {
 }
 
 impl<'a> Batch<'a> {
-    fn read(column: &'a Wanted, reader: &mut ColumnReader, rows: usize, cursor: &Cursor) -> Result<Self, DataError> {
+    fn read(
+        column: &'a SelectedColumn,
+        reader: &mut ColumnReader,
+        rows: usize,
+        cursor: &Cursor,
+    ) -> Result<Self, DataError> {
         use ColumnReader as R;
         let request = Request { column, rows, cursor };
         let signed = !column.unsigned;
@@ -115,15 +126,21 @@ impl<'a> Batch<'a> {
             }
             R::BoolColumnReader(reader) => request.values(reader, Value::Bool)?,
             R::Int32ColumnReader(reader) if signed => request.values(reader, Value::from)?,
-            R::Int32ColumnReader(reader) => request.values(reader, |x| Value::from(x.cast_unsigned()))?,
-            R::Int64ColumnReader(reader) if signed => request.values(reader, Value::from)?,
-            R::Int64ColumnReader(reader) => request.values(reader, |x| Value::from(x.cast_unsigned()))?,
-            // Through its shortest decimal form, lest 0.1 become 0.10000000149011612.
-            R::FloatColumnReader(reader) => {
-                request.values(reader, |x| x.to_string().parse().map_or(Value::Null, |x: f64| Value::from(x)))?
+            R::Int32ColumnReader(reader) => {
+                request.values(reader, |x| Value::from(x.cast_unsigned()))?
             }
+            R::Int64ColumnReader(reader) if signed => request.values(reader, Value::from)?,
+            R::Int64ColumnReader(reader) => {
+                request.values(reader, |x| Value::from(x.cast_unsigned()))?
+            }
+            // Through its shortest decimal form, lest 0.1 become 0.10000000149011612.
+            R::FloatColumnReader(reader) => request.values(reader, |x| {
+                x.to_string().parse().map_or(Value::Null, |x: f64| Value::from(x))
+            })?,
             R::DoubleColumnReader(reader) => request.values(reader, Value::from)?,
-            R::Int96ColumnReader(_) | R::FixedLenByteArrayColumnReader(_) => return Err(request.short(0)),
+            R::Int96ColumnReader(_) | R::FixedLenByteArrayColumnReader(_) => {
+                return Err(request.short(0));
+            }
         };
         Ok(Self { column, present: present.into_iter(), cells })
     }
@@ -151,7 +168,7 @@ fn text(bytes: &[u8], cursor: &Cursor) -> Result<Value, DataError> {
 
 /// So many rows of this column, please.
 struct Request<'a> {
-    column: &'a Wanted,
+    column: &'a SelectedColumn,
     rows: usize,
     cursor: &'a Cursor,
 }
@@ -166,12 +183,22 @@ impl Request<'_> {
         Ok((present, Cells::Value(cells.into_iter().map(convert).collect::<Vec<_>>().into_iter())))
     }
 
-    fn cells<T: DataType>(&self, reader: &mut ColumnReaderImpl<T>) -> Result<(Vec<bool>, Vec<T::T>), DataError> {
+    fn cells<T: DataType>(
+        &self,
+        reader: &mut ColumnReaderImpl<T>,
+    ) -> Result<(Vec<bool>, Vec<T::T>), DataError> {
         let (mut levels, mut cells) = (Vec::new(), Vec::new());
         let read = || reader.read_records(self.rows, Some(&mut levels), None, &mut cells);
         let (rows, ..) = self.cursor.guard(read)?;
-        let present = if self.column.nullable { levels.iter().map(|&l| l > 0).collect() } else { vec![true; rows] };
-        if rows != self.rows || present.len() != rows || present.iter().filter(|&&p| p).count() != cells.len() {
+        let present = if self.column.nullable {
+            levels.iter().map(|&l| l > 0).collect()
+        } else {
+            vec![true; rows]
+        };
+        if rows != self.rows
+            || present.len() != rows
+            || present.iter().filter(|&&p| p).count() != cells.len()
+        {
             return Err(self.short(cells.len()));
         }
         Ok((present, cells))

@@ -8,7 +8,11 @@ use crate::dataset::Collector;
 use crate::{Columns, DataError, Dataset, Limits, jsonl};
 
 /// The endings that this build reads.
-const FORMATS: &str = if cfg!(feature = "parquet") { ".jsonl or .parquet" } else { ".jsonl (built without `parquet`)" };
+const FORMATS: &str = if cfg!(feature = "parquet") {
+    ".jsonl or .parquet"
+} else {
+    ".jsonl (built without `parquet`)"
+};
 
 /// How a file is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,7 @@ pub struct ReadConfig {
 
 impl ReadConfig {
     /// Reads with these columns and the default limits.
+    #[must_use]
     pub fn new(columns: Columns) -> Self {
         Self { columns, limits: Limits::default() }
     }
@@ -38,8 +43,8 @@ impl ReadConfig {
 
 /// Reads a `.jsonl` or `.parquet` file: all of it, or an error that says where it is broken.
 ///
-/// In JSON lines a byte order mark, either line end and a missing last line end are taken as they come, and lines of
-/// white space are passed over.
+/// In JSON lines a byte order mark, either line end and a missing last line end are taken as they
+/// come, and lines of white space are passed over.
 ///
 /// ```
 /// use posttrain_data::{ReadConfig, read};
@@ -52,7 +57,8 @@ impl ReadConfig {
 /// ```
 ///
 /// # Errors
-/// Any [`DataError`] about the file, its rows or the configuration, with path and line (row for Parquet).
+/// Any [`DataError`] about the file, its rows or the configuration, with path and line (row for
+/// Parquet).
 pub fn read(path: impl AsRef<Path>, config: &ReadConfig) -> Result<Dataset, DataError> {
     read_all([path], config)
 }
@@ -61,7 +67,10 @@ pub fn read(path: impl AsRef<Path>, config: &ReadConfig) -> Result<Dataset, Data
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_all<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, config: &ReadConfig) -> Result<Dataset, DataError> {
+pub fn read_all<P: AsRef<Path>>(
+    paths: impl IntoIterator<Item = P>,
+    config: &ReadConfig,
+) -> Result<Dataset, DataError> {
     config.validate()?;
     let mut collector = Collector::new(config.limits);
     let mut names = Vec::new();
@@ -77,8 +86,12 @@ fn collect(path: &Path, config: &ReadConfig, collector: &mut Collector) -> Resul
     match ending.as_deref() {
         Some("jsonl") => jsonl::collect(path, &config.columns, config.limits.row_bytes, collector),
         #[cfg(feature = "parquet")]
-        Some("parquet") => crate::parquet_file::collect(path, &config.columns, config.limits.row_bytes, collector),
-        None if !path.exists() => Err(DataError::io("open", path, std::io::ErrorKind::NotFound.into())),
+        Some("parquet") => {
+            crate::parquet_file::collect(path, &config.columns, config.limits.row_bytes, collector)
+        }
+        None if !path.exists() => {
+            Err(DataError::io("open", path, std::io::ErrorKind::NotFound.into()))
+        }
         _ => Err(DataError::Format { path: path.to_owned(), expected: FORMATS }),
     }
 }

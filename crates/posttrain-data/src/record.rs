@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::Collector;
-use crate::{Columns, DataError, Example, Metadata, OtherDomains, Place, normalise_question};
+use crate::{Columns, DataError, Example, Metadata, OtherDomains, Place, normalize_question};
 
 /// Group values longer than this stand as their digest.
 const LONGEST_GROUP: usize = 200;
@@ -19,16 +19,22 @@ pub(crate) struct Record {
 
 impl Record {
     /// Adds the row's example to `collector`, or passes it over where its domain says so.
-    pub(crate) fn collect(mut self, columns: &Columns, collector: &mut Collector) -> Result<(), DataError> {
+    pub(crate) fn collect(
+        mut self,
+        columns: &Columns,
+        collector: &mut Collector,
+    ) -> Result<(), DataError> {
         let Some(domain) = self.domain(columns)? else {
             collector.skip();
             return Ok(());
         };
         let question = self.question(&columns.question)?;
-        let answer = self.scalar(&columns.answer)?.ok_or_else(|| self.missing(&columns.answer, "an answer"))?;
+        let answer = self
+            .scalar(&columns.answer)?
+            .ok_or_else(|| self.missing(&columns.answer, "an answer"))?;
         self.check_filled(&columns.answer, &answer)?;
         let group = self.chosen(columns.group.as_deref(), "group", "a group")?.map(shorten);
-        let group = group.unwrap_or_else(|| shorten(normalise_question(&question)));
+        let group = group.unwrap_or_else(|| shorten(normalize_question(&question)));
         let id = self.chosen(columns.id.as_deref(), "id", "an id")?;
         let id = id.unwrap_or_else(|| derive_id([&domain, &question, &answer], collector));
         let metadata = self.metadata(&columns.metadata);
@@ -40,7 +46,13 @@ impl Record {
         let name = columns.domain.as_deref().unwrap_or("domain");
         let found = match self.scalar(name)? {
             Some(found) => found,
-            None => return columns.default_domain.clone().map(Some).ok_or_else(|| self.missing(name, "a domain")),
+            None => {
+                return columns
+                    .default_domain
+                    .clone()
+                    .map(Some)
+                    .ok_or_else(|| self.missing(name, "a domain"));
+            }
         };
         self.check_filled(name, &found)?;
         match (columns.domains.get(&found), columns.other_domains) {
@@ -55,8 +67,14 @@ impl Record {
         }
     }
 
-    /// A column that must be there if it was named, and is used if it happens to be there under its usual name.
-    fn chosen(&self, named: Option<&str>, usual: &str, expected: &'static str) -> Result<Option<String>, DataError> {
+    /// A column that must be there if it was named, and is used if it happens to be there under its
+    /// usual name.
+    fn chosen(
+        &self,
+        named: Option<&str>,
+        usual: &str,
+        expected: &'static str,
+    ) -> Result<Option<String>, DataError> {
         let found = self.scalar(named.unwrap_or(usual))?;
         if let Some(text) = &found {
             self.check_filled(named.unwrap_or(usual), text)?;
@@ -81,16 +99,25 @@ impl Record {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(Value::Bool(truth)) => Ok(Some(truth.to_string())),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                Ok(Some(number.to_string()))
+            }
             Some(Value::Number(number)) if number.as_f64().is_some_and(|x| x.abs() < EXACT) => {
                 Ok(Some(number.to_string()))
             }
-            Some(other) => Err(self.wrong_type(field, "text, a truth value or a number of at most 15 digits", other)),
+            Some(other) => Err(self.wrong_type(
+                field,
+                "text, a truth value or a number of at most 15 digits",
+                other,
+            )),
         }
     }
 
     fn metadata(&mut self, names: &[String]) -> Option<Metadata> {
-        let kept: Metadata = names.iter().filter_map(|name| Some((name.clone(), self.fields.remove(name)?))).collect();
+        let kept: Metadata = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.fields.remove(name)?)))
+            .collect();
         (!kept.is_empty()).then_some(kept)
     }
 
@@ -104,11 +131,21 @@ impl Record {
 
     fn missing(&self, field: &str, expected: &'static str) -> DataError {
         let found = self.fields.keys().cloned().collect();
-        DataError::MissingField { place: self.place.clone(), field: field.to_owned(), expected, found }
+        DataError::MissingField {
+            place: self.place.clone(),
+            field: field.to_owned(),
+            expected,
+            found,
+        }
     }
 
     fn wrong_type(&self, field: &str, expected: &'static str, got: &Value) -> DataError {
-        DataError::FieldType { place: self.place.clone(), field: field.to_owned(), expected, got: excerpt(got) }
+        DataError::FieldType {
+            place: self.place.clone(),
+            field: field.to_owned(),
+            expected,
+            got: excerpt(got),
+        }
     }
 }
 
@@ -122,10 +159,15 @@ fn excerpt(value: &Value) -> String {
 }
 
 fn shorten(group: String) -> String {
-    if group.len() <= LONGEST_GROUP { group } else { format!("sha256:{}", hex(&Sha256::digest(group.as_bytes()))) }
+    if group.len() <= LONGEST_GROUP {
+        group
+    } else {
+        format!("sha256:{}", hex(&Sha256::digest(group.as_bytes())))
+    }
 }
 
-/// The same row has the same id in every file; of rows that are the same throughout, the second ends in `-2`.
+/// The same row has the same id in every file; of rows that are the same throughout, the second
+/// ends in `-2`.
 fn derive_id(parts: [&str; 3], collector: &mut Collector) -> String {
     let mut hasher = Sha256::new();
     for part in parts {

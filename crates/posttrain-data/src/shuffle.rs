@@ -1,13 +1,15 @@
 //! Seeded shuffling that is the same on every platform and in every release.
 //!
-//! Draws come from ChaCha8 under a key made here with SHA-256, not from `seed_from_u64` or `SliceRandom`, whose
-//! sequences may change with their crates and, for `usize` ranges, with the width of a pointer.
+//! Draws come from ChaCha8 under a key made here with SHA-256, not from `seed_from_u64` or
+//! `SliceRandom`, whose sequences may change with their crates and, for `usize` ranges, with the
+//! width of a pointer.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// An own stream of random numbers for each (seed, purpose, index), so that no use disturbs another.
+/// An own stream of random numbers for each (seed, purpose, index), so that no use disturbs
+/// another.
 pub(crate) fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     let digest = Sha256::new()
         .chain_update(b"posttrain-data\0")
@@ -18,7 +20,8 @@ pub(crate) fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(digest.into())
 }
 
-/// A number below `bound`, by exactly one draw: ⌊draw · bound / 2⁶⁴⌋, whose bias is below bound / 2⁶⁴.
+/// A number below `bound`, by exactly one draw: ⌊draw · bound / 2⁶⁴⌋, whose bias is below bound /
+/// 2⁶⁴.
 pub(crate) fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bin_packing::BinPacking;
 use crate::components::components;
-use crate::packing::Packing;
 use crate::shuffle::{shuffle, stream};
 use crate::{DataError, Dataset, Example};
 
@@ -26,6 +26,7 @@ impl Split {
     pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// `train`, `validation` or `test`.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -59,7 +60,8 @@ pub struct SplitSizes {
 }
 
 impl Default for SplitSizes {
-    /// 2,000 / 250 / 250. With 250 rows the 95% Wilson interval of an accuracy of one half is ±0.06.
+    /// 2,000 / 250 / 250. With 250 rows the 95% Wilson interval of an accuracy of one half is
+    /// ±0.06.
     fn default() -> Self {
         Self { train: 2000, validation: 250, test: 250 }
     }
@@ -67,6 +69,7 @@ impl Default for SplitSizes {
 
 impl SplitSizes {
     /// The rows of one split.
+    #[must_use]
     pub fn get(&self, split: Split) -> u64 {
         match split {
             Split::Train => self.train,
@@ -76,6 +79,7 @@ impl SplitSizes {
     }
 
     /// The rows of the three together.
+    #[must_use]
     pub fn total(&self) -> u64 {
         self.train.saturating_add(self.validation).saturating_add(self.test)
     }
@@ -98,13 +102,18 @@ impl SplitConfig {
     /// [`DataError::Config`] where all three sizes are 0.
     pub fn validate(&self) -> Result<(), DataError> {
         if self.sizes.total() == 0 {
-            return Err(DataError::Config { field: "sizes", expected: "at least one row", got: "0, 0, 0".to_owned() });
+            return Err(DataError::Config {
+                field: "sizes",
+                expected: "at least one row",
+                got: "0, 0, 0".to_owned(),
+            });
         }
         Ok(())
     }
 }
 
-/// A dataset in its three parts; in each, the domains stand in the order of their names, and their rows shuffled.
+/// A dataset in its three parts; in each, the domains stand in the order of their names, and their
+/// rows shuffled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Splits {
     /// What the model learns from.
@@ -113,13 +122,14 @@ pub struct Splits {
     pub validation: Vec<Example>,
     /// What is reported.
     pub test: Vec<Example>,
-    /// Rows in none of the three: there were more than asked for, or their group was cut short to fill a split
-    /// exactly. Not for evaluation, because of the latter.
+    /// Rows in none of the three: there were more than asked for, or their group was cut short to
+    /// fill a split exactly. Not for evaluation, because of the latter.
     pub left_over: Vec<Example>,
 }
 
 impl Splits {
     /// The rows of one split.
+    #[must_use]
     pub fn get(&self, split: Split) -> &[Example] {
         match split {
             Split::Train => &self.train,
@@ -134,6 +144,7 @@ impl Splits {
     }
 
     /// The names of the domains in the three splits, sorted.
+    #[must_use]
     pub fn domains(&self) -> Vec<&str> {
         let rows = Split::ALL.into_iter().flat_map(|split| self.get(split));
         let mut names: Vec<&str> = rows.map(|example| example.domain.as_str()).collect();
@@ -145,9 +156,10 @@ impl Splits {
 
 /// Splits a dataset: in every domain exactly the sizes asked for, and no group in two splits.
 ///
-/// Rows belong together where they share a group or a normalised question, across domains too. These sets are shuffled
-/// and fill the test split first, then validation, then training: a set that would overflow gives way to later,
-/// smaller ones, and where none fits, the smallest is cut short and its other rows go to [`Splits::left_over`].
+/// Rows belong together where they share a group or a normalized question, across domains too.
+/// These sets are shuffled and fill the test split first, then validation, then training: a set
+/// that would overflow gives way to later, smaller ones, and where none fits, the smallest is cut
+/// short and its other rows go to [`Splits::left_over`].
 ///
 /// ```
 /// use posttrain_data::{SplitConfig, SplitSizes, leaks, sciences, split};
@@ -159,14 +171,14 @@ impl Splits {
 /// ```
 ///
 /// # Errors
-/// [`DataError::TooFewRows`] where a domain lacks rows, [`DataError::Unpackable`] where its groups are such that no
-/// order of many filled the sizes exactly, [`DataError::Config`] for sizes of 0.
+/// [`DataError::TooFewRows`] where a domain lacks rows, [`DataError::Unpackable`] where its groups
+/// are such that no order of many filled the sizes exactly, [`DataError::Config`] for sizes of 0.
 pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataError> {
     config.validate()?;
     let domain_of = domain_indices(dataset);
     check_rows(dataset, &domain_of, config.sizes.total())?;
     let sets = components(dataset.examples());
-    let mut packed = Packing::new(config, dataset.domains(), &domain_of, sets).pack()?;
+    let mut packed = BinPacking::new(config, dataset.domains(), &domain_of, sets).pack()?;
     let mut taken = vec![false; dataset.len()];
     for (purpose, rows) in (0..).zip(&mut packed) {
         shuffle(rows, &mut stream(config.seed, "order", purpose));
@@ -174,14 +186,16 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataErro
         rows.iter().for_each(|&row| taken[row] = true);
     }
     let left_over: Vec<usize> = (0..dataset.len()).filter(|&row| !taken[row]).collect();
-    let pick = |rows: Vec<usize>| rows.into_iter().map(|row| dataset.examples()[row].clone()).collect();
+    let pick =
+        |rows: Vec<usize>| rows.into_iter().map(|row| dataset.examples()[row].clone()).collect();
     let [train, validation, test] = packed.map(pick);
     Ok(Splits { train, validation, test, left_over: pick(left_over) })
 }
 
 /// The position of each row's domain among the dataset's.
 fn domain_indices(dataset: &Dataset) -> Vec<usize> {
-    let position = |example: &Example| dataset.domains().partition_point(|name| *name < example.domain);
+    let position =
+        |example: &Example| dataset.domains().partition_point(|name| *name < example.domain);
     dataset.examples().iter().map(position).collect()
 }
 
@@ -189,9 +203,11 @@ fn check_rows(dataset: &Dataset, domain_of: &[usize], needed: u64) -> Result<(),
     let mut counts = vec![0_u64; dataset.domains().len()];
     domain_of.iter().for_each(|&domain| counts[domain] += 1);
     match counts.iter().position(|&found| found < needed) {
-        Some(domain) => {
-            Err(DataError::TooFewRows { domain: dataset.domains()[domain].clone(), needed, found: counts[domain] })
-        }
+        Some(domain) => Err(DataError::TooFewRows {
+            domain: dataset.domains()[domain].clone(),
+            needed,
+            found: counts[domain],
+        }),
         None => Ok(()),
     }
 }

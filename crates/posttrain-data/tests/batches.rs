@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 fn examples(counts: &[usize]) -> Vec<Example> {
     let domain = |(d, &count): (usize, &usize)| {
-        (0..count).map(move |n| Example::new(format!("{d}-{n}"), format!("domain-{d}"), format!("q {d} {n}"), "x"))
+        (0..count).map(move |n| {
+            Example::new(format!("{d}-{n}"), format!("domain-{d}"), format!("q {d} {n}"), "x")
+        })
     };
     counts.iter().enumerate().flat_map(domain).collect()
 }
@@ -79,7 +81,9 @@ proptest! {
 
 #[test]
 fn every_epoch_has_its_own_order() {
-    let mut stream = BatchStream::new(examples(&[50]), BatchConfig { prompts: 50, ..Default::default() }).unwrap();
+    let mut stream =
+        BatchStream::new(examples(&[50]), BatchConfig { prompts: 50, ..Default::default() })
+            .unwrap();
     let (first, second) = (ids(&stream.next_batch()), ids(&stream.next_batch()));
     assert_ne!(first, second);
     assert_ne!(first, ids(&examples(&[50])));
@@ -107,19 +111,36 @@ fn short_ends_with_the_rest() {
 
 #[test]
 fn what_cannot_be_streamed_is_refused() {
-    let new = |rows: &[usize], prompts, last| BatchStream::new(examples(rows), BatchConfig { prompts, seed: 0, last });
+    let new = |rows: &[usize], prompts, last| {
+        BatchStream::new(examples(rows), BatchConfig { prompts, seed: 0, last })
+    };
     assert!(matches!(new(&[], 1, LastBatch::Carry), Err(DataError::NoRows { .. })));
-    assert!(matches!(new(&[3], 0, LastBatch::Carry), Err(DataError::Config { field: "prompts", .. })));
-    assert!(matches!(new(&[3], u64::MAX, LastBatch::Carry), Err(DataError::Config { field: "prompts", .. })));
-    assert!(matches!(new(&[3], 4, LastBatch::Drop), Err(DataError::Config { field: "prompts", .. })));
+    assert!(matches!(
+        new(&[3], 0, LastBatch::Carry),
+        Err(DataError::Config { field: "prompts", .. })
+    ));
+    assert!(matches!(
+        new(&[3], u64::MAX, LastBatch::Carry),
+        Err(DataError::Config { field: "prompts", .. })
+    ));
+    assert!(matches!(
+        new(&[3], 4, LastBatch::Drop),
+        Err(DataError::Config { field: "prompts", .. })
+    ));
     let beyond = StreamState { epoch: 0, position: 4 };
     let error = new(&[3], 1, LastBatch::Carry).unwrap().resume(beyond).unwrap_err();
-    assert_eq!(error.to_string(), "position 4 of epoch 0: expected at most 3, the rows of an epoch");
+    assert_eq!(
+        error.to_string(),
+        "position 4 of epoch 0: expected at most 3, the rows of an epoch"
+    );
 }
 
 #[test]
 fn the_same_on_every_platform() {
     let config = BatchConfig { prompts: 12, seed: 7, ..Default::default() };
     let mut stream = BatchStream::new(examples(&[6, 4, 2]), config).unwrap();
-    assert_eq!(ids(&stream.next_batch()).join(" "), "0-3 1-2 2-1 0-1 1-0 0-0 0-2 1-3 0-5 0-4 1-1 2-0");
+    assert_eq!(
+        ids(&stream.next_batch()).join(" "),
+        "0-3 1-2 2-1 0-1 1-0 0-0 0-2 1-3 0-5 0-4 1-1 2-0"
+    );
 }

@@ -38,10 +38,22 @@ fn write(path: &Path, compression: Compression, count: usize, group: usize, with
         while let Some(mut open) = group.next_column().unwrap() {
             match open.untyped() {
                 ColumnWriter::Int64ColumnWriter(typed) => {
-                    typed.write_batch(&rows.iter().map(|&n| n as i64).collect::<Vec<_>>(), None, None).unwrap();
+                    typed
+                        .write_batch(
+                            &rows.iter().map(|&n| n as i64).collect::<Vec<_>>(),
+                            None,
+                            None,
+                        )
+                        .unwrap();
                 }
                 ColumnWriter::DoubleColumnWriter(typed) => {
-                    typed.write_batch(&rows.iter().map(|&n| n as f64 / 2.0).collect::<Vec<_>>(), None, None).unwrap();
+                    typed
+                        .write_batch(
+                            &rows.iter().map(|&n| n as f64 / 2.0).collect::<Vec<_>>(),
+                            None,
+                            None,
+                        )
+                        .unwrap();
                 }
                 ColumnWriter::ByteArrayColumnWriter(typed) if column == 1 => {
                     typed.write_batch(&text(&|n| format!("domain {}", n % 2)), None, None).unwrap();
@@ -50,9 +62,14 @@ fn write(path: &Path, compression: Compression, count: usize, group: usize, with
                     typed.write_batch(&text(&|n| format!("question {n} é")), None, None).unwrap();
                 }
                 ColumnWriter::ByteArrayColumnWriter(typed) => {
-                    let levels: Vec<i16> = rows.iter().map(|n| i16::from(!without.contains(n))).collect();
-                    let there: Vec<usize> = rows.iter().copied().filter(|n| !without.contains(n)).collect();
-                    let answers: Vec<_> = there.iter().map(|n| ByteArray::from(format!("{n}").into_bytes())).collect();
+                    let levels: Vec<i16> =
+                        rows.iter().map(|n| i16::from(!without.contains(n))).collect();
+                    let there: Vec<usize> =
+                        rows.iter().copied().filter(|n| !without.contains(n)).collect();
+                    let answers: Vec<_> = there
+                        .iter()
+                        .map(|n| ByteArray::from(format!("{n}").into_bytes()))
+                        .collect();
                     typed.write_batch(&answers, Some(&levels), None).unwrap();
                 }
                 _ => unreachable!(),
@@ -87,7 +104,10 @@ fn every_compression_reads_the_same() {
         let dataset = read(path(&folder), &ReadConfig::new(columns)).unwrap();
         assert_eq!(dataset.len(), 3000);
         for (n, example) in dataset.examples().iter().enumerate() {
-            assert_eq!((example.id.clone(), example.answer.clone()), (n.to_string(), n.to_string()));
+            assert_eq!(
+                (example.id.clone(), example.answer.clone()),
+                (n.to_string(), n.to_string())
+            );
             assert_eq!(example.domain, format!("domain {}", n % 2));
             assert_eq!(example.question, format!("question {n} é"));
             assert_eq!(example.metadata.as_ref().unwrap()["weight"], n as f64 / 2.0);
@@ -100,7 +120,10 @@ fn a_missing_answer_names_its_row() {
     let folder = tempfile::tempdir().unwrap();
     write(&path(&folder), Compression::SNAPPY, 40, 10, &[25]);
     let error = read(path(&folder), &ReadConfig::default()).unwrap_err().to_string();
-    assert!(error.contains("rows.parquet, row 26: field `answer`: expected an answer, got nothing"), "{error}");
+    assert!(
+        error.contains("rows.parquet, row 26: field `answer`: expected an answer, got nothing"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -110,7 +133,9 @@ fn a_missing_column_names_those_that_there_are() {
     let columns = Columns { answer: "gold".into(), ..Columns::default() };
     let error = read(path(&folder), &ReadConfig::new(columns)).unwrap_err().to_string();
     assert!(
-        error.ends_with("no column `gold`; the file has `id`, `domain`, `question`, `answer`, `weight`"),
+        error.ends_with(
+            "no column `gold`; the file has `id`, `domain`, `question`, `answer`, `weight`"
+        ),
         "{error}"
     );
 }
@@ -118,13 +143,15 @@ fn a_missing_column_names_those_that_there_are() {
 #[test]
 fn a_nested_column_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let schema = "message rows { REQUIRED BYTE_ARRAY question (UTF8); REPEATED BYTE_ARRAY answer (UTF8); }";
+    let schema =
+        "message rows { REQUIRED BYTE_ARRAY question (UTF8); REPEATED BYTE_ARRAY answer (UTF8); }";
     let file = std::fs::File::create(path(&folder)).unwrap();
     let schema = Arc::new(parse_message_type(schema).unwrap());
     SerializedFileWriter::new(file, schema, Default::default()).unwrap().close().unwrap();
     let error = read(path(&folder), &ReadConfig::default()).unwrap_err().to_string();
     assert!(
-        error.contains("field `answer`: expected a column of text") && error.ends_with("got a nested column"),
+        error.contains("field `answer`: expected a column of text")
+            && error.ends_with("got a nested column"),
         "{error}"
     );
 }

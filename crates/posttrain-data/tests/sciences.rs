@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use posttrain_data::sciences::{DOMAINS, MATH, NATURAL, QUESTIONS, SOCIAL, generate};
-use posttrain_data::{Dataset, Example, normalise_question};
+use posttrain_data::{Dataset, Example, normalize_question};
 
 fn dataset() -> Dataset {
     generate(7).unwrap()
@@ -14,7 +14,8 @@ fn dataset() -> Dataset {
 fn each_domain_has_its_number_of_different_questions() {
     let dataset = dataset();
     for domain in DOMAINS {
-        let questions: BTreeSet<_> = dataset.domain(domain).map(|e| normalise_question(&e.question)).collect();
+        let questions: BTreeSet<_> =
+            dataset.domain(domain).map(|e| normalize_question(&e.question)).collect();
         assert_eq!(questions.len(), QUESTIONS, "{domain}");
         const { assert!(QUESTIONS >= 2500) };
     }
@@ -28,15 +29,20 @@ fn each_domain_has_many_facts_asked_in_several_ways() {
         dataset.domain(domain).for_each(|example| *rows.entry(&example.group).or_default() += 1);
         assert!(rows.len() >= facts, "{domain}: {} facts", rows.len());
         let several = rows.values().filter(|&&count| count > 1).count();
-        assert!(several * 2 > rows.len(), "{domain}: {several} of {} facts asked in several ways", rows.len());
+        assert!(
+            several * 2 > rows.len(),
+            "{domain}: {several} of {} facts asked in several ways",
+            rows.len()
+        );
     }
 }
 
 #[test]
 fn most_of_the_mathematics_is_plain_arithmetic() {
     let dataset = dataset();
-    let plain =
-        |example: &&Example| ["#add-", "#sub-", "#mul-", "#div-"].iter().any(|topic| example.id.contains(topic));
+    let plain = |example: &&Example| {
+        ["#add-", "#sub-", "#mul-", "#div-"].iter().any(|topic| example.id.contains(topic))
+    };
     let share = dataset.domain(MATH).filter(plain).count() as f64 / QUESTIONS as f64;
     assert!((0.5..0.6).contains(&share), "{share}");
 }
@@ -61,7 +67,8 @@ fn no_question_has_two_answers() {
     let mut answers: HashMap<String, String> = HashMap::new();
     for seed in 0..4 {
         for Example { question, answer, .. } in generate(seed).unwrap().into_examples() {
-            let known = answers.entry(normalise_question(&question)).or_insert_with(|| answer.clone());
+            let known =
+                answers.entry(normalize_question(&question)).or_insert_with(|| answer.clone());
             assert_eq!(*known, answer, "{question}");
         }
     }
@@ -80,7 +87,9 @@ fn answers_of_the_arithmetic_are_right() {
     for example in dataset().domain(MATH) {
         let words: Vec<&str> = example.question.split([' ', '?', '.']).collect();
         for window in words.windows(3) {
-            let (Ok(a), Ok(b)) = (window[0].parse::<i64>(), window[2].parse::<i64>()) else { continue };
+            let (Ok(a), Ok(b)) = (window[0].parse::<i64>(), window[2].parse::<i64>()) else {
+                continue;
+            };
             let result = match window[1] {
                 "+" | "plus" => a + b,
                 "-" | "minus" => a - b,
@@ -98,15 +107,17 @@ fn answers_of_the_arithmetic_are_right() {
 #[test]
 fn equations_hold() {
     let mut checked = 0;
-    for example in dataset().domain(MATH).filter(|example| example.group.starts_with("math/solve/")) {
+    for example in dataset().domain(MATH).filter(|example| example.group.starts_with("math/solve/"))
+    {
         let x: i64 = example.answer.parse().unwrap();
         let (left, right) = example.group["math/solve/".len()..].split_once('=').unwrap();
-        let value = match (left.strip_prefix("x+"), left.strip_prefix("x-"), left.strip_suffix("*x")) {
-            (Some(a), ..) => x + a.parse::<i64>().unwrap(),
-            (_, Some(a), _) => x - a.parse::<i64>().unwrap(),
-            (_, _, Some(a)) => x * a.parse::<i64>().unwrap(),
-            _ => panic!("{left}"),
-        };
+        let value =
+            match (left.strip_prefix("x+"), left.strip_prefix("x-"), left.strip_suffix("*x")) {
+                (Some(a), ..) => x + a.parse::<i64>().unwrap(),
+                (_, Some(a), _) => x - a.parse::<i64>().unwrap(),
+                (_, _, Some(a)) => x * a.parse::<i64>().unwrap(),
+                _ => panic!("{left}"),
+            };
         assert_eq!(value, right.parse::<i64>().unwrap(), "{}", example.question);
         checked += 1;
     }
@@ -120,7 +131,8 @@ fn answer_to<'a>(all: &'a [Example], question: &str) -> Option<&'a str> {
 #[test]
 fn facts_worked_out_by_hand() {
     // Enough seeds that every question has been chosen by one of them.
-    let all: Vec<Example> = (0..6).flat_map(|seed| generate(seed).unwrap().into_examples()).collect();
+    let all: Vec<Example> =
+        (0..6).flat_map(|seed| generate(seed).unwrap().into_examples()).collect();
     for (question, answer) in [
         ("What is the chemical symbol of Iron?", "Fe"),
         ("How many protons does an atom of Oxygen have?", "8"),
@@ -136,7 +148,8 @@ fn facts_worked_out_by_hand() {
 
 #[test]
 fn ambiguous_questions_are_not_asked() {
-    let all: Vec<Example> = (0..6).flat_map(|seed| generate(seed).unwrap().into_examples()).collect();
+    let all: Vec<Example> =
+        (0..6).flat_map(|seed| generate(seed).unwrap().into_examples()).collect();
     for question in [
         "In which country is the Euro the currency?",
         "What is the capital of Bolivia?",

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use posttrain_data::{
-    DataError, Dataset, Example, Split, SplitConfig, SplitSizes, Splits, leaks, normalise_question, sciences, split,
-    write_splits,
+    DataError, Dataset, Example, Split, SplitConfig, SplitSizes, Splits, leaks, normalize_question,
+    sciences, split, write_splits,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -14,7 +14,8 @@ fn sizes(train: u64, validation: u64, test: u64) -> SplitSizes {
     SplitSizes { train, validation, test }
 }
 
-/// Rows of a few domains in groups of many sizes, some of which share questions written differently.
+/// Rows of a few domains in groups of many sizes, some of which share questions written
+/// differently.
 fn examples() -> impl Strategy<Value = Vec<Example>> {
     let row = (0..3_u8, 0..60_u16, 0..1000_u16, 0..3_u8);
     prop::collection::vec(row, 30..160).prop_map(|rows| {
@@ -24,7 +25,8 @@ fn examples() -> impl Strategy<Value = Vec<Example>> {
                 1 => format!("What  is {question}?"),
                 _ => format!("WHAT IS “{question}”!"),
             };
-            Example::new(format!("id-{n}"), format!("domain-{domain}"), question, "x").with_group(format!("g{group}"))
+            Example::new(format!("id-{n}"), format!("domain-{domain}"), question, "x")
+                .with_group(format!("g{group}"))
         };
         rows.into_iter().enumerate().map(example).collect()
     })
@@ -34,7 +36,10 @@ fn ids(rows: &[Example]) -> BTreeSet<&str> {
     rows.iter().map(|example| example.id.as_str()).collect()
 }
 
-fn domains_of<K: Ord>(splits: &Splits, key: impl Fn(&Example) -> K) -> BTreeMap<K, BTreeSet<Split>> {
+fn domains_of<K: Ord>(
+    splits: &Splits,
+    key: impl Fn(&Example) -> K,
+) -> BTreeMap<K, BTreeSet<Split>> {
     let mut found: BTreeMap<K, BTreeSet<Split>> = BTreeMap::new();
     for split in Split::ALL {
         for example in splits.get(split) {
@@ -75,7 +80,7 @@ proptest! {
         prop_assert_eq!(all, ids(dataset.examples()));
         // No group and no question in two splits, by a count of this test's own and by the check.
         prop_assert!(domains_of(&splits, |e| e.group.clone()).values().all(|splits| splits.len() == 1));
-        prop_assert!(domains_of(&splits, |e| normalise_question(&e.question)).values().all(|s| s.len() == 1));
+        prop_assert!(domains_of(&splits, |e| normalize_question(&e.question)).values().all(|s| s.len() == 1));
         prop_assert_eq!(leaks(&splits), vec![]);
         prop_assert_eq!(split(&dataset, &config).unwrap(), splits);
     }
@@ -103,10 +108,13 @@ proptest! {
     }
 }
 
-/// A change of this value means that a platform or a dependency splits differently from all before it.
+/// A change of this value means that a platform or a dependency splits differently from all before
+/// it.
 #[test]
 fn the_same_on_every_platform() {
-    let splits = split(&sciences::generate(7).unwrap(), &SplitConfig { seed: 7, ..SplitConfig::default() }).unwrap();
+    let splits =
+        split(&sciences::generate(7).unwrap(), &SplitConfig { seed: 7, ..SplitConfig::default() })
+            .unwrap();
     let mut hasher = Sha256::new();
     for split in Split::ALL {
         for example in splits.get(split) {
@@ -124,21 +132,29 @@ fn the_built_in_set_splits_for_any_seed() {
     for seed in 0..8 {
         let config = SplitConfig { seed, ..SplitConfig::default() };
         let splits = split(&sciences::generate(seed).unwrap(), &config).unwrap();
-        assert_eq!((splits.train.len(), splits.validation.len(), splits.test.len()), (6000, 750, 750));
+        assert_eq!(
+            (splits.train.len(), splits.validation.len(), splits.test.len()),
+            (6000, 750, 750)
+        );
         assert_eq!(leaks(&splits), []);
     }
 }
 
 #[test]
 fn groups_of_three_are_cut_only_where_there_are_rows_to_spare() {
-    let row = |n: u32| Example::new(n.to_string(), "d", format!("q {n}"), "x").with_group(format!("g{}", n / 3));
+    let row = |n: u32| {
+        Example::new(n.to_string(), "d", format!("q {n}"), "x").with_group(format!("g{}", n / 3))
+    };
     let dataset = |rows| Dataset::new((0..rows).map(row).collect(), &[]).unwrap();
     let config = SplitConfig { sizes: sizes(10, 4, 4), seed: 1 };
-    // 10, 4 and 4 from groups of 3: four groups, two and two, of which two, two and two rows are lost.
+    // 10, 4 and 4 from groups of 3: four groups, two and two, of which two, two and two rows are
+    // lost.
     let splits = split(&dataset(24), &config).unwrap();
     assert_eq!(splits.left_over.len(), 6);
     let error = split(&dataset(21), &config).unwrap_err();
-    let DataError::Unpackable { needed, got, rows, groups, largest, .. } = error else { panic!("{error}") };
+    let DataError::Unpackable { needed, got, rows, groups, largest, .. } = error else {
+        panic!("{error}")
+    };
     assert_eq!((needed, got, rows, groups, largest), (10, 9, 21, 7, 3));
 }
 
@@ -177,7 +193,8 @@ fn a_written_split_reads_back_in_the_order_of_its_fields() {
 
 #[test]
 fn a_config_is_read_strictly() {
-    let config: SplitConfig = serde_json::from_str(r#"{"seed": 3, "sizes": {"train": 10}}"#).unwrap();
+    let config: SplitConfig =
+        serde_json::from_str(r#"{"seed": 3, "sizes": {"train": 10}}"#).unwrap();
     assert_eq!(config, SplitConfig { sizes: sizes(10, 250, 250), seed: 3 });
     assert!(serde_json::from_str::<SplitConfig>(r#"{"sede": 3}"#).is_err());
 }

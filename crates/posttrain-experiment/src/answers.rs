@@ -1,7 +1,8 @@
 //! What models answered on the test split, kept in their folders.
 
-use crate::{Accuracy, ExperimentError};
+use crate::ExperimentError;
 use posttrain_recipes::Answer;
+use posttrain_statistics::Share;
 use posttrain_store::{read_json_if_there, write_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ impl TestAnswers {
     }
 
     /// Whether each sampled answer is right; `None` where there is no verdict.
+    #[must_use]
     pub fn verdicts(&self) -> Vec<Option<bool>> {
         verdicts(&self.sampled)
     }
@@ -52,10 +54,10 @@ pub(crate) fn verdicts(answers: &[Answer]) -> Vec<Option<bool>> {
 }
 
 /// Each domain's accuracy.
-pub(crate) fn by_domain(answers: &[Answer]) -> BTreeMap<String, Accuracy> {
+pub(crate) fn by_domain(answers: &[Answer]) -> BTreeMap<String, Share> {
     let mut verdicts: BTreeMap<String, Vec<Option<bool>>> = BTreeMap::new();
     for answer in answers {
         verdicts.entry(answer.domain.clone()).or_default().push(answer.is_right());
     }
-    verdicts.into_iter().map(|(domain, verdicts)| (domain, Accuracy::of(&verdicts))).collect()
+    verdicts.into_iter().map(|(domain, verdicts)| (domain, Share::of_verdicts(&verdicts))).collect()
 }

@@ -18,33 +18,43 @@ pub struct Arm {
 
 impl Arm {
     /// Whether it is trained on one domain.
+    #[must_use]
     pub fn is_specialist(&self) -> bool {
         self.domains.len() == 1
     }
 
     /// Its examples of a split, at most `each` of every domain.
+    #[must_use]
     pub fn examples(&self, splits: &Splits, split: Split, each: Option<usize>) -> Vec<Example> {
         let of = |domain| splits.domain(split, domain).take(each.unwrap_or(usize::MAX)).cloned();
         self.domains.iter().flat_map(|domain| of(domain.as_str())).collect()
     }
 
     /// How often it sees each training example, by id.
-    pub(crate) fn exposure(&self, splits: &Splits) -> Result<BTreeMap<String, u64>, ExperimentError> {
+    pub(crate) fn exposure(
+        &self,
+        splits: &Splits,
+    ) -> Result<BTreeMap<String, u64>, ExperimentError> {
         let mut batches = self.rl.batches(&self.examples(splits, Split::Train, None))?;
         let mut seen = BTreeMap::new();
         for _ in 0..self.rl.steps {
-            batches.next_batch().into_iter().for_each(|example| *seen.entry(example.id).or_insert(0) += 1);
+            batches
+                .next_batch()
+                .into_iter()
+                .for_each(|example| *seen.entry(example.id).or_insert(0) += 1);
         }
         Ok(seen)
     }
 }
 
-/// The data of an experiment, of the domains that somebody is trained on, and its arms: a specialist a domain, then the generalist with as many times the steps. A single domain has no
+/// The data of an experiment, of the domains that somebody is trained on, and its arms: a
+/// specialist a domain, then the generalist with as many times the steps. A single domain has no
 /// generalist.
 ///
 /// # Errors
-/// [`ExperimentError::Field`] for a domain that the data does not have, or whose name cannot be a folder's;
-/// [`ExperimentError::UnequalData`] where the two sides would not see the same examples equally often.
+/// [`ExperimentError::Field`] for a domain that the data does not have, or whose name cannot be a
+/// folder's; [`ExperimentError::UnequalData`] where the two sides would not see the same examples
+/// equally often.
 pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentError> {
     let splits = config.data.splits()?;
     let there = splits.domains();
@@ -56,18 +66,26 @@ pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentE
     domains.dedup();
     if let Some(missing) = domains.iter().find(|domain| !there.contains(&domain.as_str())) {
         let got = format!("`{missing}`; there are: {}", there.join(", "));
-        return Err(ExperimentError::Field { field: "arms.specialists", expected: "domains of the data", got });
+        return Err(ExperimentError::Field {
+            field: "arms.specialists",
+            expected: "domains of the data",
+            got,
+        });
     }
     let times = domains.len() as u64;
-    let of = |rows: &[Example]| rows.iter().filter(|row| domains.contains(&row.domain)).cloned().collect();
+    let of = |rows: &[Example]| {
+        rows.iter().filter(|row| domains.contains(&row.domain)).cloned().collect()
+    };
     let splits = Splits {
         train: of(&splits.train),
         validation: of(&splits.validation),
         test: of(&splits.test),
         left_over: Vec::new(),
     };
-    let mut arms: Vec<Arm> =
-        domains.iter().map(|d| Arm { name: d.clone(), domains: vec![d.clone()], rl: rl(config, 1) }).collect();
+    let mut arms: Vec<Arm> = domains
+        .iter()
+        .map(|d| Arm { name: d.clone(), domains: vec![d.clone()], rl: rl(config, 1) })
+        .collect();
     if times > 1 {
         arms.push(Arm { name: config.arms.generalist.clone(), domains, rl: rl(config, times) });
     }
@@ -76,8 +94,8 @@ pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentE
     Ok((splits, arms))
 }
 
-/// The hyperparameters of every arm, with `times` the steps. Validation comes as many times later, so that every arm's
-/// checkpoint is the best of equally many.
+/// The hyperparameters of every arm, with `times` the steps. Validation comes as many times later,
+/// so that every arm's checkpoint is the best of equally many.
 fn rl(config: &ExperimentConfig, times: u64) -> RlConfig {
     let mut rl = config.rl.clone();
     rl.steps = rl.steps.saturating_mul(times);
@@ -95,15 +113,19 @@ fn check_names(arms: &[Arm]) -> Result<(), ExperimentError> {
         let name = arm.name.as_str();
         let unique = arms[..place].iter().all(|other| other.name != name) && !TAKEN.contains(&name);
         if name.is_empty() || !name.chars().all(plain) || !unique {
-            let expected =
-                "letters, digits, - and _, different for every arm, and none of base, routed, routing, judge";
-            return Err(ExperimentError::Field { field: "an arm's name", expected, got: format!("{name:?}") });
+            let expected = "letters, digits, - and _, different for every arm, and none of base, routed, routing, judge";
+            return Err(ExperimentError::Field {
+                field: "an arm's name",
+                expected,
+                got: format!("{name:?}"),
+            });
         }
     }
     Ok(())
 }
 
-/// Both sides must see the same examples the same number of times; otherwise the comparison compares data.
+/// Both sides must see the same examples the same number of times; otherwise the comparison
+/// compares data.
 fn check_data(arms: &[Arm], splits: &Splits) -> Result<(), ExperimentError> {
     let Some(generalist) = arms.iter().find(|arm| !arm.is_specialist()) else { return Ok(()) };
     let whole = generalist.exposure(splits)?;
@@ -140,7 +162,8 @@ mod tests {
         let arms = planned(16, 4).unwrap();
         let names: Vec<_> = arms.iter().map(|arm| (arm.name.as_str(), arm.rl.steps)).collect();
         assert_eq!(names, [("math", 4), ("natural", 4), ("social", 4), ("generalist", 12)]);
-        let same = |arm: &Arm| RlConfig { steps: 0, evaluation: Default::default(), ..arm.rl.clone() };
+        let same =
+            |arm: &Arm| RlConfig { steps: 0, evaluation: Default::default(), ..arm.rl.clone() };
         assert!(arms.iter().all(|arm| same(arm) == same(&arms[0])));
     }
 

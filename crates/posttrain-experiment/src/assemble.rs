@@ -5,13 +5,15 @@ use crate::experiment::{TrainedOn, routing_file};
 use crate::judged::{self, Verdict};
 use crate::timeline::timeline;
 use crate::{
-    Accuracy, AnswerSample, Arm, BaseReport, CurvePoint, DataSummary, Dynamics, ExperimentConfig, ExperimentError,
-    HeadToHead, JudgeReport, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome,
-    SplitCounts, WallClock, findings, head_to_head_by_domain, plan,
+    AnswerSample, Arm, BaseReport, CurvePoint, DataSummary, Dynamics, ExperimentConfig,
+    ExperimentError, HeadToHead, JudgeReport, MissingModel, ModelReport, Provenance, Report,
+    RouterSummary, RoutingErrors, SeedOutcome, SplitCounts, WallClock, findings,
+    head_to_head_by_domain, plan,
 };
 use posttrain_data::{Split, Splits};
 use posttrain_recipes::{Answer, RunState, StepRecord, read_metrics};
-use posttrain_router::RouterReport as Routing;
+use posttrain_router::RouterReport;
+use posttrain_statistics::Share;
 use posttrain_store::read_json_if_there;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +22,8 @@ use std::path::Path;
 /// Answers of a model that the report shows.
 const SAMPLES: usize = 10;
 
-/// The report of what lies in a run's folder. What is missing is left out and said, so that it may be made while arms are
-/// still at work. No model is loaded.
+/// The report of what lies in a run's folder. What is missing is left out and said, so that it may
+/// be made while arms are still at work. No model is loaded.
 ///
 /// # Errors
 /// A file that cannot be read, or a configuration whose data is not there.
@@ -51,11 +53,17 @@ pub fn assemble(folder: &Path) -> Result<Report, ExperimentError> {
 /// The report with the outcomes of the same experiment under other seeds beside its own.
 ///
 /// # Errors
-/// Those of [`Report::read`]; [`ExperimentError::OtherExperiment`] where another report's configuration differs in more than the
-/// seed, or not in the seed.
-pub fn with_seeds(mut report: Report, others: &[impl AsRef<Path>]) -> Result<Report, ExperimentError> {
+/// Those of [`Report::read`]; [`ExperimentError::OtherExperiment`] where another report's
+/// configuration differs in more than the seed, or not in the seed.
+pub fn with_seeds(
+    mut report: Report,
+    others: &[impl AsRef<Path>],
+) -> Result<Report, ExperimentError> {
     let outcome = |report: &Report| {
-        report.head_to_head.clone().map(|head_to_head| SeedOutcome { seed: report.provenance.seed, head_to_head })
+        report
+            .head_to_head
+            .clone()
+            .map(|head_to_head| SeedOutcome { seed: report.provenance.seed, head_to_head })
     };
     let mut seeds: Vec<SeedOutcome> = outcome(&report).into_iter().collect();
     for other in others {
@@ -85,7 +93,9 @@ fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     names.into_iter().find_map(|name| {
         let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let of = |object: &serde_json::Map<String, Value>| object.get(name).cloned().unwrap_or(Value::Null);
+        let of = |object: &serde_json::Map<String, Value>| {
+            object.get(name).cloned().unwrap_or(Value::Null)
+        };
         if OF_A_RUN.contains(&&*field) { None } else { difference(&field, &of(one), &of(other)) }
     })
 }
@@ -101,9 +111,14 @@ impl Assembly<'_> {
     fn data(&self) -> Result<DataSummary, ExperimentError> {
         let counts = |domain: &str| {
             let of = |split| self.splits.domain(split, domain).count();
-            SplitCounts { train: of(Split::Train), validation: of(Split::Validation), test: of(Split::Test) }
+            SplitCounts {
+                train: of(Split::Train),
+                validation: of(Split::Validation),
+                test: of(Split::Test),
+            }
         };
-        let per_domain = self.splits.domains().into_iter().map(|d| (d.to_owned(), counts(d))).collect();
+        let per_domain =
+            self.splits.domains().into_iter().map(|d| (d.to_owned(), counts(d))).collect();
         let mut examples_seen = BTreeMap::new();
         for arm in self.arms {
             examples_seen.insert(arm.name.clone(), arm.exposure(self.splits)?.values().sum());
@@ -123,13 +138,17 @@ impl Assembly<'_> {
             } else {
                 report.missing.push(missing(arm, state.as_ref()));
             }
-            if let Some(TrainedOn { machine, at_a_time }) = read_json_if_there(&folder.join("machine.json"))? {
+            if let Some(TrainedOn { machine, at_a_time }) =
+                read_json_if_there(&folder.join("machine.json"))?
+            {
                 report.machine = machine;
-                report.wall_clock = Some(WallClock { parallel: Some(at_a_time), ..WallClock::default() });
+                report.wall_clock =
+                    Some(WallClock { parallel: Some(at_a_time), ..WallClock::default() });
             }
         }
         let seconds = |arm: &&Arm| clock.get(arm.name.as_str()).copied();
-        let (specialists, others): (Vec<&Arm>, Vec<&Arm>) = self.arms.iter().partition(|arm| arm.is_specialist());
+        let (specialists, others): (Vec<&Arm>, Vec<&Arm>) =
+            self.arms.iter().partition(|arm| arm.is_specialist());
         let all: Option<Vec<f64>> = specialists.iter().map(seconds).collect();
         let parallel = report.wall_clock.and_then(|clock| clock.parallel);
         let whole = others.first().and_then(seconds).zip(all);
@@ -137,11 +156,12 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    fn routers(&self) -> Result<BTreeMap<String, RouterReport>, ExperimentError> {
+    fn routers(&self) -> Result<BTreeMap<String, RouterSummary>, ExperimentError> {
         let mut routers = BTreeMap::new();
         for router in &self.config.routing.routers {
             let Some(routing) = self.routing(router.name())? else { continue };
-            let mut report = RouterReport::from_confusion(&routing.labels, routing.confusion.clone())?;
+            let mut report =
+                RouterSummary::from_confusion(&routing.labels, routing.confusion.clone())?;
             report.ece = Some(routing.ece);
             report.seconds_per_question = Some(routing.seconds_per_question);
             routers.insert(router.name().to_owned(), report);
@@ -149,33 +169,40 @@ impl Assembly<'_> {
         Ok(routers)
     }
 
-    fn routing(&self, router: &str) -> Result<Option<Routing>, ExperimentError> {
+    fn routing(&self, router: &str) -> Result<Option<RouterReport>, ExperimentError> {
         Ok(read_json_if_there(&routing_file(self.folder, router))?)
     }
 
-    /// The verdict on each test question of the specialist that the router chose, with the specialists' own verdicts.
+    /// The verdict on each test question of the specialist that the router chose, with the
+    /// specialists' own verdicts.
     fn routing_errors(&self) -> Result<Option<RoutingErrors>, ExperimentError> {
-        let (Some(routing), Some(specialists)) = (self.routing(&self.config.routing.used)?, self.specialists()?) else {
+        let (Some(routing), Some(specialists)) =
+            (self.routing(&self.config.routing.used)?, self.specialists()?)
+        else {
             return Ok(None);
         };
         let by_id = |answers: &TestAnswers| -> BTreeMap<String, Option<bool>> {
             answers.sampled.iter().map(|answer| (answer.id.clone(), answer.is_right())).collect()
         };
-        let known: Vec<_> = routing.labels.iter().map(|label| specialists.get(label).map(by_id)).collect();
+        let known: Vec<_> =
+            routing.labels.iter().map(|label| specialists.get(label).map(by_id)).collect();
         let right: Vec<Vec<Option<bool>>> = routing
             .decisions
             .iter()
-            .map(|q| known.iter().map(|of| of.as_ref().and_then(|of| of.get(&q.id).copied().flatten())).collect())
+            .map(|q| {
+                known
+                    .iter()
+                    .map(|of| of.as_ref().and_then(|of| of.get(&q.id).copied().flatten()))
+                    .collect()
+            })
             .collect();
         let attribution = routing.attribution(&right)?;
-        let accuracy = |share: &posttrain_router::Share| {
-            share.share.map(|s| Accuracy::new((s * share.n as f64).round() as usize, share.n))
-        };
+        let some = |share: Share| (share.n > 0).then_some(share);
         Ok(Some(RoutingErrors {
             cost: attribution.loss.unwrap_or(0.0),
             misrouted: attribution.misrouted,
-            wrong_specialist: accuracy(&attribution.wrong_specialist),
-            right_specialist: accuracy(&attribution.right_specialist),
+            wrong_specialist: some(attribution.wrong_specialist),
+            right_specialist: some(attribution.right_specialist),
         }))
     }
 
@@ -183,7 +210,9 @@ impl Assembly<'_> {
     fn specialists(&self) -> Result<Option<BTreeMap<String, TestAnswers>>, ExperimentError> {
         let mut all = BTreeMap::new();
         for arm in self.arms.iter().filter(|arm| arm.is_specialist()) {
-            let Some(answers) = TestAnswers::read(&self.folder.join(&arm.name))? else { return Ok(None) };
+            let Some(answers) = TestAnswers::read(&self.folder.join(&arm.name))? else {
+                return Ok(None);
+            };
             all.insert(arm.name.clone(), answers);
         }
         Ok(Some(all))
@@ -195,16 +224,18 @@ impl Assembly<'_> {
     }
 
     fn head_to_head(&self) -> Result<Option<HeadToHead>, ExperimentError> {
-        let (Some((routed, generalist)), Some(specialists)) = (self.sides()?, self.specialists()?) else {
+        let (Some((routed, generalist)), Some(specialists)) = (self.sides()?, self.specialists()?)
+        else {
             return Ok(None);
         };
-        let mut outcome = self.compare(&routed.sampled, &routed.verdicts(), &generalist.verdicts())?;
+        let mut outcome =
+            self.compare(&routed.sampled, &routed.verdicts(), &generalist.verdicts())?;
         let own = |answer: &Answer| {
             let specialist = specialists.get(&answer.domain)?;
             specialist.sampled.iter().find(|other| other.id == answer.id).cloned()
         };
         let oracle: Vec<Answer> = routed.sampled.iter().filter_map(own).collect();
-        outcome.oracle = Some(Accuracy::of(&verdicts(&oracle)));
+        outcome.oracle = Some(Share::of_verdicts(&verdicts(&oracle)));
         for (domain, accuracy) in by_domain(&oracle) {
             outcome.per_domain.entry(domain).and_modify(|sides| sides.oracle = Some(accuracy));
         }
@@ -223,12 +254,15 @@ impl Assembly<'_> {
 
     fn judge(&self) -> Result<Option<JudgeReport>, ExperimentError> {
         let Some(judge) = &self.config.judge else { return Ok(None) };
-        let read = |side: &str| read_json_if_there::<Vec<Verdict>>(&judged::file(self.folder, side));
-        let Some((routed, generalist)) = read("routed")?.zip(read(&self.config.arms.generalist)?) else {
+        let read =
+            |side: &str| read_json_if_there::<Vec<Verdict>>(&judged::file(self.folder, side));
+        let Some((routed, generalist)) = read("routed")?.zip(read(&self.config.arms.generalist)?)
+        else {
             return Ok(None);
         };
         let Some(answers) = self.sides()? else { return Ok(None) };
-        let right = |verdicts: &[Verdict]| verdicts.iter().map(Verdict::is_right).collect::<Vec<_>>();
+        let right =
+            |verdicts: &[Verdict]| verdicts.iter().map(Verdict::is_right).collect::<Vec<_>>();
         let (routed, generalist) = (right(&routed), right(&generalist));
         let verified = answers.0.verdicts().into_iter().chain(answers.1.verdicts());
         let pairs: Vec<_> = routed.iter().chain(&generalist).copied().zip(verified).collect();
@@ -259,9 +293,16 @@ fn base(answers: &TestAnswers) -> BaseReport {
     }
 }
 
-fn model(arm: &Arm, state: &RunState, answers: &TestAnswers, records: &[StepRecord]) -> ModelReport {
-    let rewards: Vec<(u64, f64)> = records.iter().map(|record| (record.step, record.reward)).collect();
-    let validation = records.iter().filter_map(|r| Some((r.step, r.validation.as_ref()?.sampled.accuracy)));
+fn model(
+    arm: &Arm,
+    state: &RunState,
+    answers: &TestAnswers,
+    records: &[StepRecord],
+) -> ModelReport {
+    let rewards: Vec<(u64, f64)> =
+        records.iter().map(|record| (record.step, record.reward)).collect();
+    let validation =
+        records.iter().filter_map(|r| Some((r.step, r.validation.as_ref()?.sampled.share)));
     let BaseReport { test, test_greedy } = base(answers);
     ModelReport {
         domains: arm.domains.clone(),

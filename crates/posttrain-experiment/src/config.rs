@@ -1,7 +1,9 @@
 //! What an experiment is: every number that its outcome depends on, from one file.
 
 use crate::{ExperimentError, RouterConfig};
-use posttrain_data::{Columns, Dataset, ReadConfig, SplitConfig, SplitSizes, Splits, read, read_all, sciences, split};
+use posttrain_data::{
+    Columns, Dataset, ReadConfig, SplitConfig, SplitSizes, Splits, read, read_all, sciences, split,
+};
 use posttrain_recipes::{ModelSource, PromptStyle, RlConfig};
 use posttrain_reward::RewardConfig;
 use posttrain_reward::judge::{JudgeConfig, Served};
@@ -37,8 +39,9 @@ pub struct ExperimentConfig {
     /// Who is trained.
     #[serde(default)]
     pub arms: ArmsConfig,
-    /// The hyperparameters of every arm. `steps` and `evaluation.every` are a specialist's; the generalist takes as many
-    /// times more of both as there are specialists. `evaluation.examples` is so many of each domain.
+    /// The hyperparameters of every arm. `steps` and `evaluation.every` are a specialist's; the
+    /// generalist takes as many times more of both as there are specialists. `evaluation.examples`
+    /// is so many of each domain.
     #[serde(default)]
     pub rl: RlConfig,
     /// Who sends questions to the specialists.
@@ -89,7 +92,8 @@ impl Default for ArmsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoutingConfig {
-    /// The name of the router that stands before the specialists in the head-to-head, one of `routers`' names.
+    /// The name of the router that stands before the specialists in the head-to-head, one of
+    /// `routers`' names.
     pub used: String,
     /// The model on this machine that routers ask; the base where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,8 +103,8 @@ pub struct RoutingConfig {
 }
 
 impl Default for RoutingConfig {
-    /// The untrained base as a router, as in the experiment that this one repeats, with and without calibration; n-grams
-    /// and keywords beside it.
+    /// The untrained base as a router, as in the experiment that this one repeats, with and without
+    /// calibration; n-grams and keywords beside it.
     fn default() -> Self {
         Self { used: "likelihood".into(), model: None, routers: RouterConfig::usual() }
     }
@@ -118,13 +122,16 @@ impl ExperimentConfig {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// [`ExperimentError::Io`], or [`ExperimentError::Config`] with the file, the line and what is wrong there.
+    /// [`ExperimentError::Io`], or [`ExperimentError::Config`] with the file, the line and what is
+    /// wrong there.
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
         let text = std::fs::read_to_string(path).map_err(ExperimentError::io(path))?;
-        toml::from_str(&text).map_err(|e| ExperimentError::Config { path: path.into(), reason: e.to_string() })
+        toml::from_str(&text)
+            .map_err(|e| ExperimentError::Config { path: path.into(), reason: e.to_string() })
     }
 
     /// The same with what follows from other fields filled in.
+    #[must_use]
     pub fn resolved(mut self) -> Self {
         self.rl.seed = self.seed;
         self
@@ -139,17 +146,36 @@ impl ExperimentConfig {
         let seed = self.rl.seed;
         let field = |field, expected, got: String| ExperimentError::Field { field, expected, got };
         if seed != 0 && seed != self.seed {
-            return Err(field("rl.seed", "left out: the experiment's `seed` is taken", seed.to_string()));
+            return Err(field(
+                "rl.seed",
+                "left out: the experiment's `seed` is taken",
+                seed.to_string(),
+            ));
         }
-        if self.data.sizes.test == 0 || self.data.sizes.validation == 0 || self.data.sizes.train == 0 {
-            return Err(field("data.sizes", "at least one row in every split", format!("{:?}", self.data.sizes)));
+        if self.data.sizes.test == 0
+            || self.data.sizes.validation == 0
+            || self.data.sizes.train == 0
+        {
+            return Err(field(
+                "data.sizes",
+                "at least one row in every split",
+                format!("{:?}", self.data.sizes),
+            ));
         }
         if self.rl.evaluation.examples == Some(0) {
-            return Err(field("rl.evaluation.examples", "at least 1: the best step is chosen by them", "0".into()));
+            return Err(field(
+                "rl.evaluation.examples",
+                "at least 1: the best step is chosen by them",
+                "0".into(),
+            ));
         }
         let names: Vec<&str> = self.routing.routers.iter().map(RouterConfig::name).collect();
         if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-            return Err(field("routing.routers", "names that differ", format!("`{}` twice", twice.1)));
+            return Err(field(
+                "routing.routers",
+                "names that differ",
+                format!("`{}` twice", twice.1),
+            ));
         }
         if !names.contains(&self.routing.used.as_str()) {
             let got = format!("`{}`; there are: {}", self.routing.used, names.join(", "));
@@ -189,7 +215,11 @@ impl DataConfig {
         files.sort();
         if files.is_empty() {
             let expected = "a folder with .jsonl or .parquet files";
-            return Err(ExperimentError::Field { field: "data.dataset", expected, got: folder.display().to_string() });
+            return Err(ExperimentError::Field {
+                field: "data.dataset",
+                expected,
+                got: folder.display().to_string(),
+            });
         }
         Ok(files)
     }

@@ -26,7 +26,8 @@ pub struct DryRun {
     pub router_used: String,
     /// The base, where its description could be had.
     pub model: Option<PlannedModel>,
-    /// What the reward's verifier makes of the data's own references, by domain; nothing where the reward has none.
+    /// What the reward's verifier makes of the data's own references, by domain; nothing where the
+    /// reward has none.
     pub references: BTreeMap<String, ReferenceCheck>,
     /// What would stop a run on this machine, as it is now.
     pub problems: Vec<String>,
@@ -46,13 +47,15 @@ pub struct PlannedModel {
 }
 
 impl DryRun {
-    /// Goes through an experiment: data and arms; the model's configuration, tokenizer and template (fetched where they are
-    /// on the hub), every prompt put into tokens; the reward, which is asked about one reference answer a domain; its
-    /// verifier, if it has one, on every reference answer, against itself and another row's; the servers of routers and of the judge of test answers, which are asked one question each.
+    /// Goes through an experiment: data and arms; the model's configuration, tokenizer and template
+    /// (fetched where they are on the hub), every prompt put into tokens; the reward, which is
+    /// asked about one reference answer a domain; its verifier, if it has one, on every reference
+    /// answer, against itself and another row's; the servers of routers and of the judge of test
+    /// answers, which are asked one question each.
     ///
     /// # Errors
-    /// What is wrong with configuration or data. What is wrong with the machine, a file that is not there or a server that
-    /// does not answer is in [`DryRun::problems`].
+    /// What is wrong with configuration or data. What is wrong with the machine, a file that is not
+    /// there or a server that does not answer is in [`DryRun::problems`].
     pub fn of(config: &ExperimentConfig) -> Result<Self, ExperimentError> {
         let config = config.clone().resolved();
         config.validate()?;
@@ -69,19 +72,21 @@ impl DryRun {
         if let Some(Err(error)) = config.routing.model.as_ref().map(ModelSource::without_weights) {
             problems.push(format!("routing.model: {error}"));
         }
-        let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(Path::new("the servers' threads")))?;
+        let runtime = tokio::runtime::Runtime::new()
+            .map_err(ExperimentError::io(Path::new("the servers' threads")))?;
         problems.extend(unrewarded(&config, &splits, &runtime)?);
         let references = references(&config, &splits)?;
         problems.extend(references.iter().filter_map(|(domain, check)| misfit(domain, check)));
         for (name, server) in servers(&config) {
             problems.extend(silent(server, &runtime).map(|error| format!("{name}: {error}")));
         }
-        let routers = config.routing.routers.iter().map(|router| router.name().to_string()).collect();
+        let routers =
+            config.routing.routers.iter().map(|router| router.name().to_owned()).collect();
         Ok(Self {
             questions: [splits.train.len(), splits.validation.len(), splits.test.len()],
             arms,
             routers,
-            router_used: config.routing.used.clone(),
+            router_used: config.routing.used,
             model,
             references,
             problems,
@@ -110,7 +115,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
     let workers = if device.is_cuda() { 1 } else { tch::get_num_threads().max(1) as usize };
     let memory = MemoryPlan::of(&PlanRequest {
         model,
-        quantise: config.model.quantise,
+        quantize: config.model.quantize,
         kind,
         device,
         lora: &rl.lora,
@@ -122,7 +127,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
         group_size: rl.group_size,
         record_mib: rl.engine.record_mib,
     });
-    let size = ModelSize::of(model, config.model.quantise, kind);
+    let size = ModelSize::of(model, config.model.quantize, kind);
     Ok(PlannedModel { size, memory, longest_prompt, context: model.max_position_embeddings })
 }
 
@@ -136,12 +141,14 @@ fn longest_prompt(
     let template = checkpoint.chat_template().map_err(wrong)?;
     let mut longest = 0;
     for example in splits.train.iter().chain(&splits.validation).chain(&splits.test) {
-        longest = longest.max(config.prompt.encode(&example.question, &tokenizer, &template)?.len());
+        longest =
+            longest.max(config.prompt.encode(&example.question, &tokenizer, &template)?.len());
     }
     Ok(longest)
 }
 
-/// What the reward says of a reference answer of each domain, where it does not say that it is right.
+/// What the reward says of a reference answer of each domain, where it does not say that it is
+/// right.
 fn unrewarded(
     config: &ExperimentConfig,
     splits: &Splits,
@@ -151,7 +158,8 @@ fn unrewarded(
     for example in &splits.train {
         first.entry(&example.domain).or_insert(example);
     }
-    let mut scorer = Scorer::new(config.reward.build()?, &config.rl.scorer, runtime.handle().clone())?;
+    let mut scorer =
+        Scorer::new(config.reward.build()?, &config.rl.scorer, runtime.handle().clone())?;
     for example in first.values() {
         let mut sample = Sample::new(&example.question, &example.answer, &example.answer);
         (sample.id, sample.domain) = (example.id.clone(), example.domain.clone());
@@ -160,16 +168,23 @@ fn unrewarded(
     let scores = scorer.finish()?;
     let said = |(example, score): (&&Example, Result<Score, RewardError>)| match score {
         Ok(score) if score.value() > 0.5 => None,
-        Ok(score) => {
-            Some(format!("reward: {} for the reference answer of question {} itself", score.value(), example.id))
+        Ok(score) => Some(format!(
+            "reward: {} for the reference answer of question {} itself",
+            score.value(),
+            example.id
+        )),
+        Err(error) => {
+            Some(format!("reward: no score for question {}: {}", example.id, error.report()))
         }
-        Err(error) => Some(format!("reward: no score for question {}: {}", example.id, error.report())),
     };
     Ok(first.values().zip(scores).filter_map(said).collect())
 }
 
 /// The reward's verifier on each domain's own references.
-fn references(config: &ExperimentConfig, splits: &Splits) -> Result<BTreeMap<String, ReferenceCheck>, ExperimentError> {
+fn references(
+    config: &ExperimentConfig,
+    splits: &Splits,
+) -> Result<BTreeMap<String, ReferenceCheck>, ExperimentError> {
     let mut rows: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
     for example in splits.train.iter().chain(&splits.validation).chain(&splits.test) {
         let mut sample = Sample::new(&example.question, &example.answer, "");
@@ -188,13 +203,17 @@ fn references(config: &ExperimentConfig, splits: &Splits) -> Result<BTreeMap<Str
     Ok(checks)
 }
 
-/// The share of references that may be unreachable before a run is not worth beginning: a twentieth.
+/// The share of references that may be unreachable before a run is not worth beginning: a
+/// twentieth.
 const UNREACHABLE: f64 = 0.05;
 
 /// Why a domain's references and its verifier do not fit each other.
 fn misfit(domain: &str, check: &ReferenceCheck) -> Option<String> {
     let unreachable = check.unreachable.len();
-    let first = check.unreachable.first().filter(|_| unreachable as f64 > UNREACHABLE * check.rows as f64)?;
+    let first = check
+        .unreachable
+        .first()
+        .filter(|_| unreachable as f64 > UNREACHABLE * check.rows as f64)?;
 
     Some(format!(
         "reward: {unreachable} of {} references of `{domain}` are not right against themselves, as {first}",
@@ -204,7 +223,8 @@ fn misfit(domain: &str, check: &ReferenceCheck) -> Option<String> {
 
 /// The servers that are asked beside the reward's.
 fn servers(config: &ExperimentConfig) -> Vec<(String, &OpenAiConfig)> {
-    let mut all: Vec<(String, &OpenAiConfig)> = config.routing.routers.iter().flat_map(asked).collect();
+    let mut all: Vec<(String, &OpenAiConfig)> =
+        config.routing.routers.iter().flat_map(asked).collect();
     all.extend(config.judge.iter().map(|judge| ("judge".into(), &judge.server)));
     all
 }
@@ -221,7 +241,9 @@ fn asked(router: &RouterConfig) -> Vec<(String, &OpenAiConfig)> {
 fn silent(server: &OpenAiConfig, runtime: &tokio::runtime::Runtime) -> Option<String> {
     let request = ChatRequest { max_tokens: 1, ..ChatRequest::new([Message::user("Say yes.")]) };
     match server.clone().build_cached(None) {
-        Ok(model) => runtime.block_on(model.complete(&request)).err().map(|error| error.to_string()),
+        Ok(model) => {
+            runtime.block_on(model.complete(&request)).err().map(|error| error.to_string())
+        }
         Err(error) => Some(error.to_string()),
     }
 }
@@ -233,12 +255,25 @@ impl fmt::Display for DryRun {
         for arm in &self.arms {
             let (rl, domains) = (&arm.rl, arm.domains.join(", "));
             let [steps, prompts, group] = [rl.steps, rl.prompts, rl.group_size as u64];
-            writeln!(f, "{}: {steps} steps of {prompts} prompts x {group} completions, on {domains}", arm.name)?;
+            writeln!(
+                f,
+                "{}: {steps} steps of {prompts} prompts x {group} completions, on {domains}",
+                arm.name
+            )?;
         }
-        writeln!(f, "routers: {}; `{}` stands before the specialists", self.routers.join(", "), self.router_used)?;
+        writeln!(
+            f,
+            "routers: {}; `{}` stands before the specialists",
+            self.routers.join(", "),
+            self.router_used
+        )?;
         if let Some(model) = &self.model {
             let (prompt, context) = (model.longest_prompt, model.context);
-            writeln!(f, "model: {}; prompts of up to {prompt} tokens, {context} positions", model.size)?;
+            writeln!(
+                f,
+                "model: {}; prompts of up to {prompt} tokens, {context} positions",
+                model.size
+            )?;
             write!(f, "{}", model.memory)?;
         }
         for (domain, check) in &self.references {

@@ -16,12 +16,18 @@ pub enum ExperimentError {
         /// What came.
         got: usize,
     },
+    /// A comparison failed.
+    #[error(transparent)]
+    Statistics(#[from] posttrain_statistics::StatisticsError),
     /// A confusion matrix is not square, or does not fit its labels.
-    #[error("confusion matrix: expected {labels} rows of {labels} counts, as there are labels; row {row} has {got}")]
+    #[error(
+        "confusion matrix: expected {labels} rows of {labels} counts, as there are labels; row {row} has {got}"
+    )]
     Confusion {
         /// How many labels there are.
         labels: usize,
-        /// The first row that does not fit, from 0; the number of rows where that is what does not fit.
+        /// The first row that does not fit, from 0; the number of rows where that is what does not
+        /// fit.
         row: usize,
         /// Its counts.
         got: usize,

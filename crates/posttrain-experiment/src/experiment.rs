@@ -1,5 +1,5 @@
-//! The experiment: arms that are trained and tested, routers, the routed test, the report. Each part is kept in the run's
-//! folder, and is not done again where it is there.
+//! The experiment: arms that are trained and tested, routers, the routed test, the report. Each
+//! part is kept in the run's folder, and is not done again where it is there.
 
 use crate::answers::TestAnswers;
 use crate::kept_config::keep_config;
@@ -8,11 +8,13 @@ use crate::{Arm, ExperimentConfig, ExperimentError, LocalLabels, Machine, judged
 use posttrain_data::{Example, Split, Splits};
 use posttrain_model::TextModel;
 use posttrain_recipes::{
-    Decoding, Evaluator, Event, Observer, Question, RecipeError, RlRun, RunState, Silent, load_policy,
+    Decoding, Evaluator, Event, Observer, PolicyQuestion, RecipeError, RlRun, RunState, Silent,
+    load_policy,
 };
 use posttrain_reward::Reward;
 use posttrain_rollout::PolicySnapshot;
 use posttrain_router::{RouterData, RouterReport};
+use posttrain_statistics::Share;
 use posttrain_store::{read_json_if_there, write_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use std::time::Instant;
 
 /// Whether a part of an experiment is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum PartStatus {
     /// It is.
     Done,
     /// It was asked to stop; called again, it goes on.
@@ -40,9 +42,10 @@ pub(crate) struct TrainedOn {
 
 /// An experiment on one base model in a folder of its own.
 ///
-/// The folder holds `config.toml`, a folder an arm (as [`RlRun`] leaves it, with the answers to the test split in
-/// `test.json`), `base/test.json`, `routing/<router>.json`, `routed/test.json`, `judge/`, `report.json` and `report.html`.
-/// Arms may be run by several processes at a time, each with its own; whoever comes last joins them.
+/// The folder holds `config.toml`, a folder an arm (as [`RlRun`] leaves it, with the answers to the
+/// test split in `test.json`), `base/test.json`, `routing/<router>.json`, `routed/test.json`,
+/// `judge/`, `report.json` and `report.html`. Arms may be run by several processes at a time, each
+/// with its own; whoever comes last joins them.
 pub struct Experiment {
     config: ExperimentConfig,
     model: TextModel,
@@ -57,11 +60,12 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// An experiment on `model` in `folder`. `base_model` is the name that the written adapters give their base.
+    /// An experiment on `model` in `folder`. `base_model` is the name that the written adapters
+    /// give their base.
     ///
     /// # Errors
-    /// What is wrong with the configuration or the data; [`ExperimentError::OtherRun`] where the folder holds a run of
-    /// another configuration.
+    /// What is wrong with the configuration or the data; [`ExperimentError::OtherRun`] where the
+    /// folder holds a run of another configuration.
     pub fn new(
         config: ExperimentConfig,
         model: TextModel,
@@ -100,18 +104,21 @@ impl Experiment {
         Self { reward, ..self }
     }
 
-    /// Says that so many arms train at a time, each with its share of the machine. It only goes on record.
+    /// Says that so many arms train at a time, each with its share of the machine. It only goes on
+    /// record.
     #[must_use]
     pub fn with_arms_at_a_time(self, at_a_time: usize) -> Self {
         Self { at_a_time, ..self }
     }
 
     /// The arms, specialists first.
+    #[must_use]
     pub fn arms(&self) -> &[Arm] {
         &self.arms
     }
 
     /// A flag that, once set, ends the experiment after the step or the test that it is in.
+    #[must_use]
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         self.stop.clone()
     }
@@ -120,34 +127,42 @@ impl Experiment {
     ///
     /// # Errors
     /// [`ExperimentError::NoArm`]; else whatever sampling, rewards, training or the disk do.
-    pub fn run_arm(&self, name: &str, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
+    pub fn run_arm(
+        &self,
+        name: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<PartStatus, ExperimentError> {
         let arm = self.arm(name)?;
         let folder = self.folder.join(name);
         if TestAnswers::read(&folder)?.is_some() {
-            return Ok(Progress::Done);
+            return Ok(PartStatus::Done);
         }
         let run = RlRun::new(self.model.clone(), self.reward.clone(), arm.rl.clone(), &folder)?
             .with_style(self.config.prompt.clone())
             .with_base_model(&self.base_model)
             .with_stop_flag(self.stop.clone());
-        write_json(&folder.join("machine.json"), &TrainedOn { machine: self.machine(), at_a_time: self.at_a_time })?;
+        write_json(
+            &folder.join("machine.json"),
+            &TrainedOn { machine: self.machine(), at_a_time: self.at_a_time },
+        )?;
         let train = arm.examples(&self.splits, Split::Train, None);
-        let validation = arm.examples(&self.splits, Split::Validation, self.config.rl.evaluation.examples);
+        let validation =
+            arm.examples(&self.splits, Split::Validation, self.config.rl.evaluation.examples);
         let outcome = run.train(&train, &validation, observer)?;
         if !outcome.complete || self.stopping() {
-            return Ok(Progress::Stopped);
+            return Ok(PartStatus::Stopped);
         }
         let snapshot = self.best(name)?;
         let policies = vec![Some(&snapshot); self.splits.test.len()];
         self.test(&format!("{name}: test"), &policies, &folder, observer)?;
-        Ok(Progress::Done)
+        Ok(PartStatus::Done)
     }
 
     /// Tests the base on every domain, if that is not done.
     ///
     /// # Errors
     /// Whatever sampling, rewards or the disk do.
-    pub fn run_base(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
+    pub fn run_base(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
         let folder = self.folder.join("base");
         if TestAnswers::read(&folder)?.is_none() {
             self.test("base: test", &vec![None; self.splits.test.len()], &folder, observer)?;
@@ -159,7 +174,7 @@ impl Experiment {
     ///
     /// # Errors
     /// Whatever the routers or the disk do.
-    pub fn run_routers(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
+    pub fn run_routers(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
         let missing = |name: &str| Ok::<_, ExperimentError>(self.routed_by(name)?.is_none());
         let data = RouterData::from_splits(&self.splits, &self.domains())?;
         let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(&self.folder))?;
@@ -190,16 +205,20 @@ impl Experiment {
         Ok(self.progress())
     }
 
-    /// Puts every test question to the specialist that the router sends it to, all in one batch, if that is not done and
-    /// the specialists are there.
+    /// Puts every test question to the specialist that the router sends it to, all in one batch, if
+    /// that is not done and the specialists are there.
     ///
     /// # Errors
     /// Whatever sampling, rewards or the disk do.
-    pub fn run_routed(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
+    pub fn run_routed(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
         let folder = self.folder.join("routed");
-        let Some(routing) = self.routed_by(&self.config.routing.used)? else { return Ok(self.progress()) };
+        let Some(routing) = self.routed_by(&self.config.routing.used)? else {
+            return Ok(self.progress());
+        };
         let specialists = self.arms.iter().filter(|arm| arm.is_specialist());
-        if TestAnswers::read(&folder)?.is_some() || specialists.clone().any(|arm| !self.is_tested(arm)) {
+        if TestAnswers::read(&folder)?.is_some()
+            || specialists.clone().any(|arm| !self.is_tested(arm))
+        {
             return Ok(self.progress());
         }
         let snapshots: Result<BTreeMap<&str, PolicySnapshot>, ExperimentError> =
@@ -208,7 +227,8 @@ impl Experiment {
         let label = |decision: &posttrain_router::Decision| routing.labels[decision.label].as_str();
         let labels: BTreeMap<&str, &str> =
             routing.decisions.iter().map(|q| (q.id.as_str(), label(&q.decision))).collect();
-        let specialist = |example: &Example| snapshots.get(labels.get(example.id.as_str()).copied()?);
+        let specialist =
+            |example: &Example| snapshots.get(labels.get(example.id.as_str()).copied()?);
         let policies: Vec<_> = self.splits.test.iter().map(specialist).collect();
         self.test("routed: test", &policies, &folder, observer)?;
         Ok(self.progress())
@@ -217,16 +237,21 @@ impl Experiment {
     /// Has the judge, where one is configured, judge the answers of both sides.
     ///
     /// # Errors
-    /// Whatever the judge's runner or the disk does. A verdict that fails is no error; it is counted.
-    pub fn run_judge(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
-        let Some(judge) = &self.config.judge else { return Ok(Progress::Done) };
+    /// Whatever the judge's runner or the disk does. A verdict that fails is no error; it is
+    /// counted.
+    pub fn run_judge(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
+        let Some(judge) = &self.config.judge else { return Ok(PartStatus::Done) };
         for side in ["routed", self.config.arms.generalist.as_str()] {
-            let (file, answers) = (judged::file(&self.folder, side), TestAnswers::read(&self.folder.join(side))?);
-            let Some(answers) = answers.filter(|_| !file.exists() && !self.stopping()) else { continue };
+            let (file, answers) =
+                (judged::file(&self.folder, side), TestAnswers::read(&self.folder.join(side))?);
+            let Some(answers) = answers.filter(|_| !file.exists() && !self.stopping()) else {
+                continue;
+            };
             let judge = Arc::new(judge.judge.clone().build(judge.model()?)?);
             let scores = judged::judge(judge, &answers.sampled, &self.config.rl.scorer)?;
             write_json(&file, &scores)?;
-            observer.see(&Event::Note { text: &format!("judge: {side}, {} answers", scores.len()) });
+            observer
+                .see(&Event::Note { text: &format!("judge: {side}, {} answers", scores.len()) });
         }
         Ok(self.progress())
     }
@@ -235,13 +260,13 @@ impl Experiment {
     ///
     /// # Errors
     /// Those of the parts.
-    pub fn run(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
-        if self.run_base(observer)? == Progress::Stopped {
-            return Ok(Progress::Stopped);
+    pub fn run(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
+        if self.run_base(observer)? == PartStatus::Stopped {
+            return Ok(PartStatus::Stopped);
         }
         for arm in &self.arms {
-            if self.run_arm(&arm.name, observer)? == Progress::Stopped {
-                return Ok(Progress::Stopped);
+            if self.run_arm(&arm.name, observer)? == PartStatus::Stopped {
+                return Ok(PartStatus::Stopped);
             }
         }
         self.finish(observer)
@@ -251,13 +276,13 @@ impl Experiment {
     ///
     /// # Errors
     /// Those of the parts.
-    pub fn finish(&self, observer: &mut dyn Observer) -> Result<Progress, ExperimentError> {
+    pub fn finish(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
         for part in [Self::run_base, Self::run_routers, Self::run_routed, Self::run_judge] {
-            if part(self, observer)? == Progress::Stopped {
-                return Ok(Progress::Stopped);
+            if part(self, observer)? == PartStatus::Stopped {
+                return Ok(PartStatus::Stopped);
             }
         }
-        Ok(Progress::Done)
+        Ok(PartStatus::Done)
     }
 
     /// The machine that this process trains on.
@@ -292,9 +317,11 @@ impl Experiment {
     ) -> Result<(), ExperimentError> {
         let started = Instant::now();
         let style = self.config.prompt.clone();
-        let evaluator = Evaluator::new(self.model.clone(), style, self.reward.clone(), &self.config.rl)?;
+        let evaluator =
+            Evaluator::new(self.model.clone(), style, self.reward.clone(), &self.config.rl)?;
         let asked = self.splits.test.iter().zip(policies);
-        let questions: Vec<_> = asked.map(|(example, &policy)| Question { example, policy }).collect();
+        let questions: Vec<_> =
+            asked.map(|(example, &policy)| PolicyQuestion { example, policy }).collect();
 
         let sampled = evaluator.answers(&questions, Decoding::Sampled, observer)?;
         let greedy = match self.config.test.greedy {
@@ -302,10 +329,10 @@ impl Experiment {
             false => None,
         };
         let answers = TestAnswers { sampled, greedy, seconds: started.elapsed().as_secs_f64() };
-        let share = crate::Accuracy::of(&answers.verdicts());
+        let share = Share::of_verdicts(&answers.verdicts());
         let text = format!(
             "{what}: T=1 {:.3} [{:.3}, {:.3}], n = {}, {:.1} s",
-            share.accuracy, share.low, share.high, share.n, answers.seconds
+            share.share, share.low, share.high, share.n, answers.seconds
         );
         observer.see(&Event::Note { text: &text });
         answers.write(folder)
@@ -335,15 +362,15 @@ impl Experiment {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn progress(&self) -> Progress {
-        if self.stopping() { Progress::Stopped } else { Progress::Done }
+    fn progress(&self) -> PartStatus {
+        if self.stopping() { PartStatus::Stopped } else { PartStatus::Done }
     }
 
     /// [`Experiment::run`] without an observer.
     ///
     /// # Errors
     /// Those of [`Experiment::run`].
-    pub fn run_silently(&self) -> Result<Progress, ExperimentError> {
+    pub fn run_silently(&self) -> Result<PartStatus, ExperimentError> {
         self.run(&mut Silent)
     }
 }

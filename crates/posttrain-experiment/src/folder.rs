@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 impl Report {
-    /// The report as one page for a person, which needs no network and runs no script. Whatever models, datasets and
-    /// configuration say is shown as text; long texts are cut, and only `report.json` has the whole.
+    /// The report as one page for a person, which needs no network and runs no script. Whatever
+    /// models, datasets and configuration say is shown as text; long texts are cut, and only
+    /// `report.json` has the whole.
     ///
     /// ```
     /// use posttrain_experiment::{AnswerSample, Report};
@@ -16,6 +17,7 @@ impl Report {
     /// let page = Report { samples: vec![sample], ..Report::default() }.to_html();
     /// assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script"));
     /// ```
+    #[must_use]
     pub fn to_html(&self) -> String {
         crate::html::page(self)
     }
@@ -46,7 +48,8 @@ impl Report {
 /// ```
 ///
 /// # Errors
-/// [`ExperimentError::Store`], or [`ExperimentError::Format`] for a number that is not finite; nothing is written then.
+/// [`ExperimentError::Store`], or [`ExperimentError::Format`] for a number that is not finite;
+/// nothing is written then.
 pub fn write_report(folder: &Path, report: &Report) -> Result<(), ExperimentError> {
     let json = report.to_json()? + "\n";
     replace_file(&folder.join("report.json"), json.as_bytes())?;

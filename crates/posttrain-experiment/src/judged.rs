@@ -35,18 +35,21 @@ pub(crate) fn judge(
     answers: &[Answer],
     config: &ScorerConfig,
 ) -> Result<Vec<Verdict>, ExperimentError> {
-    let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(Path::new("the judge's threads")))?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(ExperimentError::io(Path::new("the judge's threads")))?;
     let mut scorer = Scorer::new(judge, config, runtime.handle().clone())?;
     for answer in answers {
         scorer.push(sample(answer))?;
     }
     let scores = scorer.finish()?;
-    let verdict =
-        |(answer, score): (&Answer, Result<posttrain_reward::Score, posttrain_reward::RewardError>)| Verdict {
-            id: answer.id.clone(),
-            reward: score.as_ref().ok().map(posttrain_reward::Score::value),
-            error: score.as_ref().err().map(posttrain_reward::RewardError::report),
-        };
+    let verdict = |(answer, score): (
+        &Answer,
+        Result<posttrain_reward::Score, posttrain_reward::RewardError>,
+    )| Verdict {
+        id: answer.id.clone(),
+        reward: score.as_ref().ok().map(posttrain_reward::Score::value),
+        error: score.as_ref().err().map(posttrain_reward::RewardError::report),
+    };
     Ok(answers.iter().zip(scores).map(verdict).collect())
 }
 
@@ -70,8 +73,9 @@ pub(crate) fn agreement(pairs: &[(Option<bool>, Option<bool>)]) -> JudgeReport {
     let agreement = (!both.is_empty()).then(|| 1.0 - share(judge_alone + verifier_alone));
     // Cohen's κ: agreement beyond what the two would reach by chance with their shares of "right".
     let (judge, verifier) = (share(count(|(j, _)| *j)), share(count(|(_, v)| *v)));
-    let chance = judge * verifier + (1.0 - judge) * (1.0 - verifier);
-    let kappa = agreement.filter(|_| chance < 1.0).map(|agreement| (agreement - chance) / (1.0 - chance));
+    let chance = judge.mul_add(verifier, (1.0 - judge) * (1.0 - verifier));
+    let kappa =
+        agreement.filter(|_| chance < 1.0).map(|agreement| (agreement - chance) / (1.0 - chance));
     JudgeReport {
         compared: both.len(),
         failed: pairs.iter().filter(|(judge, _)| judge.is_none()).count(),
@@ -89,13 +93,19 @@ mod tests {
 
     #[test]
     fn kappa_is_agreement_beyond_chance() {
-        // 20 both right, 15 both wrong, 5 the judge alone, 10 the verifier alone: agreement 0.7, chance 0.5, κ = 0.4.
+        // 20 both right, 15 both wrong, 5 the judge alone, 10 the verifier alone: agreement 0.7,
+        // chance 0.5, κ = 0.4.
         let cells = [(true, true, 20), (false, false, 15), (true, false, 5), (false, true, 10)];
-        let mut pairs: Vec<_> =
-            cells.iter().flat_map(|&(j, v, n)| std::iter::repeat_n((Some(j), Some(v)), n)).collect();
+        let mut pairs: Vec<_> = cells
+            .iter()
+            .flat_map(|&(j, v, n)| std::iter::repeat_n((Some(j), Some(v)), n))
+            .collect();
         pairs.push((None, Some(true)));
         let report = agreement(&pairs);
-        assert_eq!((report.compared, report.failed, report.judge_alone, report.verifier_alone), (50, 1, 5, 10));
+        assert_eq!(
+            (report.compared, report.failed, report.judge_alone, report.verifier_alone),
+            (50, 1, 5, 10)
+        );
         assert!((report.agreement.unwrap_or(0.0) - 0.7).abs() < 1e-12);
         assert!((report.kappa.unwrap_or(0.0) - 0.4).abs() < 1e-12);
         assert_eq!(agreement(&[]).kappa, None);

@@ -5,10 +5,12 @@ use posttrain_store::{Difference, replace_file};
 use serde_json::Value;
 use std::path::Path;
 
-/// Keeps the configuration, as resolved, as `config.toml`; a folder that was begun with another one is refused.
+/// Keeps the configuration, as resolved, as `config.toml`; a folder that was begun with another one
+/// is refused.
 pub(crate) fn keep_config(folder: &Path, config: &ExperimentConfig) -> Result<(), ExperimentError> {
     let path = folder.join("config.toml");
-    let unwritable = |e: toml::ser::Error| ExperimentError::Config { path: path.clone(), reason: e.to_string() };
+    let unwritable =
+        |e: toml::ser::Error| ExperimentError::Config { path: path.clone(), reason: e.to_string() };
     let resolved = toml::to_string(config).map_err(unwritable)?;
     let Ok(old) = std::fs::read_to_string(&path) else {
         return Ok(replace_file(&path, resolved.as_bytes())?);
@@ -21,5 +23,6 @@ pub(crate) fn keep_config(folder: &Path, config: &ExperimentConfig) -> Result<()
 }
 
 fn values(path: &Path, toml: &str) -> Result<Value, ExperimentError> {
-    toml::from_str(toml).map_err(|e| ExperimentError::Config { path: path.to_owned(), reason: e.to_string() })
+    toml::from_str(toml)
+        .map_err(|e| ExperimentError::Config { path: path.to_owned(), reason: e.to_string() })
 }

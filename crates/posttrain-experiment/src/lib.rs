@@ -1,15 +1,16 @@
-//! One model for all domains, or a specialist for each and a router in front: what the experiment found, and whether it
-//! means anything.
+//! One model for all domains, or a specialist for each and a router in front: what the experiment
+//! found, and whether it means anything.
 //!
-//! [`Experiment`] trains a specialist a domain and a generalist on one base, under the same hyperparameters and on the same
-//! examples ([`plan`] refuses anything else), tests all of them on every domain, measures routers, and puts every test
-//! question to the specialist that the router chooses. Each part is kept in the run's folder and not done twice;
-//! [`Parallel`] runs arms as processes side by side; [`assemble`] makes the report of whatever is there.
+//! [`Experiment`] trains a specialist a domain and a generalist on one base, under the same
+//! hyperparameters and on the same examples ([`plan`] refuses anything else), tests all of them on
+//! every domain, measures routers, and puts every test question to the specialist that the router
+//! chooses. Each part is kept in the run's folder and not done twice; [`Parallel`] runs arms as
+//! processes side by side; [`assemble`] makes the report of whatever is there.
 //!
-//! [`Report`] is `report.json` as a type, and [`Report::to_html`] the page that a person reads: one file with no script,
-//! nothing from the network, and every foreign word escaped. [`head_to_head`] compares two sides question by question
-//! (a paired bootstrap and McNemar's exact test), [`Dynamics`] says how steadily a model learnt, [`findings`] asks of a run
-//! what was found before.
+//! [`Report`] is `report.json` as a type, and [`Report::to_html`] the page that a person reads: one
+//! file with no script, nothing from the network, and every foreign word escaped. [`head_to_head`]
+//! compares two sides question by question (a paired bootstrap and McNemar's exact test),
+//! [`Dynamics`] says how steadily a model learnt, [`findings`] asks of a run what was found before.
 //!
 //! ```
 //! use posttrain_experiment::{Report, head_to_head};
@@ -36,6 +37,7 @@ mod dynamics;
 mod error;
 mod experiment;
 mod folder;
+mod head_to_head;
 mod html;
 mod judged;
 mod kept_config;
@@ -44,7 +46,6 @@ mod numeral;
 mod parallel;
 mod report;
 mod routers;
-mod statistics;
 mod timeline;
 
 pub use answers::TestAnswers;
@@ -54,14 +55,14 @@ pub use config::{ArmsConfig, DataConfig, ExperimentConfig, RoutingConfig, TestCo
 pub use dry_run::{DryRun, PlannedModel};
 pub use dynamics::Dynamics;
 pub use error::ExperimentError;
-pub use experiment::{Experiment, Progress};
+pub use experiment::{Experiment, PartStatus};
 pub use folder::write_report;
+pub use head_to_head::{head_to_head, head_to_head_by_domain};
 pub use local_model::{HiddenStates, LocalLabels};
 pub use parallel::{ArmEnd, Lines, Parallel, Slot};
 pub use report::{
-    Accuracy, AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead, JudgeReport,
-    Machine, MissingModel, ModelReport, Provenance, Report, RouterReport, RoutingErrors, SeedOutcome, SplitCounts,
-    TimelinePhase, TimelineSpan, WallClock, findings,
+    AnswerSample, BaseReport, CurvePoint, DataSummary, DomainOutcome, Finding, HeadToHead,
+    JudgeReport, Machine, MissingModel, ModelReport, Provenance, Report, RouterSummary,
+    RoutingErrors, SeedOutcome, SplitCounts, TimelinePhase, TimelineSpan, WallClock, findings,
 };
 pub use routers::{RouterConfig, RouterKind};
-pub use statistics::{McNemar, PairedBootstrap, head_to_head, head_to_head_by_domain};

@@ -1,4 +1,5 @@
-//! Numbers as a reader of the report sees them. Minus is `−`, not a hyphen; what is not finite is a dash.
+//! Numbers as a reader of the report sees them. Minus is `−`, not a hyphen; what is not finite is a
+//! dash.
 
 /// A share as per cent: `58.4%`.
 pub(crate) fn percent(share: f64) -> String {
@@ -89,13 +90,26 @@ mod tests {
     #[test]
     fn numbers_have_one_form() {
         assert_eq!((percent(0.5837).as_str(), percent(f64::NAN).as_str()), ("58.4%", "–"));
-        assert_eq!([points(0.0214), points(-0.004), points(-0.0001), points(0.0)], ["+2.1", "−0.4", "0.0", "0.0"]);
+        assert_eq!(
+            [points(0.0214), points(-0.004), points(-0.0001), points(0.0)],
+            ["+2.1", "−0.4", "0.0", "0.0"]
+        );
         assert_eq!(points_interval(-0.004, 0.047), "[−0.4, +4.7]");
-        assert_eq!([probability(0.1134), probability(0.0009), probability(1.0)], ["= 0.113", "< 0.001", "= 1.000"]);
+        assert_eq!(
+            [probability(0.1134), probability(0.0009), probability(1.0)],
+            ["= 0.113", "< 0.001", "= 1.000"]
+        );
         let times = [8.24, 330.4, 599.7, 725.0, 3599.6, 7200.0, 12_000.0].map(duration);
-        let expected = ["8.2 s", "330 s", "600 s", "12 min 05 s", "60 min 00 s", "2 h 00 min", "3 h 20 min"];
+        let expected =
+            ["8.2 s", "330 s", "600 s", "12 min 05 s", "60 min 00 s", "2 h 00 min", "3 h 20 min"];
         assert_eq!(times, expected);
-        assert_eq!([count(0), count(999), count(12_500), count(1_234_567)], ["0", "999", "12,500", "1,234,567"]);
-        assert_eq!([counted(1, "question"), counted(1500, "question")], ["1 question", "1,500 questions"]);
+        assert_eq!(
+            [count(0), count(999), count(12_500), count(1_234_567)],
+            ["0", "999", "12,500", "1,234,567"]
+        );
+        assert_eq!(
+            [counted(1, "question"), counted(1500, "question")],
+            ["1 question", "1,500 questions"]
+        );
     }
 }

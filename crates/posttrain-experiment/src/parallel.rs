@@ -29,7 +29,8 @@ pub struct Parallel {
 /// A place for one arm at a time: a share of the cores and, where there are any, of the GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// The cores, by number; at least one. Where there are fewer cores than slots, slots share them.
+    /// The cores, by number; at least one. Where there are fewer cores than slots, slots share
+    /// them.
     pub cores: Vec<usize>,
     /// The GPUs, by number.
     pub gpus: Vec<usize>,
@@ -57,9 +58,12 @@ impl Parallel {
     /// let slots = Parallel { at_a_time: 2, cores: 5, gpus: 0, retries: 1 }.slots();
     /// assert_eq!([&slots[0].cores[..], &slots[1].cores[..]], [&[0, 1][..], &[2, 3, 4]]);
     /// ```
+    #[must_use]
     pub fn slots(&self) -> Vec<Slot> {
         let count = self.at_a_time.max(1);
-        let share = |all: usize, slot: usize| (all * slot / count..all * (slot + 1) / count).collect::<Vec<_>>();
+        let share = |all: usize, slot: usize| {
+            (all * slot / count..all * (slot + 1) / count).collect::<Vec<_>>()
+        };
         let slot = |slot: usize| {
             let (mut cores, mut gpus) = (share(self.cores, slot), share(self.gpus, slot));
             if cores.is_empty() {
@@ -73,9 +77,10 @@ impl Parallel {
         (0..count).map(slot).collect()
     }
 
-    /// Runs every arm by `command`, which makes the command of an arm at a place. Its output comes to `line`, each with the
-    /// arm's name. The death of one leaves the others alone; it is started again, up to `retries` times. Once `stop` is set
-    /// none is started any more; those that run are expected to have heard it themselves.
+    /// Runs every arm by `command`, which makes the command of an arm at a place. Its output comes
+    /// to `line`, each with the arm's name. The death of one leaves the others alone; it is started
+    /// again, up to `retries` times. Once `stop` is set none is started any more; those that run
+    /// are expected to have heard it themselves.
     ///
     /// # Errors
     /// [`ExperimentError::Process`] where a process cannot be started.
@@ -86,12 +91,16 @@ impl Parallel {
         stop: &AtomicBool,
         line: Lines,
     ) -> Result<Vec<ArmEnd>, ExperimentError> {
-        let mut waiting: VecDeque<(&Arm, usize)> = order(arms).into_iter().map(|arm| (arm, 0)).collect();
+        let mut waiting: VecDeque<(&Arm, usize)> =
+            order(arms).into_iter().map(|arm| (arm, 0)).collect();
         let mut free: VecDeque<Slot> = self.slots().into();
         let (mut running, mut ends): (Vec<Running>, Vec<ArmEnd>) = (Vec::new(), Vec::new());
         while !running.is_empty() || (!waiting.is_empty() && !stop.load(Ordering::Relaxed)) {
             while !stop.load(Ordering::Relaxed) && !free.is_empty() && !waiting.is_empty() {
-                let (Some(slot), Some((arm, starts))) = (free.pop_front(), waiting.pop_front()) else { break };
+                let (Some(slot), Some((arm, starts))) = (free.pop_front(), waiting.pop_front())
+                else {
+                    break;
+                };
                 running.push(Running::start(arm, starts + 1, slot, command, &line)?);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -99,7 +108,9 @@ impl Parallel {
             for process in running {
                 match process.ended()? {
                     Ok(ended) => {
-                        let again = !ended.end.ok && ended.end.starts <= self.retries && !stop.load(Ordering::Relaxed);
+                        let again = !ended.end.ok
+                            && ended.end.starts <= self.retries
+                            && !stop.load(Ordering::Relaxed);
                         free.push_back(ended.slot);
                         line(&ended.end.arm, &ended.end.said(again));
                         match again {
@@ -150,12 +161,17 @@ impl<'a> Running<'a> {
     ) -> Result<Self, ExperimentError> {
         let mut command = command(arm, &slot);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| ExperimentError::Process { arm: arm.name.clone(), source })?;
+        let mut child = command
+            .spawn()
+            .map_err(|source| ExperimentError::Process { arm: arm.name.clone(), source })?;
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
             child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
         ];
-        let readers = streams.into_iter().flatten().map(|stream| forward(stream, arm.name.clone(), line.clone()));
+        let readers = streams
+            .into_iter()
+            .flatten()
+            .map(|stream| forward(stream, arm.name.clone(), line.clone()));
         Ok(Self { arm, starts, slot, readers: readers.collect(), child })
     }
 

@@ -5,14 +5,15 @@ use posttrain_chat::cache::CacheConfig;
 use posttrain_chat::openai::OpenAiConfig;
 use posttrain_model::TextModel;
 use posttrain_router::{
-    Calibration, Cascade, ChatRouterConfig, ClassifierConfig, KeywordConfig, LikelihoodConfig, NgramConfig, Router,
-    RouterData,
+    Calibration, Cascade, ChatRouterConfig, ClassifierConfig, KeywordConfig, LikelihoodConfig,
+    NgramConfig, Router, RouterData,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-/// A router. What it learns it learns from the training split, what it chooses it chooses by the validation split.
+/// A router. What it learns it learns from the training split, what it chooses it chooses by the
+/// validation split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouterConfig {
     /// Its name in the report.
@@ -31,7 +32,8 @@ pub enum RouterKind {
         /// The prompt, the shots, the calibration.
         #[serde(default)]
         prompt: LikelihoodConfig,
-        /// Whether the temperature of its probabilities is chosen by the validation split. Decisions are the same.
+        /// Whether the temperature of its probabilities is chosen by the validation split.
+        /// Decisions are the same.
         #[serde(default)]
         tune: bool,
     },
@@ -73,7 +75,8 @@ pub enum RouterKind {
         first: Box<RouterConfig>,
         /// The other.
         second: Box<RouterConfig>,
-        /// What accuracy on the validation split may be given up for asking the second less often, in [0, 1].
+        /// What accuracy on the validation split may be given up for asking the second less often,
+        /// in [0, 1].
         #[serde(default)]
         allowance: f64,
     },
@@ -95,6 +98,7 @@ fn usual_words() -> usize {
 
 impl RouterConfig {
     /// Its name in the report.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -108,7 +112,10 @@ impl RouterConfig {
         let kinds = [
             ("likelihood", likelihood(Calibration::Prior)),
             ("likelihood-uncalibrated", likelihood(Calibration::None)),
-            ("ngrams", RouterKind::Ngrams { features: Default::default(), fit: Default::default() }),
+            (
+                "ngrams",
+                RouterKind::Ngrams { features: Default::default(), fit: Default::default() },
+            ),
             ("keywords", RouterKind::Keywords { words: usual_words() }),
         ];
         kinds.into_iter().map(|(name, kind)| Self { name: name.into(), kind }).collect()
@@ -130,13 +137,22 @@ impl RouterConfig {
                 if prompt.labels.is_empty() {
                     prompt.labels = train.labels().to_vec();
                 }
-                Box::new(prompt.build(server.clone().build_cached(cache.clone())?, from.runtime.clone())?)
+                Box::new(
+                    prompt
+                        .build(server.clone().build_cached(cache.clone())?, from.runtime.clone())?,
+                )
             }
-            RouterKind::Ngrams { features, fit } => Box::new(fit.fit(features.clone().build()?, train, validation)?),
-            RouterKind::HiddenStates { fit } => {
-                Box::new(fit.fit(HiddenStates::new(from.model.clone(), from.model_name), train, validation)?)
+            RouterKind::Ngrams { features, fit } => {
+                Box::new(fit.fit(features.clone().build()?, train, validation)?)
             }
-            RouterKind::Keywords { words } => Box::new(KeywordConfig::learn(train, *words).build()?),
+            RouterKind::HiddenStates { fit } => Box::new(fit.fit(
+                HiddenStates::new(from.model.clone(), from.model_name),
+                train,
+                validation,
+            )?),
+            RouterKind::Keywords { words } => {
+                Box::new(KeywordConfig::learn(train, *words).build()?)
+            }
             RouterKind::Cascade { first, second, allowance } => {
                 let mut cascade = Cascade::new(first.build(from)?, second.build(from)?, 0.5)?;
                 cascade.tune(validation, *allowance)?;

@@ -13,13 +13,15 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/configs")
 }
 
-/// Questions in the columns of Webscale-RL, 2,500 a domain and some of a domain that nobody asks for.
+/// Questions in the columns of Webscale-RL, 2,500 a domain and some of a domain that nobody asks
+/// for.
 fn write_data(folder: &Path) {
     std::fs::create_dir(folder).unwrap();
     let mut lines = String::new();
     for domain in ["Math", "Natural Science", "Social Science", "Commerce"] {
         for n in 0..2500 {
-            let question = format!("In {domain}, what is case {n} called, given note {}?", n * 7919 % 10_007);
+            let question =
+                format!("In {domain}, what is case {n} called, given note {}?", n * 7919 % 10_007);
             let row = json!({"pretrain_text": "A page.", "domain": domain, "persona": "a student",
                 "question": question, "answer": format!("case {n}")});
             writeln!(lines, "{row}").unwrap();
@@ -32,7 +34,8 @@ fn write_data(folder: &Path) {
 fn write_model(folder: &Path) {
     std::fs::create_dir(folder).unwrap();
     std::fs::copy(examples().join("shapes/qwen3-8b.json"), folder.join("config.json")).unwrap();
-    let vocabulary: Value = (0..128u32).map(|b| (char::from_u32(b).unwrap().to_string(), json!(b))).collect();
+    let vocabulary: Value =
+        (0..128u32).map(|b| (char::from_u32(b).unwrap().to_string(), json!(b))).collect();
     let tokenizer = json!({
         "version": "1.0",
         "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(?s)."}, "behavior": "Isolated", "invert": false},
@@ -75,8 +78,12 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
     let body = json!({"id": "1", "object": "chat.completion", "model": "m", "choices": [
         {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]})
     .to_string();
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-        .ok()
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .ok()
 }
 
 /// `ramp.toml` with the data, the model and the servers of this test.
@@ -87,7 +94,9 @@ fn ramp(folder: &Path, judge: &str, router: &str) -> ExperimentConfig {
     let RewardConfig::Judge(served) = &mut config.reward else { panic!("{:?}", config.reward) };
     served.server.http.endpoints = vec![judge.parse().unwrap()];
     served.server.http.retry.retries = 0;
-    let RouterKind::Chat { server, .. } = &mut config.routing.routers[0].kind else { panic!("no chat router") };
+    let RouterKind::Chat { server, .. } = &mut config.routing.routers[0].kind else {
+        panic!("no chat router")
+    };
     server.http.endpoints = vec![router.parse().unwrap()];
     server.http.retry.retries = 0;
     config
@@ -102,16 +111,23 @@ fn the_sources_experiment_is_gone_through_without_its_weights() {
     let run = DryRun::of(&ramp(dir.path(), &server, &server)).unwrap();
     assert!(run.problems.is_empty(), "{:?}", run.problems);
     assert_eq!(run.questions, [6000, 750, 750]);
-    let arms: Vec<(&str, u64)> = run.arms.iter().map(|arm| (arm.name.as_str(), arm.rl.steps)).collect();
+    let arms: Vec<(&str, u64)> =
+        run.arms.iter().map(|arm| (arm.name.as_str(), arm.rl.steps)).collect();
     assert_eq!(arms, [("math", 125), ("natural", 125), ("social", 125), ("generalist", 375)]);
     let model = run.model.unwrap();
     assert_eq!((model.size.parameters, model.context), (8_190_735_360, 40_960));
     // What the file promises: one GPU of 80 GB.
     assert!(model.memory.peak() < 80_000_000_000, "{}", model.memory);
     let question = "In Natural Science, what is case 2499 called, given note 10006?";
-    let prompt = question.len() + "\nGive the final answer on the last line.".len() + "<user>\n<assistant>".len();
+    let prompt = question.len()
+        + "\nGive the final answer on the last line.".len()
+        + "<user>\n<assistant>".len();
     assert!(model.longest_prompt.abs_diff(prompt) <= 2, "{} for {prompt}", model.longest_prompt);
-    assert!(run.to_string().contains("generalist: 375 steps of 16 prompts x 8 completions, on math, natural, social"));
+    assert!(
+        run.to_string().contains(
+            "generalist: 375 steps of 16 prompts x 8 completions, on math, natural, social"
+        )
+    );
 }
 
 #[test]
@@ -121,8 +137,19 @@ fn what_would_stop_the_run_is_named() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = format!("http://{nobody}/v1");
     let run = DryRun::of(&ramp(dir.path(), &nobody, &nobody)).unwrap();
-    let starts = ["model: ", "reward: no score", "reward: no score", "reward: no score", "router `qwen3-4b`: "];
-    let found: Vec<bool> = run.problems.iter().zip(starts).map(|(problem, start)| problem.starts_with(start)).collect();
+    let starts = [
+        "model: ",
+        "reward: no score",
+        "reward: no score",
+        "reward: no score",
+        "router `qwen3-4b`: ",
+    ];
+    let found: Vec<bool> = run
+        .problems
+        .iter()
+        .zip(starts)
+        .map(|(problem, start)| problem.starts_with(start))
+        .collect();
     assert_eq!(found, [true; 5], "{:?}", run.problems);
     assert!(run.model.is_none());
 

@@ -4,7 +4,7 @@
 mod markup;
 
 use markup::{Tag, tags};
-use posttrain_experiment::{AnswerSample, MissingModel, Report, RouterReport};
+use posttrain_experiment::{AnswerSample, MissingModel, Report, RouterSummary};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -50,12 +50,16 @@ fn checked(report: &Report) -> Vec<Tag> {
     for tag in &tags {
         assert!(allowed.contains(&tag.name.as_str()), "<{}>", tag.name);
         for (name, value) in tag.attributes() {
-            assert!(!name.starts_with("on") && !["src", "srcset", "data", "action"].contains(&name), "{tag:?}");
+            assert!(
+                !name.starts_with("on") && !["src", "srcset", "data", "action"].contains(&name),
+                "{tag:?}"
+            );
             assert!(name != "href" || value.starts_with('#') || value == "data:,", "{tag:?}");
             assert!(name != "style" || value.starts_with("--v:"), "{tag:?}");
         }
     }
-    let levels: Vec<u8> = tags.iter().filter_map(|tag| tag.name.strip_prefix('h')?.parse().ok()).collect();
+    let levels: Vec<u8> =
+        tags.iter().filter_map(|tag| tag.name.strip_prefix('h')?.parse().ok()).collect();
     assert_eq!(levels.iter().filter(|level| **level == 1).count(), 1);
     assert!(
         levels[0] == 1 && levels.windows(2).all(|pair| pair[1] <= pair[0] + 1),
@@ -146,14 +150,22 @@ fn every_figure_and_table_speaks() {
         .collect();
     assert!(figures.len() >= 16, "{}", figures.len());
     for figure in figures {
-        assert_eq!((tags[figure + 1].name.as_str(), tags[figure + 2].name.as_str()), ("title", "desc"));
+        assert_eq!(
+            (tags[figure + 1].name.as_str(), tags[figure + 2].name.as_str()),
+            ("title", "desc")
+        );
     }
     // Any other drawing is an ornament, and says so, or a part of a figure.
-    let silent = tags
-        .iter()
-        .filter(|t| t.name == "svg" && !t.attributes.contains("role=") && !t.attributes.contains("aria-hidden"));
-    assert!(silent.clone().all(|t| t.attributes.starts_with("y=")), "{:?}", silent.collect::<Vec<_>>());
-    let tables: Vec<usize> = tags.iter().enumerate().filter(|(_, t)| t.name == "table").map(|(i, _)| i).collect();
+    let silent = tags.iter().filter(|t| {
+        t.name == "svg" && !t.attributes.contains("role=") && !t.attributes.contains("aria-hidden")
+    });
+    assert!(
+        silent.clone().all(|t| t.attributes.starts_with("y=")),
+        "{:?}",
+        silent.collect::<Vec<_>>()
+    );
+    let tables: Vec<usize> =
+        tags.iter().enumerate().filter(|(_, t)| t.name == "table").map(|(i, _)| i).collect();
     assert!(tables.len() >= 8 && tables.iter().all(|i| tags[i + 1].name == "caption"));
     assert!(tags.iter().any(|t| t.name == "html" && t.attributes == "lang=\"en\""));
 }
@@ -241,10 +253,16 @@ fn saying(hostile: &str) -> Report {
     report.data.examples_seen.insert(own(), 3);
     report.data.per_domain.insert(own(), Default::default());
     report.router_used = Some(own());
-    report.router.insert(own(), RouterReport::from_confusion(&[own(), own()], vec![vec![1, 2], vec![0, 4]]).unwrap());
+    report.router.insert(
+        own(),
+        RouterSummary::from_confusion(&[own(), own()], vec![vec![1, 2], vec![0, 4]]).unwrap(),
+    );
     report.config = serde_json::json!({ hostile: hostile });
     report.timeline.iter_mut().for_each(|span| span.model = own());
-    report.findings.iter_mut().for_each(|finding| (finding.question, finding.answer) = (own(), own()));
+    report
+        .findings
+        .iter_mut()
+        .for_each(|finding| (finding.question, finding.answer) = (own(), own()));
     report.missing = vec![MissingModel { model: own(), reason: own(), last_step: None }];
     report.judge.as_mut().unwrap().model = own();
     (report.machine.device, report.machine.kind, report.machine.name) = (own(), own(), Some(own()));
@@ -278,7 +296,8 @@ fn a_long_response_is_cut_and_a_long_report_stays_small() {
     let mut report = fixture();
     for model in report.models.values_mut() {
         let point = model.curve[0];
-        model.curve = (1..=50_000).map(|step| posttrain_experiment::CurvePoint { step, ..point }).collect();
+        model.curve =
+            (1..=50_000).map(|step| posttrain_experiment::CurvePoint { step, ..point }).collect();
     }
     checked(&report);
     assert!(report.to_html().len() < 900_000, "{} bytes", report.to_html().len());

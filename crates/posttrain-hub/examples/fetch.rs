@@ -5,12 +5,12 @@
 //! ```
 
 use indicatif::{ProgressBar, ProgressStyle};
-use posttrain_hub::{HubConfig, HubError, HubModel, Progress, fetch};
+use posttrain_hub::{DownloadProgress, HubConfig, HubError, HubModel, fetch};
 
 /// One bar over all files.
 struct Bar(ProgressBar);
 
-impl Progress for Bar {
+impl DownloadProgress for Bar {
     fn begin(&self, files: usize, bytes: u64) {
         self.0.set_length(bytes);
         self.0.set_message(format!("{files} files"));
@@ -31,7 +31,9 @@ fn main() -> Result<(), HubError> {
         std::process::exit(2);
     };
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
         bar.set_style(style);
     }
     let fetched = fetch(&HubModel::parse(&name)?, &HubConfig::from_env()?, &Bar(bar))?;

@@ -15,7 +15,8 @@ pub struct HubConfig {
     pub offline: bool,
     /// Files that come at the same time, 1 and up.
     pub parallel: usize,
-    /// Attempts after the first, for a file whose connection broke; each goes on where the last ended.
+    /// Attempts after the first, for a file whose connection broke; each goes on where the last
+    /// ended.
     pub retries: usize,
     /// The user's token.
     pub token: Option<SecretString>,
@@ -29,8 +30,8 @@ pub enum Files {
     /// All that a model is loaded from.
     #[default]
     All,
-    /// Configuration, tokenizer and chat template: what a run is planned by. The branch is not recorded in the cache then,
-    /// since it leads only to commits that are whole.
+    /// Configuration, tokenizer and chat template: what a run is planned by. The branch is not
+    /// recorded in the cache then, since it leads only to commits that are whole.
     BesideWeights,
 }
 
@@ -41,13 +42,23 @@ impl HubConfig {
     /// let config = posttrain_hub::HubConfig::new("/tmp/hub".into());
     /// assert_eq!(config.endpoint, "https://huggingface.co");
     /// ```
+    #[must_use]
     pub fn new(cache: PathBuf) -> Self {
         let endpoint = "https://huggingface.co".into();
-        Self { endpoint, cache, offline: false, parallel: 4, retries: 3, token: None, files: Files::All }
+        Self {
+            endpoint,
+            cache,
+            offline: false,
+            parallel: 4,
+            retries: 3,
+            token: None,
+            files: Files::All,
+        }
     }
 
-    /// From the variables that `huggingface_hub` reads: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME` (by default
-    /// `~/.cache/huggingface`), `HF_HUB_OFFLINE`, `HF_TOKEN`, and without that the file `token` in `HF_HOME`.
+    /// From the variables that `huggingface_hub` reads: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`
+    /// (by default `~/.cache/huggingface`), `HF_HUB_OFFLINE`, `HF_TOKEN`, and without that the file
+    /// `token` in `HF_HOME`.
     ///
     /// # Errors
     /// [`HubError::Environment`] names a variable that makes no sense.
@@ -58,21 +69,38 @@ impl HubConfig {
     fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let home = || {
             let own = get("HF_HOME").map(PathBuf::from);
-            own.or_else(|| Some(PathBuf::from(get("HOME").or_else(|| get("USERPROFILE"))?).join(".cache/huggingface")))
+            own.or_else(|| {
+                Some(
+                    PathBuf::from(get("HOME").or_else(|| get("USERPROFILE"))?)
+                        .join(".cache/huggingface"),
+                )
+            })
         };
-        let missing = || HubError::Environment { variable: "HF_HOME", expected: "a folder", got: String::new() };
-        let cache = get("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home()?.join("hub"))).ok_or_else(missing)?;
+        let missing = || HubError::Environment {
+            variable: "HF_HOME",
+            expected: "a folder",
+            got: String::new(),
+        };
+        let cache = get("HF_HUB_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| Some(home()?.join("hub")))
+            .ok_or_else(missing)?;
         let mut config = Self::new(cache);
         if let Some(endpoint) = get("HF_ENDPOINT") {
             if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-                return Err(HubError::Environment { variable: "HF_ENDPOINT", expected: "an address", got: endpoint });
+                return Err(HubError::Environment {
+                    variable: "HF_ENDPOINT",
+                    expected: "an address",
+                    got: endpoint,
+                });
             }
             config.endpoint = endpoint.trim_end_matches('/').into();
         }
-        config.offline =
-            get("HF_HUB_OFFLINE").is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase()));
+        config.offline = get("HF_HUB_OFFLINE")
+            .is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase()));
         let file = || std::fs::read_to_string(home()?.join("token")).ok();
-        let token = get("HF_TOKEN").or_else(file).map(|t| t.trim().to_string()).filter(|t| !t.is_empty());
+        let token =
+            get("HF_TOKEN").or_else(file).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
         config.token = token.map(SecretString::from);
         Ok(config)
     }
@@ -83,7 +111,8 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<HubConfig, HubError> {
-        let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+        let find =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
         HubConfig::from_variables(find)
     }
 
@@ -93,14 +122,24 @@ mod tests {
         assert_eq!(config.cache, PathBuf::from("/home/a/.cache/huggingface/hub"));
         assert!(!config.offline && config.token.is_some());
         assert!(!format!("{config:?}").contains("hf_secret"));
-        let config = read(&[("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", "http://x:1/")]).unwrap();
-        assert_eq!((config.cache, config.endpoint.as_str(), config.offline), ("/hf/hub".into(), "http://x:1", true));
+        let config =
+            read(&[("HF_HOME", "/hf"), ("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", "http://x:1/")])
+                .unwrap();
+        assert_eq!(
+            (config.cache, config.endpoint.as_str(), config.offline),
+            ("/hf/hub".into(), "http://x:1", true)
+        );
         assert_eq!(read(&[("HF_HUB_CACHE", "/c")]).unwrap().cache, PathBuf::from("/c"));
     }
 
     #[test]
     fn what_makes_no_sense_is_named() {
         assert!(read(&[]).unwrap_err().to_string().contains("HF_HOME"));
-        assert!(read(&[("HOME", "/a"), ("HF_ENDPOINT", "hub")]).unwrap_err().to_string().contains("HF_ENDPOINT"));
+        assert!(
+            read(&[("HOME", "/a"), ("HF_ENDPOINT", "hub")])
+                .unwrap_err()
+                .to_string()
+                .contains("HF_ENDPOINT")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use crate::listing::{self, Listed};
 use crate::progress::OfFile;
 use crate::verify::{has_size, verify};
-use crate::{Files, HubConfig, HubError, HubModel, Progress};
+use crate::{DownloadProgress, Files, HubConfig, HubError, HubModel};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use secrecy::ExposeSecret;
@@ -25,7 +25,11 @@ pub struct Fetched {
 ///
 /// # Errors
 /// [`HubError`] names the model, the file and what can be done.
-pub fn fetch(model: &HubModel, config: &HubConfig, progress: &dyn Progress) -> Result<Fetched, HubError> {
+pub fn fetch(
+    model: &HubModel,
+    config: &HubConfig,
+    progress: &dyn DownloadProgress,
+) -> Result<Fetched, HubError> {
     std::fs::create_dir_all(&config.cache).map_err(io(&config.cache))?;
     let root = std::fs::canonicalize(&config.cache).map_err(io(&config.cache))?;
     let cache = Cache::new(root);
@@ -39,8 +43,10 @@ pub fn fetch(model: &HubModel, config: &HubConfig, progress: &dyn Progress) -> R
     let pinned = repo(model, &commit);
     let at_commit = cache.repo(pinned.clone());
     at_commit.create_ref(&commit).map_err(io(cache.path()))?;
-    let missing: Vec<Listed> =
-        files.into_iter().filter(|f| !at_commit.get(&f.name).is_some_and(|path| has_size(&path, f))).collect();
+    let missing: Vec<Listed> = files
+        .into_iter()
+        .filter(|f| !at_commit.get(&f.name).is_some_and(|path| has_size(&path, f)))
+        .collect();
     let bytes = missing.iter().filter_map(|f| f.size).sum();
     progress.begin(missing.len(), bytes);
     let downloads = Downloads { model, api: &api, pinned: &pinned, commit: &commit, progress };
@@ -62,19 +68,25 @@ fn repo(model: &HubModel, revision: &str) -> Repo {
 }
 
 fn api(model: &HubModel, config: &HubConfig, cache: &Cache) -> Result<Api, HubError> {
-    let token = config.token.as_ref().map(|t| t.expose_secret().to_string());
-    let builder = ApiBuilder::from_cache(cache.clone()).with_endpoint(config.endpoint.clone()).with_token(token);
+    let token = config.token.as_ref().map(|t| t.expose_secret().to_owned());
+    let builder = ApiBuilder::from_cache(cache.clone())
+        .with_endpoint(config.endpoint.clone())
+        .with_token(token);
     let built = builder.with_progress(false).with_retries(config.retries).build();
     built.map_err(|e| request_error(model, "setting the client up".into(), &e.to_string()))
 }
 
 /// The hub's answer to what the model has at its revision.
 fn list(model: &HubModel, api: &Api) -> Result<serde_json::Value, HubError> {
-    let doing = || "asking for its files".to_string();
+    let doing = || "asking for its files".to_owned();
     let request = api.repo(repo(model, &model.revision)).info_request().query("blobs", "true");
     let mut response = request.call().map_err(|e| request_error(model, doing(), &e.to_string()))?;
-    let text = response.body_mut().read_to_string().map_err(|e| request_error(model, doing(), &e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| request_error(model, doing(), &format!("not JSON: {e}")))
+    let text = response
+        .body_mut()
+        .read_to_string()
+        .map_err(|e| request_error(model, doing(), &e.to_string()))?;
+    serde_json::from_str(&text)
+        .map_err(|e| request_error(model, doing(), &format!("not JSON: {e}")))
 }
 
 fn request_error(model: &HubModel, doing: String, reason: &str) -> HubError {
@@ -94,11 +106,12 @@ struct Downloads<'a> {
     api: &'a Api,
     pinned: &'a Repo,
     commit: &'a str,
-    progress: &'a dyn Progress,
+    progress: &'a dyn DownloadProgress,
 }
 
 impl Downloads<'_> {
-    /// Downloads files, `parallel` at a time, the largest first. The first error ends the others once their files are done.
+    /// Downloads files, `parallel` at a time, the largest first. The first error ends the others
+    /// once their files are done.
     fn run(&self, mut files: Vec<Listed>, parallel: usize) -> Result<(), HubError> {
         files.sort_by_key(|f| f.size);
         let parallel = parallel.min(files.len());
@@ -119,15 +132,26 @@ impl Downloads<'_> {
     }
 
     fn download(&self, file: &Listed) -> Result<(), HubError> {
-        let failed = |e: ApiError| request_error(self.model, format!("fetching {}", file.name), &e.to_string());
+        let failed = |e: ApiError| {
+            request_error(self.model, format!("fetching {}", file.name), &e.to_string())
+        };
         let repo: ApiRepo = self.api.repo(self.pinned.clone());
         let metadata = self.api.metadata(&repo.url(&file.name)).map_err(failed)?;
         // The client names files by what the server sends.
-        let plain =
-            |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        let plain = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
         if !plain(metadata.etag()) || metadata.commit_hash() != self.commit {
-            let reason = format!("it has the tag `{}` at commit `{}`", metadata.etag(), metadata.commit_hash());
-            return Err(request_error(self.model, format!("fetching {} at {}", file.name, self.commit), &reason));
+            let reason = format!(
+                "it has the tag `{}` at commit `{}`",
+                metadata.etag(),
+                metadata.commit_hash()
+            );
+            return Err(request_error(
+                self.model,
+                format!("fetching {} at {}", file.name, self.commit),
+                &reason,
+            ));
         }
         let progress = OfFile { progress: self.progress, file: &file.name };
         let path = repo.download_with_progress(&file.name, progress).map_err(failed)?;
@@ -146,9 +170,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The model as the cache has it.
 fn cached(model: &HubModel, cache: &Cache, files: Files) -> Result<Fetched, HubError> {
-    let missing =
-        |missing: String| HubError::Offline { model: model.to_string(), missing, cache: cache.path().clone() };
-    let commit = commit_of(model, cache).ok_or_else(|| missing(format!("revision {}", model.revision)))?;
+    let missing = |missing: String| HubError::Offline {
+        model: model.to_string(),
+        missing,
+        cache: cache.path().clone(),
+    };
+    let commit =
+        commit_of(model, cache).ok_or_else(|| missing(format!("revision {}", model.revision)))?;
     let folder = cache.repo(repo(model, &commit)).pointer_path(&commit);
     let has = |file: &str| folder.join(file).is_file();
     if !has("config.json") {
@@ -166,8 +194,9 @@ fn commit_of(model: &HubModel, cache: &Cache) -> Option<String> {
     if model.is_pinned() && at.pointer_path(&model.revision).is_dir() {
         return Some(model.revision.clone());
     }
-    let folder = cache.path().join(repo(model, "main").folder_name()).join("refs").join(&model.revision);
-    let commit = std::fs::read_to_string(folder).ok()?.trim().to_string();
+    let folder =
+        cache.path().join(repo(model, "main").folder_name()).join("refs").join(&model.revision);
+    let commit = std::fs::read_to_string(folder).ok()?.trim().to_owned();
     commit.chars().all(|c| c.is_ascii_alphanumeric()).then_some(commit).filter(|c| !c.is_empty())
 }
 
@@ -175,7 +204,11 @@ fn commit_of(model: &HubModel, cache: &Cache) -> Option<String> {
 fn shards(folder: &std::path::Path) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(folder.join("model.safetensors.index.json")).ok()?;
     let index: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let files = index.get("weight_map")?.as_object()?.values().filter_map(|v| v.as_str().map(str::to_string));
+    let files = index
+        .get("weight_map")?
+        .as_object()?
+        .values()
+        .filter_map(|v| v.as_str().map(str::to_owned));
     let mut files: Vec<String> = files.collect();
     files.sort_unstable();
     files.dedup();

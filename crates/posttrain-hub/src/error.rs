@@ -59,7 +59,9 @@ pub enum HubError {
         model: String,
     },
     /// A file is not what the hub says it is; it was removed.
-    #[error("{path}: {what} is {got}, the hub says {expected}; it was removed, and will be fetched again")]
+    #[error(
+        "{path}: {what} is {got}, the hub says {expected}; it was removed, and will be fetched again"
+    )]
     Mismatch {
         /// The file.
         path: PathBuf,

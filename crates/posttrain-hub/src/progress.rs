@@ -1,7 +1,7 @@
 //! What a download tells while it runs.
 
 /// Sees a download's progress, from several threads at once.
-pub trait Progress: Sync {
+pub trait DownloadProgress: Sync {
     /// The download begins: so many files that are not in the cache yet, so many bytes.
     fn begin(&self, files: usize, bytes: u64);
 
@@ -14,9 +14,9 @@ pub trait Progress: Sync {
 
 /// Says nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
+impl DownloadProgress for NoProgress {
     fn begin(&self, _files: usize, _bytes: u64) {}
     fn advance(&self, _file: &str, _bytes: u64) {}
     fn finish(&self, _file: &str) {}
@@ -24,7 +24,7 @@ impl Progress for Silent {
 
 /// One file's share, in the form that the client asks for.
 pub(crate) struct OfFile<'a> {
-    pub progress: &'a dyn Progress,
+    pub progress: &'a dyn DownloadProgress,
     pub file: &'a str,
 }
 

@@ -4,7 +4,9 @@ use crate::KernelError;
 use crate::key_values::{KeyValues, Layer, Layers, TOKENS};
 use crate::layout::{Layout, lying};
 use crate::simd::{Kernel, LANES, dispatch, exp2, larger, mul_add};
-use posttrain_tensor::{Bf16, Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
+use posttrain_tensor::{
+    Bf16, Element, TensorError, Values, ValuesMut, check_shape, values, values_mut,
+};
 use tch::Tensor;
 
 /// How many heads of which width.
@@ -32,7 +34,8 @@ pub struct StepRow<'a> {
 pub struct AttentionStep<'a> {
     /// The layer.
     pub layer: usize,
-    /// `[rows, (query + 2·key_value)·d]`: queries, keys and values side by side, not yet turned; in either layout.
+    /// `[rows, (query + 2·key_value)·d]`: queries, keys and values side by side, not yet rotated;
+    /// in either layout.
     pub qkv: &'a Tensor,
     /// `[rows, d/2]` f32, contiguous: the cosines of each row's position.
     pub cos: &'a Tensor,
@@ -40,11 +43,12 @@ pub struct AttentionStep<'a> {
     pub sin: &'a Tensor,
 }
 
-/// Turns queries and keys to their positions, adds the new keys and values to the rows, and attends:
-/// `softmax(q·Kᵀ/√d)·V` for every query head over prompt and completion, the new token included.
+/// Turns queries and keys to their positions, adds the new keys and values to the rows, and
+/// attends: `softmax(q·Kᵀ/√d)·V` for every query head over prompt and completion, the new token
+/// included.
 ///
-/// Gives `[rows, query·d]`, contiguous, in the kind of `qkv`. Scores and sums are f32. A key head is read once for the query
-/// heads that share it.
+/// Gives `[rows, query·d]`, contiguous, in the kind of `qkv`. Scores and sums are f32. A key head
+/// is read once for the query heads that share it.
 ///
 /// # Errors
 /// [`KernelError`] names the tensor that does not fit; nothing has been added then.
@@ -65,16 +69,27 @@ pub struct AttentionStep<'a> {
 /// assert_eq!(own.tokens(), 1);
 /// # Ok::<(), posttrain_kernel::KernelError>(())
 /// ```
-pub fn attend_step(step: AttentionStep, heads: Heads, rows: &mut [StepRow]) -> Result<Tensor, KernelError> {
+pub fn attend_step(
+    step: AttentionStep,
+    heads: Heads,
+    rows: &mut [StepRow],
+) -> Result<Tensor, KernelError> {
     let (count, features) = (rows.len() as i64, heads.features() as i64);
     check_shape("qkv", step.qkv, &[count, features])?;
     for (argument, table) in [("cos", step.cos), ("sin", step.sin)] {
         check_shape(argument, table, &[count, heads.width as i64 / 2])?;
     }
     let (layout, qkv) = lying("qkv", step.qkv)?;
-    let mut out = Tensor::f_empty([count, (heads.query * heads.width) as i64], (qkv.kind(), qkv.device()))?;
-    let (Values::F32(cos), Values::F32(sin)) = (values("cos", step.cos)?, values("sin", step.sin)?) else {
-        return Err(TensorError::Kind { argument: "cos", expected: "Float, as `sin`", got: step.cos.kind() }.into());
+    let mut out =
+        Tensor::f_empty([count, (heads.query * heads.width) as i64], (qkv.kind(), qkv.device()))?;
+    let (Values::F32(cos), Values::F32(sin)) = (values("cos", step.cos)?, values("sin", step.sin)?)
+    else {
+        return Err(TensorError::Kind {
+            argument: "cos",
+            expected: "Float, as `sin`",
+            got: step.cos.kind(),
+        }
+        .into());
     };
     let turn = Turn { cos, sin };
     match (values("qkv", &qkv)?, values_mut("out", &mut out)?) {
@@ -138,7 +153,11 @@ impl Cached for Bf16 {
 }
 
 /// The rows' layers, once all are known to fit.
-fn pairs<'a, E: Cached>(layer: usize, heads: Heads, rows: &'a mut [StepRow]) -> Result<Vec<Pair<'a, E>>, TensorError> {
+fn pairs<'a, E: Cached>(
+    layer: usize,
+    heads: Heads,
+    rows: &'a mut [StepRow],
+) -> Result<Vec<Pair<'a, E>>, TensorError> {
     let misfit = |argument| TensorError::Shape {
         argument,
         expected: vec![heads.key_value as i64, heads.width as i64],
@@ -155,7 +174,14 @@ fn pairs<'a, E: Cached>(layer: usize, heads: Heads, rows: &'a mut [StepRow]) -> 
     rows.iter_mut().map(pair).collect()
 }
 
-fn run<E: Element>(layout: Layout, qkv: &[E], turn: Turn, heads: Heads, rows: &mut [Pair<E>], out: &mut [E]) {
+fn run<E: Element>(
+    layout: Layout,
+    qkv: &[E],
+    turn: Turn,
+    heads: Heads,
+    rows: &mut [Pair<E>],
+    out: &mut [E],
+) {
     let (features, half, count) = (heads.features(), heads.width / 2, rows.len());
     let mut scratch = Scratch::new(heads, features);
     let outs = out.chunks_exact_mut(heads.query * heads.width);
@@ -170,7 +196,8 @@ fn run<E: Element>(layout: Layout, qkv: &[E], turn: Turn, heads: Heads, rows: &m
     }
 }
 
-/// Rows that are brought together before they are worked on: a cache line of bf16 features, at least.
+/// Rows that are brought together before they are worked on: a cache line of bf16 features, at
+/// least.
 const TILE: usize = 16;
 
 /// Memory that is kept from row to row.
@@ -320,7 +347,8 @@ fn block_scores<E: Element, const G: usize, const FMA: bool>(
     filled: usize,
 ) {
     let width = queries.len() / G;
-    let queries: [&[f32]; G] = std::array::from_fn(|head| &queries[head * width..(head + 1) * width]);
+    let queries: [&[f32]; G] =
+        std::array::from_fn(|head| &queries[head * width..(head + 1) * width]);
     let mut sums = [[0f32; TOKENS]; G];
     for (dimension, keys) in keys.as_chunks::<TOKENS>().0.iter().enumerate().take(width) {
         let keys: [f32; TOKENS] = std::array::from_fn(|token| keys[token].widen());
@@ -402,8 +430,8 @@ fn block_sums<E: Element, const G: usize, const FMA: bool>(
     }
 }
 
-/// The softmax of scores times `slope` (which holds log2 e) in place. A place without a token has a score of -inf and gets
-/// (nearly) nothing, which no value is multiplied with.
+/// The softmax of scores times `slope` (which holds log2 e) in place. A place without a token has a
+/// score of -inf and gets (nearly) nothing, which no value is multiplied with.
 #[inline(always)]
 fn soften<const FMA: bool>(scores: &mut [f32], slope: f32) {
     let mut lanes = [f32::NEG_INFINITY; TOKENS];
@@ -435,12 +463,16 @@ mod tests {
     /// The same by libtorch's operations: a row's queries over all its keys and values so far.
     fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads) -> Tensor {
         let group = (heads.query / heads.key_value) as i64;
-        let (k, v) = (k.repeat_interleave_self_int(group, 1, None), v.repeat_interleave_self_int(group, 1, None));
-        let scores = (q.unsqueeze(0) * k).sum_dim_intlist(-1, false, Kind::Float) / (heads.width as f64).sqrt();
+        let (k, v) = (
+            k.repeat_interleave_self_int(group, 1, None),
+            v.repeat_interleave_self_int(group, 1, None),
+        );
+        let scores = (q.unsqueeze(0) * k).sum_dim_intlist(-1, false, Kind::Float)
+            / (heads.width as f64).sqrt();
         (scores.softmax(0, Kind::Float).unsqueeze(-1) * v).sum_dim_intlist(0, false, Kind::Float)
     }
 
-    fn turned(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    fn rotated(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
         let halves = x.chunk(2, -1);
         Tensor::cat(&[&halves[0] * cos - &halves[1] * sin, &halves[1] * cos + &halves[0] * sin], -1)
     }
@@ -471,11 +503,11 @@ mod tests {
                 for (row, seen) in seen.iter_mut().enumerate() {
                     let parts = qkv.get(row as i64).view([-1, width]).split_with_sizes([group as i64 * kv, kv, kv], 0);
                     let (cos, sin) = (cos.get(row as i64), sin.get(row as i64));
-                    let new = [turned(&parts[1], &cos, &sin), parts[2].shallow_clone()];
+                    let new = [rotated(&parts[1], &cos, &sin), parts[2].shallow_clone()];
                     for (seen, new) in seen.iter_mut().zip(new) {
                         *seen = Tensor::cat(&[&*seen, &new.unsqueeze(0)], 0);
                     }
-                    let expected = reference(&turned(&parts[0], &cos, &sin), &seen[0], &seen[1], heads);
+                    let expected = reference(&rotated(&parts[0], &cos, &sin), &seen[0], &seen[1], heads);
                     let off = (out.get(row as i64).view([-1, width]) - expected).abs().max().double_value(&[]);
                     prop_assert!(off < 1e-4, "off by {off}");
                 }
@@ -493,7 +525,8 @@ mod tests {
             let mut cache = KeyValues::new(heads, 1, kind).unwrap();
             cache.extend(0, &prompt[0].to_kind(kind), &prompt[1].to_kind(kind)).unwrap();
             let mut own: Vec<_> = (0..5).map(|_| KeyValues::new(heads, 1, kind).unwrap()).collect();
-            let mut rows: Vec<_> = own.iter_mut().map(|own| StepRow { prompt: &cache, own }).collect();
+            let mut rows: Vec<_> =
+                own.iter_mut().map(|own| StepRow { prompt: &cache, own }).collect();
             let (cos, sin) = (Tensor::ones([5, 16], CPU), Tensor::zeros([5, 16], CPU));
             let step = AttentionStep { layer: 0, qkv: &qkv, cos: &cos, sin: &sin };
             attend_step(step, heads, &mut rows).unwrap().to_kind(Kind::Float)
@@ -510,7 +543,9 @@ mod tests {
         let (cos, sin) = (Tensor::ones([1, 2], CPU), Tensor::zeros([1, 2], CPU));
         let mut refused = |qkv: &Tensor, layer| {
             let step = AttentionStep { layer, qkv, cos: &cos, sin: &sin };
-            attend_step(step, heads, &mut [StepRow { prompt: &prompt, own: &mut own }]).unwrap_err().to_string()
+            attend_step(step, heads, &mut [StepRow { prompt: &prompt, own: &mut own }])
+                .unwrap_err()
+                .to_string()
         };
         let qkv = Tensor::zeros([1, 16], CPU);
         assert!(refused(&Tensor::zeros([1, 15], CPU), 0).starts_with("`qkv` has shape [1, 15]"));

@@ -1,12 +1,15 @@
-//! Products of bf16 weights with few rows, on processors whose vector units multiply bf16 (AVX-512 BF16, without AMX).
+//! Products of bf16 weights with few rows, on processors whose vector units multiply bf16 (AVX-512
+//! BF16, without AMX).
 //!
-//! While tokens are sampled every product has a long weight and a handful of rows, and reads the weight once. A library
-//! that is made for large matrices cuts, packs and dispatches for longer than it multiplies: 16 rows through a model of 135M
-//! parameters took 89 ms on each of two cores where the weights come from memory in 18. Here the rows are packed in pairs of
-//! features (which is little), and the weight is read as it lies: each pair of its numbers is multiplied with the pairs of
-//! sixteen rows by one instruction (`vdpbf16ps`), in f32. Of 16 rows or fewer, one instruction takes several pairs: 8 rows,
-//! four pairs each, fill two registers as 32 rows do. So no lane is idle, and for each number of the weight that is spread
-//! over a register there are two products.
+//! While tokens are sampled every product has a long weight and a handful of rows, and reads the
+//! weight once. A library that is made for large matrices cuts, packs and dispatches for longer
+//! than it multiplies: 16 rows through a model of 135M parameters took 89 ms on each of two cores
+//! where the weights come from memory in 18. Here the rows are packed in pairs of features (which
+//! is little), and the weight is read as it lies: each pair of its numbers is multiplied with the
+//! pairs of sixteen rows by one instruction (`vdpbf16ps`), in f32. Of 16 rows or fewer, one
+//! instruction takes several pairs: 8 rows, four pairs each, fill two registers as 32 rows do. So
+//! no lane is idle, and for each number of the weight that is spread over a register there are two
+//! products.
 
 use crate::KernelError;
 use crate::layout::{Layout, lying};
@@ -24,7 +27,8 @@ const MOST_ROWS: usize = 128;
 /// Some rows of a matrix `[rows, in]`, packed to be multiplied with weights.
 #[derive(Debug)]
 pub struct PackedColumns {
-    /// `[in / 2 / spread][rows, padded to whole registers][spread]`: a pair of features of a row in each.
+    /// `[in / 2 / spread][rows, padded to whole registers][spread]`: a pair of features of a row in
+    /// each.
     pairs: Vec<u32>,
     features: usize,
     rows: usize,
@@ -43,7 +47,8 @@ struct Form {
 impl Form {
     /// As few pairs of each row as fill two registers.
     fn of(rows: usize, features: usize) -> Self {
-        let fits = |spread: &usize| rows * spread <= 2 * WIDE && (features / 2).is_multiple_of(*spread);
+        let fits =
+            |spread: &usize| rows * spread <= 2 * WIDE && (features / 2).is_multiple_of(*spread);
         match [16, 8, 4, 2].into_iter().find(fits) {
             Some(spread) => Self { spread, width: 2 * WIDE },
             None => Self { spread: 1, width: rows.next_multiple_of(WIDE) },
@@ -58,12 +63,14 @@ impl Form {
 
 impl PackedColumns {
     /// Whether rows of this kind, on this device and processor, are packed at all.
+    #[must_use]
     pub fn serves(kind: Kind, device: Device) -> bool {
         kind == Kind::BFloat16 && device == Device::Cpu && multiplies_bf16()
     }
 
-    /// The rows `rows` of `x: [N, in]`; `None` where libtorch multiplies them better: in another kind than bf16, on another
-    /// device or processor, with more than 128 rows, or with an odd number of features.
+    /// The rows `rows` of `x: [N, in]`; `None` where libtorch multiplies them better: in another
+    /// kind than bf16, on another device or processor, with more than 128 rows, or with an odd
+    /// number of features.
     ///
     /// # Errors
     /// [`KernelError`] if `x` is not a matrix, or has fewer rows.
@@ -79,7 +86,9 @@ impl PackedColumns {
         }
         // Rows cut out of a matrix that lies by columns lie in neither way.
         let (layout, lying) = match lying("x", x) {
-            Err(KernelError::Tensor(TensorError::Strided { .. })) => lying("x", &x.f_contiguous()?)?,
+            Err(KernelError::Tensor(TensorError::Strided { .. })) => {
+                lying("x", &x.f_contiguous()?)?
+            }
             lying => lying?,
         };
         let (Values::Bf16(x), 0) = (values("x", &lying)?, features % 2) else { return Ok(None) };
@@ -88,7 +97,12 @@ impl PackedColumns {
         let mut pairs = vec![0; features / 2 / form.spread * form.width];
         match layout {
             Layout::Columns => from_columns(x, all, rows, form, &mut pairs),
-            Layout::Rows => from_rows(&x[rows.start * features..rows.end * features], features, form, &mut pairs),
+            Layout::Rows => from_rows(
+                &x[rows.start * features..rows.end * features],
+                features,
+                form,
+                &mut pairs,
+            ),
         }
         Ok(Some(Self { pairs, features, rows: count, spread: form.spread }))
     }
@@ -96,7 +110,8 @@ impl PackedColumns {
     /// `x·Wᵀ` for `weight: [out, in]`, contiguous: `[rows, out]`, feature by feature.
     ///
     /// # Errors
-    /// [`KernelError`] if the weight is not of the packed features' number, of another kind, or strided.
+    /// [`KernelError`] if the weight is not of the packed features' number, of another kind, or
+    /// strided.
     ///
     /// ```
     /// use posttrain_kernel::PackedColumns;
@@ -118,12 +133,19 @@ impl PackedColumns {
         Ok(lying.f_transpose(0, 1)?)
     }
 
-    /// Adds `x·Wᵀ` to features and rows of `into: [N, features]`, which lies feature by feature and which no other thread
-    /// has: those from `feature` and from `row` on. Added in f32, then rounded.
+    /// Adds `x·Wᵀ` to features and rows of `into: [N, features]`, which lies feature by feature and
+    /// which no other thread has: those from `feature` and from `row` on. Added in f32, then
+    /// rounded.
     ///
     /// # Errors
     /// As for [`PackedColumns::product`], and if `into` is too small or lies row by row.
-    pub fn add_product(&self, weight: &Tensor, into: &Tensor, feature: usize, row: usize) -> Result<(), KernelError> {
+    pub fn add_product(
+        &self,
+        weight: &Tensor,
+        into: &Tensor,
+        feature: usize,
+        row: usize,
+    ) -> Result<(), KernelError> {
         let mut lying = into.f_transpose(0, 1)?;
         let (features, rows) = lying.size2()?;
         let out = weight.size2()?.0 as usize;
@@ -131,11 +153,17 @@ impl PackedColumns {
             let expected = vec![(row + self.rows) as i64, (feature + out) as i64];
             return Err(TensorError::Shape { argument: "into", expected, got: into.size() }.into());
         }
-        let target = Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
+        let target =
+            Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
         self.multiply(weight, &mut lying, target)
     }
 
-    fn multiply(&self, weight: &Tensor, out: &mut Tensor, target: Target) -> Result<(), KernelError> {
+    fn multiply(
+        &self,
+        weight: &Tensor,
+        out: &mut Tensor,
+        target: Target,
+    ) -> Result<(), KernelError> {
         let (rows, features) = weight.size2()?;
         if features as usize != self.features {
             let (expected, got) = (vec![-1, self.features as i64], weight.size());
@@ -146,7 +174,12 @@ impl PackedColumns {
                 instructions::multiply(self, weight, rows as usize, out, target);
                 Ok(())
             }
-            _ => Err(TensorError::Kind { argument: "weight", expected: "BFloat16", got: weight.kind() }.into()),
+            _ => Err(TensorError::Kind {
+                argument: "weight",
+                expected: "BFloat16",
+                got: weight.kind(),
+            }
+            .into()),
         }
     }
 }
@@ -197,20 +230,25 @@ fn multiplies_bf16() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 mod instructions {
-    #![allow(unsafe_code, reason = "loads, stores and the product of bf16 pairs are intrinsics over raw pointers")]
+    #![allow(
+        unsafe_code,
+        reason = "loads, stores and the product of bf16 pairs are intrinsics over raw pointers"
+    )]
 
     use super::{Bf16, PackedColumns, Target, WIDE};
     use std::arch::x86_64::{
-        __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch,
-        _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_broadcast_i32x4,
-        _mm512_broadcast_i64x4, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-        _mm512_loadu_si512, _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_set1_epi64,
+        __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_loadu_si128,
+        _mm_prefetch, _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
+        _mm512_add_ps, _mm512_broadcast_i32x4, _mm512_broadcast_i64x4, _mm512_castsi512_ps,
+        _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_si512,
+        _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_set1_epi64,
         _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_slli_epi32,
     };
     use std::mem::transmute;
 
-    /// How many of the weight's numbers lie between what is multiplied and what is fetched: 80 kB. Fetched 7 kB ahead into the
-    /// first cache, a long weight came at 11 GB/s, and so it does at 21.
+    /// How many of the weight's numbers lie between what is multiplied and what is fetched: 80 kB.
+    /// Fetched 7 kB ahead into the first cache, a long weight came at 11 GB/s, and so it does at
+    /// 21.
     const FETCHED_AHEAD: usize = 40_960;
 
     /// Pairs of a row of the weight that one cache line holds.
@@ -226,21 +264,39 @@ mod instructions {
     }
 
     /// Multiplies the `rows` rows of `weight` with the packed rows.
-    pub fn multiply(x: &PackedColumns, weight: &[Bf16], rows: usize, out: &mut [Bf16], target: Target) {
-        assert!(super::multiplies_bf16() && weight.len() == rows * x.features && x.features.is_multiple_of(2));
+    pub fn multiply(
+        x: &PackedColumns,
+        weight: &[Bf16],
+        rows: usize,
+        out: &mut [Bf16],
+        target: Target,
+    ) {
+        assert!(
+            super::multiplies_bf16()
+                && weight.len() == rows * x.features
+                && x.features.is_multiple_of(2)
+        );
         let width = super::Form::of(x.rows, x.features).width;
         assert_eq!(x.pairs.len(), x.features / 2 / x.spread * width);
         assert!(rows == 0 || target.first + (rows - 1) * target.stride + x.rows <= out.len());
-        // SAFETY: the processor has the instructions; the lengths that `Part` asks for have just been asserted.
+        // SAFETY: the processor has the instructions; the lengths that `Part` asks for have just
+        // been asserted.
         unsafe { all(x, weight, rows, out, target) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn all(x: &PackedColumns, weight: &[Bf16], rows: usize, out: &mut [Bf16], target: Target) {
+    unsafe fn all(
+        x: &PackedColumns,
+        weight: &[Bf16],
+        rows: usize,
+        out: &mut [Bf16],
+        target: Target,
+    ) {
         let width = super::Form::of(x.rows, x.features).width;
         let blocks = width / WIDE;
         let part = Part { x, width, weight: weight.as_ptr(), out: out.as_mut_ptr(), rows, target };
-        // As many sums as fill the registers. A stretch of the weight stays in the cache for all blocks of rows.
+        // As many sums as fill the registers. A stretch of the weight stays in the cache for all
+        // blocks of rows.
         let tall = match blocks {
             1 => 16,
             2 => 12,
@@ -283,7 +339,7 @@ mod instructions {
         }
     }
 
-    /// The sums of `SPREAD` neighbouring lanes each, in the first lanes.
+    /// The sums of `SPREAD` neighboring lanes each, in the first lanes.
     #[target_feature(enable = "avx512f")]
     fn gathered<const SPREAD: usize>(mut sums: __m512) -> __m512 {
         if SPREAD >= 2 {
@@ -320,26 +376,42 @@ mod instructions {
     impl Part<'_> {
         /// `TALL` rows of the weight with `BLOCKS` registers of rows, `SPREAD` pairs of each.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-        unsafe fn sums<const SPREAD: usize, const TALL: usize, const BLOCKS: usize>(&self, row: usize, block: usize) {
+        unsafe fn sums<const SPREAD: usize, const TALL: usize, const BLOCKS: usize>(
+            &self,
+            row: usize,
+            block: usize,
+        ) {
             let features = self.x.features;
             let mut sums = [[_mm512_setzero_ps(); BLOCKS]; TALL];
-            // SAFETY: rows from `row` on lie in the weight, blocks from `block` on in the packed rows.
-            let (weight, pairs) = unsafe { (self.weight.add(row * features), self.x.pairs.as_ptr().add(block * WIDE)) };
+            // SAFETY: rows from `row` on lie in the weight, blocks from `block` on in the packed
+            // rows.
+            let (weight, pairs) = unsafe {
+                (self.weight.add(row * features), self.x.pairs.as_ptr().add(block * WIDE))
+            };
             // What comes next of the weight is brought into the second cache meanwhile.
             let rows_ahead = (FETCHED_AHEAD / features).max(TALL);
-            let ahead = if row + rows_ahead + TALL <= self.rows { rows_ahead * features } else { 0 };
+            let ahead =
+                if row + rows_ahead + TALL <= self.rows { rows_ahead * features } else { 0 };
             for line in (0..features / 2).step_by(PAIRS_A_LINE) {
                 for tall in 0..TALL {
                     // SAFETY: the address lies in the weight.
-                    unsafe { _mm_prefetch::<_MM_HINT_T1>(weight.add(ahead + tall * features + 2 * line).cast()) };
+                    unsafe {
+                        _mm_prefetch::<_MM_HINT_T1>(
+                            weight.add(ahead + tall * features + 2 * line).cast(),
+                        )
+                    };
                 }
                 for pair in (line..(line + PAIRS_A_LINE).min(features / 2)).step_by(SPREAD) {
-                    // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any bits are a vector.
+                    // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any
+                    // bits are a vector.
                     let x: [__m512bh; BLOCKS] = std::array::from_fn(|b| unsafe {
-                        transmute(_mm512_loadu_si512(pairs.add(pair / SPREAD * self.width + b * WIDE).cast()))
+                        transmute(_mm512_loadu_si512(
+                            pairs.add(pair / SPREAD * self.width + b * WIDE).cast(),
+                        ))
                     });
                     for (tall, sums) in sums.iter_mut().enumerate() {
-                        // SAFETY: `SPREAD` pairs of a row of the weight, whose pairs are a multiple of that.
+                        // SAFETY: `SPREAD` pairs of a row of the weight, whose pairs are a multiple
+                        // of that.
                         let spread: __m512bh = unsafe {
                             let at = weight.add(tall * features + 2 * pair);
                             transmute(match SPREAD {
@@ -375,13 +447,20 @@ mod instructions {
             let mask = (u16::MAX >> (WIDE - count)) as _;
             // SAFETY: only the columns of the mask are read and written, which `target` holds.
             unsafe {
-                let to = self.out.add(self.target.first + row * self.target.stride + column).cast::<i16>();
+                let to = self
+                    .out
+                    .add(self.target.first + row * self.target.stride + column)
+                    .cast::<i16>();
                 let mut sum = sum;
                 if self.target.add {
                     let there = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, to));
                     sum = _mm512_add_ps(sum, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(there)));
                 }
-                _mm256_mask_storeu_epi16(to, mask, transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(sum)));
+                _mm256_mask_storeu_epi16(
+                    to,
+                    mask,
+                    transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(sum)),
+                );
             }
         }
     }
@@ -461,16 +540,33 @@ mod tests {
         let x = by_columns(&noise([5, 4], 0.0));
         let none = |x: &Tensor, rows| PackedColumns::of(x, rows).unwrap().is_none();
         assert!(none(&x.to_kind(Kind::Float), 0..5) && none(&x, 2..2));
-        assert!(none(&by_columns(&noise([5, 3], 0.0)), 0..5) && none(&by_columns(&noise([200, 4], 0.0)), 0..129));
+        assert!(
+            none(&by_columns(&noise([5, 3], 0.0)), 0..5)
+                && none(&by_columns(&noise([200, 4], 0.0)), 0..129)
+        );
         if let Some(packed) = PackedColumns::of(&x, 0..5).unwrap() {
             let weight = noise([3, 4], 1.0);
             let message = |result: Result<(), KernelError>| result.unwrap_err().to_string();
-            assert!(message(packed.product(&noise([3, 6], 1.0)).map(drop)).contains("`weight` has shape [3, 6]"));
-            assert!(message(packed.product(&weight.to_kind(Kind::Float)).map(drop)).contains("`weight`"));
-            assert!(message(packed.product(&noise([4, 3], 1.0).tr()).map(drop)).contains("strides"));
+            assert!(
+                message(packed.product(&noise([3, 6], 1.0)).map(drop))
+                    .contains("`weight` has shape [3, 6]")
+            );
+            assert!(
+                message(packed.product(&weight.to_kind(Kind::Float)).map(drop))
+                    .contains("`weight`")
+            );
+            assert!(
+                message(packed.product(&noise([4, 3], 1.0).tr()).map(drop)).contains("strides")
+            );
             let into = by_columns(&noise([5, 4], 2.0));
-            assert!(message(packed.add_product(&weight, &into, 2, 0)).contains("`into` has shape [5, 4]"));
-            assert!(message(packed.add_product(&weight, &into, 0, 1)).contains("`into` has shape [5, 4]"));
+            assert!(
+                message(packed.add_product(&weight, &into, 2, 0))
+                    .contains("`into` has shape [5, 4]")
+            );
+            assert!(
+                message(packed.add_product(&weight, &into, 0, 1))
+                    .contains("`into` has shape [5, 4]")
+            );
             assert!(PackedColumns::of(&x, 3..6).is_err());
         }
     }

@@ -6,10 +6,11 @@ use crate::simd::{Kernel, dispatch, exp};
 use posttrain_tensor::{Element, TensorError, Values, ValuesMut, values, values_mut};
 use tch::Tensor;
 
-/// `silu(gate) · up`, `silu(g) = g / (1 + e^−g)` (SwiGLU: Shazeer, 2020, <https://arxiv.org/abs/2002.05202>).
+/// `silu(gate) · up`, `silu(g) = g / (1 + e^−g)` (SwiGLU: Shazeer, 2020,
+/// <https://arxiv.org/abs/2002.05202>).
 ///
-/// `gate_up: [rows, 2·features]`, f32 or bf16, in either layout, the gates before the ups. Gives `[rows, features]` in the
-/// same layout and kind, rounded once.
+/// `gate_up: [rows, 2·features]`, f32 or bf16, in either layout, the gates before the ups. Gives
+/// `[rows, features]` in the same layout and kind, rounded once.
 ///
 /// # Errors
 /// [`KernelError`] if the tensor is not on the CPU, of another kind or shape, or strided.
@@ -67,10 +68,11 @@ impl<E: Element> Kernel for Gate<'_, E> {
     }
 }
 
-/// The backward pass of [`swiglu`]: `gradient·up·σ(g)·(1 + g·(1 − σ(g)))` by the gates, `gradient·silu(g)` by the ups.
+/// The backward pass of [`swiglu`]: `gradient·up·σ(g)·(1 + g·(1 − σ(g)))` by the gates,
+/// `gradient·silu(g)` by the ups.
 ///
-/// `gate_up: [rows, 2·features]` and `gradient: [rows, features]` (by the output), contiguous, of one kind. Gives
-/// `[rows, 2·features]`.
+/// `gate_up: [rows, 2·features]` and `gradient: [rows, features]` (by the output), contiguous, of
+/// one kind. Gives `[rows, 2·features]`.
 ///
 /// # Errors
 /// As for [`swiglu`].
@@ -91,7 +93,8 @@ pub fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, Ke
     }
     let mut out = gate_up.f_detach()?.f_empty_like()?;
     let run = (both as usize).max(2);
-    match (values("gate_up", gate_up)?, values("gradient", gradient)?, values_mut("out", &mut out)?) {
+    match (values("gate_up", gate_up)?, values("gradient", gradient)?, values_mut("out", &mut out)?)
+    {
         (Values::F32(x), Values::F32(gradient), ValuesMut::F32(out)) => {
             dispatch(GateBackward { x, gradient, run, out })
         }
@@ -127,10 +130,12 @@ impl<E: Element> Kernel for GateBackward<'_, E> {
         for ((x, gradient), out) in rows.zip(self.out.chunks_exact_mut(self.run)) {
             let ((gates, ups), (by_gates, by_ups)) = (x.split_at(half), out.split_at_mut(half));
             let outs = by_gates.iter_mut().zip(by_ups);
-            for (((by_gate, by_up), gradient), (gate, up)) in outs.zip(gradient).zip(gates.iter().zip(ups)) {
+            for (((by_gate, by_up), gradient), (gate, up)) in
+                outs.zip(gradient).zip(gates.iter().zip(ups))
+            {
                 let (gate, up, gradient) = (gate.widen(), up.widen(), gradient.widen());
                 let sigma = 1.0 / (1.0 + exp::<FMA>(-gate));
-                *by_gate = E::narrow(gradient * up * sigma * (1.0 + gate * (1.0 - sigma)));
+                *by_gate = E::narrow(gradient * up * sigma * gate.mul_add(1.0 - sigma, 1.0));
                 *by_up = E::narrow(gradient * gate * sigma);
             }
         }
@@ -184,6 +189,9 @@ mod tests {
     #[test]
     fn an_odd_number_of_features_is_refused() {
         let odd = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
-        assert!(matches!(swiglu(&odd), Err(KernelError::Tensor(TensorError::Shape { argument: "gate_up", .. }))));
+        assert!(matches!(
+            swiglu(&odd),
+            Err(KernelError::Tensor(TensorError::Shape { argument: "gate_up", .. }))
+        ));
     }
 }

@@ -5,16 +5,18 @@ use crate::layout::{Layout, lying};
 use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::{Device, Kind, Tensor};
 
-/// Features that are turned at a time: their cache lines serve the next row as well.
+/// Features that are rotated at a time: their cache lines serve the next row as well.
 const FEATURES: usize = 16;
 
-/// The rows `places[i] = (source, row)` of several matrices `[rows, F]`, one behind the other: `[places, F]`, row by row.
+/// The rows `places[i] = (source, row)` of several matrices `[rows, F]`, one behind the other:
+/// `[places, F]`, row by row.
 ///
-/// Sources are f32 or bf16, of one kind, each in either layout. On the CPU they are copied natively; elsewhere by libtorch.
+/// Sources are f32 or bf16, of one kind, each in either layout. On the CPU they are copied
+/// natively; elsewhere by libtorch.
 ///
 /// # Errors
-/// [`TensorError::Shape`] for no source, one of another width, or a place beyond the sources; otherwise [`KernelError`] if
-/// a source is of another kind than the first, or strided.
+/// [`TensorError::Shape`] for no source, one of another width, or a place beyond the sources;
+/// otherwise [`KernelError`] if a source is of another kind than the first, or strided.
 ///
 /// ```
 /// use tch::Tensor;
@@ -27,7 +29,9 @@ const FEATURES: usize = 16;
 /// ```
 pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Tensor, KernelError> {
     let Some(first) = sources.first() else {
-        return Err(TensorError::Shape { argument: "sources", expected: vec![-1], got: vec![0] }.into());
+        return Err(
+            TensorError::Shape { argument: "sources", expected: vec![-1], got: vec![0] }.into()
+        );
     };
     let (_, width) = first.size2()?;
     let (kind, device) = (first.kind(), first.device());
@@ -42,7 +46,9 @@ pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Ten
             .into());
         }
     }
-    let beyond = |(source, row): &&(usize, usize)| sources.get(*source).is_none_or(|s| *row >= s.size()[0] as usize);
+    let beyond = |(source, row): &&(usize, usize)| {
+        sources.get(*source).is_none_or(|s| *row >= s.size()[0] as usize)
+    };
     if let Some(&(source, row)) = places.iter().find(beyond) {
         let rows = sources.get(source).map_or(0, |s| s.size()[0]);
         return Err(TensorError::Shape {
@@ -84,7 +90,13 @@ fn by_libtorch(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Tensor,
 }
 
 /// Copies the rows `wanted: (from, to)` of `x`.
-fn copy<E: Element>(x: &[E], layout: Layout, width: usize, wanted: &[(usize, usize)], out: &mut [E]) {
+fn copy<E: Element>(
+    x: &[E],
+    layout: Layout,
+    width: usize,
+    wanted: &[(usize, usize)],
+    out: &mut [E],
+) {
     if layout == Layout::Rows {
         for &(from, to) in wanted {
             out[to * width..][..width].copy_from_slice(&x[from * width..][..width]);
@@ -108,7 +120,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn source(rows: i64, width: i64, seed: i64, kind: Kind) -> Tensor {
-        let values = (Tensor::arange(rows * width, (Kind::Float, Device::Cpu)) + seed * 1000).to_kind(kind);
+        let values =
+            (Tensor::arange(rows * width, (Kind::Float, Device::Cpu)) + seed * 1000).to_kind(kind);
         if seed % 2 == 0 { values.view([rows, width]) } else { values.view([width, rows]).tr() }
     }
 
@@ -145,11 +158,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let [two, three] = [2, 3].map(|width| source(4, width, 0, Kind::Float));
-        let error = |sources: &[Tensor], places| gather_rows(&borrowed(sources), places).unwrap_err().to_string();
+        let error = |sources: &[Tensor], places| {
+            gather_rows(&borrowed(sources), places).unwrap_err().to_string()
+        };
         assert_eq!(error(&[], &[]), "`sources` has shape [0], expected [-1]");
         let both = [two.shallow_clone(), three];
         assert_eq!(error(&both, &[(0, 0)]), "`sources` has shape [4, 3], expected [-1, 2]");
-        assert!(error(&[two.shallow_clone(), two.to_kind(Kind::BFloat16)], &[(0, 0)]).contains("BFloat16"));
+        assert!(
+            error(&[two.shallow_clone(), two.to_kind(Kind::BFloat16)], &[(0, 0)])
+                .contains("BFloat16")
+        );
         assert!(error(&[two.shallow_clone()], &[(0, 4)]).contains("`places`"));
         assert!(error(&[two.shallow_clone()], &[(1, 0)]).contains("`places`"));
         assert!(error(&[two.narrow(1, 0, 1)], &[(0, 0)]).contains("strides"));

@@ -1,4 +1,4 @@
-//! Root-mean-square normalisation of every query and key head.
+//! Root-mean-square normalization of every query and key head.
 
 use crate::KernelError;
 use crate::attention::Heads;
@@ -8,8 +8,8 @@ use crate::simd::{Kernel, dispatch, mul_add};
 use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::Tensor;
 
-/// The norms that some decoders (Qwen3) put between the projections and the rotary positions: each query head by one
-/// weight, each key head by another, values left alone.
+/// The norms that some decoders (Qwen3) put between the projections and the rotary positions: each
+/// query head by one weight, each key head by another, values left alone.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadNorms<'a> {
     /// How many heads of which width.
@@ -23,8 +23,8 @@ pub struct HeadNorms<'a> {
 }
 
 impl HeadNorms<'_> {
-    /// `qkv: [rows, (query + 2·key_value)·d]` with its query and key heads normed, in the layout of `qkv`, which is f32 or
-    /// bf16 as the weights are.
+    /// `qkv: [rows, (query + 2·key_value)·d]` with its query and key heads normed, in the layout of
+    /// `qkv`, which is f32 or bf16 as the weights are.
     ///
     /// # Errors
     /// [`KernelError`] names the tensor that does not fit.
@@ -57,7 +57,8 @@ impl HeadNorms<'_> {
         layout.matrix(out)
     }
 
-    /// The gradient by `qkv` from that by what [`HeadNorms::forward`] gave; both row by row and of one kind.
+    /// The gradient by `qkv` from that by what [`HeadNorms::forward`] gave; both row by row and of
+    /// one kind.
     ///
     /// # Errors
     /// [`KernelError`] names the tensor that does not fit.
@@ -78,13 +79,28 @@ impl HeadNorms<'_> {
     /// ```
     pub fn backward(&self, qkv: &Tensor, gradient: &Tensor) -> Result<Tensor, KernelError> {
         if qkv.dim() != 2 || gradient.size() != qkv.size() {
-            return Err(TensorError::Shape { argument: "gradient", expected: qkv.size(), got: gradient.size() }.into());
+            return Err(TensorError::Shape {
+                argument: "gradient",
+                expected: qkv.size(),
+                got: gradient.size(),
+            }
+            .into());
         }
         self.check(qkv.size()[1], qkv)?;
         let mut out = qkv.f_detach()?.f_empty_like()?;
         let weights = (values("query", self.query)?, values("key", self.key)?);
-        match (values("qkv", qkv)?, weights, values("gradient", gradient)?, values_mut("out", &mut out)?) {
-            (Values::F32(x), (Values::F32(query), Values::F32(key)), Values::F32(gradient), ValuesMut::F32(out)) => {
+        match (
+            values("qkv", qkv)?,
+            weights,
+            values("gradient", gradient)?,
+            values_mut("out", &mut out)?,
+        ) {
+            (
+                Values::F32(x),
+                (Values::F32(query), Values::F32(key)),
+                Values::F32(gradient),
+                ValuesMut::F32(out),
+            ) => {
                 let norms = Norms::of(self, [query, key]);
                 dispatch(Backward { norms, x, gradient, out });
             }
@@ -114,7 +130,12 @@ impl HeadNorms<'_> {
         let (heads, width) = (self.heads, self.heads.width as i64);
         let expected = (heads.query + 2 * heads.key_value) as i64 * width;
         if features != expected {
-            return Err(TensorError::Shape { argument: "qkv", expected: vec![-1, expected], got: qkv.size() }.into());
+            return Err(TensorError::Shape {
+                argument: "qkv",
+                expected: vec![-1, expected],
+                got: qkv.size(),
+            }
+            .into());
         }
         for (argument, weight) in [("query", self.query), ("key", self.key)] {
             check_shape(argument, weight, &[width])?;
@@ -123,7 +144,12 @@ impl HeadNorms<'_> {
     }
 
     fn kind_error(&self) -> KernelError {
-        TensorError::Kind { argument: "query", expected: "the kind of qkv, as `key`", got: self.query.kind() }.into()
+        TensorError::Kind {
+            argument: "query",
+            expected: "the kind of qkv, as `key`",
+            got: self.query.kind(),
+        }
+        .into()
     }
 }
 
@@ -212,7 +238,9 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
             for scale in &mut scales {
                 *scale = 1.0 / (*scale / width as f32 + self.norms.eps).sqrt();
             }
-            for ((x, out), weight) in x.chunks_exact(rows).zip(out.chunks_exact_mut(rows)).zip(weight) {
+            for ((x, out), weight) in
+                x.chunks_exact(rows).zip(out.chunks_exact_mut(rows)).zip(weight)
+            {
                 let weight = weight.widen();
                 for ((out, x), scale) in out.iter_mut().zip(x).zip(&scales) {
                     *out = E::narrow(x.widen() * scale * weight);
@@ -236,15 +264,19 @@ impl<E: Element> Kernel for Backward<'_, E> {
     fn run<const FMA: bool>(self) {
         let (width, count) = (self.norms.heads.width, self.norms.count());
         let heads = self.x.chunks_exact(width).zip(self.gradient.chunks_exact(width));
-        for (index, ((x, gradient), out)) in heads.zip(self.out.chunks_exact_mut(width)).enumerate() {
+        for (index, ((x, gradient), out)) in heads.zip(self.out.chunks_exact_mut(width)).enumerate()
+        {
             let Some(weight) = self.norms.weight(index % count) else {
                 out.copy_from_slice(gradient);
                 continue;
             };
             let scale = 1.0 / (squares::<E, FMA>(x) / width as f32 + self.norms.eps).sqrt();
-            let along = scale * scale * scale / width as f32 * weighted::<E, FMA>(x, gradient, weight);
+            let along =
+                scale * scale * scale / width as f32 * weighted::<E, FMA>(x, gradient, weight);
             for (((out, x), gradient), weight) in out.iter_mut().zip(x).zip(gradient).zip(weight) {
-                *out = E::narrow(scale * gradient.widen() * weight.widen() - x.widen() * along);
+                *out = E::narrow(
+                    (scale * gradient.widen()).mul_add(weight.widen(), -(x.widen() * along)),
+                );
             }
         }
     }
@@ -263,7 +295,8 @@ mod tests {
         let sizes = [query, key_value, key_value].map(|n| n as i64);
         let parts = qkv.reshape([-1, sizes.iter().sum(), width as i64]).split_with_sizes(sizes, 1);
         let norm = |x: &Tensor, weight: &Tensor| x.rms_norm([width as i64], Some(weight), EPS);
-        let normed = [norm(&parts[0], weights[0]), norm(&parts[1], weights[1]), parts[2].shallow_clone()];
+        let normed =
+            [norm(&parts[0], weights[0]), norm(&parts[1], weights[1]), parts[2].shallow_clone()];
         Tensor::cat(&normed, 1).flatten(1, 2)
     }
 
@@ -310,10 +343,16 @@ mod tests {
         let qkv = Tensor::ones([2, 6], (Kind::Float, Device::Cpu));
         let refused = |query: Tensor, qkv: &Tensor| {
             let key = ones(2, Kind::Float);
-            HeadNorms { heads, query: &query, key: &key, eps: 0.0 }.forward(qkv).unwrap_err().to_string()
+            HeadNorms { heads, query: &query, key: &key, eps: 0.0 }
+                .forward(qkv)
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(ones(3, Kind::Float), &qkv).starts_with("`query` has shape [3]"));
         assert!(refused(ones(2, Kind::BFloat16), &qkv).starts_with("`query` is of kind"));
-        assert!(refused(ones(2, Kind::Float), &qkv.narrow(1, 0, 4).contiguous()).starts_with("`qkv` has shape [2, 4]"));
+        assert!(
+            refused(ones(2, Kind::Float), &qkv.narrow(1, 0, 4).contiguous())
+                .starts_with("`qkv` has shape [2, 4]")
+        );
     }
 }

@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 /// Tokens whose keys lie side by side: a vector of the kernel.
 pub(crate) const TOKENS: usize = 16;
 
-/// Keys and values of some tokens of one text in every layer: a prompt, shared by its completions, or what a completion has
-/// so far. Grows at its end and never moves more than its own vectors do.
+/// Keys and values of some tokens of one text in every layer: a prompt, shared by its completions,
+/// or what a completion has so far. Grows at its end and never moves more than its own vectors do.
 #[derive(Debug, Clone)]
 pub struct KeyValues {
     pub(crate) heads: Heads,
@@ -21,8 +21,9 @@ pub(crate) enum Layers {
     Bf16(Vec<Layer<Bf16>>),
 }
 
-/// One layer's, in blocks of [`TOKENS`] tokens. Keys stand as `[block][kv_head][d][token]`, so that the scores of a block are
-/// sums of whole vectors; values as `[block][kv_head][token][d]`. A head's share of a block is one run of memory in both.
+/// One layer's, in blocks of [`TOKENS`] tokens. Keys stand as `[block][kv_head][d][token]`, so that
+/// the scores of a block are sums of whole vectors; values as `[block][kv_head][token][d]`. A
+/// head's share of a block is one run of memory in both.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer<E> {
     pub keys: Vec<E>,
@@ -47,7 +48,14 @@ impl KeyValues {
         let layers = match kind {
             Kind::Float => Layers::F32(vec![Layer::empty(); layers]),
             Kind::BFloat16 => Layers::Bf16(vec![Layer::empty(); layers]),
-            got => return Err(TensorError::Kind { argument: "kind", expected: "Float or BFloat16", got }.into()),
+            got => {
+                return Err(TensorError::Kind {
+                    argument: "kind",
+                    expected: "Float or BFloat16",
+                    got,
+                }
+                .into());
+            }
         };
         Ok(Self { heads, layers })
     }
@@ -64,6 +72,7 @@ impl KeyValues {
     /// assert_eq!(cache.tokens(), 1);
     /// # Ok::<(), posttrain_kernel::KernelError>(())
     /// ```
+    #[must_use]
     pub fn tokens(&self) -> usize {
         match &self.layers {
             Layers::F32(layers) => layers.iter().map(|l| l.tokens).min().unwrap_or(0),
@@ -71,7 +80,8 @@ impl KeyValues {
         }
     }
 
-    /// Adds tokens to a layer: `keys` (turned to their positions) and `values`, `[tokens, kv_heads, d]` each.
+    /// Adds tokens to a layer: `keys` (rotated to their positions) and `values`,
+    /// `[tokens, kv_heads, d]` each.
     ///
     /// # Errors
     /// [`TensorError::Shape`] or [`TensorError::Kind`] for tensors that do not fit.
@@ -85,7 +95,12 @@ impl KeyValues {
     /// assert!(cache.extend(0, &wrong, &wrong).is_err());
     /// # Ok::<(), posttrain_kernel::KernelError>(())
     /// ```
-    pub fn extend(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(), KernelError> {
+    pub fn extend(
+        &mut self,
+        layer: usize,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(), KernelError> {
         let expected = vec![-1, self.heads.key_value as i64, self.heads.width as i64];
         for (argument, tensor) in [("keys", keys), ("values", values)] {
             let got = tensor.size();
@@ -116,14 +131,25 @@ impl KeyValues {
     /// # Ok::<(), posttrain_kernel::KernelError>(())
     /// ```
     pub fn append(&mut self, other: &Self) -> Result<(), KernelError> {
-        let shape = |text: &Self| vec![text.layer_count() as i64, text.heads.key_value as i64, text.heads.width as i64];
+        let shape = |text: &Self| {
+            vec![text.layer_count() as i64, text.heads.key_value as i64, text.heads.width as i64]
+        };
         if shape(self) != shape(other) {
-            return Err(TensorError::Shape { argument: "other", expected: shape(self), got: shape(other) }.into());
+            return Err(TensorError::Shape {
+                argument: "other",
+                expected: shape(self),
+                got: shape(other),
+            }
+            .into());
         }
         let width = self.heads.width;
         match (&mut self.layers, &other.layers) {
-            (Layers::F32(own), Layers::F32(other)) => own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b)),
-            (Layers::Bf16(own), Layers::Bf16(other)) => own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b)),
+            (Layers::F32(own), Layers::F32(other)) => {
+                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
+            }
+            (Layers::Bf16(own), Layers::Bf16(other)) => {
+                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
+            }
             (Layers::F32(_), Layers::Bf16(_)) => return Err(other_kind("Float", Kind::BFloat16)),
             (Layers::Bf16(_), Layers::F32(_)) => return Err(other_kind("BFloat16", Kind::Float)),
         }
@@ -137,15 +163,27 @@ impl KeyValues {
         }
     }
 
-    fn extend_contiguous(&mut self, layer: usize, keys: &Tensor, new: &Tensor) -> Result<(), KernelError> {
+    fn extend_contiguous(
+        &mut self,
+        layer: usize,
+        keys: &Tensor,
+        new: &Tensor,
+    ) -> Result<(), KernelError> {
         let heads = self.heads;
         match (&mut self.layers, values("keys", keys)?, values("values", new)?) {
-            (Layers::F32(layers), Values::F32(k), Values::F32(v)) => layers[layer].extend(heads, k, v),
-            (Layers::Bf16(layers), Values::Bf16(k), Values::Bf16(v)) => layers[layer].extend(heads, k, v),
+            (Layers::F32(layers), Values::F32(k), Values::F32(v)) => {
+                layers[layer].extend(heads, k, v)
+            }
+            (Layers::Bf16(layers), Values::Bf16(k), Values::Bf16(v)) => {
+                layers[layer].extend(heads, k, v)
+            }
             _ => {
-                return Err(
-                    TensorError::Kind { argument: "keys", expected: "the cache's kind", got: keys.kind() }.into()
-                );
+                return Err(TensorError::Kind {
+                    argument: "keys",
+                    expected: "the cache's kind",
+                    got: keys.kind(),
+                }
+                .into());
             }
         }
         Ok(())
@@ -169,7 +207,9 @@ impl<E: Element> Layer<E> {
                 *key = other.keys[block + feature * TOKENS + place];
             }
             for (head, values) in values.chunks_exact_mut(width).enumerate() {
-                values.copy_from_slice(&other.values[block + (head * TOKENS + place) * width..][..width]);
+                values.copy_from_slice(
+                    &other.values[block + (head * TOKENS + place) * width..][..width],
+                );
             }
             self.push(width, &keys, &values);
         }

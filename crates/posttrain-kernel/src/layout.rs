@@ -11,8 +11,8 @@ pub(crate) enum Layout {
     Columns,
 }
 
-/// The matrix `[rows, features]` as it lies: its layout, and a contiguous tensor over the same memory (its transpose, where
-/// it lies feature by feature).
+/// The matrix `[rows, features]` as it lies: its layout, and a contiguous tensor over the same
+/// memory (its transpose, where it lies feature by feature).
 pub(crate) fn lying(argument: &'static str, x: &Tensor) -> Result<(Layout, Tensor), KernelError> {
     if x.dim() != 2 {
         return Err(TensorError::Shape { argument, expected: vec![-1, -1], got: x.size() }.into());

@@ -1,9 +1,11 @@
-//! Native CPU kernels: what those of the workspace stand on, and the steps of a decoder between its products.
+//! Native CPU kernels: what those of the workspace stand on, and the steps of a decoder between its
+//! products.
 //!
-//! libtorch multiplies matrices as fast as the machine can; between the products it runs many small operations, each of
-//! which allocates its result, walks the memory anew, and wakes and waits for its threads. While tokens are sampled there
-//! are a dozen a layer, on matrices of a few kilobytes, and together they take twice as long as the products. Here each
-//! step is one loop over memory that is still in the cache:
+//! libtorch multiplies matrices as fast as the machine can; between the products it runs many small
+//! operations, each of which allocates its result, walks the memory anew, and wakes and waits for
+//! its threads. While tokens are sampled there are a dozen a layer, on matrices of a few kilobytes,
+//! and together they take twice as long as the products. Here each step is one loop over memory
+//! that is still in the cache:
 //!
 //! | step | item |
 //! | --- | --- |
@@ -14,19 +16,22 @@
 //! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`], [`attend_packed_backward`] |
 //! | rotary positions, the new token's key and value kept, attention over prompt and completion | [`attend_step`] |
 //!
-//! Autograd does not see them: sampling needs no gradient, and the trainer walks back by hand. They run on the calling
-//! thread alone; [`on_workers`] gives each processor its own rows.
+//! Autograd does not see them: sampling needs no gradient, and the trainer walks back by hand. They
+//! run on the calling thread alone; [`on_workers`] gives each processor its own rows.
 //!
 //! # Two layouts
 //!
-//! A matrix `[rows, features]` may lie row by row, or feature by feature (its transpose is contiguous). A product of a
-//! weight with few rows is twice as fast when its result lies feature by feature, for the weight then stands on the left,
-//! where it need not be packed: [`product`]; [`PackedColumns`] does it where the processor multiplies bf16. [`rms_norm`], [`swiglu`] and [`attend_step`] read either and keep what they were given.
+//! A matrix `[rows, features]` may lie row by row, or feature by feature (its transpose is
+//! contiguous). A product of a weight with few rows is twice as fast when its result lies feature
+//! by feature, for the weight then stands on the left, where it need not be packed: [`product`];
+//! [`PackedColumns`] does it where the processor multiplies bf16. [`rms_norm`], [`swiglu`] and
+//! [`attend_step`] read either and keep what they were given.
 //!
 //! # Underneath
 //!
-//! [`dispatch`] runs a [`Kernel`] with the widest instructions of the processor; [`exp`] and [`exp2`] are vectorised.
-//! Tensors' memory as slices is `posttrain-tensor`'s; the module of [`PackedColumns`] is the one with unsafe code.
+//! [`dispatch`] runs a [`Kernel`] with the widest instructions of the processor; [`exp`] and
+//! [`exp2`] are vectorized. Tensors' memory as slices is `posttrain-tensor`'s; the module of
+//! [`PackedColumns`] is the one with unsafe code.
 //!
 //! ```
 //! use tch::Tensor;
@@ -52,7 +57,7 @@ mod packed_attention;
 mod packed_attention_backward;
 mod packed_rows;
 mod product;
-mod quantised;
+mod quantized;
 mod simd;
 mod tile;
 mod workers;
@@ -67,6 +72,6 @@ pub use key_values::KeyValues;
 pub use norm::{rms_norm, rms_norm_backward};
 pub use packed::{PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
 pub use product::{columns_pay, laid_out, product};
-pub use quantised::{NF4_LEVELS, QUANTISED_BLOCK, QuantisedForm, dequantise};
+pub use quantized::{NF4_LEVELS, QUANTIZED_BLOCK, QuantizedForm, dequantize};
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
-pub use workers::{on_workers, set_threads};
+pub use workers::{Workers, on_workers, set_threads};

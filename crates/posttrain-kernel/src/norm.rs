@@ -1,4 +1,4 @@
-//! Root-mean-square normalisation.
+//! Root-mean-square normalization.
 
 use crate::KernelError;
 use crate::layout::{Layout, lying};
@@ -9,8 +9,8 @@ use tch::Tensor;
 /// `x / √(mean(x²) + ε) · weight` over the features of each row (Zhang & Sennrich, 2019,
 /// <https://arxiv.org/abs/1910.07467>).
 ///
-/// `x: [rows, features]` in either layout, which the result keeps; `weight: [features]` of the same kind, f32 or bf16.
-/// Sums are f32; the result is rounded once.
+/// `x: [rows, features]` in either layout, which the result keeps; `weight: [features]` of the same
+/// kind, f32 or bf16. Sums are f32; the result is rounded once.
 ///
 /// # Errors
 /// [`KernelError`] names the tensor that is not on the CPU, of another kind or shape, or strided.
@@ -34,16 +34,32 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, KernelE
     let mut out = x.f_empty_like()?;
     let (eps, features) = (eps as f32, features as usize);
     match (values("x", &x)?, values("weight", weight)?, values_mut("out", &mut out)?) {
-        (Values::F32(x), Values::F32(weight), ValuesMut::F32(out)) => run(layout, x, weight, eps, features, out),
-        (Values::Bf16(x), Values::Bf16(weight), ValuesMut::Bf16(out)) => run(layout, x, weight, eps, features, out),
+        (Values::F32(x), Values::F32(weight), ValuesMut::F32(out)) => {
+            run(layout, x, weight, eps, features, out)
+        }
+        (Values::Bf16(x), Values::Bf16(weight), ValuesMut::Bf16(out)) => {
+            run(layout, x, weight, eps, features, out)
+        }
         _ => {
-            return Err(TensorError::Kind { argument: "weight", expected: "the kind of x", got: weight.kind() }.into());
+            return Err(TensorError::Kind {
+                argument: "weight",
+                expected: "the kind of x",
+                got: weight.kind(),
+            }
+            .into());
         }
     }
     layout.matrix(out)
 }
 
-fn run<E: Element>(layout: Layout, x: &[E], weight: &[E], eps: f32, features: usize, out: &mut [E]) {
+fn run<E: Element>(
+    layout: Layout,
+    x: &[E],
+    weight: &[E],
+    eps: f32,
+    features: usize,
+    out: &mut [E],
+) {
     match layout {
         Layout::Rows => dispatch(ByRows { x, weight, eps, features, out }),
         Layout::Columns => dispatch(ByColumns { x, weight, eps, features, out }),
@@ -110,7 +126,9 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
         for scale in &mut scales {
             *scale = 1.0 / (*scale / self.features as f32 + self.eps).sqrt();
         }
-        for ((x, out), weight) in self.x.chunks_exact(rows).zip(self.out.chunks_exact_mut(rows)).zip(self.weight) {
+        for ((x, out), weight) in
+            self.x.chunks_exact(rows).zip(self.out.chunks_exact_mut(rows)).zip(self.weight)
+        {
             let weight = weight.widen();
             for ((out, x), scale) in out.iter_mut().zip(x).zip(&scales) {
                 *out = E::narrow(x.widen() * scale * weight);
@@ -119,11 +137,11 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
     }
 }
 
-/// The backward pass of [`rms_norm`], added to the gradient that reaches `x` by another way (its residual stream):
-/// `into + r·(w⊙g) − x·r³/F·Σ(w⊙g⊙x)` with `r = 1/√(mean(x²) + ε)`.
+/// The backward pass of [`rms_norm`], added to the gradient that reaches `x` by another way (its
+/// residual stream): `into + r·(w⊙g) − x·r³/F·Σ(w⊙g⊙x)` with `r = 1/√(mean(x²) + ε)`.
 ///
-/// `x`, `gradient` (by the output) and `into`: `[rows, features]`, contiguous, of one kind; `weight: [features]`. Sums are
-/// f32; the result, a tensor of its own, is rounded once.
+/// `x`, `gradient` (by the output) and `into`: `[rows, features]`, contiguous, of one kind;
+/// `weight: [features]`. Sums are f32; the result, a tensor of its own, is rounded once.
 ///
 /// # Errors
 /// As for [`rms_norm`].
@@ -160,16 +178,31 @@ pub fn rms_norm_backward(
     );
     let (eps, features) = (eps as f32, features as usize);
     match all {
-        (Values::F32(x), Values::F32(weight), Values::F32(gradient), Values::F32(into), ValuesMut::F32(out)) => {
+        (
+            Values::F32(x),
+            Values::F32(weight),
+            Values::F32(gradient),
+            Values::F32(into),
+            ValuesMut::F32(out),
+        ) => {
             dispatch(Backward { x, weight, gradient, into, eps, features, out });
         }
-        (Values::Bf16(x), Values::Bf16(weight), Values::Bf16(gradient), Values::Bf16(into), ValuesMut::Bf16(out)) => {
+        (
+            Values::Bf16(x),
+            Values::Bf16(weight),
+            Values::Bf16(gradient),
+            Values::Bf16(into),
+            ValuesMut::Bf16(out),
+        ) => {
             dispatch(Backward { x, weight, gradient, into, eps, features, out });
         }
         _ => {
-            return Err(
-                TensorError::Kind { argument: "gradient", expected: "the kind of x", got: gradient.kind() }.into()
-            );
+            return Err(TensorError::Kind {
+                argument: "gradient",
+                expected: "the kind of x",
+                got: gradient.kind(),
+            }
+            .into());
         }
     }
     Ok(out)
@@ -195,11 +228,13 @@ impl<E: Element> Kernel for Backward<'_, E> {
         let outs = self.into.chunks_exact(features).zip(self.out.chunks_exact_mut(features));
         for ((x, gradient), (into, out)) in rows.zip(outs) {
             let scale = 1.0 / (squares::<E, FMA>(x) / features as f32 + self.eps).sqrt();
-            let along = scale * scale * scale / features as f32 * weighted::<E, FMA>(x, gradient, self.weight);
-            for ((((out, into), x), gradient), weight) in out.iter_mut().zip(into).zip(x).zip(gradient).zip(self.weight)
+            let along = scale * scale * scale / features as f32
+                * weighted::<E, FMA>(x, gradient, self.weight);
+            for ((((out, into), x), gradient), weight) in
+                out.iter_mut().zip(into).zip(x).zip(gradient).zip(self.weight)
             {
                 let across = scale * gradient.widen() * weight.widen();
-                *out = E::narrow(into.widen() + across - x.widen() * along);
+                *out = E::narrow(x.widen().mul_add(-along, into.widen() + across));
             }
         }
     }
@@ -213,11 +248,13 @@ pub(crate) fn weighted<E: Element, const FMA: bool>(x: &[E], gradient: &[E], wei
         (x.as_chunks::<LANES>(), gradient.as_chunks::<LANES>(), weight.as_chunks::<LANES>());
     for ((x, g), w) in x.iter().zip(g).zip(w) {
         for lane in 0..LANES {
-            sums[lane] = mul_add::<FMA>(x[lane].widen() * g[lane].widen(), w[lane].widen(), sums[lane]);
+            sums[lane] =
+                mul_add::<FMA>(x[lane].widen() * g[lane].widen(), w[lane].widen(), sums[lane]);
         }
     }
     let rest = x_rest.iter().zip(g_rest).zip(w_rest);
-    sums.iter().sum::<f32>() + rest.map(|((x, g), w)| x.widen() * g.widen() * w.widen()).sum::<f32>()
+    sums.iter().sum::<f32>()
+        + rest.map(|((x, g), w)| x.widen() * g.widen() * w.widen()).sum::<f32>()
 }
 
 #[cfg(test)]
@@ -268,9 +305,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let x = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
-        let refused = |x: &Tensor, weight: &Tensor| rms_norm(x, weight, 0.0).unwrap_err().to_string();
-        assert!(refused(&x, &Tensor::ones([2], (Kind::Float, Device::Cpu))).starts_with("`weight` has shape [2]"));
-        assert!(refused(&x, &Tensor::ones([3], (Kind::BFloat16, Device::Cpu))).starts_with("`weight` is of kind"));
+        let refused =
+            |x: &Tensor, weight: &Tensor| rms_norm(x, weight, 0.0).unwrap_err().to_string();
+        assert!(
+            refused(&x, &Tensor::ones([2], (Kind::Float, Device::Cpu)))
+                .starts_with("`weight` has shape [2]")
+        );
+        assert!(
+            refused(&x, &Tensor::ones([3], (Kind::BFloat16, Device::Cpu)))
+                .starts_with("`weight` is of kind")
+        );
         assert!(refused(&x.to_kind(Kind::Double), &x.get(0)).starts_with("`x` is of kind"));
         let strided = Tensor::ones([2, 6], (Kind::Float, Device::Cpu)).slice(1, 0, 6, 2);
         assert!(refused(&strided, &x.get(0)).starts_with("`x` is not contiguous"));

@@ -6,10 +6,13 @@ use crate::packed_attention::{self, Forward};
 use crate::packed_attention_backward::{self, Backward};
 use crate::packed_rows::Projections;
 use crate::simd::dispatch;
-use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, floats, floats_mut, values, values_mut};
+use posttrain_tensor::{
+    Element, TensorError, Values, ValuesMut, check_shape, floats, floats_mut, values, values_mut,
+};
 use tch::{Kind, Tensor};
 
-/// A prompt's tokens and those of its completions, which lie after it one behind another. Any of them may be empty.
+/// A prompt's tokens and those of its completions, which lie after it one behind another. Any of
+/// them may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PackedText {
     /// Tokens of the prompt, causal in themselves.
@@ -23,7 +26,8 @@ pub struct PackedText {
 pub struct PackedStep<'a> {
     /// How many heads of which width.
     pub heads: Heads,
-    /// `[N, (query + 2·key_value)·d]`, f32 or bf16, contiguous: queries, keys and values side by side, not yet turned.
+    /// `[N, (query + 2·key_value)·d]`, f32 or bf16, contiguous: queries, keys and values side by
+    /// side, not yet rotated.
     pub qkv: &'a Tensor,
     /// `[N, d/2]` f32, contiguous: the cosines of each row's position.
     pub cos: &'a Tensor,
@@ -38,15 +42,17 @@ pub struct PackedStep<'a> {
 pub struct PackedOutput {
     /// `[N, query·d]`, contiguous, in the kind of the projections.
     pub out: Tensor,
-    /// `[N, query]` f32, nats: the logarithm of each query's sum of exponentials, for the backward pass.
+    /// `[N, query]` f32, nats: the logarithm of each query's sum of exponentials, for the backward
+    /// pass.
     pub log_sums: Tensor,
 }
 
-/// Turns queries and keys to their positions and attends: `softmax(q·Kᵀ/√d)·V` for every query head, each token over its
-/// text up to itself.
+/// Turns queries and keys to their positions and attends: `softmax(q·Kᵀ/√d)·V` for every query
+/// head, each token over its text up to itself.
 ///
-/// A completion reads its prompt's keys and values where they stand. Scores and sums are f32. Nothing is kept but the
-/// output and `N·query` logarithms; working memory is linear in the longest text. The thread of the caller does it all.
+/// A completion reads its prompt's keys and values where they stand. Scores and sums are f32.
+/// Nothing is kept but the output and `N·query` logarithms; working memory is linear in the longest
+/// text. The thread of the caller does it all.
 ///
 /// # Errors
 /// [`KernelError`] names the argument that does not fit.
@@ -79,11 +85,12 @@ pub fn attend_packed(step: &PackedStep) -> Result<PackedOutput, KernelError> {
     Ok(PackedOutput { out, log_sums })
 }
 
-/// The gradient by `qkv`, in its shape and kind, from `gradient: [N, query·d]`, that by the output: with weights `P` and
-/// `D = Σ out∘gradient`, `dV = Pᵀ·gradient`, `dS = P∘(gradient·Vᵀ − D)/√d`, `dQ = dS·K`, `dK = dSᵀ·Q`, turned back.
+/// The gradient by `qkv`, in its shape and kind, from `gradient: [N, query·d]`, that by the output:
+/// with weights `P` and `D = Σ out∘gradient`, `dV = Pᵀ·gradient`, `dS = P∘(gradient·Vᵀ − D)/√d`,
+/// `dQ = dS·K`, `dK = dSᵀ·Q`, rotated back.
 ///
-/// `attended` is what [`attend_packed`] gave for the same step. Weights are formed anew. The gradients of all completions
-/// meet in the prompt's keys and values, in f32.
+/// `attended` is what [`attend_packed`] gave for the same step. Weights are formed anew. The
+/// gradients of all completions meet in the prompt's keys and values, in f32.
 ///
 /// # Errors
 /// [`KernelError`] names the argument that does not fit.
@@ -125,8 +132,11 @@ pub fn attend_packed_backward(
         }
         _ => {
             let same = |t: &Tensor| t.kind() == step.qkv.kind();
-            let (argument, got) = if same(gradient) { ("out", &attended.out) } else { ("gradient", gradient) };
-            return Err(TensorError::Kind { argument, expected: "that of `qkv`", got: got.kind() }.into());
+            let (argument, got) =
+                if same(gradient) { ("out", &attended.out) } else { ("gradient", gradient) };
+            return Err(
+                TensorError::Kind { argument, expected: "that of `qkv`", got: got.kind() }.into()
+            );
         }
     }
     Ok(by_qkv)
@@ -171,34 +181,52 @@ struct Outcome<'a, E> {
 impl PackedStep<'_> {
     fn check(&self) -> Result<Sizes, KernelError> {
         let features = self.heads.checked_features()?;
-        // Places in a text are counted in 32 bits; no tensor has as many rows as texts that do not fit.
+        // Places in a text are counted in 32 bits; no tensor has as many rows as texts that do not
+        // fit.
         let tokens = self.texts.iter().fold(0usize, |sum, text| sum.saturating_add(text.tokens()));
         let rows = tokens.min(u32::MAX as usize) as i64;
         let half = self.heads.width as i64 / 2;
-        for (argument, tensor, width) in [("qkv", self.qkv, features), ("cos", self.cos, half), ("sin", self.sin, half)]
+        for (argument, tensor, width) in
+            [("qkv", self.qkv, features), ("cos", self.cos, half), ("sin", self.sin, half)]
         {
             check_shape(argument, tensor, &[rows, width])?;
         }
         Ok(Sizes { rows, query: self.heads.query as i64, width: self.heads.width as i64 })
     }
 
-    fn forward<E: Element>(&self, qkv: &[E], out: &mut [E], log_sums: &mut [f32]) -> Result<(), KernelError> {
+    fn forward<E: Element>(
+        &self,
+        qkv: &[E],
+        out: &mut [E],
+        log_sums: &mut [f32],
+    ) -> Result<(), KernelError> {
         let scratch = &mut packed_attention::Scratch::new(self.longest(), self.heads.width);
         let input = self.projections(qkv)?;
         dispatch(Forward { input, texts: self.texts, out, log_sums, scratch });
         Ok(())
     }
 
-    fn backward<E: Element>(&self, qkv: &[E], outcome: Outcome<E>, by_qkv: &mut [E]) -> Result<(), KernelError> {
+    fn backward<E: Element>(
+        &self,
+        qkv: &[E],
+        outcome: Outcome<E>,
+        by_qkv: &mut [E],
+    ) -> Result<(), KernelError> {
         let Outcome { out, gradient, log_sums } = outcome;
-        let scratch = &mut packed_attention_backward::Scratch::new(self.longest(), self.heads.width);
+        let scratch =
+            &mut packed_attention_backward::Scratch::new(self.longest(), self.heads.width);
         let input = self.projections(qkv)?;
         dispatch(Backward { input, texts: self.texts, out, gradient, log_sums, by_qkv, scratch });
         Ok(())
     }
 
     fn projections<'a, E>(&'a self, qkv: &'a [E]) -> Result<Projections<'a, E>, KernelError> {
-        Ok(Projections { qkv, cos: floats("cos", self.cos)?, sin: floats("sin", self.sin)?, heads: self.heads })
+        Ok(Projections {
+            qkv,
+            cos: floats("cos", self.cos)?,
+            sin: floats("sin", self.sin)?,
+            heads: self.heads,
+        })
     }
 
     fn longest(&self) -> usize {
@@ -210,7 +238,8 @@ impl Heads {
     /// Features of the fused projection, for heads that can be shared out.
     fn checked_features(self) -> Result<i64, KernelError> {
         let Self { query, key_value, width } = self;
-        let features = key_value.checked_mul(2).and_then(|heads| heads.checked_add(query)?.checked_mul(width));
+        let features =
+            key_value.checked_mul(2).and_then(|heads| heads.checked_add(query)?.checked_mul(width));
         let features = features.and_then(|features| i64::try_from(features).ok());
         let shared = query > 0 && key_value > 0 && query % key_value == 0;
         let fits = features.filter(|_| shared && width > 0 && width % 2 == 0);

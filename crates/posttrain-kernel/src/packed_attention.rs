@@ -56,7 +56,8 @@ impl<E: Element> Kernel for Forward<'_, E> {
             for kv_head in 0..self.input.heads.key_value {
                 let (prompt, completions) = Stretch::all(text, row);
                 self.stretch::<FMA>(prompt, kv_head);
-                // The prompt's keys and values stay; a completion's take the place of the one's before.
+                // The prompt's keys and values stay; a completion's take the place of the one's
+                // before.
                 for completion in completions {
                     self.stretch::<FMA>(completion, kv_head);
                 }
@@ -92,13 +93,14 @@ impl<E: Element> Forward<'_, E> {
         let longest = limits[LANES - 1] as usize;
         multiply::<FMA>(keys, 0, columns, &mut scores[..longest.next_multiple_of(ROWS)]);
         let scale = 1.0 / (width as f32).sqrt();
-        let (max, sum) = soften::<FMA>(&mut scores[..longest], &limits, scale * std::f32::consts::LOG2_E);
+        let (max, sum) =
+            soften::<FMA>(&mut scores[..longest], &limits, scale * std::f32::consts::LOG2_E);
         sums.clear(0..LANES);
         gather::<FMA>(&scores[..longest], values, 0, sums);
         for lane in 0..sixteen.count {
             let (at, head) = sixteen.query(lane);
             let index = at * self.input.heads.query + head;
-            self.log_sums[index] = max[lane] * scale + sum[lane].ln();
+            self.log_sums[index] = max[lane].mul_add(scale, sum[lane].ln());
             sums.get(lane, row);
             let share = 1.0 / sum[lane];
             let out = &mut self.out[index * width..][..width];
@@ -107,9 +109,14 @@ impl<E: Element> Forward<'_, E> {
     }
 }
 
-/// `2^(slope·(score − max))` in place, 0 for a token that a lane does not see; and each lane's largest score and sum.
+/// `2^(slope·(score − max))` in place, 0 for a token that a lane does not see; and each lane's
+/// largest score and sum.
 #[inline(always)]
-fn soften<const FMA: bool>(scores: &mut [Strip], limits: &[u32; LANES], slope: f32) -> (Strip, Strip) {
+fn soften<const FMA: bool>(
+    scores: &mut [Strip],
+    limits: &[u32; LANES],
+    slope: f32,
+) -> (Strip, Strip) {
     // Lanes are in the order of their tokens: what the first sees, all see.
     let shared = (limits[0] as usize).min(scores.len());
     let (seen_by_all, rest) = scores.split_at_mut(shared);

@@ -1,5 +1,5 @@
-//! Attention of whole texts, backward: weights are formed anew, block by block, from the saved logarithms of their sums
-//! (Dao, 2023, <https://arxiv.org/abs/2307.08691>).
+//! Attention of whole texts, backward: weights are formed anew, block by block, from the saved
+//! logarithms of their sums (Dao, 2023, <https://arxiv.org/abs/2307.08691>).
 
 use crate::packed::PackedText;
 use crate::packed_rows::{Projections, Sixteen, Stretch, seen};
@@ -7,7 +7,8 @@ use crate::simd::{Kernel, LANES, exp2, mul_add};
 use crate::tile::{Panels, ROWS, Strip, Tile, gather, multiply, spread, transposed};
 use posttrain_tensor::Element;
 
-/// Tokens whose weights are formed at a time: with their keys and values they stay in the first cache.
+/// Tokens whose weights are formed at a time: with their keys and values they stay in the first
+/// cache.
 const BLOCK: usize = 32;
 
 /// The backward pass over a packing.
@@ -55,7 +56,10 @@ impl Rows {
     #[inline(always)]
     fn load(&mut self, sixteen: Sixteen, row: &mut [f32], read: impl Fn(usize, usize, &mut [f32])) {
         sixteen.load(row, &mut self.rows, read);
-        self.columns.iter_mut().zip(self.rows.tiles()).for_each(|(to, tile)| *to = transposed(tile));
+        self.columns
+            .iter_mut()
+            .zip(self.rows.tiles())
+            .for_each(|(to, tile)| *to = transposed(tile));
     }
 }
 
@@ -190,7 +194,8 @@ impl Scratch {
         multiply::<FMA>(&self.keys, first, &self.queries.columns, weights);
         multiply::<FMA>(&self.values, first, &self.gradients.columns, by_scores);
         let slope = lanes.scale * std::f32::consts::LOG2_E;
-        for (token, (weights, by_scores)) in (first..).zip(weights.iter_mut().zip(&mut *by_scores)) {
+        for (token, (weights, by_scores)) in (first..).zip(weights.iter_mut().zip(&mut *by_scores))
+        {
             // No closure: one that is not inlined is compiled without this kernel's instructions.
             for (weight, log_sum) in weights.iter_mut().zip(lanes.log_sums) {
                 *weight = exp2::<FMA>(mul_add::<FMA>(*weight, slope, -log_sum));

@@ -1,4 +1,5 @@
-//! The rows of a packing, read into panels for the attention of whole texts, and gradients written back.
+//! The rows of a packing, read into panels for the attention of whole texts, and gradients written
+//! back.
 
 use crate::attention::Heads;
 use crate::packed::PackedText;
@@ -19,16 +20,16 @@ pub(crate) struct Projections<'a, E> {
 }
 
 impl<E: Element> Projections<'_, E> {
-    /// A query head's row, turned.
+    /// A query head's row, rotated.
     #[inline(always)]
     pub fn query(&self, row: usize, head: usize, to: &mut [f32]) {
-        self.turned(row, head, to);
+        self.rotated(row, head, to);
     }
 
-    /// A key head's row, turned.
+    /// A key head's row, rotated.
     #[inline(always)]
     pub fn key(&self, row: usize, head: usize, to: &mut [f32]) {
-        self.turned(row, self.heads.query + head, to);
+        self.rotated(row, self.heads.query + head, to);
     }
 
     /// A value head's row.
@@ -39,27 +40,31 @@ impl<E: Element> Projections<'_, E> {
     }
 
     #[inline(always)]
-    fn turned(&self, row: usize, head: usize, to: &mut [f32]) {
+    fn rotated(&self, row: usize, head: usize, to: &mut [f32]) {
         let half = self.heads.width / 2;
         let (a, b) = self.qkv[self.place(row, head)].split_at(half);
         let (to_a, to_b) = to.split_at_mut(half);
         let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
-        for (((((to_a, to_b), a), b), cos), sin) in to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin) {
+        for (((((to_a, to_b), a), b), cos), sin) in
+            to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin)
+        {
             let (a, b) = (a.widen(), b.widen());
             *to_a = a * cos - b * sin;
             *to_b = b * cos + a * sin;
         }
     }
 
-    /// Writes the gradient by a turned query or key of `head` (keys count on from the queries) as that by its projection:
-    /// turned the other way.
+    /// Writes the gradient by a rotated query or key of `head` (keys count on from the queries) as
+    /// that by its projection: rotated the other way.
     #[inline(always)]
     pub fn turn_back(&self, row: usize, head: usize, gradient: &[f32], out: &mut [E]) {
         let half = self.heads.width / 2;
         let (a, b) = gradient.split_at(half);
         let (to_a, to_b) = out[self.place(row, head)].split_at_mut(half);
         let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
-        for (((((to_a, to_b), a), b), cos), sin) in to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin) {
+        for (((((to_a, to_b), a), b), cos), sin) in
+            to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin)
+        {
             *to_a = E::narrow(a * cos + b * sin);
             *to_b = E::narrow(b * cos - a * sin);
         }
@@ -102,8 +107,8 @@ impl Stretch {
         self.before..self.before + self.tokens
     }
 
-    /// The stretch's queries for one key head, sixteen at a time: the query heads of a token that share the key head stand
-    /// side by side, then those of the next token.
+    /// The stretch's queries for one key head, sixteen at a time: the query heads of a token that
+    /// share the key head stand side by side, then those of the next token.
     #[inline(always)]
     pub fn sixteens(self, kv_head: usize, group: usize) -> impl Iterator<Item = Sixteen> {
         let queries = self.tokens * group;
@@ -135,7 +140,8 @@ impl Sixteen {
         (self.stretch.row + index / self.group, self.kv_head * self.group + index % self.group)
     }
 
-    /// How many of its text's tokens each lane sees. A lane without a query sees what the last one does.
+    /// How many of its text's tokens each lane sees. A lane without a query sees what the last one
+    /// does.
     #[inline(always)]
     pub fn limits(self) -> [u32; LANES] {
         std::array::from_fn(|lane| {
@@ -144,7 +150,8 @@ impl Sixteen {
         })
     }
 
-    /// Reads each lane's row by `read(row, head, to)` into `rows`, zeros for a lane without a query.
+    /// Reads each lane's row by `read(row, head, to)` into `rows`, zeros for a lane without a
+    /// query.
     #[inline(always)]
     pub fn load(self, row: &mut [f32], rows: &mut Panels, read: impl Fn(usize, usize, &mut [f32])) {
         for lane in 0..self.count {

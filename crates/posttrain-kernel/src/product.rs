@@ -3,15 +3,17 @@
 use crate::{KernelError, PackedColumns};
 use tch::{Device, Kind, Tensor};
 
-/// Up to so many rows the weight is better on the left. Measured on two cores with bf16 matrix units over the layers of a
-/// model of 135M parameters: 128 rows 23 ms instead of 39, 256 rows 38 instead of 61, 1,000 rows 179 instead of 195 on two
-/// threads and 324 instead of 304 on one.
+/// Up to so many rows the weight is better on the left. Measured on two cores with bf16 matrix
+/// units over the layers of a model of 135M parameters: 128 rows 23 ms instead of 39, 256 rows 38
+/// instead of 61, 1,000 rows 179 instead of 195 on two threads and 324 instead of 304 on one.
 const FEW_ROWS: i64 = 512;
 
-/// `x·Wᵀ` for `x: [rows, in]` and a frozen `weight: [out, in]`: `[rows, out]` in the kind of `x`. Gradients flow to `x`.
+/// `x·Wᵀ` for `x: [rows, in]` and a frozen `weight: [out, in]`: `[rows, out]` in the kind of `x`.
+/// Gradients flow to `x`.
 ///
-/// On the CPU, where `x` needs no gradient and has few rows, the result lies feature by feature (see the crate's
-/// documentation): libtorch packs the right-hand matrix of a product anew each time, and that is then `x`, not the weight.
+/// On the CPU, where `x` needs no gradient and has few rows, the result lies feature by feature
+/// (see the crate's documentation): libtorch packs the right-hand matrix of a product anew each
+/// time, and that is then `x`, not the weight.
 ///
 /// # Errors
 /// [`KernelError::Torch`] if the shapes or kinds do not fit.
@@ -45,12 +47,14 @@ pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, KernelError> {
 /// assert!(posttrain_kernel::columns_pay(&x));
 /// assert!(!posttrain_kernel::columns_pay(&x.set_requires_grad(true)));
 /// ```
+#[must_use]
 pub fn columns_pay(x: &Tensor) -> bool {
     let plain = matches!(x.kind(), Kind::Float | Kind::BFloat16) && x.dim() == 2;
     x.device() == Device::Cpu && !x.requires_grad() && plain && x.size()[0] <= FEW_ROWS
 }
 
-/// `x: [rows, features]` moved into the layout that products of it will have, so that nothing is added across layouts.
+/// `x: [rows, features]` moved into the layout that products of it will have, so that nothing is
+/// added across layouts.
 ///
 /// # Errors
 /// [`KernelError::Torch`] when memory fails.

@@ -1,10 +1,12 @@
-//! The vectorised arithmetic under the kernels: run-time dispatch to the processor's widest units, and exponentials.
+//! The vectorized arithmetic under the kernels: run-time dispatch to the processor's widest units,
+//! and exponentials.
 //!
-//! The loops are plain Rust that the compiler vectorises; `pulp` compiles each kernel once for the baseline and once for
-//! AVX2 with fused multiply-add, and picks at run time. No kernel depends on the width: sums run over [`LANES`]
-//! independent lanes everywhere.
+//! The loops are plain Rust that the compiler vectorizes; `pulp` compiles each kernel once for the
+//! baseline and once for AVX2 with fused multiply-add, and picks at run time. No kernel depends on
+//! the width: sums run over [`LANES`] independent lanes everywhere.
 
-/// Independent partial sums of a vectorised loop: two AVX2 registers, enough to hide the latency of an addition.
+/// Independent partial sums of a vectorized loop: two AVX2 registers, enough to hide the latency of
+/// an addition.
 pub const LANES: usize = 16;
 
 /// Work compiled for each instruction set and dispatched at run time.
@@ -12,8 +14,8 @@ pub trait Kernel {
     /// What the work returns.
     type Output;
 
-    /// The work. Implementations carry `#[inline(always)]`, and so does what they call: only inlined code is compiled
-    /// for the wider instruction set.
+    /// The work. Implementations carry `#[inline(always)]`, and so does what they call: only
+    /// inlined code is compiled for the wider instruction set.
     fn run<const FMA: bool>(self) -> Self::Output;
 }
 
@@ -29,25 +31,30 @@ impl<K: Kernel> pulp::WithSimd for Dispatched<K> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _simd: S) -> K::Output {
-        // Without the instruction, `mul_add` is a call into the C library, a hundred times the price of the product.
+        // Without the instruction, `mul_add` is a call into the C library, a hundred times the
+        // price of the product.
         if S::IS_SCALAR { self.0.run::<false>() } else { self.0.run::<true>() }
     }
 }
 
 /// `a·b + c`, in one rounding where the processor can.
 #[inline(always)]
+#[must_use]
 pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
+    if FMA { a.mul_add(b, c) } else { a.mul_add(b, c) }
 }
 
-/// The larger of two values, and `b` where either is NaN (what the processor's own instruction does).
+/// The larger of two values, and `b` where either is NaN (what the processor's own instruction
+/// does).
 #[inline(always)]
+#[must_use]
 pub fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
 /// The smaller of two values, and `b` where either is NaN.
 #[inline(always)]
+#[must_use]
 pub fn smaller(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
@@ -55,15 +62,16 @@ pub fn smaller(a: f32, b: f32) -> f32 {
 /// Exponents at or below this stand for a probability of zero: 2⁻¹²⁶ is the smallest normal number.
 pub const LOWEST_EXPONENT: f32 = -126.0;
 
-/// Adding 1.5 · 2²³ rounds to the nearest integer and leaves it in the lowest bits of the sum; the further 127 makes of
-/// those bits, moved up by 23, the power of two itself.
+/// Adding 1.5 · 2²³ rounds to the nearest integer and leaves it in the lowest bits of the sum; the
+/// further 127 makes of those bits, moved up by 23, the power of two itself.
 const ROUND: f32 = 12_582_912.0 + 127.0;
 
 /// `2^t` for `t ≤ 127.5`, within a relative error of 2.5e-7, exactly 1 at 0; NaN stays NaN.
 ///
-/// Below [`LOWEST_EXPONENT`], -inf included, it is 2⁻¹²⁶, which no sum that holds a 1 can feel and which never is a
-/// subnormal number (those are a hundred times slower).
+/// Below [`LOWEST_EXPONENT`], -inf included, it is 2⁻¹²⁶, which no sum that holds a 1 can feel and
+/// which never is a subnormal number (those are a hundred times slower).
 #[inline(always)]
+#[must_use]
 pub fn exp2<const FMA: bool>(t: f32) -> f32 {
     let t = larger(LOWEST_EXPONENT, t);
     let rounded = t + ROUND;
@@ -71,25 +79,33 @@ pub fn exp2<const FMA: bool>(t: f32) -> f32 {
     scale::<FMA>(fraction, f32::from_bits(rounded.to_bits() << 23))
 }
 
-/// `e^x` within a relative error of 2.5e-7, exactly 1 at 0; 0 below -87, infinite above 88; NaN stays NaN.
+/// `e^x` within a relative error of 2.5e-7, exactly 1 at 0; 0 below -87, infinite above 88; NaN
+/// stays NaN.
 #[inline(always)]
+#[must_use]
 pub fn exp<const FMA: bool>(x: f32) -> f32 {
-    // ln 2 in two parts, the first with so few bits that its product with an exponent is exact (Cody and Waite).
+    // ln 2 in two parts, the first with so few bits that its product with an exponent is exact
+    // (Cody and Waite).
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let clamped = smaller(88.0, larger(-87.0, x));
     let rounded = mul_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
     let exponent = rounded - ROUND;
     let rest = mul_add::<FMA>(exponent, -LN_2_LOW, mul_add::<FMA>(exponent, -LN_2_HIGH, clamped));
-    let value = scale::<FMA>(rest * std::f32::consts::LOG2_E, f32::from_bits(rounded.to_bits() << 23));
+    let value =
+        scale::<FMA>(rest * std::f32::consts::LOG2_E, f32::from_bits(rounded.to_bits() << 23));
     let value = if x < -87.0 { 0.0 } else { value };
     if x > 88.0 { f32::INFINITY } else { value }
 }
 
 /// `2^fraction`, |fraction| ≤ 1/2, times a power of two.
 ///
-/// The polynomial is the minimax one of degree 5 with a constant term of exactly 1 (relative error 1.1e-7).
-#[expect(clippy::approx_constant, reason = "the coefficient is the polynomial's, near ln 2 and not ln 2")]
+/// The polynomial is the minimax one of degree 5 with a constant term of exactly 1 (relative error
+/// 1.1e-7).
+#[expect(
+    clippy::approx_constant,
+    reason = "the coefficient is the polynomial's, near ln 2 and not ln 2"
+)]
 #[inline(always)]
 fn scale<const FMA: bool>(fraction: f32, power: f32) -> f32 {
     let p = 1.326_472_7e-3;
@@ -121,7 +137,9 @@ mod tests {
             let (two, e) = (f64::from(x).exp2(), f64::from(x).exp());
             ((f64::from(pair.0) / two - 1.0).abs(), (f64::from(pair.1) / e - 1.0).abs())
         });
-        errors.fold((0.0, 0.0), |worst, error| (f64::max(worst.0, error.0), f64::max(worst.1, error.1)))
+        errors.fold((0.0, 0.0), |worst, error| {
+            (f64::max(worst.0, error.0), f64::max(worst.1, error.1))
+        })
     }
 
     #[test]
@@ -144,6 +162,9 @@ mod tests {
         assert_eq!(exp::<false>(1e30), f32::INFINITY);
         assert!(exp2::<false>(f32::NAN).is_nan());
         assert!(exp::<false>(f32::NAN).is_nan());
-        assert!(exp2::<false>(f32::from_bits(0x7fc0_0001)).is_nan(), "a payload does not hide a NaN");
+        assert!(
+            exp2::<false>(f32::from_bits(0x7fc0_0001)).is_nan(),
+            "a payload does not hide a NaN"
+        );
     }
 }

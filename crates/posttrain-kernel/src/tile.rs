@@ -1,7 +1,9 @@
-//! Small dense products over panels sixteen numbers wide: what the attention of whole texts is made of.
+//! Small dense products over panels sixteen numbers wide: what the attention of whole texts is made
+//! of.
 //!
-//! A head's rows stand in [`Panels`]: the first sixteen numbers of every row, then the next sixteen, and so on. Whichever
-//! way a product runs over them, it reads whole strips that lie side by side, and no strip is ever gathered.
+//! A head's rows stand in [`Panels`]: the first sixteen numbers of every row, then the next
+//! sixteen, and so on. Whichever way a product runs over them, it reads whole strips that lie side
+//! by side, and no strip is ever gathered.
 
 use crate::simd::{LANES, mul_add};
 
@@ -11,10 +13,12 @@ pub(crate) type Strip = [f32; LANES];
 /// Sixteen strips.
 pub(crate) type Tile = [Strip; LANES];
 
-/// Strips summed at a time: eight AVX2 registers of sums, which hide the latency of their additions.
+/// Strips summed at a time: eight AVX2 registers of sums, which hide the latency of their
+/// additions.
 pub(crate) const ROWS: usize = 4;
 
-/// A matrix `[rows, width]` as panels `[width/16][rows][16]`, with zeros where the width ends within a panel.
+/// A matrix `[rows, width]` as panels `[width/16][rows][16]`, with zeros where the width ends
+/// within a panel.
 pub(crate) struct Panels {
     rows: usize,
     strips: Vec<Strip>,
@@ -86,10 +90,16 @@ pub(crate) fn transposed(tile: &Tile) -> Tile {
     std::array::from_fn(|row| std::array::from_fn(|column| tile[column][row]))
 }
 
-/// `out[row][lane] = Σ x[first + row][i]·columns[i][lane]`: rows of a matrix times sixteen columns, which stand in tiles of
-/// sixteen `i` each. `first` and the length of `out` are multiples of [`ROWS`].
+/// `out[row][lane] = Σ x[first + row][i]·columns[i][lane]`: rows of a matrix times sixteen columns,
+/// which stand in tiles of sixteen `i` each. `first` and the length of `out` are multiples of
+/// [`ROWS`].
 #[inline(always)]
-pub(crate) fn multiply<const FMA: bool>(x: &Panels, first: usize, columns: &[Tile], out: &mut [Strip]) {
+pub(crate) fn multiply<const FMA: bool>(
+    x: &Panels,
+    first: usize,
+    columns: &[Tile],
+    out: &mut [Strip],
+) {
     for (index, out) in out.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
         let mut sums = [[0.0; LANES]; ROWS];
         for (panel, columns) in x.panels().zip(columns) {
@@ -99,10 +109,15 @@ pub(crate) fn multiply<const FMA: bool>(x: &Panels, first: usize, columns: &[Til
     }
 }
 
-/// `out[first + row] += Σ weights[row][lane]·x[lane]`: sixteen rows of `x`, weighed for each row of `out`. `first` and the
-/// length of `weights` are multiples of [`ROWS`].
+/// `out[first + row] += Σ weights[row][lane]·x[lane]`: sixteen rows of `x`, weighed for each row of
+/// `out`. `first` and the length of `weights` are multiples of [`ROWS`].
 #[inline(always)]
-pub(crate) fn spread<const FMA: bool>(weights: &[Strip], x: &Panels, first: usize, out: &mut Panels) {
+pub(crate) fn spread<const FMA: bool>(
+    weights: &[Strip],
+    x: &Panels,
+    first: usize,
+    out: &mut Panels,
+) {
     for (out, x) in out.panels_mut().zip(x.tiles()) {
         let out = out[first..].as_chunks_mut::<ROWS>().0;
         for (out, weights) in out.iter_mut().zip(weights.as_chunks::<ROWS>().0) {
@@ -113,9 +128,15 @@ pub(crate) fn spread<const FMA: bool>(weights: &[Strip], x: &Panels, first: usiz
     }
 }
 
-/// `out[lane] += Σ weights[row][lane]·x[first + row]`: the rows of `x` gathered into sixteen rows of `out`.
+/// `out[lane] += Σ weights[row][lane]·x[first + row]`: the rows of `x` gathered into sixteen rows
+/// of `out`.
 #[inline(always)]
-pub(crate) fn gather<const FMA: bool>(weights: &[Strip], x: &Panels, first: usize, out: &mut Panels) {
+pub(crate) fn gather<const FMA: bool>(
+    weights: &[Strip],
+    x: &Panels,
+    first: usize,
+    out: &mut Panels,
+) {
     for (out, x) in out.tiles_mut().zip(x.panels()) {
         for (part, out) in out.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
             let mut sums = *out;
@@ -168,7 +189,8 @@ mod tests {
     }
 
     impl Kernel for Products<'_> {
-        /// Scores `[key][query]`, and with them as weights the keys gathered and the queries spread.
+        /// Scores `[key][query]`, and with them as weights the keys gathered and the queries
+        /// spread.
         type Output = (Vec<Strip>, Panels, Panels);
 
         #[inline(always)]
@@ -178,7 +200,8 @@ mod tests {
             let width = self.keys[0].len();
             let mut scores = vec![[0.0; LANES]; self.keys.len() - self.first];
             multiply::<FMA>(&keys, self.first, &columns, &mut scores);
-            let (mut gathered, mut spread_out) = (Panels::new(LANES, width), Panels::new(self.keys.len(), width));
+            let (mut gathered, mut spread_out) =
+                (Panels::new(LANES, width), Panels::new(self.keys.len(), width));
             gather::<FMA>(&scores, &keys, self.first, &mut gathered);
             spread::<FMA>(&scores, &queries, self.first, &mut spread_out);
             (scores, gathered, spread_out)
@@ -190,9 +213,12 @@ mod tests {
     fn products_over_panels_are_those_of_matrices() {
         for (width, first) in [(1, 0), (16, 4), (23, 8), (64, 0)] {
             let (keys, queries) = (numbers(20, width, 1), numbers(LANES, width, 2));
-            let dot = |key: usize, query: usize| -> f32 { (0..width).map(|i| keys[key][i] * queries[query][i]).sum() };
+            let dot = |key: usize, query: usize| -> f32 {
+                (0..width).map(|i| keys[key][i] * queries[query][i]).sum()
+            };
             let products = || Products { keys: &keys, queries: &queries, first };
-            for (scores, gathered, spread_out) in [dispatch(products()), products().run::<false>()] {
+            for (scores, gathered, spread_out) in [dispatch(products()), products().run::<false>()]
+            {
                 let mut row = vec![0.0; width];
                 for query in 0..LANES {
                     for key in first..20 {
@@ -200,13 +226,21 @@ mod tests {
                     }
                     gathered.get(query, &mut row);
                     for (i, &got) in row.iter().enumerate() {
-                        assert_eq!(got, (first..20).map(|key| dot(key, query) * keys[key][i]).sum::<f32>());
+                        assert_eq!(
+                            got,
+                            (first..20).map(|key| dot(key, query) * keys[key][i]).sum::<f32>()
+                        );
                     }
                 }
                 for key in first..20 {
                     spread_out.get(key, &mut row);
                     for (i, &got) in row.iter().enumerate() {
-                        assert_eq!(got, (0..LANES).map(|query| dot(key, query) * queries[query][i]).sum::<f32>());
+                        assert_eq!(
+                            got,
+                            (0..LANES)
+                                .map(|query| dot(key, query) * queries[query][i])
+                                .sum::<f32>()
+                        );
                     }
                 }
             }

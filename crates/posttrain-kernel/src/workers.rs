@@ -1,14 +1,31 @@
 //! Work divided among threads, each with its share of libtorch's own.
 
+use serde::{Deserialize, Serialize};
 use std::panic::resume_unwind;
 use std::thread;
 
-/// Runs each job on a thread of its own, and `meanwhile` on the caller's; returns the results in the order of the jobs.
+/// How many threads share work on the CPU, each with a part of its own; a device always has one.
 ///
-/// libtorch divides every single operation among its threads, and on matrices of a few kilobytes waking them costs more
-/// than they save. Jobs that have nothing to do with each other do better with a thread each: every one gets an equal share
-/// of the threads that libtorch is set to, at least one. One job alone runs on the caller's thread as it is, before
-/// `meanwhile`.
+/// The same number gives the same results to the last bit; another number adds up, or rounds, in
+/// another order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workers {
+    /// As many as leave each enough work to be worth it, and at most as many as libtorch has
+    /// threads.
+    #[default]
+    Auto,
+    /// So many, at least 1.
+    Count(usize),
+}
+
+/// Runs each job on a thread of its own, and `meanwhile` on the caller's; returns the results in
+/// the order of the jobs.
+///
+/// libtorch divides every single operation among its threads, and on matrices of a few kilobytes
+/// waking them costs more than they save. Jobs that have nothing to do with each other do better
+/// with a thread each: every one gets an equal share of the threads that libtorch is set to, at
+/// least one. One job alone runs on the caller's thread as it is, before `meanwhile`.
 ///
 /// # Panics
 /// If a job panics, with its panic, once all have ended.
@@ -27,7 +44,11 @@ use std::thread;
 /// );
 /// assert_eq!((doubled, seen), (vec![2, 4], 3));
 /// ```
-pub fn on_workers<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync, meanwhile: impl FnOnce()) -> Vec<R> {
+pub fn on_workers<J: Send, R: Send>(
+    jobs: Vec<J>,
+    work: impl Fn(J) -> R + Sync,
+    meanwhile: impl FnOnce(),
+) -> Vec<R> {
     if jobs.len() <= 1 {
         let results = jobs.into_iter().map(work).collect();
         meanwhile();
@@ -52,9 +73,11 @@ pub fn on_workers<J: Send, R: Send>(jobs: Vec<J>, work: impl Fn(J) -> R + Sync, 
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
-/// Gives libtorch's operations on the calling thread this many threads, and threads born later as many to begin with.
+/// Gives libtorch's operations on the calling thread this many threads, and threads born later as
+/// many to begin with.
 ///
-/// `tch::set_num_threads` alone would not last: a thread's first operation takes up whatever another thread has set since.
+/// `tch::set_num_threads` alone would not last: a thread's first operation takes up whatever
+/// another thread has set since.
 ///
 /// ```
 /// let threads = std::thread::spawn(|| {
@@ -87,7 +110,8 @@ mod tests {
         let lasting = thread::spawn(move || {
             set_threads(3);
             thread::spawn(|| set_threads(1)).join().unwrap();
-            let sum = tch::Tensor::ones([300, 300], (tch::Kind::Float, tch::Device::Cpu)).sum(tch::Kind::Float);
+            let sum = tch::Tensor::ones([300, 300], (tch::Kind::Float, tch::Device::Cpu))
+                .sum(tch::Kind::Float);
             (sum.double_value(&[]), tch::get_num_threads())
         });
         assert_eq!(lasting.join().unwrap(), (90_000.0, 3));

@@ -1,7 +1,9 @@
 //! Attention of whole texts, forward and backward, against dense masked attention in f64.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_kernel::{Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
+use posttrain_kernel::{
+    Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward,
+};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -23,7 +25,8 @@ impl Case {
         let rows = positions(&texts).len() as i64;
         let features = (heads.query + 2 * heads.key_value) * heads.width;
         let frequencies = Tensor::randn([1, heads.width as i64 / 2], CPU);
-        let angles = Tensor::from_slice(&positions(&texts)).to_kind(Kind::Float).unsqueeze(1) * frequencies;
+        let angles =
+            Tensor::from_slice(&positions(&texts)).to_kind(Kind::Float).unsqueeze(1) * frequencies;
         Self {
             qkv: Tensor::randn([rows, features as i64], CPU) * 2.0,
             gradient: Tensor::randn([rows, (heads.query * heads.width) as i64], CPU),
@@ -35,13 +38,26 @@ impl Case {
     }
 
     fn step(&self) -> PackedStep<'_> {
-        PackedStep { heads: self.heads, qkv: &self.qkv, cos: &self.cos, sin: &self.sin, texts: &self.texts }
+        PackedStep {
+            heads: self.heads,
+            qkv: &self.qkv,
+            cos: &self.cos,
+            sin: &self.sin,
+            texts: &self.texts,
+        }
     }
 
     fn to_kind(&self, kind: Kind) -> Self {
         let Self { heads, texts, qkv, cos, sin, gradient } = self;
         let (qkv, gradient) = (qkv.to_kind(kind), gradient.to_kind(kind));
-        Self { heads: *heads, texts: texts.clone(), qkv, gradient, cos: cos.copy(), sin: sin.copy() }
+        Self {
+            heads: *heads,
+            texts: texts.clone(),
+            qkv,
+            gradient,
+            cos: cos.copy(),
+            sin: sin.copy(),
+        }
     }
 
     /// The same rows in another order, as other texts.
@@ -64,14 +80,24 @@ impl Case {
         let [query, key_value, width] = [query, key_value, width].map(|n| n as i64);
         let double = |t: &Tensor| t.to_kind(Kind::Double);
         let qkv = double(&self.qkv).set_requires_grad(true);
-        let parts = qkv.view([-1, query + 2 * key_value, width]).split_with_sizes([query, key_value, key_value], 1);
+        let parts = qkv
+            .view([-1, query + 2 * key_value, width])
+            .split_with_sizes([query, key_value, key_value], 1);
         let (cos, sin) = (double(&self.cos).unsqueeze(1), double(&self.sin).unsqueeze(1));
         let turned = |x: &Tensor| {
             let halves = x.chunk(2, -1);
-            Tensor::cat(&[&halves[0] * &cos - &halves[1] * &sin, &halves[1] * &cos + &halves[0] * &sin], -1)
+            Tensor::cat(
+                &[&halves[0] * &cos - &halves[1] * &sin, &halves[1] * &cos + &halves[0] * &sin],
+                -1,
+            )
         };
-        let expanded = |x: Tensor| x.repeat_interleave_self_int(query / key_value, 1, None).transpose(0, 1);
-        let (q, k, v) = (turned(&parts[0]).transpose(0, 1), expanded(turned(&parts[1])), expanded(parts[2].copy()));
+        let expanded =
+            |x: Tensor| x.repeat_interleave_self_int(query / key_value, 1, None).transpose(0, 1);
+        let (q, k, v) = (
+            turned(&parts[0]).transpose(0, 1),
+            expanded(turned(&parts[1])),
+            expanded(parts[2].copy()),
+        );
         let scores = q.matmul(&k.transpose(1, 2)) / (width as f64).sqrt() + mask(&self.texts);
         let out = scores.softmax(-1, Kind::Double).matmul(&v).transpose(0, 1).flatten(1, 2);
         (&out * double(&self.gradient)).sum(Kind::Double).backward();
@@ -81,9 +107,11 @@ impl Case {
 
 /// Every token's position in its own text.
 fn positions(texts: &[PackedText]) -> Vec<i64> {
-    let completion = |text: &PackedText, tokens| (text.prompt..text.prompt + tokens).collect::<Vec<_>>();
+    let completion =
+        |text: &PackedText, tokens| (text.prompt..text.prompt + tokens).collect::<Vec<_>>();
     let positions = |text: &PackedText| {
-        let completions: Vec<_> = text.completions.iter().flat_map(|&tokens| completion(text, tokens)).collect();
+        let completions: Vec<_> =
+            text.completions.iter().flat_map(|&tokens| completion(text, tokens)).collect();
         (0..text.prompt).chain(completions).collect::<Vec<_>>()
     };
     texts.iter().flat_map(positions).map(|position| position as i64).collect()
@@ -117,7 +145,8 @@ fn off(got: &Tensor, expected: &Tensor) -> f64 {
 }
 
 fn heads() -> impl Strategy<Value = Heads> {
-    let widths = prop_oneof![Just(2usize), Just(16), Just(64), (1usize..40).prop_map(|half| 2 * half)];
+    let widths =
+        prop_oneof![Just(2usize), Just(16), Just(64), (1usize..40).prop_map(|half| 2 * half)];
     (1usize..5, 1usize..3, widths).prop_map(|(group, key_value, width)| Heads {
         query: group * key_value,
         key_value,
@@ -213,7 +242,11 @@ fn bf16_is_f32_to_its_precision() {
     let ((attended, by_qkv), (wide, by_wide)) = (narrow.run(), narrow.to_kind(Kind::Float).run());
     assert_eq!((attended.out.kind(), by_qkv.kind()), (Kind::BFloat16, Kind::BFloat16));
     for (got, expected) in [(&attended.out, &wide.out), (&by_qkv, &by_wide)] {
-        assert!(off(got, expected) > 0.0 && off(got, expected) < 0.01, "off by {}", off(got, expected));
+        assert!(
+            off(got, expected) > 0.0 && off(got, expected) < 0.01,
+            "off by {}",
+            off(got, expected)
+        );
     }
 }
 
@@ -225,8 +258,16 @@ fn long_texts_and_large_scores_keep_their_precision() {
         case.qkv *= scale;
         let (attended, by_qkv) = case.run();
         let [out, _, gradient] = case.reference();
-        assert!(off(&attended.out, &out) < 1e-3, "scores times {scale}²: off by {}", off(&attended.out, &out));
-        assert!(off(&by_qkv, &gradient) < 1e-3, "scores times {scale}²: off by {}", off(&by_qkv, &gradient));
+        assert!(
+            off(&attended.out, &out) < 1e-3,
+            "scores times {scale}²: off by {}",
+            off(&attended.out, &out)
+        );
+        assert!(
+            off(&by_qkv, &gradient) < 1e-3,
+            "scores times {scale}²: off by {}",
+            off(&by_qkv, &gradient)
+        );
     }
 }
 
@@ -241,44 +282,71 @@ fn nothing_at_all_is_no_error() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let good =
-        Case::new(Heads { query: 2, key_value: 1, width: 4 }, vec![PackedText { prompt: 2, completions: vec![1] }], 1);
+    let good = Case::new(
+        Heads { query: 2, key_value: 1, width: 4 },
+        vec![PackedText { prompt: 2, completions: vec![1] }],
+        1,
+    );
     let refused = |change: &dyn Fn(&mut Case)| {
         let mut bad = good.to_kind(Kind::Float);
         change(&mut bad);
         attend_packed(&bad.step()).unwrap_err().to_string()
     };
-    let heads = |query, key_value, width| refused(&|case| case.heads = Heads { query, key_value, width });
+    let heads =
+        |query, key_value, width| refused(&|case| case.heads = Heads { query, key_value, width });
     assert_eq!(heads(3, 2, 4), "`heads` has shape [3, 2, 4], expected [4, 2, 4]");
     assert_eq!(heads(2, 0, 4), "`heads` has shape [2, 0, 4], expected [2, 1, 4]");
     assert_eq!(heads(0, 1, 3), "`heads` has shape [0, 1, 3], expected [1, 1, 4]");
     assert!(heads(usize::MAX, 1, 2).starts_with("`heads` has shape"));
     assert!(heads(2, 1, usize::MAX - 1).starts_with("`heads` has shape"));
-    let completions = |lengths: &[usize]| refused(&|case| case.texts[0].completions = lengths.to_vec());
+    let completions =
+        |lengths: &[usize]| refused(&|case| case.texts[0].completions = lengths.to_vec());
     assert!(completions(&[2]).starts_with("`qkv` has shape [3, 16], expected [4, 16]"));
-    assert!(completions(&[usize::MAX, usize::MAX]).starts_with("`qkv` has shape [3, 16], expected [4294967295, 16]"));
-    assert!(refused(&|case| case.cos = case.cos.narrow(0, 0, 2)).starts_with("`cos` has shape [2, 2]"));
-    assert!(refused(&|case| case.sin = case.sin.to_kind(Kind::BFloat16)).starts_with("`sin` is of kind BFloat16"));
-    assert!(refused(&|case| case.qkv = case.qkv.to_kind(Kind::Double)).starts_with("`qkv` is of kind Double"));
-    assert!(refused(&|case| case.qkv = case.qkv.tr().contiguous().tr()).starts_with("`qkv` is not contiguous"));
+    assert!(
+        completions(&[usize::MAX, usize::MAX])
+            .starts_with("`qkv` has shape [3, 16], expected [4294967295, 16]")
+    );
+    assert!(
+        refused(&|case| case.cos = case.cos.narrow(0, 0, 2)).starts_with("`cos` has shape [2, 2]")
+    );
+    assert!(
+        refused(&|case| case.sin = case.sin.to_kind(Kind::BFloat16))
+            .starts_with("`sin` is of kind BFloat16")
+    );
+    assert!(
+        refused(&|case| case.qkv = case.qkv.to_kind(Kind::Double))
+            .starts_with("`qkv` is of kind Double")
+    );
+    assert!(
+        refused(&|case| case.qkv = case.qkv.tr().contiguous().tr())
+            .starts_with("`qkv` is not contiguous")
+    );
 }
 
 #[test]
 fn what_does_not_fit_on_the_way_back_is_named() {
-    let case =
-        Case::new(Heads { query: 2, key_value: 1, width: 4 }, vec![PackedText { prompt: 3, completions: vec![] }], 1);
+    let case = Case::new(
+        Heads { query: 2, key_value: 1, width: 4 },
+        vec![PackedText { prompt: 3, completions: vec![] }],
+        1,
+    );
     let attended = || attend_packed(&case.step()).unwrap();
     let refused = |attended: PackedOutput, gradient: &Tensor| {
         attend_packed_backward(&case.step(), &attended, gradient).unwrap_err().to_string()
     };
     let narrow = case.gradient.to_kind(Kind::BFloat16);
     assert!(refused(attended(), &narrow).starts_with("`gradient` is of kind BFloat16"));
-    assert!(refused(attended(), &case.gradient.narrow(0, 0, 2)).starts_with("`gradient` has shape [2, 8]"));
     assert!(
-        refused(PackedOutput { out: narrow, ..attended() }, &case.gradient).starts_with("`out` is of kind BFloat16")
+        refused(attended(), &case.gradient.narrow(0, 0, 2))
+            .starts_with("`gradient` has shape [2, 8]")
+    );
+    assert!(
+        refused(PackedOutput { out: narrow, ..attended() }, &case.gradient)
+            .starts_with("`out` is of kind BFloat16")
     );
     let log_sums = attended().log_sums.narrow(1, 0, 1);
     assert!(
-        refused(PackedOutput { log_sums, ..attended() }, &case.gradient).starts_with("`log_sums` has shape [3, 1]")
+        refused(PackedOutput { log_sums, ..attended() }, &case.gradient)
+            .starts_with("`log_sums` has shape [3, 1]")
     );
 }

@@ -25,12 +25,19 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// A fresh adapter: `A` Kaiming-uniform with a = √5, which is `U(−1/√in, 1/√in)`; `B` zero (PEFT's initialisation,
-    /// `peft/tuners/lora/layer.py`). Each layer's numbers depend on `seed` and its path alone.
+    /// A fresh adapter: `A` Kaiming-uniform with a = √5, which is `U(−1/√in, 1/√in)`; `B` zero
+    /// (PEFT's initialization, `peft/tuners/lora/layer.py`). Each layer's numbers depend on `seed`
+    /// and its path alone.
     ///
     /// # Errors
-    /// [`LoraError::Config`] or [`LoraError::UnknownTarget`] for a bad `config`; [`LoraError::Torch`] when memory fails.
-    pub fn init(config: &LoraConfig, modules: &[ModuleSpec], seed: u64, device: Device) -> Result<Self, LoraError> {
+    /// [`LoraError::Config`] or [`LoraError::UnknownTarget`] for a bad `config`;
+    /// [`LoraError::Torch`] when memory fails.
+    pub fn init(
+        config: &LoraConfig,
+        modules: &[ModuleSpec],
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, LoraError> {
         config.validate()?;
         let mut pairs: Vec<Option<LoraPair>> = modules.iter().map(|_| None).collect();
         for index in config.select(modules)? {
@@ -42,8 +49,8 @@ impl Adapter {
         Ok(Self { config: config.clone(), modules: modules.to_vec(), pairs })
     }
 
-    /// An adapter from tensors that were read or computed elsewhere; `pairs[i]` belongs to `modules[i]`. The tensors
-    /// become f32 leaves that require a gradient.
+    /// An adapter from tensors that were read or computed elsewhere; `pairs[i]` belongs to
+    /// `modules[i]`. The tensors become f32 leaves that require a gradient.
     ///
     /// # Errors
     /// [`LoraError::Shape`] names the first tensor that does not fit its module.
@@ -53,7 +60,11 @@ impl Adapter {
         pairs: Vec<Option<LoraPair>>,
     ) -> Result<Self, LoraError> {
         if pairs.len() != modules.len() {
-            return Err(shape_error("pairs", format!("[{} modules]", modules.len()), vec![pairs.len() as i64]));
+            return Err(shape_error(
+                "pairs",
+                format!("[{} modules]", modules.len()),
+                vec![pairs.len() as i64],
+            ));
         }
         let mut kept = Vec::with_capacity(pairs.len());
         for (module, pair) in modules.iter().zip(pairs) {
@@ -63,11 +74,13 @@ impl Adapter {
     }
 
     /// The configuration that it was made from.
+    #[must_use]
     pub fn config(&self) -> &LoraConfig {
         &self.config
     }
 
     /// The model's modules that the pairs are aligned with.
+    #[must_use]
     pub fn modules(&self) -> &[ModuleSpec] {
         &self.modules
     }
@@ -82,20 +95,26 @@ impl Adapter {
         self.modules.iter().zip(&self.pairs).filter_map(|(m, p)| p.as_ref().map(|p| (m, p)))
     }
 
-    /// Every trained tensor with its name (`<path>.lora_A.weight`, `<path>.lora_B.weight`), in a fixed order.
+    /// Every trained tensor with its name (`<path>.lora_A.weight`, `<path>.lora_B.weight`), in a
+    /// fixed order.
+    #[must_use]
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         let name = |m: &ModuleSpec, half: &str| format!("{}.lora_{half}.weight", m.path);
         self.layers()
-            .flat_map(|(m, p)| [(name(m, "A"), p.a.shallow_clone()), (name(m, "B"), p.b.shallow_clone())])
+            .flat_map(|(m, p)| {
+                [(name(m, "A"), p.a.shallow_clone()), (name(m, "B"), p.b.shallow_clone())]
+            })
             .collect()
     }
 
     /// The number of trained values.
+    #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.layers().map(|(_, p)| p.a.numel() + p.b.numel()).sum()
     }
 
-    /// The pairs in the kind that the base computes in; gradients flow through the view to the f32 leaves.
+    /// The pairs in the kind that the base computes in; gradients flow through the view to the f32
+    /// leaves.
     ///
     /// # Errors
     /// [`LoraError::Torch`] when memory fails.
@@ -103,7 +122,8 @@ impl Adapter {
         AdapterView::of(self, kind)
     }
 
-    /// A frozen copy of the pairs in `kind`, which later training does not change: what a sampler holds.
+    /// A frozen copy of the pairs in `kind`, which later training does not change: what a sampler
+    /// holds.
     ///
     /// # Errors
     /// [`LoraError::Torch`] when memory fails.
@@ -112,7 +132,8 @@ impl Adapter {
         AdapterView::of(self, kind)?.detached_copy()
     }
 
-    /// Adds gradients that were collected by hand through a view of this adapter to those of its leaves.
+    /// Adds gradients that were collected by hand through a view of this adapter to those of its
+    /// leaves.
     ///
     /// # Errors
     /// [`LoraError::Torch`] when memory fails.
@@ -143,9 +164,9 @@ impl Adapter {
         Ok(false)
     }
 
-    /// Checks that a gradient reached every layer: `B`'s is all zero only where nothing trains (`A`'s is zero at the
-    /// first step, since `B` is). Call it after the first backward pass of a loss that has a signal. Of the layers that
-    /// only some tokens reach, one is enough.
+    /// Checks that a gradient reached every layer: `B`'s is all zero only where nothing trains
+    /// (`A`'s is zero at the first step, since `B` is). Call it after the first backward pass of a
+    /// loss that has a signal. Of the layers that only some tokens reach, one is enough.
     ///
     /// # Errors
     /// [`LoraError::NoGradient`] with the count of dead layers and the first one's path.
@@ -164,7 +185,9 @@ impl Adapter {
             dead.append(&mut idle);
         }
         match dead.first() {
-            Some(first) => Err(LoraError::NoGradient { count: dead.len(), total, first: first.clone() }),
+            Some(first) => {
+                Err(LoraError::NoGradient { count: dead.len(), total, first: first.clone() })
+            }
             None => Ok(()),
         }
     }
@@ -208,7 +231,9 @@ pub(crate) fn shape_error(argument: &str, expected: String, got: Vec<i64>) -> Lo
 fn kaiming_uniform(rank: i64, module: &ModuleSpec, seed: u64) -> Result<Tensor, LoraError> {
     let bound = 1.0 / (module.in_features as f32).sqrt();
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(&module.path));
-    let values: Vec<f32> = (0..rank * module.in_features).map(|_| (2.0 * unit(&mut rng) - 1.0) * bound).collect();
+    let values: Vec<f32> = (0..rank * module.in_features)
+        .map(|_| 2.0f32.mul_add(unit(&mut rng), -1.0) * bound)
+        .collect();
     Ok(Tensor::f_from_slice(&values)?.f_view([rank, module.in_features])?)
 }
 
@@ -217,9 +242,12 @@ fn unit(rng: &mut ChaCha8Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 / (1u32 << 24) as f32
 }
 
-/// FNV-1a, 64 bits: a stable hash of a path, so that a layer's numbers do not depend on its neighbours.
+/// FNV-1a, 64 bits: a stable hash of a path, so that a layer's numbers do not depend on its
+/// neighbors.
 pub(crate) fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

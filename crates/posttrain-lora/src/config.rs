@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 
 /// Which linear layers carry an adapter.
 ///
-/// In a file either the string `"all-linear"` or a list of names; a name matches a module whose path is it or ends in
-/// `.name` (PEFT's rule).
+/// In a file either the string `"all-linear"` or a list of names; a name matches a module whose
+/// path is it or ends in `.name` (PEFT's rule).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TargetModules {
-    /// Every linear layer but the head, as PEFT's `all-linear`; the head's name in a list (`lm_head`) targets it.
+    /// Every linear layer but the head, as PEFT's `all-linear`; the head's name in a list
+    /// (`lm_head`) targets it.
     #[default]
     AllLinear,
     /// The modules of these names.
@@ -29,6 +30,7 @@ impl TargetModules {
     /// assert!(!TargetModules::AllLinear.matches(&head));
     /// assert!(TargetModules::Names(vec!["lm_head".into()]).matches(&head));
     /// ```
+    #[must_use]
     pub fn matches(&self, module: &ModuleSpec) -> bool {
         match self {
             Self::AllLinear => !module.head,
@@ -69,8 +71,8 @@ impl<'de> Deserialize<'de> for TargetModules {
 
 /// The shape of an adapter.
 ///
-/// Defaults follow tinker-cookbook (`rl/train.py`: rank 32, α 32, no dropout, every linear layer). Since `s = α/R`, a
-/// good learning rate hardly depends on the rank.
+/// Defaults follow tinker-cookbook (`rl/train.py`: rank 32, α 32, no dropout, every linear layer).
+/// Since `s = α/R`, a good learning rate hardly depends on the rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
@@ -78,7 +80,7 @@ pub struct LoraConfig {
     pub rank: i64,
     /// α of the scale, above 0.
     pub alpha: f64,
-    /// `s = α/√R` in place of `α/R` (rank-stabilised LoRA, <https://arxiv.org/abs/2312.03732>).
+    /// `s = α/√R` in place of `α/R` (rank-stabilized LoRA, <https://arxiv.org/abs/2312.03732>).
     pub use_rslora: bool,
     /// Probability of dropping an input of `A` in training, in `[0, 1)`.
     pub dropout: f64,
@@ -88,7 +90,13 @@ pub struct LoraConfig {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 32, alpha: 32.0, use_rslora: false, dropout: 0.0, target_modules: TargetModules::AllLinear }
+        Self {
+            rank: 32,
+            alpha: 32.0,
+            use_rslora: false,
+            dropout: 0.0,
+            target_modules: TargetModules::AllLinear,
+        }
     }
 }
 
@@ -99,10 +107,22 @@ impl LoraConfig {
     /// [`LoraError::Config`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), LoraError> {
         check("rank", self.rank >= 1 && self.rank <= 65_536, "from 1 to 65536", self.rank)?;
-        check("alpha", self.alpha.is_finite() && self.alpha > 0.0, "finite and above 0", self.alpha)?;
-        check("dropout", (0.0..1.0).contains(&self.dropout), "at least 0 and below 1", self.dropout)?;
+        check(
+            "alpha",
+            self.alpha.is_finite() && self.alpha > 0.0,
+            "finite and above 0",
+            self.alpha,
+        )?;
+        check(
+            "dropout",
+            (0.0..1.0).contains(&self.dropout),
+            "at least 0 and below 1",
+            self.dropout,
+        )?;
         match &self.target_modules {
-            TargetModules::Names(names) => check("target_modules", !names.is_empty(), "at least one name", "[]"),
+            TargetModules::Names(names) => {
+                check("target_modules", !names.is_empty(), "at least one name", "[]")
+            }
             TargetModules::AllLinear => Ok(()),
         }
     }
@@ -115,6 +135,7 @@ impl LoraConfig {
     /// assert_eq!(config.scale(), 2.0);
     /// assert_eq!(LoraConfig { use_rslora: true, ..config }.scale(), 8.0);
     /// ```
+    #[must_use]
     pub fn scale(&self) -> f64 {
         scale(self.alpha, self.rank, self.use_rslora)
     }
@@ -122,7 +143,8 @@ impl LoraConfig {
     /// The indices of the targeted modules.
     ///
     /// # Errors
-    /// [`LoraError::UnknownTarget`] if a name matches nothing: an adapter that silently adapts less is a defect.
+    /// [`LoraError::UnknownTarget`] if a name matches nothing: an adapter that silently adapts less
+    /// is a defect.
     pub fn select(&self, modules: &[ModuleSpec]) -> Result<Vec<usize>, LoraError> {
         if let TargetModules::Names(names) = &self.target_modules {
             for name in names {
@@ -135,12 +157,17 @@ impl LoraConfig {
     }
 }
 
-/// `α/R`, or `α/√R` where rank-stabilised.
+/// `α/R`, or `α/√R` where rank-stabilized.
 pub(crate) fn scale(alpha: f64, rank: i64, use_rslora: bool) -> f64 {
     if use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
 }
 
-fn check(field: &'static str, ok: bool, expected: &'static str, got: impl ToString) -> Result<(), LoraError> {
+fn check(
+    field: &'static str,
+    ok: bool,
+    expected: &'static str,
+    got: impl ToString,
+) -> Result<(), LoraError> {
     if ok { Ok(()) } else { Err(LoraError::Config { field, expected, got: got.to_string() }) }
 }
 
@@ -158,7 +185,10 @@ mod tests {
     #[test]
     fn a_target_that_matches_nothing_is_an_error() {
         let modules = [ModuleSpec::new("model.layers.0.mlp.up_proj", 2, 2)];
-        let config = LoraConfig { target_modules: TargetModules::Names(vec!["w1".into()]), ..LoraConfig::default() };
+        let config = LoraConfig {
+            target_modules: TargetModules::Names(vec!["w1".into()]),
+            ..LoraConfig::default()
+        };
         let error = config.select(&modules).unwrap_err().to_string();
         assert!(error.contains("`w1`") && error.contains("up_proj"), "{error}");
     }
@@ -169,7 +199,13 @@ mod tests {
             (LoraConfig { rank: 0, ..LoraConfig::default() }, "rank"),
             (LoraConfig { alpha: f64::NAN, ..LoraConfig::default() }, "alpha"),
             (LoraConfig { dropout: 1.0, ..LoraConfig::default() }, "dropout"),
-            (LoraConfig { target_modules: TargetModules::Names(vec![]), ..LoraConfig::default() }, "target_modules"),
+            (
+                LoraConfig {
+                    target_modules: TargetModules::Names(vec![]),
+                    ..LoraConfig::default()
+                },
+                "target_modules",
+            ),
         ] {
             assert!(config.validate().unwrap_err().to_string().contains(field));
         }

@@ -36,8 +36,11 @@ pub enum LoraError {
         /// The shape that came.
         got: Vec<i64>,
     },
-    /// After a backward pass some adapter tensors have no gradient: the adapter would train nothing.
-    #[error("no gradient reached {count} of {total} adapter layers, the first being `{first}`: they would not train")]
+    /// After a backward pass some adapter tensors have no gradient: the adapter would train
+    /// nothing.
+    #[error(
+        "no gradient reached {count} of {total} adapter layers, the first being `{first}`: they would not train"
+    )]
     NoGradient {
         /// Layers whose `B` has no gradient or an all-zero one.
         count: usize,

@@ -28,11 +28,17 @@ impl FewRows {
     }
 
     /// Adds `x·Wᵀ` in place to `into: [N, features]`, from row and feature `at` on.
-    pub fn add_product(&self, weight: &Tensor, into: &Tensor, [row, feature]: [i64; 2]) -> Result<(), LoraError> {
+    pub fn add_product(
+        &self,
+        weight: &Tensor,
+        into: &Tensor,
+        [row, feature]: [i64; 2],
+    ) -> Result<(), LoraError> {
         if let Some(packed) = self.packed.as_ref().filter(|_| weight.is_contiguous()) {
             return Ok(packed.add_product(weight, into, feature as usize, row as usize)?);
         }
-        let part = into.f_narrow(0, row, self.x.size()[0])?.f_narrow(1, feature, weight.size()[0])?;
+        let part =
+            into.f_narrow(0, row, self.x.size()[0])?.f_narrow(1, feature, weight.size()[0])?;
         let _ = part.f_transpose(0, 1)?.f_addmm_(weight, &self.x.f_transpose(0, 1)?)?;
         Ok(())
     }

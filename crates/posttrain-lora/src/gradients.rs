@@ -3,7 +3,8 @@
 use crate::LoraError;
 use tch::{Kind, Tensor};
 
-/// Sums of gradients by the pairs of a view, f32 whatever the base computes in; nothing for a layer that none has reached.
+/// Sums of gradients by the pairs of a view, f32 whatever the base computes in; nothing for a layer
+/// that none has reached.
 #[derive(Debug, Default)]
 pub struct AdapterGradients {
     layers: Vec<(Option<Tensor>, Option<Tensor>)>,
@@ -45,7 +46,8 @@ fn add(sum: &mut Option<Tensor>, gradient: &Tensor) -> Result<(), LoraError> {
         Some(sum) => {
             let _ = sum.f_add_(gradient)?;
         }
-        // A copy even where the kind is right already: the gradient may be part of a larger product.
+        // A copy even where the kind is right already: the gradient may be part of a larger
+        // product.
         None => *sum = Some(gradient.f_to_dtype(Kind::Float, false, true)?.f_contiguous()?),
     }
     Ok(())

@@ -1,13 +1,15 @@
 //! Low-rank adapters (LoRA) beside a frozen base: configuration, adapted linear layers, PEFT files.
 //!
-//! LoRA (Hu et al., 2021, <https://arxiv.org/abs/2106.09685>) leaves a weight `W: [out, in]` as it is and trains
-//! `ΔW = s·B·A`, with `A: [R, in]`, `B: [out, R]` and the scale `s = α/R` (or `α/√R`, rank-stabilised). An adapted layer
-//! computes `x·Wᵀ + s·(x·Aᵀ)·Bᵀ`, so that one base in memory serves any number of adapters.
+//! LoRA (Hu et al., 2021, <https://arxiv.org/abs/2106.09685>) leaves a weight `W: [out, in]` as it
+//! is and trains `ΔW = s·B·A`, with `A: [R, in]`, `B: [out, R]` and the scale `s = α/R` (or `α/√R`,
+//! rank-stabilized). An adapted layer computes `x·Wᵀ + s·(x·Aᵀ)·Bᵀ`, so that one base in memory
+//! serves any number of adapters.
 //!
-//! The crate knows no architecture. A model lists the linear layers that can be adapted as [`ModuleSpec`]s, in an order
-//! of its own; an [`Adapter`] holds the pairs `(A, B)` for those that its [`LoraConfig`] targets; an [`AdapterView`] is
-//! the same pairs in the kind that the model computes in; and an [`AdaptedLinear`] takes the views of the rows it is
-//! given through [`RowAdapters`].
+//! The crate knows no architecture. A model lists the linear layers that can be adapted as
+//! [`ModuleSpec`]s, in an order of its own; an [`Adapter`] holds the pairs `(A, B)` for those that
+//! its [`LoraConfig`] targets; an [`AdapterView`] is the same pairs in the kind that the model
+//! computes in; and an [`AdaptedLinear`] takes the views of the rows it is given through
+//! [`RowAdapters`].
 //!
 //! ```
 //! use posttrain_lora::{AdaptedLinear, Adapter, LoraConfig, ModuleSpec, RowAdapters};

@@ -7,10 +7,12 @@ use crate::{Adapter, AdapterGradients, AdapterView, LoraError, RowAdapters, merg
 use posttrain_tensor::{SharedTensor, check_shape};
 use tch::Tensor;
 
-/// A frozen linear layer, or several that share their input fused into one product, with adapters beside the weights.
+/// A frozen linear layer, or several that share their input fused into one product, with adapters
+/// beside the weights.
 ///
-/// `y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ`. Fused parts (query, key and value; gate and up) are stacked in `W` along the output;
-/// each part is a module of its own to an adapter, as in the files that PEFT writes.
+/// `y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ`. Fused parts (query, key and value; gate and up) are stacked in
+/// `W` along the output; each part is a module of its own to an adapter, as in the files that PEFT
+/// writes.
 #[derive(Debug)]
 pub struct AdaptedLinear {
     weight: SharedTensor,
@@ -43,18 +45,23 @@ struct Part {
 }
 
 impl AdaptedLinear {
-    /// A layer from its frozen `weight: [out, in]`, `bias: [out]`, and its parts as (index in the model's list of
-    /// modules, features out).
+    /// A layer from its frozen `weight: [out, in]`, `bias: [out]`, and its parts as (index in the
+    /// model's list of modules, features out).
     ///
     /// # Errors
     /// [`LoraError::Tensor`] if weight, bias and parts disagree.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, parts: Vec<(usize, i64)>) -> Result<Self, LoraError> {
+    pub fn new(
+        weight: Tensor,
+        bias: Option<Tensor>,
+        parts: Vec<(usize, i64)>,
+    ) -> Result<Self, LoraError> {
         let out: i64 = parts.iter().map(|p| p.1).sum();
         check_shape("weight", &weight, &[out, -1])?;
         if let Some(bias) = &bias {
             check_shape("bias", bias, &[out])?;
         }
-        let parts = parts.into_iter().map(|(index, out_features)| Part { index, out_features }).collect();
+        let parts =
+            parts.into_iter().map(|(index, out_features)| Part { index, out_features }).collect();
         Ok(Self { weight: weight.into(), bias: bias.map(SharedTensor::new), parts, unmerged: None })
     }
 
@@ -63,17 +70,19 @@ impl AdaptedLinear {
         &self.weight
     }
 
-    /// The layer's output for `x: [N, in]`, rows routed by `adapters`: `[N, out]`, in `x`'s kind. Gradients flow to `x`
-    /// and to the adapters, never to the weight.
+    /// The layer's output for `x: [N, in]`, rows routed by `adapters`: `[N, out]`, in `x`'s kind.
+    /// Gradients flow to `x` and to the adapters, never to the weight.
     ///
     /// # Errors
-    /// [`LoraError::Tensor`] if `x` does not fit, [`LoraError::Shape`] if the runs of `adapters` do not add up to `N`.
+    /// [`LoraError::Tensor`] if `x` does not fit, [`LoraError::Shape`] if the runs of `adapters` do
+    /// not add up to `N`.
     pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, LoraError> {
         check_shape("x", x, &[-1, self.weight.size()[1]])?;
         let Some(segments) = adapters.resolve(x.size()[0]) else {
             return Err(shape_error("adapters", "runs that add up to N rows".into(), x.size()));
         };
-        let trains = x.requires_grad() || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
+        let trains = x.requires_grad()
+            || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
         if posttrain_kernel::columns_pay(x) && !trains {
             return self.by_columns(x, &segments);
         }
@@ -82,7 +91,11 @@ impl AdaptedLinear {
             let mut start = 0;
             for run in &segments {
                 if let Some(view) = run.adapter {
-                    self.add_update(&base.f_narrow(0, start, run.rows)?, &x.f_narrow(0, start, run.rows)?, view)?;
+                    self.add_update(
+                        &base.f_narrow(0, start, run.rows)?,
+                        &x.f_narrow(0, start, run.rows)?,
+                        view,
+                    )?;
                 }
                 start += run.rows;
             }
@@ -94,12 +107,16 @@ impl AdaptedLinear {
         }
     }
 
-    /// The layer's output for `x: [N, in]` with one adapter, and what [`AdaptedLinear::backward`] needs besides `x`. No
-    /// autograd: the result lies row by row.
+    /// The layer's output for `x: [N, in]` with one adapter, and what [`AdaptedLinear::backward`]
+    /// needs besides `x`. No autograd: the result lies row by row.
     ///
     /// # Errors
     /// [`LoraError::Tensor`] if `x` does not fit.
-    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, ThinProducts), LoraError> {
+    pub fn forward_keeping(
+        &self,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<(Tensor, ThinProducts), LoraError> {
         check_shape("x", x, &[-1, self.weight.size()[1]])?;
         let out = x.f_linear(&self.weight, self.bias.as_deref())?;
         let thin = self.add_update(&out, x, view)?;
@@ -107,12 +124,19 @@ impl AdaptedLinear {
     }
 
     /// `out += s·(x·Aᵀ)·Bᵀ` for every part, in place and without autograd.
-    fn add_update(&self, out: &Tensor, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
+    fn add_update(
+        &self,
+        out: &Tensor,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<ThinProducts, LoraError> {
         let thin = self.thin(x, view)?;
         let mut feature = 0;
         for (part, low) in self.parts.iter().zip(&thin.low) {
             if let (Some(layer), Some(low)) = (view.layer(part.index), low) {
-                let _ = out.f_narrow(1, feature, part.out_features)?.f_addmm_(low, &layer.b.f_transpose(0, 1)?)?;
+                let _ = out
+                    .f_narrow(1, feature, part.out_features)?
+                    .f_addmm_(low, &layer.b.f_transpose(0, 1)?)?;
             }
             feature += part.out_features;
         }
@@ -135,11 +159,13 @@ impl AdaptedLinear {
         Ok(ThinProducts { low: self.parts.iter().map(low).collect::<Result<_, _>>()? })
     }
 
-    /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the adapter's pairs are added
-    /// to `sums`. `x` and `view` are those of [`AdaptedLinear::forward_keeping`], and so is `thin`; without it the thin
-    /// products are computed again.
+    /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the
+    /// adapter's pairs are added to `sums`. `x` and `view` are those of
+    /// [`AdaptedLinear::forward_keeping`], and so is `thin`; without it the thin products are
+    /// computed again.
     ///
-    /// `∂x = ∂y·W + (∂y·sB)·A`, `∂A = (∂y·sB)ᵀ·x`, `∂(sB) = ∂yᵀ·(x·Aᵀ)`, with dropout's mask where `A` saw it.
+    /// `∂x = ∂y·W + (∂y·sB)·A`, `∂A = (∂y·sB)ᵀ·x`, `∂(sB) = ∂yᵀ·(x·Aᵀ)`, with dropout's mask where
+    /// `A` saw it.
     ///
     /// # Errors
     /// [`LoraError::Torch`] if the shapes do not fit or memory fails.
@@ -169,7 +195,10 @@ impl AdaptedLinear {
                 column += rank;
             } else {
                 let by_low = by_out.f_mm(&layer.b)?;
-                sums.add_a(part.index, &by_low.f_transpose(0, 1)?.f_mm(&view.dropped(x, part.index)?)?)?;
+                sums.add_a(
+                    part.index,
+                    &by_low.f_transpose(0, 1)?.f_mm(&view.dropped(x, part.index)?)?,
+                )?;
                 // Dropout multiplies by a mask; so does its backward pass.
                 let _ = by_x.f_add_(&view.dropped(&by_low.f_mm(&layer.a)?, part.index)?)?;
             }
@@ -187,21 +216,28 @@ impl AdaptedLinear {
         Ok(by_x)
     }
 
-    /// All parts' `A`s as one matrix, where all parts are adapted and nothing is dropped in between.
+    /// All parts' `A`s as one matrix, where all parts are adapted and nothing is dropped in
+    /// between.
     fn stacked(&self, view: &AdapterView) -> Option<Tensor> {
         if view.drops() { None } else { view.stacked(self.parts.iter().map(|p| p.index)) }
     }
 
-    /// Folds an adapter into the weight, `W + s·B·A` (added in f32, then rounded to `W`'s kind). In bf16 the rounding
-    /// loses small updates, so this is for export and inference, not for sampling in training.
+    /// Folds an adapter into the weight, `W + s·B·A` (added in f32, then rounded to `W`'s kind). In
+    /// bf16 the rounding loses small updates, so this is for export and inference, not for sampling
+    /// in training.
     ///
     /// # Errors
     /// [`LoraError::Shape`] if it is already merged or does not fit.
     pub fn merge(&mut self, adapter: &Adapter) -> Result<(), LoraError> {
         if self.unmerged.is_some() {
-            return Err(shape_error("adapter", "a layer that is not merged yet".into(), self.weight.size()));
+            return Err(shape_error(
+                "adapter",
+                "a layer that is not merged yet".into(),
+                self.weight.size(),
+            ));
         }
-        let parts: Vec<Tensor> = self.merged_parts(Some(adapter))?.into_iter().map(|part| part.weight).collect();
+        let parts: Vec<Tensor> =
+            self.merged_parts(Some(adapter))?.into_iter().map(|part| part.weight).collect();
         let merged = Tensor::f_cat(&parts, 0)?;
         self.unmerged = Some(std::mem::replace(&mut self.weight, merged.into()));
         Ok(())
@@ -216,7 +252,11 @@ impl AdaptedLinear {
         let mut start = 0;
         for part in &self.parts {
             let weight = self.weight.f_narrow(0, start, part.out_features)?;
-            let bias = self.bias.as_ref().map(|bias| bias.f_narrow(0, start, part.out_features)).transpose()?;
+            let bias = self
+                .bias
+                .as_ref()
+                .map(|bias| bias.f_narrow(0, start, part.out_features))
+                .transpose()?;
             let weight = match adapter.and_then(|adapter| adapter.pair(part.index)) {
                 Some(pair) => merged_weight(&weight, pair)?,
                 None => weight,
@@ -227,15 +267,16 @@ impl AdaptedLinear {
         Ok(merged)
     }
 
-    /// Takes a merged adapter out again, exactly: the original weight was kept. Without one, nothing happens.
+    /// Takes a merged adapter out again, exactly: the original weight was kept. Without one,
+    /// nothing happens.
     pub fn unmerge(&mut self) {
         if let Some(weight) = self.unmerged.take() {
             self.weight = weight;
         }
     }
 
-    /// The same feature by feature, without a gradient: updates are added in place, and the `A`s of fused parts multiply
-    /// the input together.
+    /// The same feature by feature, without a gradient: updates are added in place, and the `A`s of
+    /// fused parts multiply the input together.
     fn by_columns(&self, x: &Tensor, runs: &[Segment]) -> Result<Tensor, LoraError> {
         let few = FewRows::of(x, 0..x.size()[0])?;
         let mut out = few.product(&self.weight)?;
@@ -256,7 +297,13 @@ impl AdaptedLinear {
     }
 
     /// `out += s·(x·Aᵀ)·Bᵀ` for every part, where the rows `x` begin with row `start` of `out`.
-    fn update_columns(&self, out: &Tensor, x: &FewRows, start: i64, view: &AdapterView) -> Result<(), LoraError> {
+    fn update_columns(
+        &self,
+        out: &Tensor,
+        x: &FewRows,
+        start: i64,
+        view: &AdapterView,
+    ) -> Result<(), LoraError> {
         let stacked = view.stacked(self.parts.iter().map(|p| p.index));
         let together = stacked.map(|a| x.product(&a)).transpose()?;
         let (mut feature, mut column) = (0, 0);
@@ -267,7 +314,11 @@ impl AdaptedLinear {
                     Some(low) => low.f_narrow(1, column, rank)?,
                     None => x.product(&layer.a)?,
                 };
-                FewRows::of(&low, 0..low.size()[0])?.add_product(&layer.b, out, [start, feature])?;
+                FewRows::of(&low, 0..low.size()[0])?.add_product(
+                    &layer.b,
+                    out,
+                    [start, feature],
+                )?;
                 column += rank;
             }
             feature += part.out_features;
@@ -284,7 +335,12 @@ impl AdaptedLinear {
         }
     }
 
-    fn adapted_by_runs(&self, base: Tensor, x: &Tensor, runs: &[Segment]) -> Result<Tensor, LoraError> {
+    fn adapted_by_runs(
+        &self,
+        base: Tensor,
+        x: &Tensor,
+        runs: &[Segment],
+    ) -> Result<Tensor, LoraError> {
         let mut outputs = Vec::with_capacity(runs.len());
         let mut start = 0;
         for run in runs {
@@ -360,8 +416,8 @@ mod tests {
             prop_assert_eq!(layer.forward(&x, &RowAdapters::none()).unwrap(), base);
         }
 
-        /// In bf16, whose few rows are multiplied natively where the processor can: what f64 gives, within rounding, for one
-        /// adapter and several, and for a weight that lies the other way.
+        /// In bf16, whose few rows are multiplied natively where the processor can: what f64 gives,
+        /// within rounding, for one adapter and several, and for a weight that lies the other way.
         #[test]
         fn few_rows_in_bf16_are_exact_within_rounding(seed in 0u64..1000, rows in 1i64..40, strided in any::<bool>()) {
             let kind = Kind::BFloat16;
@@ -417,7 +473,11 @@ mod tests {
         let layer = AdaptedLinear::new(weight.shallow_clone(), None, vec![(0, 4), (1, 2)]).unwrap();
         let adapter = adapter(3, 2);
         let view = adapter.view(Kind::Float).unwrap();
-        layer.forward(&random([3, 5], 2), &RowAdapters::all(Some(&view))).unwrap().sum(Kind::Float).backward();
+        layer
+            .forward(&random([3, 5], 2), &RowAdapters::all(Some(&view)))
+            .unwrap()
+            .sum(Kind::Float)
+            .backward();
         adapter.check_gradients().unwrap();
         assert!(!weight.grad().defined());
     }

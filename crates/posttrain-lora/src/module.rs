@@ -2,8 +2,8 @@
 
 /// A linear layer of a base model that an adapter may target.
 ///
-/// The order of a model's specs is the order of an adapter's layers: position `i` in the list is the index that
-/// [`crate::AdaptedLinear`] uses.
+/// The order of a model's specs is the order of an adapter's layers: position `i` in the list is
+/// the index that [`crate::AdaptedLinear`] uses.
 ///
 /// ```
 /// let module = posttrain_lora::ModuleSpec::new("model.layers.3.self_attn.q_proj", 576, 192);
@@ -17,9 +17,11 @@ pub struct ModuleSpec {
     pub in_features: i64,
     /// Features out: the weight's first dimension.
     pub out_features: i64,
-    /// Whether only some tokens reach it (an expert of a mixture): without any it has no gradient, and that is no fault.
+    /// Whether only some tokens reach it (an expert of a mixture): without any it has no gradient,
+    /// and that is no fault.
     pub routed: bool,
-    /// Whether it is the output head, which has an adapter only where its name is among the targets.
+    /// Whether it is the output head, which has an adapter only where its name is among the
+    /// targets.
     pub head: bool,
 }
 
@@ -30,16 +32,19 @@ impl ModuleSpec {
     }
 
     /// The same, reached by some tokens only.
+    #[must_use]
     pub fn routed(self) -> Self {
         Self { routed: true, ..self }
     }
 
     /// The same as the output head.
+    #[must_use]
     pub fn head(self) -> Self {
         Self { head: true, ..self }
     }
 
     /// The last part of the path, which is what `target_modules` usually names.
+    #[must_use]
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)
     }

@@ -1,7 +1,8 @@
 //! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! Keys and configuration are those of PEFT 0.21 (`peft/utils/save_and_load.py`): a tensor of module `M` is
-//! `base_model.model.M.lora_A.weight`. The folders load in PEFT, vLLM and transformers.
+//! Keys and configuration are those of PEFT 0.21 (`peft/utils/save_and_load.py`): a tensor of
+//! module `M` is `base_model.model.M.lora_A.weight`. The folders load in PEFT, vLLM and
+//! transformers.
 
 use crate::config::scale;
 use crate::{Adapter, LoraConfig, LoraError, LoraPair, ModuleSpec, TargetModules};
@@ -16,7 +17,8 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// Options of PEFT that change what an adapter computes, with the values (as JSON) at which they change nothing.
+/// Options of PEFT that change what an adapter computes, with the values (as JSON) at which they
+/// change nothing.
 const NEUTRAL: [(&str, &[&str], &str); 8] = [
     ("peft_type", &["\"LORA\""], "\"LORA\""),
     ("bias", &["\"none\""], "\"none\""),
@@ -28,24 +30,27 @@ const NEUTRAL: [(&str, &[&str], &str); 8] = [
     ("alora_invocation_tokens", &["[]"], "null"),
 ];
 
-/// Writes an adapter as a PEFT folder, made if it is not there; `base_model` is the name or path that PEFT will look the
-/// base up by.
+/// Writes an adapter as a PEFT folder, made if it is not there; `base_model` is the name or path
+/// that PEFT will look the base up by.
 ///
 /// # Errors
 /// [`LoraError::Io`] names what could not be written.
 pub fn save_peft(adapter: &Adapter, dir: &Path, base_model: &str) -> Result<(), LoraError> {
     std::fs::create_dir_all(dir).map_err(|source| LoraError::Io { path: dir.into(), source })?;
-    let tensors: Vec<_> = adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
+    let tensors: Vec<_> =
+        adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
     write_tensors(&dir.join(WEIGHTS), &tensors)?;
     let config = format!("{:#}\n", config_json(adapter, base_model));
     Ok(replace_file(&dir.join(CONFIG), config.as_bytes())?)
 }
 
-/// Reads a PEFT folder for a model that has `modules`. Ranks may differ from layer to layer (`rank_pattern`).
+/// Reads a PEFT folder for a model that has `modules`. Ranks may differ from layer to layer
+/// (`rank_pattern`).
 ///
 /// # Errors
-/// A key that no targeted module takes up, a targeted module without its two tensors, a shape that does not fit, or an
-/// option that would change the result is an error naming it: never a silent no-op.
+/// A key that no targeted module takes up, a targeted module without its two tensors, a shape that
+/// does not fit, or an option that would change the result is an error naming it: never a silent
+/// no-op.
 pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<Adapter, LoraError> {
     let file = PeftConfig::read(&dir.join(CONFIG))?;
     let weights = dir.join(WEIGHTS);
@@ -57,7 +62,8 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
         let b = take(&mut tensors, &weights, &module.path, "B")?;
         check_factors(&weights, module, file.rank_of(&module.path), [&a, &b])?;
         let scale = file.scale_of(&module.path, a.size()[0]);
-        pairs[index] = Some(LoraPair { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale });
+        pairs[index] =
+            Some(LoraPair { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale });
     }
     match tensors.into_keys().next() {
         Some(name) => Err(LoraError::UnmatchedTensor { path: weights, name }),
@@ -65,18 +71,29 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
     }
 }
 
-fn take(tensors: &mut BTreeMap<String, Tensor>, path: &Path, module: &str, half: &str) -> Result<Tensor, LoraError> {
+fn take(
+    tensors: &mut BTreeMap<String, Tensor>,
+    path: &Path,
+    module: &str,
+    half: &str,
+) -> Result<Tensor, LoraError> {
     let name = format!("{PREFIX}{module}.lora_{half}.weight");
     let missing = TensorError::MissingTensor { path: path.into(), name: name.clone() };
     Ok(tensors.remove(&name).ok_or(missing)?)
 }
 
-fn check_factors(path: &Path, module: &ModuleSpec, rank: i64, [a, b]: [&Tensor; 2]) -> Result<(), LoraError> {
+fn check_factors(
+    path: &Path,
+    module: &ModuleSpec,
+    rank: i64,
+    [a, b]: [&Tensor; 2],
+) -> Result<(), LoraError> {
     let wanted = [("A", a, [rank, module.in_features]), ("B", b, [module.out_features, rank])];
     for (half, tensor, expected) in wanted {
         if tensor.size() != expected {
             let name = format!("{PREFIX}{}.lora_{half}.weight", module.path);
-            let (expected, got) = (format!("shape {expected:?}"), format!("shape {:?}", tensor.size()));
+            let (expected, got) =
+                (format!("shape {expected:?}"), format!("shape {:?}", tensor.size()));
             return Err(TensorError::StoredTensor { path: path.into(), name, expected, got }.into());
         }
     }
@@ -121,7 +138,7 @@ fn target_names(adapter: &Adapter) -> Vec<String> {
     if let TargetModules::Names(names) = &adapter.config().target_modules {
         return names.clone();
     }
-    let mut names: Vec<String> = adapter.layers().map(|(m, _)| m.name().to_string()).collect();
+    let mut names: Vec<String> = adapter.layers().map(|(m, _)| m.name().to_owned()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -152,15 +169,18 @@ struct PeftConfig {
 
 impl PeftConfig {
     fn read(path: &Path) -> Result<Self, LoraError> {
-        let text = std::fs::read_to_string(path).map_err(|source| LoraError::Io { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoraError::Io { path: path.into(), source })?;
         let json = |source| LoraError::Json { path: path.into(), source };
         let fields: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
         refuse_what_is_not_neutral(path, &fields)?;
         let config = LoraConfig {
             rank: field(path, &fields, "r", "a whole number", Value::as_i64)?,
             alpha: field(path, &fields, "lora_alpha", "a number", Value::as_f64)?,
-            use_rslora: optional(path, &fields, "use_rslora", "true or false", Value::as_bool)?.unwrap_or(false),
-            dropout: optional(path, &fields, "lora_dropout", "a number", Value::as_f64)?.unwrap_or(0.0),
+            use_rslora: optional(path, &fields, "use_rslora", "true or false", Value::as_bool)?
+                .unwrap_or(false),
+            dropout: optional(path, &fields, "lora_dropout", "a number", Value::as_f64)?
+                .unwrap_or(0.0),
             target_modules: targets(path, &fields)?,
         };
         config.validate()?;
@@ -192,7 +212,12 @@ fn refuse_what_is_not_neutral(path: &Path, fields: &Map<String, Value>) -> Resul
 }
 
 fn unsupported(path: &Path, field: &str, expected: &'static str, got: &Value) -> LoraError {
-    LoraError::Unsupported { path: path.into(), field: field.into(), expected, got: got.to_string() }
+    LoraError::Unsupported {
+        path: path.into(),
+        field: field.into(),
+        expected,
+        got: got.to_string(),
+    }
 }
 
 fn optional<'a, T>(
@@ -203,7 +228,9 @@ fn optional<'a, T>(
     read: fn(&'a Value) -> Option<T>,
 ) -> Result<Option<T>, LoraError> {
     match fields.get(name).filter(|v| !v.is_null()) {
-        Some(value) => read(value).map(Some).ok_or_else(|| unsupported(path, name, expected, value)),
+        Some(value) => {
+            read(value).map(Some).ok_or_else(|| unsupported(path, name, expected, value))
+        }
         None => Ok(None),
     }
 }
@@ -215,17 +242,20 @@ fn field<'a, T>(
     expected: &'static str,
     read: fn(&'a Value) -> Option<T>,
 ) -> Result<T, LoraError> {
-    optional(path, fields, name, expected, read)?.ok_or_else(|| unsupported(path, name, expected, &Value::Null))
+    optional(path, fields, name, expected, read)?
+        .ok_or_else(|| unsupported(path, name, expected, &Value::Null))
 }
 
 fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, LoraError> {
     let value = fields.get("target_modules").unwrap_or(&Value::Null);
     let names = "\"all-linear\" or a list of module names";
-    let targets =
-        serde_json::from_value(value.clone()).map_err(|_| unsupported(path, "target_modules", names, value))?;
+    let targets = serde_json::from_value(value.clone())
+        .map_err(|_| unsupported(path, "target_modules", names, value))?;
     match &targets {
         // A lone string is a regular expression to PEFT; only plain names are taken here.
-        TargetModules::Names(list) if list.iter().any(|n| n.contains(['*', '(', '|', '\\', '['])) => {
+        TargetModules::Names(list)
+            if list.iter().any(|n| n.contains(['*', '(', '|', '\\', '['])) =>
+        {
             Err(unsupported(path, "target_modules", names, value))
         }
         _ => Ok(targets),
@@ -233,7 +263,11 @@ fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, Lo
 }
 
 /// PEFT matches a pattern's key as `(.*\.)?(key)$`.
-fn patterns_of(path: &Path, fields: &Map<String, Value>, name: &str) -> Result<Vec<(regex::Regex, f64)>, LoraError> {
+fn patterns_of(
+    path: &Path,
+    fields: &Map<String, Value>,
+    name: &str,
+) -> Result<Vec<(regex::Regex, f64)>, LoraError> {
     let expected = "a table of patterns to numbers";
     let Some(table) = optional(path, fields, name, expected, Value::as_object)? else {
         return Ok(Vec::new());
@@ -254,7 +288,10 @@ mod tests {
     use super::*;
 
     fn modules() -> Vec<ModuleSpec> {
-        vec![ModuleSpec::new("model.layers.0.q_proj", 4, 4), ModuleSpec::new("model.layers.0.up_proj", 4, 6)]
+        vec![
+            ModuleSpec::new("model.layers.0.q_proj", 4, 4),
+            ModuleSpec::new("model.layers.0.up_proj", 4, 6),
+        ]
     }
 
     fn saved(dir: &Path) -> Adapter {
@@ -266,7 +303,8 @@ mod tests {
 
     fn edit(dir: &Path, field: &str, value: Value) {
         let path = dir.join(CONFIG);
-        let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut json: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         json[field] = value;
         std::fs::write(path, json.to_string()).unwrap();
     }
@@ -301,9 +339,11 @@ mod tests {
     fn options_that_would_change_the_result_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         saved(dir.path());
-        for (field, value) in
-            [("use_dora", json!(true)), ("bias", json!("all")), ("modules_to_save", json!(["lm_head"]))]
-        {
+        for (field, value) in [
+            ("use_dora", json!(true)),
+            ("bias", json!("all")),
+            ("modules_to_save", json!(["lm_head"])),
+        ] {
             edit(dir.path(), field, value);
             assert!(load_error(dir.path()).contains(field));
             saved(dir.path());
@@ -319,14 +359,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let adapter = saved(dir.path());
         let weights = dir.path().join(WEIGHTS);
-        let all: Vec<_> = adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
+        let all: Vec<_> =
+            adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
         write_tensors(&weights, &all[1..]).unwrap();
         assert!(load_error(dir.path()).contains("q_proj.lora_A.weight` is missing"));
 
         let mut extra: Vec<_> = all.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
-        extra.push((format!("{PREFIX}model.layers.1.q_proj.lora_A.weight"), Tensor::from_slice(&[0f32])));
+        extra.push((
+            format!("{PREFIX}model.layers.1.q_proj.lora_A.weight"),
+            Tensor::from_slice(&[0f32]),
+        ));
         write_tensors(&weights, &extra).unwrap();
-        assert!(load_error(dir.path()).contains("model.layers.1.q_proj.lora_A.weight` matches no layer"));
+        assert!(
+            load_error(dir.path())
+                .contains("model.layers.1.q_proj.lora_A.weight` matches no layer")
+        );
 
         let mut bent: Vec<_> = all.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
         bent[0].1 = bent[0].1.transpose(0, 1);

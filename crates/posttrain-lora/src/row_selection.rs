@@ -3,8 +3,9 @@
 use crate::{RowAdapters, Segment};
 
 impl<'a> RowAdapters<'a> {
-    /// The adapters of `rows`, rising indices into a batch of `total` rows, in their order: for a layer that only some rows
-    /// reach. `None` if the runs do not add up to `total` or an index lies outside.
+    /// The adapters of `rows`, rising indices into a batch of `total` rows, in their order: for a
+    /// layer that only some rows reach. `None` if the runs do not add up to `total` or an index
+    /// lies outside.
     ///
     /// ```
     /// use posttrain_lora::{RowAdapters, Segment};
@@ -14,10 +15,14 @@ impl<'a> RowAdapters<'a> {
     /// assert!(batch.selected(&[0, 3, 4], 5).is_some());
     /// assert!(batch.selected(&[0, 5], 5).is_none());
     /// ```
-    pub fn selected(&self, rows: &[i64], total: i64) -> Option<RowAdapters<'a>> {
+    #[must_use]
+    pub fn selected(&self, rows: &[i64], total: i64) -> Option<Self> {
         let runs = self.resolve(total)?;
         if let [only] = runs.as_slice() {
-            return rows.iter().all(|row| (0..total).contains(row)).then(|| RowAdapters::all(only.adapter));
+            return rows
+                .iter()
+                .all(|row| (0..total).contains(row))
+                .then(|| RowAdapters::all(only.adapter));
         }
         let (mut selected, mut at, mut end) = (Vec::new(), 0, 0);
         for run in runs {

@@ -13,8 +13,8 @@ pub struct Segment<'a> {
 
 /// The adapters of a batch's rows, as runs in row order.
 ///
-/// One base serves a batch of several adapters: the base's product is computed once for all rows, the thin products a
-/// run at a time.
+/// One base serves a batch of several adapters: the base's product is computed once for all rows,
+/// the thin products a run at a time.
 #[derive(Debug, Clone)]
 pub struct RowAdapters<'a> {
     runs: Runs<'a>,
@@ -28,16 +28,19 @@ enum Runs<'a> {
 
 impl<'a> RowAdapters<'a> {
     /// The base alone, for any number of rows.
+    #[must_use]
     pub fn none() -> Self {
         Self { runs: Runs::One(None) }
     }
 
     /// One adapter (or none) for any number of rows.
+    #[must_use]
     pub fn all(adapter: Option<&'a AdapterView>) -> Self {
         Self { runs: Runs::One(adapter) }
     }
 
     /// Runs of rows with an adapter each; their rows must add up to the batch's.
+    #[must_use]
     pub fn segments(segments: Vec<Segment<'a>>) -> Self {
         Self { runs: Runs::Many(segments) }
     }
@@ -46,7 +49,9 @@ impl<'a> RowAdapters<'a> {
     pub(crate) fn resolve(&self, rows: i64) -> Option<Vec<Segment<'a>>> {
         match &self.runs {
             Runs::One(adapter) => Some(vec![Segment { rows, adapter: *adapter }]),
-            Runs::Many(segments) => (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone()),
+            Runs::Many(segments) => {
+                (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone())
+            }
         }
     }
 }

@@ -7,7 +7,8 @@ use tch::{Kind, Tensor};
 
 /// The pairs of an [`Adapter`] cast to a compute kind, with the scale folded into `B`.
 ///
-/// Trainer and sampler use the same view, so that both round alike. Its size is that of the adapter in that kind.
+/// Trainer and sampler use the same view, so that both round alike. Its size is that of the adapter
+/// in that kind.
 #[derive(Debug, Clone)]
 pub struct AdapterView {
     layers: Vec<Option<ViewLayer>>,
@@ -20,11 +21,11 @@ pub(crate) struct ViewLayer {
     pub a: SharedTensor,
     /// `s·B: [out, R]`.
     pub b: SharedTensor,
-    /// Where `a` lies among its neighbours' in a snapshot.
+    /// Where `a` lies among its neighbors' in a snapshot.
     stack: Option<Stack>,
 }
 
-/// The `A`s of neighbouring layers that read equally many features, one below the other: `[ΣR, in]`.
+/// The `A`s of neighboring layers that read equally many features, one below the other: `[ΣR, in]`.
 #[derive(Debug, Clone)]
 struct Stack {
     rows: SharedTensor,
@@ -35,19 +36,26 @@ impl AdapterView {
     pub(crate) fn of(adapter: &Adapter, kind: Kind) -> Result<Self, LoraError> {
         let mut layers = Vec::with_capacity(adapter.modules().len());
         for index in 0..adapter.modules().len() {
-            layers.push(adapter.pair(index).map(|p| ViewLayer::cast(&p.a, &p.b, p.scale, kind)).transpose()?);
+            layers.push(
+                adapter
+                    .pair(index)
+                    .map(|p| ViewLayer::cast(&p.a, &p.b, p.scale, kind))
+                    .transpose()?,
+            );
         }
         Ok(Self { layers, dropout: None })
     }
 
-    /// The same view with LoRA's dropout on the inputs of `A`, its masks drawn from `seed`. With probability 0 nothing
-    /// is dropped.
+    /// The same view with LoRA's dropout on the inputs of `A`, its masks drawn from `seed`. With
+    /// probability 0 nothing is dropped.
+    #[must_use]
     pub fn with_dropout(mut self, probability: f64, seed: u64) -> Self {
         self.dropout = (probability > 0.0).then(|| Dropout::new(probability, seed));
         self
     }
 
     /// `A: [R, in]` and `s·B: [out, R]` of module `index`, if it is adapted.
+    #[must_use]
     pub fn pair(&self, index: usize) -> Option<(&Tensor, &Tensor)> {
         self.layer(index).map(|layer| (&*layer.a, &*layer.b))
     }
@@ -56,8 +64,8 @@ impl AdapterView {
         self.layers.get(index).and_then(Option::as_ref)
     }
 
-    /// The `A`s of several layers as one matrix, where they lie below each other in memory: for layers that share an input
-    /// one product then does for all.
+    /// The `A`s of several layers as one matrix, where they lie below each other in memory: for
+    /// layers that share an input one product then does for all.
     pub(crate) fn stacked(&self, indices: impl Iterator<Item = usize>) -> Option<Tensor> {
         let layers: Option<Vec<&ViewLayer>> = indices.map(|index| self.layer(index)).collect();
         let layers = layers?;
@@ -79,6 +87,7 @@ impl AdapterView {
     }
 
     /// Whether anything is dropped.
+    #[must_use]
     pub fn drops(&self) -> bool {
         self.dropout.is_some()
     }
@@ -100,7 +109,10 @@ impl AdapterView {
                 layers.extend(run.iter().map(|_| None));
                 continue;
             }
-            let rows = SharedTensor::new(Tensor::f_cat(&adapted.iter().map(|l| &*l.a).collect::<Vec<_>>(), 0)?);
+            let rows = SharedTensor::new(Tensor::f_cat(
+                &adapted.iter().map(|l| &*l.a).collect::<Vec<_>>(),
+                0,
+            )?);
             let mut start = 0;
             for layer in adapted {
                 let rank = layer.a.size()[0];
@@ -115,7 +127,8 @@ impl AdapterView {
     }
 }
 
-/// Whether two neighbouring layers' `A`s can lie in one matrix; layers without an adapter lie by themselves.
+/// Whether two neighboring layers' `A`s can lie in one matrix; layers without an adapter lie by
+/// themselves.
 fn same_input(one: &Option<ViewLayer>, next: &Option<ViewLayer>) -> bool {
     match (one, next) {
         (Some(one), Some(next)) => one.a.size()[1] == next.a.size()[1],

@@ -1,7 +1,10 @@
-//! A single adapted layer against PEFT's: output, merged weight and gradients (`fixtures/peft_tiny/linear.safetensors`).
+//! A single adapted layer against PEFT's: output, merged weight and gradients
+//! (`fixtures/peft_tiny/linear.safetensors`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_lora::{AdaptedLinear, Adapter, LoraConfig, LoraPair, ModuleSpec, RowAdapters, merged_weight};
+use posttrain_lora::{
+    AdaptedLinear, Adapter, LoraConfig, LoraPair, ModuleSpec, RowAdapters, merged_weight,
+};
 use posttrain_tensor::read_tensors;
 use std::collections::BTreeMap;
 use std::path::Path;

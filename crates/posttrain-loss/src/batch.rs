@@ -15,9 +15,9 @@ pub enum TokenAdvantages<'a> {
 
 /// What is known of `N` entries before an objective is evaluated on them.
 ///
-/// An entry is a target at a position. Where every position has one target, an entry is a token; with `K` targets per
-/// position (distillation, soft labels) a position is `K` entries in a row. The entries of `S` sequences stand one
-/// after the other. No gradient flows into any of it.
+/// An entry is a target at a position. Where every position has one target, an entry is a token;
+/// with `K` targets per position (distillation, soft labels) a position is `K` entries in a row.
+/// The entries of `S` sequences stand one after the other. No gradient flows into any of it.
 ///
 /// An objective that needs a field which is `None` says so by [`LossError::Missing`].
 ///
@@ -31,16 +31,18 @@ pub enum TokenAdvantages<'a> {
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LossBatch<'a> {
-    /// `[S]`, entries of each sequence; they add up to `N`. A sequence is never cut between micro-batches.
+    /// `[S]`, entries of each sequence; they add up to `N`. A sequence is never cut between
+    /// micro-batches.
     pub sequence_lengths: &'a [usize],
-    /// `[N]`, what each entry's loss is multiplied with, of either sign; `None` for 1 everywhere. An entry of weight 0
-    /// is not trained on, and nothing else that stands at it is ever read.
+    /// `[N]`, what each entry's loss is multiplied with, of either sign; `None` for 1 everywhere.
+    /// An entry of weight 0 is not trained on, and nothing else that stands at it is ever read.
     pub weights: Option<&'a [f32]>,
     /// `[N]`, log-probability of each entry under the policy that sampled it, nats.
     pub sampling_logprobs: Option<&'a [f32]>,
-    /// `[N]`, log-probability of each entry under the trainer's own policy before the step, nats, where it is to be
-    /// told apart from the sampler's: the ratio of a policy loss is then taken to it, and a
-    /// [`Correction`](crate::policy::Correction) is its ratio to the sampler. `None` where the sampler's stand for both.
+    /// `[N]`, log-probability of each entry under the trainer's own policy before the step, nats,
+    /// where it is to be told apart from the sampler's: the ratio of a policy loss is then taken to
+    /// it, and a [`Correction`](crate::policy::Correction) is its ratio to the sampler. `None`
+    /// where the sampler's stand for both.
     pub old_logprobs: Option<&'a [f32]>,
     /// Advantages, of a sequence or of an entry.
     pub advantages: Option<TokenAdvantages<'a>>,
@@ -50,16 +52,19 @@ pub struct LossBatch<'a> {
 
 impl<'a> LossBatch<'a> {
     /// A batch of sequences of the given numbers of entries, of which nothing else is known.
+    #[must_use]
     pub fn of(sequence_lengths: &'a [usize]) -> Self {
         LossBatch { sequence_lengths, ..LossBatch::default() }
     }
 
     /// Entries of the batch, `N`.
+    #[must_use]
     pub fn entries(&self) -> usize {
         self.sequence_lengths.iter().sum()
     }
 
-    /// What the batch holds, to be merged over a step's micro-batches before the first is evaluated.
+    /// What the batch holds, to be merged over a step's micro-batches before the first is
+    /// evaluated.
     ///
     /// # Errors
     /// [`LossError::Length`] when the weights do not fit the lengths.
@@ -87,7 +92,9 @@ impl<'a> LossBatch<'a> {
             Some(TokenAdvantages::PerSequence(values)) => {
                 check_len("advantages", values.len(), self.sequence_lengths.len())
             }
-            Some(TokenAdvantages::PerToken(values)) => check_len("advantages", values.len(), entries),
+            Some(TokenAdvantages::PerToken(values)) => {
+                check_len("advantages", values.len(), entries)
+            }
             None => Ok(()),
         }
     }
@@ -102,12 +109,18 @@ impl<'a> LossBatch<'a> {
     }
 
     /// The weight of an entry.
+    #[must_use]
     pub fn weight(&self, entry: usize) -> f32 {
         self.weights.map_or(1.0, |weights| weights[entry])
     }
 
-    /// Calls a function with some of the entries as a batch of their own, sequences cut where they end.
-    pub(crate) fn with_entries<T>(&self, entries: Range<usize>, call: impl FnOnce(&LossBatch) -> T) -> T {
+    /// Calls a function with some of the entries as a batch of their own, sequences cut where they
+    /// end.
+    pub(crate) fn with_entries<T>(
+        &self,
+        entries: Range<usize>,
+        call: impl FnOnce(&LossBatch) -> T,
+    ) -> T {
         let mut lengths = Vec::new();
         let mut sequences = Vec::new();
         for (sequence, span) in self.spans().enumerate() {
@@ -125,7 +138,9 @@ impl<'a> LossBatch<'a> {
                 own = sequences.iter().map(|sequence| values[*sequence]).collect();
                 Some(TokenAdvantages::PerSequence(&own))
             }
-            Some(TokenAdvantages::PerToken(values)) => Some(TokenAdvantages::PerToken(&values[entries.clone()])),
+            Some(TokenAdvantages::PerToken(values)) => {
+                Some(TokenAdvantages::PerToken(&values[entries.clone()]))
+            }
             None => None,
         };
         call(&LossBatch {
@@ -140,6 +155,10 @@ impl<'a> LossBatch<'a> {
 }
 
 /// A field that an objective cannot do without.
-pub(crate) fn needed<T>(field: Option<T>, argument: &'static str, needed_by: &'static str) -> Result<T, LossError> {
+pub(crate) fn needed<T>(
+    field: Option<T>,
+    argument: &'static str,
+    needed_by: &'static str,
+) -> Result<T, LossError> {
     field.ok_or(LossError::Missing { argument, needed_by })
 }

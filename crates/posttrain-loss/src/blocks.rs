@@ -1,7 +1,7 @@
 //! One pass over a row of logits: the maximum and the sum of exponentials of each block of it.
 //!
-//! A block stays in the first-level cache while its maximum, then its exponentials are taken, so that the row comes from
-//! memory once. Blocks are brought to a common scale afterwards, in f64.
+//! A block stays in the first-level cache while its maximum, then its exponentials are taken, so
+//! that the row comes from memory once. Blocks are brought to a common scale afterwards, in f64.
 
 use crate::error::LogitProblem;
 use posttrain_kernel::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp2, larger};
@@ -21,9 +21,9 @@ pub(crate) struct Block {
     pub(crate) moment: f32,
 }
 
-/// The normaliser of a row: its largest logit and the sum of exponentials relative to it.
+/// The normalizer of a row: its largest logit and the sum of exponentials relative to it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Normaliser {
+pub(crate) struct Normalizer {
     /// The largest logit of the row.
     pub(crate) max: f32,
     /// `Σ_j 2^((x_j − max) · slope)`, at least 1.
@@ -32,7 +32,8 @@ pub(crate) struct Normaliser {
     pub(crate) moment: f64,
 }
 
-/// `log2(e) / temperature`: what a difference of logits is multiplied with to become an exponent of 2.
+/// `log2(e) / temperature`: what a difference of logits is multiplied with to become an exponent of
+/// 2.
 pub(crate) fn slope(temperature: f64) -> f32 {
     (std::f64::consts::LOG2_E / temperature) as f32
 }
@@ -51,7 +52,7 @@ pub(crate) fn scan<E: Element>(row: &[E], slope: f32, entropy: bool, blocks: &mu
 ///
 /// # Errors
 /// The reason why the row has no distribution.
-pub(crate) fn normaliser(blocks: &[Block], slope: f32) -> Result<Normaliser, LogitProblem> {
+pub(crate) fn normalizer(blocks: &[Block], slope: f32) -> Result<Normalizer, LogitProblem> {
     let max = blocks.iter().fold(f32::NEG_INFINITY, |max, block| larger(block.max, max));
     if max == f32::INFINITY {
         return Err(LogitProblem::PositiveInfinity);
@@ -67,9 +68,9 @@ pub(crate) fn normaliser(blocks: &[Block], slope: f32) -> Result<Normaliser, Log
         let shift = f64::from((block.max - max) * slope);
         let scale = shift.exp2();
         sum += scale * f64::from(block.sum);
-        moment += scale * (f64::from(block.moment) + shift * f64::from(block.sum));
+        moment += scale * shift.mul_add(f64::from(block.sum), f64::from(block.moment));
     }
-    Ok(Normaliser { max, sum, moment })
+    Ok(Normalizer { max, sum, moment })
 }
 
 struct Scan<'a, E, const ENTROPY: bool> {
@@ -140,6 +141,7 @@ fn sums<const FMA: bool, const ENTROPY: bool>(block: &[f32], max: f32, slope: f3
 fn terms<const FMA: bool, const ENTROPY: bool>(x: f32, max: f32, slope: f32) -> (f32, f32) {
     let t = (x - max) * slope;
     let term = exp2::<FMA>(t);
-    // A term of nearly nothing times an exponent of -inf would be infinite: it counts as -126 · 2⁻¹²⁶.
+    // A term of nearly nothing times an exponent of -inf would be infinite: it counts as -126 ·
+    // 2⁻¹²⁶.
     if ENTROPY { (term, term * larger(LOWEST_EXPONENT, t)) } else { (term, 0.0) }
 }

@@ -4,15 +4,17 @@ use crate::aggregate::{Aggregation, StepTotals};
 use crate::batch::LossBatch;
 use crate::error::LossError;
 use crate::layout::Layout;
-use crate::objective::{EntryRule, Entrywise, LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token};
+use crate::objective::{
+    EntryRule, Entrywise, LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token,
+};
 use serde::{Deserialize, Serialize};
 
 /// `−Σ_t w_t · logprob_t`, aggregated: supervised fine-tuning, with `w` the batch's weights.
 ///
-/// Weights may have either sign: unlikelihood, and the linear surrogate `w_t = −∂C/∂logprob_t` of any loss `C` of one's
-/// own (Tinker's `forward_backward_custom`). With `K` targets per position and `w` a teacher's probabilities it is the
-/// forward KL divergence but for a constant. [`Aggregation::TokenSum`] is Tinker's `cross_entropy`, the mean over tokens TRL's
-/// `SFTTrainer`.
+/// Weights may have either sign: unlikelihood, and the linear surrogate `w_t = −∂C/∂logprob_t` of
+/// any loss `C` of one's own (Tinker's `forward_backward_custom`). With `K` targets per position
+/// and `w` a teacher's probabilities it is the forward KL divergence but for a constant.
+/// [`Aggregation::TokenSum`] is Tinker's `cross_entropy`, the mean over tokens TRL's `SFTTrainer`.
 ///
 /// Reports `nll`, nats: `−Σ w·logprob / Σ w` over the entries of positive weight.
 ///
@@ -52,7 +54,10 @@ impl EntryRule for NegativeLogLikelihood {
 }
 
 impl CrossEntropy {
-    fn lay<'a>(&self, batch: &LossBatch<'a>) -> Result<Entrywise<'a, NegativeLogLikelihood>, LossError> {
+    fn lay<'a>(
+        &self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Entrywise<'a, NegativeLogLikelihood>, LossError> {
         self.validate()?;
         batch.check()?;
         Ok(Entrywise { layout: Layout::new(batch, self.aggregation), rule: NegativeLogLikelihood })
@@ -83,7 +88,10 @@ impl Objective for CrossEntropy {
         evaluate_by_token(&entries, batch.entries(), logprobs, entropy, self.denominator(totals))
     }
 
-    fn by_token<'a>(&'a self, batch: &LossBatch<'a>) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
+    fn by_token<'a>(
+        &'a self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
         Ok(Some(Box::new(self.lay(batch)?)))
     }
 }

@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct CustomLoss {
     /// The loss of what the closure was given, summed, before the denominator.
     pub loss_sum: f64,
-    /// `[N]`, the derivative of `loss_sum` by each log-probability. Whatever stands at an entry of weight 0 counts as 0.
+    /// `[N]`, the derivative of `loss_sum` by each log-probability. Whatever stands at an entry of
+    /// weight 0 counts as 0.
     pub gradient: Vec<f32>,
     /// What else is to be reported.
     pub named: NamedMeans,
@@ -21,16 +22,19 @@ pub struct CustomLoss {
 
 type Evaluate = dyn Fn(&LossBatch, &[f32]) -> CustomLoss + Send + Sync;
 
-/// An objective made of a closure from a batch and the policy's log-probabilities to a loss and its gradient.
+/// An objective made of a closure from a batch and the policy's log-probabilities to a loss and its
+/// gradient.
 ///
-/// The closure is called with whole units of the scope that it states. Of [`Scope::Token`], that is any stretch of a
-/// batch, with sequences cut where it ends (their lengths are those of the parts; a sequence's advantage stands for each
-/// part), since the fused head evaluates a loss while a chunk's logits exist. It is called from several threads at
-/// once where the trainer has several workers.
+/// The closure is called with whole units of the scope that it states. Of [`Scope::Token`], that is
+/// any stretch of a batch, with sequences cut where it ends (their lengths are those of the parts;
+/// a sequence's advantage stands for each part), since the fused head evaluates a loss while a
+/// chunk's logits exist. It is called from several threads at once where the trainer has several
+/// workers.
 ///
-/// A closure that panics, or returns a gradient of the wrong length, or NaN or an infinity, makes the call an error that
-/// names the objective ([`LossError::Custom`]). Nothing else is disturbed, and the next call is as good as the first;
-/// if the closure keeps state across calls, it is the closure's own to keep sound.
+/// A closure that panics, or returns a gradient of the wrong length, or NaN or an infinity, makes
+/// the call an error that names the objective ([`LossError::Custom`]). Nothing else is disturbed,
+/// and the next call is as good as the first; if the closure keeps state across calls, it is the
+/// closure's own to keep sound.
 ///
 /// ```
 /// use posttrain_loss::{CustomLoss, CustomObjective, LossBatch, Objective, Scope};
@@ -61,7 +65,7 @@ impl CustomObjective {
         scope: Scope,
         evaluate: impl Fn(&LossBatch, &[f32]) -> CustomLoss + Send + Sync + 'static,
     ) -> Self {
-        CustomObjective {
+        Self {
             name: name.into(),
             scope,
             aggregation: Aggregation::TokenSum {},
@@ -70,7 +74,8 @@ impl CustomObjective {
         }
     }
 
-    /// The same with the denominator of an aggregation. The closure weighs its tokens itself, as the aggregation would.
+    /// The same with the denominator of an aggregation. The closure weighs its tokens itself, as
+    /// the aggregation would.
     #[must_use]
     pub fn with_aggregation(mut self, aggregation: Aggregation) -> Self {
         self.aggregation = aggregation;
@@ -87,9 +92,11 @@ impl CustomObjective {
     /// Calls the closure and checks what it gives.
     fn call(&self, batch: &LossBatch, logprobs: &[f32]) -> Result<CustomLoss, LossError> {
         let refuse = |problem| LossError::Custom { objective: self.name.clone(), problem };
-        // What the closure leaves half-done when it panics is its own; nothing of ours crosses the boundary but the result.
+        // What the closure leaves half-done when it panics is its own; nothing of ours crosses the
+        // boundary but the result.
         let called = catch_unwind(AssertUnwindSafe(|| (self.evaluate)(batch, logprobs)));
-        let mut loss = called.map_err(|payload| refuse(CustomProblem::Panicked { message: message(&*payload) }))?;
+        let mut loss = called
+            .map_err(|payload| refuse(CustomProblem::Panicked { message: message(&*payload) }))?;
 
         let expected = logprobs.len();
         let got = loss.gradient.len();
@@ -114,12 +121,13 @@ impl CustomObjective {
 /// What a panic said.
 fn message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }
 
 impl fmt::Debug for CustomObjective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CustomObjective { name, scope, aggregation, needs_reference, .. } = self;
+        let Self { name, scope, aggregation, needs_reference, .. } = self;
         f.debug_struct("CustomObjective")
             .field("name", name)
             .field("scope", scope)
@@ -162,7 +170,10 @@ impl Objective for CustomObjective {
         Ok(outcome)
     }
 
-    fn by_token<'a>(&'a self, batch: &LossBatch<'a>) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
+    fn by_token<'a>(
+        &'a self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
         self.validate()?;
         batch.check()?;
         if self.scope != Scope::Token {
@@ -181,7 +192,8 @@ struct ByStretch<'a> {
 impl TokenEvaluator for ByStretch<'_> {
     fn evaluate(&self, stretch: Stretch) -> Result<LossSums, LossError> {
         let entries = stretch.start..stretch.start + stretch.logprobs.len();
-        let loss = self.batch.with_entries(entries, |part| self.objective.call(part, stretch.logprobs))?;
+        let loss =
+            self.batch.with_entries(entries, |part| self.objective.call(part, stretch.logprobs))?;
         stretch.gradient.copy_from_slice(&loss.gradient);
         if let Some(entropy_gradient) = stretch.entropy_gradient {
             entropy_gradient.fill(0.0);

@@ -4,14 +4,17 @@ use crate::aggregate::{Aggregation, StepTotals};
 use crate::batch::{LossBatch, needed};
 use crate::error::LossError;
 use crate::layout::Layout;
-use crate::objective::{EntryRule, Entrywise, LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token};
+use crate::objective::{
+    EntryRule, Entrywise, LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token,
+};
 use serde::{Deserialize, Serialize};
 
 /// The divergence of the policy `p` from a teacher `q`, entry by entry.
 ///
-/// The teacher's log-probabilities are the batch's `reference_logprobs`. With `K` targets per position (the teacher's
-/// `K` likeliest, or the policy's) a position's entries add up to the part of its divergence that these tokens carry;
-/// nothing is added for the rest of the vocabulary, and neither distribution is renormalized.
+/// The teacher's log-probabilities are the batch's `reference_logprobs`. With `K` targets per
+/// position (the teacher's `K` likeliest, or the policy's) a position's entries add up to the part
+/// of its divergence that these tokens carry; nothing is added for the rest of the vocabulary, and
+/// neither distribution is renormalized.
 ///
 /// | divergence | loss of an entry | gradient by its log-probability | entries |
 /// | --- | --- | --- | --- |
@@ -19,11 +22,13 @@ use serde::{Deserialize, Serialize};
 /// | `reverse_kl` | `p · (ln p − ln q)` | `p · (ln p − ln q + 1)` | any tokens, usually the policy's likeliest |
 /// | `sampled_reverse_kl` | `r · (ln p − ln q)`, `r = p / sampler's` | `r · (ln p − ln q)` | the tokens that the policy sampled |
 ///
-/// The first is the batch's cross-entropy with `q` as weights, but for the teacher's entropy. The last is on-policy
-/// distillation: an unbiased estimate of the reverse KL divergence, whose difference of logarithms counts as a
-/// constant (a reward), corrected by the importance ratio; it needs `sampling_logprobs`.
+/// The first is the batch's cross-entropy with `q` as weights, but for the teacher's entropy. The
+/// last is on-policy distillation: an unbiased estimate of the reverse KL divergence, whose
+/// difference of logarithms counts as a constant (a reward), corrected by the importance ratio; it
+/// needs `sampling_logprobs`.
 ///
-/// `token_mean` divides by entries: with `K` targets per position, weights of `K` make it the mean over positions.
+/// `token_mean` divides by entries: with `K` targets per position, weights of `K` make it the mean
+/// over positions.
 ///
 /// Reports `distillation/kl`, nats: the mean loss of an entry.
 ///
@@ -73,7 +78,8 @@ impl EntryRule for Rule<'_> {
         let teacher = self.teacher[entry];
         let distance = logprob - teacher;
         match self.divergence {
-            // What has no probability has no part in the divergence, though its logarithm is infinite.
+            // What has no probability has no part in the divergence, though its logarithm is
+            // infinite.
             Divergence::ForwardKl if teacher == f32::NEG_INFINITY => (0.0, 0.0),
             Divergence::ForwardKl => {
                 let q = teacher.exp();
@@ -144,7 +150,10 @@ impl Objective for Distillation {
         evaluate_by_token(&entries, batch.entries(), logprobs, entropy, self.denominator(totals))
     }
 
-    fn by_token<'a>(&'a self, batch: &LossBatch<'a>) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
+    fn by_token<'a>(
+        &'a self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
         Ok(Some(Box::new(self.lay(batch)?)))
     }
 }

@@ -44,7 +44,8 @@ pub enum LossError {
         /// The argument.
         argument: &'static str,
     },
-    /// The importance ratio of a token does not fit into f32: the two policies are too far apart for one.
+    /// The importance ratio of a token does not fit into f32: the two policies are too far apart
+    /// for one.
     #[error(
         "token {index}: the importance ratio overflows, `logprobs` is {logprob} and the log-probability that it was sampled with {sampling}"
     )]
@@ -177,13 +178,13 @@ pub enum LogitProblem {
 
 impl LogitProblem {
     /// What a maximum that is not finite says of its row, where NaN wins the maximum.
-    pub(crate) fn of_max(max: f32) -> LogitProblem {
+    pub(crate) fn of_max(max: f32) -> Self {
         if max.is_nan() {
-            LogitProblem::Nan
+            Self::Nan
         } else if max > 0.0 {
-            LogitProblem::PositiveInfinity
+            Self::PositiveInfinity
         } else {
-            LogitProblem::NoToken
+            Self::NoToken
         }
     }
 }
@@ -201,12 +202,21 @@ impl<T> Operation<T> for Result<T, TchError> {
 }
 
 /// Checks the number of elements of an argument.
-pub(crate) fn check_len(argument: &'static str, got: usize, expected: usize) -> Result<(), LossError> {
+pub(crate) fn check_len(
+    argument: &'static str,
+    got: usize,
+    expected: usize,
+) -> Result<(), LossError> {
     if got == expected { Ok(()) } else { Err(LossError::Length { argument, expected, got }) }
 }
 
 /// Checks a configuration field.
-pub(crate) fn check_field(field: &'static str, got: f64, fits: bool, expected: &'static str) -> Result<(), LossError> {
+pub(crate) fn check_field(
+    field: &'static str,
+    got: f64,
+    fits: bool,
+    expected: &'static str,
+) -> Result<(), LossError> {
     if fits { Ok(()) } else { Err(LossError::Config { field, expected, got }) }
 }
 

@@ -1,7 +1,8 @@
-//! The output head fused with its log-probabilities: tokens' scores and the gradient by the hidden states, in chunks.
+//! The output head fused with its log-probabilities: tokens' scores and the gradient by the hidden
+//! states, in chunks.
 //!
-//! [`Head::scores`] gives log-probabilities and entropies, [`Head::backward`] takes a loss's derivatives by them to the hidden
-//! states, and [`Head::step`] does both around an objective.
+//! [`Head::scores`] gives log-probabilities and entropies, [`Head::backward`] takes a loss's
+//! derivatives by them to the hidden states, and [`Head::step`] does both around an objective.
 
 mod adapter;
 mod chunks;
@@ -12,7 +13,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
-pub use adapter::{AdapterGradients, HeadAdapter};
+pub use adapter::{HeadAdapter, HeadAdapterGradients};
 pub use step::{HeadStep, Step};
 
 use crate::error::{LossError, Operation, check_field};
@@ -25,17 +26,18 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadOptions {
-    /// What the logits are divided by, finite and at least 1e-5: the temperature that the tokens were sampled at. 1 by
-    /// default.
+    /// What the logits are divided by, finite and at least 1e-5: the temperature that the tokens
+    /// were sampled at. 1 by default.
     pub temperature: f64,
-    /// Tokens whose logits exist at a time, at least 1. Memory is `chunk_tokens · V` elements, whatever `N` is. 256 by
-    /// default: at a vocabulary of 49,152 in bf16, 50 MB, and larger chunks were no faster.
+    /// Tokens whose logits exist at a time, at least 1. Memory is `chunk_tokens · V` elements,
+    /// whatever `N` is. 256 by default: at a vocabulary of 49,152 in bf16, 50 MB, and larger chunks
+    /// were no faster.
     pub chunk_tokens: usize,
 }
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        HeadOptions { temperature: 1.0, chunk_tokens: 256 }
+        Self { temperature: 1.0, chunk_tokens: 256 }
     }
 }
 
@@ -48,7 +50,8 @@ impl HeadOptions {
     }
 }
 
-/// What the policy says of `N` rows, each with `K` targets. No gradient flows; [`Head::backward`] forms it.
+/// What the policy says of `N` rows, each with `K` targets. No gradient flows; [`Head::backward`]
+/// forms it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct TokenScores {
@@ -64,7 +67,8 @@ impl TokenScores {
     /// # Errors
     /// [`LossError::Torch`] when the device fails.
     pub fn to_vecs(&self) -> Result<(Vec<f32>, Vec<f32>), LossError> {
-        let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token scores");
+        let host =
+            |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token scores");
         Ok((host(&self.logprobs)?, host(&self.entropy)?))
     }
 }
@@ -85,18 +89,19 @@ pub struct HeadGradients {
     /// `[N, H]`, by the hidden states and of their kind.
     pub hidden: Tensor,
     /// By the adapter's two matrices, where the head has one.
-    pub adapter: Option<AdapterGradients>,
+    pub adapter: Option<HeadAdapterGradients>,
 }
 
-/// A frozen output head, `logits = hidden · weightᵀ / temperature`, with or without a low-rank adapter beside it.
+/// A frozen output head, `logits = hidden · weightᵀ / temperature`, with or without a low-rank
+/// adapter beside it.
 ///
-/// Neither the `[N, V]` logits nor their gradient ever exist: both passes go chunk by chunk, and the backward pass computes
-/// the logits again. On the CPU the softmax statistics and the logits' gradient are a native vectorised pass over the
-/// chunk; elsewhere they are libtorch's.
+/// Neither the `[N, V]` logits nor their gradient ever exist: both passes go chunk by chunk, and
+/// the backward pass computes the logits again. On the CPU the softmax statistics and the logits'
+/// gradient are a native vectorized pass over the chunk; elsewhere they are libtorch's.
 ///
-/// Products are libtorch's, of the weight's kind, bf16 or f32. In bf16 the logits are rounded to eight bits, as they are in
-/// the sampler's own forward pass (a logit of 20 is off by up to 0.06), and so is their gradient; everything between is
-/// f32, sums over the vocabulary f64.
+/// Products are libtorch's, of the weight's kind, bf16 or f32. In bf16 the logits are rounded to
+/// eight bits, as they are in the sampler's own forward pass (a logit of 20 is off by up to 0.06),
+/// and so is their gradient; everything between is f32, sums over the vocabulary f64.
 ///
 /// ```
 /// use posttrain_loss::{Head, HeadOptions, head::TokenGradients, surrogate};
@@ -134,23 +139,27 @@ impl Head {
     ///
     /// # Errors
     /// [`LossError::Tensor`], [`LossError::Config`].
-    pub fn new(weight: &Tensor, options: HeadOptions) -> Result<Head, LossError> {
+    pub fn new(weight: &Tensor, options: HeadOptions) -> Result<Self, LossError> {
         options.validate()?;
         check_shape("weight", weight, &[-1, -1])?;
         if !matches!(weight.kind(), Kind::Float | Kind::BFloat16) {
-            return Err(
-                TensorError::Kind { argument: "weight", expected: "Float or BFloat16", got: weight.kind() }.into()
-            );
+            return Err(TensorError::Kind {
+                argument: "weight",
+                expected: "Float or BFloat16",
+                got: weight.kind(),
+            }
+            .into());
         }
         let arithmetic = Arithmetic::of(weight.device());
-        Ok(Head { weight: tch::no_grad(|| weight.detach()), adapter: None, options, arithmetic })
+        Ok(Self { weight: tch::no_grad(|| weight.detach()), adapter: None, options, arithmetic })
     }
 
-    /// The same head with a low-rank adapter beside it, whose gradients [`backward`](Self::backward) then forms too.
+    /// The same head with a low-rank adapter beside it, whose gradients
+    /// [`backward`](Self::backward) then forms too.
     ///
     /// # Errors
     /// [`LossError::Tensor`] when the adapter does not fit the weight.
-    pub fn with_adapter(mut self, adapter: HeadAdapter) -> Result<Head, LossError> {
+    pub fn with_adapter(mut self, adapter: HeadAdapter) -> Result<Self, LossError> {
         adapter.check(&self.weight)?;
         self.adapter = Some(adapter);
         Ok(self)
@@ -158,29 +167,31 @@ impl Head {
 
     /// Log-probabilities of the targets and entropy of each row.
     ///
-    /// `hidden: [N, H]` of the weight's kind and device; `targets` i64, `[N]`, the token that followed each state, or
-    /// `[N, K]`, the `K` tokens whose log-probabilities are wanted there. A row has one normaliser, whatever `K` is, and
-    /// its hidden state is multiplied once.
+    /// `hidden: [N, H]` of the weight's kind and device; `targets` i64, `[N]`, the token that
+    /// followed each state, or `[N, K]`, the `K` tokens whose log-probabilities are wanted there. A
+    /// row has one normalizer, whatever `K` is, and its hidden state is multiplied once.
     ///
     /// # Errors
-    /// [`LossError::Tensor`] for arguments that do not fit;
-    /// [`LossError::Target`] naming a target outside of the vocabulary; [`LossError::Logits`] naming a row with no
-    /// distribution; [`LossError::Torch`] when memory runs out.
+    /// [`LossError::Tensor`] for arguments that do not fit; [`LossError::Target`] naming a target
+    /// outside of the vocabulary; [`LossError::Logits`] naming a row with no distribution;
+    /// [`LossError::Torch`] when memory runs out.
     pub fn scores(&self, hidden: &Tensor, targets: &Tensor) -> Result<TokenScores, LossError> {
         let _guard = tch::no_grad_guard();
         self.pass(hidden, targets)?.scores()
     }
 
-    /// The derivative by the hidden states (and by the adapter) of a loss with the given derivative by the scores.
+    /// The derivative by the hidden states (and by the adapter) of a loss with the given derivative
+    /// by the scores.
     ///
-    /// With `p` a row's distribution, `H` its entropy and `g_k`, `g_H` the loss's derivatives by the log-probability of its
-    /// `k`-th target and by its entropy, the derivative by logit `j` is
-    /// `(Σ_k g_k · (1[j = target_k] − p_j) − g_H · p_j · (ln p_j + H)) / temperature`; a target that stands twice in a row
-    /// counts twice. `scores` are those of the same hidden states. Rows whose `g` and `g_H` are 0 cost no softmax.
+    /// With `p` a row's distribution, `H` its entropy and `g_k`, `g_H` the loss's derivatives by
+    /// the log-probability of its `k`-th target and by its entropy, the derivative by logit `j` is
+    /// `(Σ_k g_k · (1[j = target_k] − p_j) − g_H · p_j · (ln p_j + H)) / temperature`; a target
+    /// that stands twice in a row counts twice. `scores` are those of the same hidden states. Rows
+    /// whose `g` and `g_H` are 0 cost no softmax.
     ///
     /// # Errors
-    /// As [`scores`](Self::scores); [`LossError::NonFinite`] naming a token with a gradient whose log-probability is
-    /// not finite.
+    /// As [`scores`](Self::scores); [`LossError::NonFinite`] naming a token with a gradient whose
+    /// log-probability is not finite.
     pub fn backward(
         &self,
         hidden: &Tensor,
@@ -195,13 +206,15 @@ impl Head {
 
 /// A scalar whose gradient by `values` is `gradient`: `Σ (values · gradient)` in f32.
 ///
-/// `values` of any shape (hidden states, log-probabilities, entropies) with its graph, `gradient` of the same, taken as a
-/// constant. `backward()` of the result continues into the model what [`Head::backward`] began; its value means nothing.
+/// `values` of any shape (hidden states, log-probabilities, entropies) with its graph, `gradient`
+/// of the same, taken as a constant. `backward()` of the result continues into the model what
+/// [`Head::backward`] began; its value means nothing.
 ///
 /// # Errors
 /// [`LossError::Tensor`] when the two differ in shape; [`LossError::Torch`].
 pub fn surrogate(values: &Tensor, gradient: &Tensor) -> Result<Tensor, LossError> {
     check_shape("gradient", gradient, &values.size())?;
-    let product = || values.f_to_kind(Kind::Float)?.f_mul(&gradient.f_detach()?.f_to_kind(Kind::Float)?);
+    let product =
+        || values.f_to_kind(Kind::Float)?.f_mul(&gradient.f_detach()?.f_to_kind(Kind::Float)?);
     product().and_then(|product| product.f_sum(Kind::Float)).during("summing the surrogate")
 }

@@ -1,4 +1,5 @@
-//! Estimators of the KL divergence between the policy and a frozen reference, from one token's log-probabilities.
+//! Estimators of the KL divergence between the policy and a frozen reference, from one token's
+//! log-probabilities.
 
 use crate::error::{LossError, check_field};
 use posttrain_kernel::exp;
@@ -6,16 +7,18 @@ use serde::{Deserialize, Serialize};
 
 /// An estimator of `KL(policy ‖ reference)` from tokens that the policy sampled.
 ///
-/// With `d = logp_policy − logp_reference` of the sampled token (Schulman, "Approximating KL divergence", 2020):
+/// With `d = logp_policy − logp_reference` of the sampled token (Schulman, "Approximating KL
+/// divergence", 2020):
 ///
 /// | kind | value | gradient by `logp_policy` | as a loss |
 /// | --- | --- | --- | --- |
-/// | `k1` | `d` | `1` | unbiased value, can be negative; **its gradient is zero on average**: it regularises nothing |
+/// | `k1` | `d` | `1` | unbiased value, can be negative; **its gradient is zero on average**: it regularizes nothing |
 /// | `k2` | `d² / 2` | `d` | biased value; its gradient is, on policy, that of the reverse KL itself |
 /// | `k3` | `exp(−d) − 1 + d` | `1 − exp(−d)` | unbiased, never negative; its gradient is that of the *forward* KL(reference ‖ policy), which near `d = 0` is the same |
 ///
-/// What each gradient estimates is worked out in Tang and Munos, "On a few pitfalls in KL divergence gradient estimation
-/// for RL" (arXiv 2506.09477). GRPO, TRL and SkyRL use `k3` ("low_var_kl" in verl).
+/// What each gradient estimates is worked out in Tang and Munos, "On a few pitfalls in KL
+/// divergence gradient estimation for RL" (arXiv 2506.09477). GRPO, TRL and SkyRL use `k3`
+/// ("low_var_kl" in verl).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -42,7 +45,7 @@ pub struct KlPenalty {
 impl Default for KlPenalty {
     /// `k3` at 1e-3, SkyRL's default.
     fn default() -> Self {
-        KlPenalty { estimator: KlEstimator::K3, coefficient: 1e-3 }
+        Self { estimator: KlEstimator::K3, coefficient: 1e-3 }
     }
 }
 
@@ -57,8 +60,8 @@ impl KlPenalty {
 impl KlEstimator {
     /// The estimate and its derivative by the policy's log-probability.
     ///
-    /// `train_logprob` and `reference_logprob` in nats, of one token. Infinite where the reference is so much likelier
-    /// that the ratio does not fit into f32.
+    /// `train_logprob` and `reference_logprob` in nats, of one token. Infinite where the reference
+    /// is so much likelier that the ratio does not fit into f32.
     ///
     /// ```
     /// use posttrain_loss::kl::KlEstimator;
@@ -68,6 +71,7 @@ impl KlEstimator {
     /// assert!((value - (0.5 - 1.0 + 2f32.ln())).abs() < 1e-6);
     /// assert!((gradient - 0.5).abs() < 1e-6);
     /// ```
+    #[must_use]
     pub fn estimate(self, train_logprob: f32, reference_logprob: f32) -> (f32, f32) {
         let d = train_logprob - reference_logprob;
         self.of::<false>(d)
@@ -77,9 +81,9 @@ impl KlEstimator {
     #[inline(always)]
     pub(crate) fn of<const FMA: bool>(self, d: f32) -> (f32, f32) {
         match self {
-            KlEstimator::K1 => (d, 1.0),
-            KlEstimator::K2 => (0.5 * d * d, d),
-            KlEstimator::K3 => {
+            Self::K1 => (d, 1.0),
+            Self::K2 => (0.5 * d * d, d),
+            Self::K3 => {
                 let value = bregman::<FMA>(-d);
                 (value, d - value)
             }
@@ -90,9 +94,11 @@ impl KlEstimator {
 /// `e^x − 1 − x`, at least 0, without the loss of digits that the difference has near 0.
 #[inline(always)]
 pub(crate) fn bregman<const FMA: bool>(x: f32) -> f32 {
-    // Below 1/4 the series is exact to f32; above, the exponential's own error is a small part of the difference.
-    let tail = 1.0 / 120.0 + x * (1.0 / 720.0 + x * (1.0 / 5040.0 + x * (1.0 / 40_320.0)));
-    let series = x * x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * tail)));
+    // Below 1/4 the series is exact to f32; above, the exponential's own error is a small part of
+    // the difference.
+    let tail =
+        x.mul_add(x.mul_add(x.mul_add(1.0 / 40_320.0, 1.0 / 5040.0), 1.0 / 720.0), 1.0 / 120.0);
+    let series = x * x * x.mul_add(x.mul_add(x.mul_add(tail, 1.0 / 24.0), 1.0 / 6.0), 0.5);
     let direct = exp::<FMA>(x) - 1.0 - x;
     if x.abs() < 0.25 { series } else { direct }
 }
@@ -109,7 +115,7 @@ mod tests {
         assert_eq!(KlEstimator::K1.estimate(-1.0, -1.5), (d, 1.0));
         assert_eq!(KlEstimator::K2.estimate(-1.0, -1.5), (0.125, d));
         let (value, gradient) = KlEstimator::K3.estimate(-1.0, -1.5);
-        assert_relative_eq!(value, (-d).exp() - 1.0 + d, max_relative = 1e-5);
+        assert_relative_eq!(value, (-d).exp_m1() + d, max_relative = 1e-5);
         assert_relative_eq!(gradient, 1.0 - (-d).exp(), max_relative = 1e-5);
     }
 
@@ -126,7 +132,7 @@ mod tests {
             let x = x * 0.5f32.powi(shrink);
             let exact = f64::from(x).exp_m1() - f64::from(x);
             prop_assert!(bregman::<false>(x) >= 0.0);
-            prop_assert!((f64::from(bregman::<true>(x)) - exact).abs() <= 1e-5 * exact + 1e-30);
+            prop_assert!((f64::from(bregman::<true>(x)) - exact).abs() <= 1e-5f64.mul_add(exact, 1e-30));
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The arithmetic of post-training language models: advantages, objectives with their gradients, fused log-probabilities
-//! and the token sampler.
+//! The arithmetic of post-training language models: advantages, objectives with their gradients,
+//! fused log-probabilities and the token sampler.
 //!
-//! The crate knows no model and samples no text. It takes numbers (rewards, log-probabilities) and three tensors of
-//! somebody's model (logits, hidden states, the output head), and gives tokens, losses and gradients. Everything works on
-//! flat vectors: the sequences of a batch stand one after the other, without padding.
+//! The crate knows no model and samples no text. It takes numbers (rewards, log-probabilities) and
+//! three tensors of somebody's model (logits, hidden states, the output head), and gives tokens,
+//! losses and gradients. Everything works on flat vectors: the sequences of a batch stand one after
+//! the other, without padding.
 //!
 //! # The way through it
 //!
@@ -25,20 +26,21 @@
 //! | [`CustomObjective`] | a closure of one's own |
 //! | [`ObjectiveConfig`] | whichever of these a configuration file names |
 //!
-//! [`Head::step`] is one walk over the vocabulary where the objective is one of tokens, with two products instead of three;
-//! [`Head::scores`] and [`Head::backward`] are its halves.
+//! [`Head::step`] is one walk over the vocabulary where the objective is one of tokens, with two
+//! products instead of three; [`Head::scores`] and [`Head::backward`] are its halves.
 //!
 //! # Kernels
 //!
-//! On the CPU all of it is native: vectorised loops, compiled for the baseline and for AVX2 and chosen at run time, in
-//! parallel by `rayon`, with results that do not depend on the number of threads. Elsewhere the head is libtorch's
-//! operations. Gradients are closed forms: autograd is needed for the model alone.
+//! On the CPU all of it is native: vectorized loops, compiled for the baseline and for AVX2 and
+//! chosen at run time, in parallel by `rayon`, with results that do not depend on the number of
+//! threads. Elsewhere the head is libtorch's operations. Gradients are closed forms: autograd is
+//! needed for the model alone.
 //!
 //! # Exact micro-batches
 //!
-//! A loss is a sum and a denominator, apart. Count the whole step's [`StepTotals`] first, give them to each micro-batch,
-//! and the gradients of the micro-batches add up to that of one batch. What a micro-batch must not cut is the objective's
-//! [`Scope`].
+//! A loss is a sum and a denominator, apart. Count the whole step's [`StepTotals`] first, give them
+//! to each micro-batch, and the gradients of the micro-batches add up to that of one batch. What a
+//! micro-batch must not cut is the objective's [`Scope`].
 //!
 //! # With a head
 //!
@@ -80,8 +82,9 @@
 //!
 //! # With log-probabilities of one's own
 //!
-//! Who has log-probabilities with a graph behind them, from whatever model, needs no head: evaluate an objective on their
-//! values, and [`LossOutcome::to_scalar`] is the loss as a tensor whose `backward()` goes on into that graph.
+//! Who has log-probabilities with a graph behind them, from whatever model, needs no head: evaluate
+//! an objective on their values, and [`LossOutcome::to_scalar`] is the loss as a tensor whose
+//! `backward()` goes on into that graph.
 //!
 //! ```
 //! use posttrain_loss::{CrossEntropy, LossBatch, Objective};

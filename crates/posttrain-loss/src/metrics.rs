@@ -9,15 +9,17 @@ pub use policy::PolicyMetrics;
 /// Everything that an objective reports beside its loss.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossMetrics {
-    /// How far the policy is from the one that sampled; empty for an objective that is no policy loss.
+    /// How far the policy is from the one that sampled; empty for an objective that is no policy
+    /// loss.
     pub policy: PolicyMetrics,
-    /// What else the objective has a name for: `nll`, `preference/accuracy`, `preference/margin`, ...
+    /// What else the objective has a name for: `nll`, `preference/accuracy`, `preference/margin`,
+    /// ...
     pub named: NamedMeans,
 }
 
 impl LossMetrics {
     /// Adds those of another micro-batch.
-    pub fn merge(&mut self, other: &LossMetrics) {
+    pub fn merge(&mut self, other: &Self) {
         self.policy.merge(&other.policy);
         self.named.merge(&other.named);
     }

@@ -21,12 +21,13 @@ use tch::Tensor;
 /// What has to be known at once to evaluate an objective, and so what a micro-batch must not cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// One entry: the loss is a sum over entries, each of which needs no other one's log-probability.
+    /// One entry: the loss is a sum over entries, each of which needs no other one's
+    /// log-probability.
     Token,
     /// All entries of a sequence.
     Sequence,
-    /// Two neighbouring sequences: of the first two, the first is the chosen one and the second the rejected one; so of
-    /// the third and the fourth, and so on.
+    /// Two neighboring sequences: of the first two, the first is the chosen one and the second the
+    /// rejected one; so of the third and the fourth, and so on.
     Pair,
     /// Everything: the whole step in one micro-batch.
     Batch,
@@ -34,10 +35,11 @@ pub enum Scope {
 
 /// A rule that turns log-probabilities into a loss and its gradient.
 ///
-/// An objective knows no model and no vocabulary. [`Head::step`](crate::Head::step) evaluates one on hidden states; who
-/// has log-probabilities of their own calls [`evaluate`](Self::evaluate). Policy gradients, supervised fine-tuning,
-/// preferences and distillation are objectives of this crate; a closure becomes one by
-/// [`CustomObjective`](crate::CustomObjective), and any type may be one:
+/// An objective knows no model and no vocabulary. [`Head::step`](crate::Head::step) evaluates one
+/// on hidden states; who has log-probabilities of their own calls [`evaluate`](Self::evaluate).
+/// Policy gradients, supervised fine-tuning, preferences and distillation are objectives of this
+/// crate; a closure becomes one by [`CustomObjective`](crate::CustomObjective), and any type may be
+/// one:
 ///
 /// ```
 /// use posttrain_loss::{LossBatch, LossError, LossOutcome, Objective, Scope, StepTotals};
@@ -96,9 +98,9 @@ pub trait Objective: Send + Sync {
         false
     }
 
-    /// Whether an entry whose advantage is 0 has no gradient, so that sequences of such entries may be left out of a
-    /// micro-batch (not out of the totals). False where anything but the advantage moves the policy, such as a KL
-    /// penalty or an entropy bonus.
+    /// Whether an entry whose advantage is 0 has no gradient, so that sequences of such entries may
+    /// be left out of a micro-batch (not out of the totals). False where anything but the advantage
+    /// moves the policy, such as a KL penalty or an entropy bonus.
     fn ignores_zero_advantages(&self) -> bool {
         false
     }
@@ -106,15 +108,17 @@ pub trait Objective: Send + Sync {
     /// What the loss's sum over the whole step is divided by; at least 1.
     fn denominator(&self, totals: &StepTotals) -> f64;
 
-    /// Loss, gradient and metrics of a micro-batch that holds whole units of [`scope`](Self::scope).
+    /// Loss, gradient and metrics of a micro-batch that holds whole units of
+    /// [`scope`](Self::scope).
     ///
-    /// `logprobs: [N]`, nats, and `entropy: [N]`, nats, of the policy in training; the entropy is needed for an entropy
-    /// bonus alone (where a position has several targets, its entropy stands at each). `totals` are those of the whole
-    /// step. The result does not depend on the number of threads.
+    /// `logprobs: [N]`, nats, and `entropy: [N]`, nats, of the policy in training; the entropy is
+    /// needed for an entropy bonus alone (where a position has several targets, its entropy stands
+    /// at each). `totals` are those of the whole step. The result does not depend on the number of
+    /// threads.
     ///
     /// # Errors
-    /// [`LossError::Length`], [`LossError::Config`], [`LossError::Missing`] for arguments that do not fit;
-    /// [`LossError::NonFinite`] naming a value that is not finite at an entry trained on.
+    /// [`LossError::Length`], [`LossError::Config`], [`LossError::Missing`] for arguments that do
+    /// not fit; [`LossError::NonFinite`] naming a value that is not finite at an entry trained on.
     fn evaluate(
         &self,
         batch: &LossBatch,
@@ -123,20 +127,25 @@ pub trait Objective: Send + Sync {
         totals: &StepTotals,
     ) -> Result<LossOutcome, LossError>;
 
-    /// The objective laid over a batch, to be evaluated stretch by stretch: what the fused head walks with.
+    /// The objective laid over a batch, to be evaluated stretch by stretch: what the fused head
+    /// walks with.
     ///
-    /// `None` for every other scope than [`Scope::Token`], and for an objective of that scope that has no such form: the
-    /// head then scores, evaluates and goes back in turn, with the same results.
+    /// `None` for every other scope than [`Scope::Token`], and for an objective of that scope that
+    /// has no such form: the head then scores, evaluates and goes back in turn, with the same
+    /// results.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), as far as they do not depend on the log-probabilities.
-    fn by_token<'a>(&'a self, batch: &LossBatch<'a>) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
+    fn by_token<'a>(
+        &'a self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
         let _ = batch;
         Ok(None)
     }
 
-    /// As [`evaluate`](Self::evaluate), from the head's scores wherever they lie: `scores.logprobs` and
-    /// `scores.entropy: [N]` f32, both by entry. The gradients come back on their device.
+    /// As [`evaluate`](Self::evaluate), from the head's scores wherever they lie: `scores.logprobs`
+    /// and `scores.entropy: [N]` f32, both by entry. The gradients come back on their device.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), and [`LossError::Tensor`] for scores that do not fit.
@@ -147,7 +156,9 @@ pub trait Objective: Send + Sync {
         totals: &StepTotals,
     ) -> Result<LossOutcome<Tensor>, LossError> {
         scores.check(batch.entries())?;
-        let evaluate = |logprobs: &[f32], entropy: &[f32]| self.evaluate(batch, logprobs, Some(entropy), totals);
+        let evaluate = |logprobs: &[f32], entropy: &[f32]| {
+            self.evaluate(batch, logprobs, Some(entropy), totals)
+        };
         evaluate_on_host(scores, evaluate)
     }
 }

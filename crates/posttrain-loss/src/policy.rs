@@ -1,7 +1,8 @@
-//! Policy losses: value, gradient by the log-probabilities in closed form, and metrics, in one pass over the tokens.
+//! Policy losses: value, gradient by the log-probabilities in closed form, and metrics, in one pass
+//! over the tokens.
 //!
-//! [`PolicyObjective`] is the whole of a policy gradient, [`PolicyLoss`] the loss of one token in it, [`Correction`] what is done
-//! about a sampler whose log-probabilities are not the trainer's.
+//! [`PolicyObjective`] is the whole of a policy gradient, [`PolicyLoss`] the loss of one token in
+//! it, [`Correction`] what is done about a sampler whose log-probabilities are not the trainer's.
 
 mod cispo;
 mod clip;
@@ -26,16 +27,20 @@ use crate::batch::LossBatch;
 use crate::error::{LossError, check_field, check_len};
 use crate::head::TokenScores;
 use crate::kl::KlPenalty;
-use crate::objective::{LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token, evaluate_on_host};
+use crate::objective::{
+    LossOutcome, Objective, Scope, TokenEvaluator, evaluate_by_token, evaluate_on_host,
+};
 use plan::Plan;
 use sequence::Sequences;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-/// What a policy is trained on: `Σ_t weight_t · (ρ_t · loss_t + β · KL_t − η · entropy_t) / denominator`.
+/// What a policy is trained on:
+/// `Σ_t weight_t · (ρ_t · loss_t + β · KL_t − η · entropy_t) / denominator`.
 ///
-/// The weights are those of the [`Aggregation`] times the entries' own, the denominator is the aggregation's; `ρ` is what
-/// corrects for the sampler, 1 without a [`Correction`]; β and η are the coefficients of the KL penalty and the entropy bonus.
+/// The weights are those of the [`Aggregation`] times the entries' own, the denominator is the
+/// aggregation's; `ρ` is what corrects for the sampler, 1 without a [`Correction`]; β and η are the
+/// coefficients of the KL penalty and the entropy bonus.
 ///
 /// ```
 /// use posttrain_loss::{LossBatch, Objective, PolicyObjective, TokenAdvantages};
@@ -62,9 +67,11 @@ pub struct PolicyObjective {
     pub aggregation: Aggregation,
     /// A penalty on the distance from the reference. None by default, as in TRL and Tinker.
     pub kl: Option<KlPenalty>,
-    /// η, the weight of the entropy bonus, nats⁻¹, at least 0. 0 by default, as in TRL, verl and Tinker.
+    /// η, the weight of the entropy bonus, nats⁻¹, at least 0. 0 by default, as in TRL, verl and
+    /// Tinker.
     pub entropy_coefficient: f64,
-    /// What is done about a sampler that differs from the trainer. Nothing by default, as in Tinker and verl.
+    /// What is done about a sampler that differs from the trainer. Nothing by default, as in Tinker
+    /// and verl.
     pub correction: Option<Correction>,
 }
 
@@ -75,7 +82,12 @@ impl Objective for PolicyObjective {
         self.kl.map_or(Ok(()), |kl| kl.validate())?;
         self.correction.map_or(Ok(()), |correction| correction.validate())?;
         let eta = self.entropy_coefficient;
-        check_field("entropy_coefficient", eta, eta.is_finite() && eta >= 0.0, "a finite number, at least 0")
+        check_field(
+            "entropy_coefficient",
+            eta,
+            eta.is_finite() && eta >= 0.0,
+            "a finite number, at least 0",
+        )
     }
 
     fn scope(&self) -> Scope {
@@ -107,7 +119,10 @@ impl Objective for PolicyObjective {
         evaluate_by_token(&plan, batch.entries(), logprobs, entropy, self.denominator(totals))
     }
 
-    fn by_token<'a>(&'a self, batch: &LossBatch<'a>) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
+    fn by_token<'a>(
+        &'a self,
+        batch: &LossBatch<'a>,
+    ) -> Result<Option<Box<dyn TokenEvaluator + 'a>>, LossError> {
         if self.scope() != Scope::Token {
             return Ok(None);
         }
@@ -126,6 +141,8 @@ impl Objective for PolicyObjective {
         {
             return Ok(outcome);
         }
-        evaluate_on_host(scores, |logprobs, entropy| self.evaluate(batch, logprobs, Some(entropy), totals))
+        evaluate_on_host(scores, |logprobs, entropy| {
+            self.evaluate(batch, logprobs, Some(entropy), totals)
+        })
     }
 }

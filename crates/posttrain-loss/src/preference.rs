@@ -1,8 +1,8 @@
 //! Objectives of whole sequences: preferences between two, and labels of one.
 //!
-//! A sequence counts by its log-probability, the weighted sum `Σ_t w_t · logprob_t` over its entries, or that over the
-//! number of them; where a reference is used, by its distance from the reference's, the *score*
-//! `h = Σ_t w_t · (logprob_t − reference_t)`.
+//! A sequence counts by its log-probability, the weighted sum `Σ_t w_t · logprob_t` over its
+//! entries, or that over the number of them; where a reference is used, by its distance from the
+//! reference's, the *score* `h = Σ_t w_t · (logprob_t − reference_t)`.
 //!
 //! | objective | loss | needs a reference |
 //! | --- | --- | --- |
@@ -11,12 +11,13 @@
 //! | [`SimPo`] | `−ln σ(β (mean logprob_c − mean logprob_r) − γ)` of a pair | no |
 //! | [`Kto`] | `λ_D (1 − σ(β (h − z)))` or `λ_U (1 − σ(β (z − h)))` of a labelled sequence | yes |
 //!
-//! A pair is two neighbouring sequences of the batch, the chosen one (`c`) first and the rejected one (`r`) second
-//! ([`Scope::Pair`](crate::Scope::Pair)). The loss is the mean over the step's pairs; a pair one of whose sequences has no
-//! entry to train on has no loss and does not count.
+//! A pair is two neighboring sequences of the batch, the chosen one (`c`) first and the rejected
+//! one (`r`) second ([`Scope::Pair`](crate::Scope::Pair)). The loss is the mean over the step's
+//! pairs; a pair one of whose sequences has no entry to train on has no loss and does not count.
 //!
-//! All report, as named means: `preference/accuracy` (the share of pairs whose chosen sequence has the higher reward),
-//! `preference/margin`, `preference/chosen` and `preference/rejected` (the rewards, which are β or τ times the score).
+//! All report, as named means: `preference/accuracy` (the share of pairs whose chosen sequence has
+//! the higher reward), `preference/margin`, `preference/chosen` and `preference/rejected` (the
+//! rewards, which are β or τ times the score).
 //!
 //! ```
 //! use posttrain_loss::{LossBatch, Objective, preference::Dpo};

@@ -1,4 +1,5 @@
-//! The token sampler: one token a row of logits, and its log-probability under the distribution that it came from.
+//! The token sampler: one token a row of logits, and its log-probability under the distribution
+//! that it came from.
 
 mod choice;
 mod columns;
@@ -19,27 +20,29 @@ use tch::{Device, Tensor};
 pub struct Sampled {
     /// `[B]`, the token of each row.
     pub tokens: Vec<i64>,
-    /// `[B]`, its log-probability in nats under the processed distribution (temperature, truncation, renormalised). For a
-    /// greedy row: under the softmax of the logits as they are (temperature 1, nothing truncated).
+    /// `[B]`, its log-probability in nats under the processed distribution (temperature,
+    /// truncation, renormalized). For a greedy row: under the softmax of the logits as they are
+    /// (temperature 1, nothing truncated).
     pub logprobs: Vec<f32>,
 }
 
 /// Draws one token a row.
 ///
-/// `logits: [B, V]`, f32 or bf16, any device, no gradient flows; `rows: [B]`. A logit of -inf is never drawn.
+/// `logits: [B, V]`, f32 or bf16, any device, no gradient flows; `rows: [B]`. A logit of -inf is
+/// never drawn.
 ///
-/// With `z = logits / temperature`, truncated in the order of `transformers` (top-k, then top-p of what top-k left, then
-/// min-p), a row's token is the first, in the order of the vocabulary, at which the cumulative probability exceeds
-/// `uniform`. The caller supplies the uniform, so the function is pure: the same row gives the same token whatever else
-/// is in the batch.
+/// With `z = logits / temperature`, truncated in the order of `transformers` (top-k, then top-p of
+/// what top-k left, then min-p), a row's token is the first, in the order of the vocabulary, at
+/// which the cumulative probability exceeds `uniform`. The caller supplies the uniform, so the
+/// function is pure: the same row gives the same token whatever else is in the batch.
 ///
-/// On the CPU a native kernel reads each row once (in f32, sums of blocks in f64) and never sorts it; elsewhere libtorch
-/// computes the same function.
+/// On the CPU a native kernel reads each row once (in f32, sums of blocks in f64) and never sorts
+/// it; elsewhere libtorch computes the same function.
 ///
 /// # Errors
 /// [`LossError::Tensor`] and [`LossError::Length`] for arguments that do not fit;
-/// [`LossError::Config`] for a row's parameter out of range; [`LossError::Logits`] naming the first row with NaN, +inf or
-/// nothing but -inf.
+/// [`LossError::Config`] for a row's parameter out of range; [`LossError::Logits`] naming the first
+/// row with NaN, +inf or nothing but -inf.
 ///
 /// ```
 /// use posttrain_loss::{RowSampling, sample};
@@ -74,7 +77,8 @@ pub fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossErro
         }
     };
     let named = drawn.into_iter().enumerate();
-    let named = named.map(|(row, result)| result.map_err(|problem| LossError::Logits { row, problem }));
+    let named =
+        named.map(|(row, result)| result.map_err(|problem| LossError::Logits { row, problem }));
     let drawn: Vec<_> = named.collect::<Result<_, _>>()?;
     let (tokens, logprobs) = drawn.into_iter().unzip();
     Ok(Sampled { tokens, logprobs })
@@ -86,14 +90,21 @@ fn check(logits: &Tensor, rows: &[RowSampling]) -> Result<usize, LossError> {
     check_len("rows", rows.len(), batch)?;
     rows.iter().try_for_each(RowSampling::validate)?;
     if vocab == 0 && batch > 0 {
-        return Err(
-            TensorError::Shape { argument: "logits", expected: vec![batch as i64, 1], got: logits.size() }.into()
-        );
+        return Err(TensorError::Shape {
+            argument: "logits",
+            expected: vec![batch as i64, 1],
+            got: logits.size(),
+        }
+        .into());
     }
     Ok(vocab)
 }
 
-fn sample_rows<E: Element>(logits: &[E], vocab: usize, rows: &[RowSampling]) -> Vec<Result<(i64, f32), LogitProblem>> {
+fn sample_rows<E: Element>(
+    logits: &[E],
+    vocab: usize,
+    rows: &[RowSampling],
+) -> Vec<Result<(i64, f32), LogitProblem>> {
     let drawn = logits
         .par_chunks_exact(vocab.max(1))
         .zip(rows)
@@ -136,12 +147,17 @@ mod tests {
     /// Pseudo-random logits, the same everywhere.
     fn noise(len: usize, seed: u32, width: f32) -> Vec<f32> {
         let hash = |i: usize| (i as u32 ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
-        (0..len).map(|i| hash(i).rotate_left(13).wrapping_mul(0xc2b2_ae35) as f32 / u32::MAX as f32 * width).collect()
+        (0..len)
+            .map(|i| {
+                hash(i).rotate_left(13).wrapping_mul(0xc2b2_ae35) as f32 / u32::MAX as f32 * width
+            })
+            .collect()
     }
 
     /// How often each token of a row comes in `n` evenly spaced draws.
     fn counts(logits: &Tensor, how: RowSampling, n: usize) -> Vec<usize> {
-        let rows: Vec<_> = (0..n).map(|i| RowSampling { uniform: (i as f64 + 0.5) / n as f64, ..how }).collect();
+        let rows: Vec<_> =
+            (0..n).map(|i| RowSampling { uniform: (i as f64 + 0.5) / n as f64, ..how }).collect();
         let mut counts = vec![0; logits.size()[1] as usize];
         let drawn = both(&logits.expand([n as i64, -1], false), &rows);
         drawn.tokens.iter().for_each(|token| counts[*token as usize] += 1);
@@ -151,7 +167,8 @@ mod tests {
     /// The processed distribution in f64, by sorting.
     fn expected(logits: &[f32], how: RowSampling) -> Vec<f64> {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut p: Vec<f64> = logits.iter().map(|x| (f64::from(x - max) / how.temperature).exp()).collect();
+        let mut p: Vec<f64> =
+            logits.iter().map(|x| (f64::from(x - max) / how.temperature).exp()).collect();
         let sorted = |p: &[f64]| {
             let mut sorted = p.to_vec();
             sorted.sort_by(|a, b| b.total_cmp(a));
@@ -187,13 +204,22 @@ mod tests {
             RowSampling { top_k: Some(5), ..uniform(0.0) },
             RowSampling { top_p: Some(0.8), ..uniform(0.0) },
             RowSampling { min_p: Some(0.2), ..uniform(0.0) },
-            RowSampling { temperature: 1.5, top_k: Some(20), top_p: Some(0.9), min_p: Some(0.1), uniform: 0.0 },
+            RowSampling {
+                temperature: 1.5,
+                top_k: Some(20),
+                top_p: Some(0.9),
+                min_p: Some(0.1),
+                uniform: 0.0,
+            },
         ];
         for how in filters {
             let n = 20_000;
             let counts = counts(&row(&logits), how, n);
             for (count, p) in counts.iter().zip(expected(&logits, how)) {
-                assert!((*count as f64 - p * n as f64).abs() <= 2.0, "{count} of {n} for {p} under {how:?}");
+                assert!(
+                    p.mul_add(-(n as f64), *count as f64).abs() <= 2.0,
+                    "{count} of {n} for {p} under {how:?}"
+                );
                 assert!(p > 0.0 || *count == 0);
             }
         }
@@ -207,13 +233,19 @@ mod tests {
             for how in [uniform(0.0), how] {
                 let p = expected(&logits, how);
                 let (mut running, last) = (0.0, p.iter().rposition(|p| *p > 0.0).unwrap());
-                for (token, p) in p.iter().enumerate().filter(|(_, p)| **p > 0.0).step_by(1 + vocab / 50) {
+                for (token, p) in
+                    p.iter().enumerate().filter(|(_, p)| **p > 0.0).step_by(1 + vocab / 50)
+                {
                     running = expected(&logits, how)[..token].iter().sum::<f64>().max(running);
-                    let drawn = both(&row(&logits), &[RowSampling { uniform: running + p / 2.0, ..how }]);
+                    let drawn =
+                        both(&row(&logits), &[RowSampling { uniform: running + p / 2.0, ..how }]);
                     assert_eq!(drawn.tokens[0] as usize, token, "vocabulary of {vocab}");
                     assert_abs_diff_eq!(f64::from(drawn.logprobs[0]), p.ln(), epsilon = 3e-6);
                 }
-                let drawn = both(&row(&logits), &[RowSampling { uniform: 1.0 - f64::EPSILON / 2.0, ..how }]);
+                let drawn = both(
+                    &row(&logits),
+                    &[RowSampling { uniform: 1.0 - f64::EPSILON / 2.0, ..how }],
+                );
                 assert_eq!(drawn.tokens[0] as usize, last);
             }
         }
@@ -223,18 +255,30 @@ mod tests {
     fn a_greedy_row_takes_the_first_maximum_and_scores_it_at_temperature_one() {
         let mut logits = noise(3000, 1, 2.0);
         (logits[1500], logits[2999]) = (5.0, 5.0);
-        let how = RowSampling { temperature: 0.0, top_k: Some(1), top_p: Some(0.1), min_p: Some(1.0), uniform: 0.9 };
+        let how = RowSampling {
+            temperature: 0.0,
+            top_k: Some(1),
+            top_p: Some(0.1),
+            min_p: Some(1.0),
+            uniform: 0.9,
+        };
         let drawn = both(&row(&logits), &[how]);
         assert_eq!(drawn.tokens, [1500]);
-        assert_abs_diff_eq!(f64::from(drawn.logprobs[0]), expected(&logits, uniform(0.0))[1500].ln(), epsilon = 2e-6);
+        assert_abs_diff_eq!(
+            f64::from(drawn.logprobs[0]),
+            expected(&logits, uniform(0.0))[1500].ln(),
+            epsilon = 2e-6
+        );
     }
 
     #[test]
     fn extreme_logits_and_temperatures_stay_finite() {
         let logits = row(&[1e4, -1e4, 1e4, f32::NEG_INFINITY, 9_999.0]);
-        for (temperature, p) in
-            [(1e-3, 0.5), (1.0, 1.0 / (2.0 + (-1f64).exp())), (100.0, 1.0 / (2.0 + (-0.01f64).exp()))]
-        {
+        for (temperature, p) in [
+            (1e-3, 0.5),
+            (1.0, 1.0 / (2.0 + (-1f64).exp())),
+            (100.0, 1.0 / (2.0 + (-0.01f64).exp())),
+        ] {
             let drawn = both(&logits, &[RowSampling { temperature, ..uniform(p + 1e-4) }]);
             assert_eq!(drawn.tokens, [2]);
             assert_abs_diff_eq!(f64::from(drawn.logprobs[0]), p.ln(), epsilon = 1e-6);
@@ -252,7 +296,9 @@ mod tests {
             RowSampling { top_k: Some(3), ..uniform(0.0) },
             RowSampling { top_p: Some(0.99), ..uniform(0.0) },
         ] {
-            for (uniform, token) in [(0.0, 1024), (0.499, 1024), (0.501, 3071), (1.0 - f64::EPSILON / 2.0, 3071)] {
+            for (uniform, token) in
+                [(0.0, 1024), (0.499, 1024), (0.501, 3071), (1.0 - f64::EPSILON / 2.0, 3071)]
+            {
                 assert_eq!(both(&row(&logits), &[RowSampling { uniform, ..how }]).tokens, [token]);
             }
         }
@@ -261,7 +307,10 @@ mod tests {
     #[test]
     fn a_tiny_nucleus_is_the_likeliest_token_with_its_equals() {
         let how = RowSampling { top_p: Some(1e-9), ..uniform(0.75) };
-        assert_eq!(both(&row(&[1.0, 3.0, 2.0]), &[how]), Sampled { tokens: vec![1], logprobs: vec![0.0] });
+        assert_eq!(
+            both(&row(&[1.0, 3.0, 2.0]), &[how]),
+            Sampled { tokens: vec![1], logprobs: vec![0.0] }
+        );
         let equals = both(&row(&[3.0, 1.0, 3.0]), &[how]);
         assert_eq!(equals.tokens, [2]);
         assert_abs_diff_eq!(equals.logprobs[0], 0.5f32.ln());
@@ -282,14 +331,21 @@ mod tests {
                 let logits = Tensor::cat(&[row(&good), row(&bad)], 0);
                 let columns = logits.tr().contiguous().tr();
                 let how = [uniform(0.5); 2];
-                for result in [sample(&logits, &how), sample(&columns, &how), tensor::sample(&logits, &how)] {
-                    assert!(matches!(result, Err(LossError::Logits { row: 1, problem }) if problem == expected));
+                for result in
+                    [sample(&logits, &how), sample(&columns, &how), tensor::sample(&logits, &how)]
+                {
+                    assert!(
+                        matches!(result, Err(LossError::Logits { row: 1, problem }) if problem == expected)
+                    );
                 }
             }
         }
         let none = row(&[f32::NEG_INFINITY; 20]);
         let result = sample(&none, &[uniform(0.5)]);
-        assert!(matches!(result, Err(LossError::Logits { row: 0, problem: LogitProblem::NoToken })));
+        assert!(matches!(
+            result,
+            Err(LossError::Logits { row: 0, problem: LogitProblem::NoToken })
+        ));
         let mut hidden = [f32::NEG_INFINITY; 20];
         hidden[3] = f32::NAN;
         let result = sample(&row(&hidden), &[uniform(0.5)]);
@@ -303,13 +359,19 @@ mod tests {
             sample(&logits.view([2]), &[]),
             Err(LossError::Tensor(TensorError::Shape { argument: "logits", .. }))
         ));
-        assert!(matches!(sample(&logits, &[]), Err(LossError::Length { argument: "rows", expected: 1, got: 0 })));
+        assert!(matches!(
+            sample(&logits, &[]),
+            Err(LossError::Length { argument: "rows", expected: 1, got: 0 })
+        ));
         assert!(matches!(
             sample(&logits.to_kind(Kind::Double), &[uniform(0.0)]),
             Err(LossError::Tensor(TensorError::Kind { .. }))
         ));
         let empty = Tensor::zeros([1, 0], (Kind::Float, Device::Cpu));
-        assert!(matches!(sample(&empty, &[uniform(0.0)]), Err(LossError::Tensor(TensorError::Shape { .. }))));
+        assert!(matches!(
+            sample(&empty, &[uniform(0.0)]),
+            Err(LossError::Tensor(TensorError::Shape { .. }))
+        ));
         let bad = [
             RowSampling { temperature: -1.0, ..uniform(0.0) },
             RowSampling { temperature: f64::NAN, ..uniform(0.0) },
@@ -344,14 +406,15 @@ mod tests {
             let how = RowSampling { temperature, top_k, top_p, min_p, uniform: u };
             let drawn = sample(&row(&logits), &[how]).unwrap();
             let p = expected(&logits, how);
-            // A token at the edge of the nucleus or of min-p may fall on either side of it by a rounding.
+            // A token at the edge of the nucleus or of min-p may fall on either side of it by a
+            // rounding.
             let edge = p.iter().copied().filter(|p| *p > 0.0).fold(1.0, f64::min);
             let own = p[drawn.tokens[0] as usize];
-            prop_assert!((f64::from(drawn.logprobs[0]) - own.ln()).abs() < 1e-5 + 1.1 * edge);
+            prop_assert!((f64::from(drawn.logprobs[0]) - own.ln()).abs() < 1.1f64.mul_add(edge, 1e-5));
         }
 
         #[test]
-        fn a_row_does_not_feel_its_neighbours(seed in 0u32..1000, u in 0.0..1.0f64) {
+        fn a_row_does_not_feel_its_neighbors(seed in 0u32..1000, u in 0.0..1.0f64) {
             let logits = Tensor::from_slice(&noise(5 * 2000, seed, 6.0)).view([5, 2000]);
             let together = sample(&logits, &[uniform(u); 5]).unwrap();
             for i in 0..5 {

@@ -1,5 +1,5 @@
-//! Numbers of other people's: TRL's advantages, the objectives of verl, TRL, Tinker and prime-rl with their gradients,
-//! the warpers of `transformers`.
+//! Numbers of other people's: TRL's advantages, the objectives of verl, TRL, Tinker and prime-rl
+//! with their gradients, the warpers of `transformers`.
 //!
 //! Each fixture lies beside the script that made it, with the versions, the seed and the tolerance.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
@@ -7,8 +7,8 @@
 use posttrain_loss::head::TokenGradients;
 use posttrain_loss::preference::{Dpo, Kto};
 use posttrain_loss::{
-    AdvantageConfig, Head, HeadAdapter, HeadOptions, LossBatch, LossOutcome, Objective, ObjectiveConfig,
-    PolicyObjective, RowSampling, StepTotals, TokenAdvantages, sample,
+    AdvantageConfig, Head, HeadAdapter, HeadOptions, LossBatch, LossOutcome, Objective,
+    ObjectiveConfig, PolicyObjective, RowSampling, StepTotals, TokenAdvantages, sample,
 };
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -20,11 +20,11 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn read(path: &str) -> Fixture {
+    fn read(path: &str) -> Self {
         let path = format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"));
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        Fixture {
+        Self {
             tensors: Tensor::read_safetensors(&path).unwrap().into_iter().collect(),
             metadata: header.metadata().clone().unwrap(),
         }
@@ -56,18 +56,27 @@ fn assert_close(ours: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
 fn advantages_are_those_of_trl() {
     for name in ["groups", "one_completion"] {
         let fixture = Fixture::read(&format!("advantages/{name}.safetensors"));
-        let rewards: Vec<Option<f32>> =
-            fixture.floats("rewards").into_iter().map(|reward| (!reward.is_nan()).then_some(reward)).collect();
+        let rewards: Vec<Option<f32>> = fixture
+            .floats("rewards")
+            .into_iter()
+            .map(|reward| (!reward.is_nan()).then_some(reward))
+            .collect();
         let (group, epsilon) = (fixture.number("group") as usize, fixture.number("epsilon"));
         let kinds = [
             ("group_mean", AdvantageConfig::GroupMean {}),
-            ("group_normalised", AdvantageConfig::GroupNormalised { epsilon }),
+            ("group_normalised", AdvantageConfig::GroupNormalized { epsilon }),
             ("leave_one_out", AdvantageConfig::LeaveOneOut {}),
-            ("batch_normalised", AdvantageConfig::BatchNormalised { epsilon }),
+            ("batch_normalised", AdvantageConfig::BatchNormalized { epsilon }),
         ];
         for (kind, config) in kinds {
-            let advantages = config.advantages(&rewards, &vec![group; rewards.len() / group]).unwrap();
-            assert_close(&Tensor::from_slice(&advantages.values), &fixture.tensors[kind], 1e-5, kind);
+            let advantages =
+                config.advantages(&rewards, &vec![group; rewards.len() / group]).unwrap();
+            assert_close(
+                &Tensor::from_slice(&advantages.values),
+                &fixture.tensors[kind],
+                1e-5,
+                kind,
+            );
         }
     }
 }
@@ -78,7 +87,8 @@ fn policy_losses_and_gradients_are_those_of_autograd() {
     let lengths: Vec<usize> = fixture.json("lengths");
     let objectives: Vec<PolicyObjective> = fixture.json("objectives");
     let [sampling, train, reference, entropy, advantages] =
-        ["sampling", "train", "reference", "entropy", "advantages"].map(|name| fixture.floats(name));
+        ["sampling", "train", "reference", "entropy", "advantages"]
+            .map(|name| fixture.floats(name));
     for masked in ["some", "all"] {
         let weights = fixture.floats(&format!("mask.{masked}"));
         let batch = LossBatch {
@@ -122,12 +132,12 @@ struct Fields {
 }
 
 impl Fields {
-    fn of(fixture: &Fixture) -> Fields {
+    fn of(fixture: &Fixture) -> Self {
         let flat = |name: &str| -> Option<Vec<f32>> {
             let tensor = fixture.tensors.get(name)?;
             Some(Vec::try_from(&tensor.reshape([-1])).unwrap())
         };
-        Fields {
+        Self {
             lengths: fixture.json("lengths"),
             logprobs: flat("logprobs").unwrap(),
             weights: flat("weights").unwrap(),
@@ -151,7 +161,11 @@ impl Fields {
 
     fn evaluate(&self, objective: ObjectiveConfig) -> LossOutcome {
         let batch = self.batch();
-        objective.build().unwrap().evaluate(&batch, &self.logprobs, None, &batch.totals().unwrap()).unwrap()
+        objective
+            .build()
+            .unwrap()
+            .evaluate(&batch, &self.logprobs, None, &batch.totals().unwrap())
+            .unwrap()
     }
 }
 
@@ -184,7 +198,8 @@ fn policy_losses_corrections_and_preferences_are_those_of_trl() {
         if let ObjectiveConfig::Kto(_) = case.objective {
             let length = fields.lengths[0];
             let labels = fixture.floats("labels");
-            fields.advantages = labels.into_iter().flat_map(|label| std::iter::repeat_n(label, length)).collect();
+            fields.advantages =
+                labels.into_iter().flat_map(|label| std::iter::repeat_n(label, length)).collect();
         }
         fields
     };
@@ -195,7 +210,9 @@ fn policy_losses_corrections_and_preferences_are_those_of_trl() {
 fn preferences_report_what_trl_reports() {
     let fixture = Fixture::read("trl/trl.safetensors");
     let outcome = Fields::of(&fixture).evaluate(ObjectiveConfig::Dpo(Dpo::default()));
-    for name in ["preference/accuracy", "preference/margin", "preference/chosen", "preference/rejected"] {
+    for name in
+        ["preference/accuracy", "preference/margin", "preference/chosen", "preference/rejected"]
+    {
         let ours = Tensor::from_slice(&[outcome.metrics.named.get(name).unwrap()]);
         assert_close(&ours, &fixture.tensors[&format!("dpo.{name}")], 1e-5, name);
     }
@@ -205,10 +222,18 @@ fn preferences_report_what_trl_reports() {
 fn the_reference_point_is_that_of_trl() {
     let fixture = Fixture::read("trl/trl.safetensors");
     let mut fields = Fields::of(&fixture);
-    fields.reference = Some(Vec::try_from(&fixture.tensors["mismatched_reference_logprobs"].reshape([-1])).unwrap());
-    let logprobs = Vec::<f32>::try_from(&fixture.tensors["mismatched_logprobs"].reshape([-1])).unwrap();
+    fields.reference = Some(
+        Vec::try_from(&fixture.tensors["mismatched_reference_logprobs"].reshape([-1])).unwrap(),
+    );
+    let logprobs =
+        Vec::<f32>::try_from(&fixture.tensors["mismatched_logprobs"].reshape([-1])).unwrap();
     let point = Kto::reference_point(&fields.batch(), &logprobs).unwrap();
-    assert_close(&Tensor::from_slice(&[point]), &fixture.tensors["kto.reference_point"], 1e-5, "reference point");
+    assert_close(
+        &Tensor::from_slice(&[point]),
+        &fixture.tensors["kto.reference_point"],
+        1e-5,
+        "reference point",
+    );
 }
 
 #[test]
@@ -266,10 +291,13 @@ fn tokens_are_drawn_from_the_distribution_of_transformers() {
     for (i, Setting { temperature, top_k, top_p, min_p }) in settings.into_iter().enumerate() {
         let uniforms = Vec::<f64>::try_from(&fixture.tensors[&format!("{i}.uniform")]).unwrap();
         let row = |uniform| RowSampling { temperature, top_k, top_p, min_p, uniform };
-        let drawn = sample(&fixture.tensors["logits"], &uniforms.into_iter().map(row).collect::<Vec<_>>()).unwrap();
+        let drawn =
+            sample(&fixture.tensors["logits"], &uniforms.into_iter().map(row).collect::<Vec<_>>())
+                .unwrap();
         let tokens = Vec::<i64>::try_from(&fixture.tensors[&format!("{i}.tokens")]).unwrap();
         assert_eq!(drawn.tokens, tokens, "setting {i}");
-        for (ours, expected) in drawn.logprobs.iter().zip(fixture.floats(&format!("{i}.logprobs"))) {
+        for (ours, expected) in drawn.logprobs.iter().zip(fixture.floats(&format!("{i}.logprobs")))
+        {
             assert!((ours - expected).abs() <= 1e-5, "setting {i}: {ours} for {expected}");
         }
     }

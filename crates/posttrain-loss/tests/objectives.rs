@@ -1,13 +1,13 @@
-//! What every objective promises: its gradient is autograd's, micro-batches and the order of sequences change nothing, and
-//! what does not fit is refused by name.
+//! What every objective promises: its gradient is autograd's, micro-batches and the order of
+//! sequences change nothing, and what does not fit is refused by name.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its assertions do")]
 
 use posttrain_loss::distillation::{Distillation, Divergence};
 use posttrain_loss::policy::{Correction, CorrectionLevel, PolicyLoss};
 use posttrain_loss::preference::{Dpo, Ipo, Kto, Reference, SimPo};
 use posttrain_loss::{
-    Aggregation, CrossEntropy, LossBatch, LossError, LossOutcome, Objective, ObjectiveConfig, PolicyObjective, Scope,
-    StepTotals, TokenAdvantages,
+    Aggregation, CrossEntropy, LossBatch, LossError, LossOutcome, Objective, ObjectiveConfig,
+    PolicyObjective, Scope, StepTotals, TokenAdvantages,
 };
 use posttrain_tensor::TensorError;
 use proptest::prelude::*;
@@ -40,12 +40,16 @@ impl Owned {
     }
 
     /// Some of the sequences in some order.
-    fn select(&self, sequences: &[usize]) -> Owned {
+    fn select(&self, sequences: &[usize]) -> Self {
         let spans: Vec<_> = self.batch().spans().collect();
         let entries = |values: &[f32]| -> Vec<f32> {
-            sequences.iter().flat_map(|sequence| &values[spans[*sequence].clone()]).copied().collect()
+            sequences
+                .iter()
+                .flat_map(|sequence| &values[spans[*sequence].clone()])
+                .copied()
+                .collect()
         };
-        Owned {
+        Self {
             lengths: sequences.iter().map(|sequence| self.lengths[*sequence]).collect(),
             logprobs: entries(&self.logprobs),
             sampling: entries(&self.sampling),
@@ -95,24 +99,33 @@ fn objectives() -> impl Strategy<Value = ObjectiveConfig> {
             (1usize..100).prop_map(|tokens| Aggregation::ConstantLength { tokens }),
         ]
     };
-    let divergence =
-        prop_oneof![Just(Divergence::ForwardKl), Just(Divergence::ReverseKl), Just(Divergence::SampledReverseKl)];
+    let divergence = prop_oneof![
+        Just(Divergence::ForwardKl),
+        Just(Divergence::ReverseKl),
+        Just(Divergence::SampledReverseKl)
+    ];
     let reference = prop_oneof![Just(Reference::Policy), Just(Reference::Uniform)];
     let weight = || 0.1f64..2.0;
     prop_oneof![
-        aggregation().prop_map(|aggregation| ObjectiveConfig::CrossEntropy(CrossEntropy { aggregation })),
-        (divergence, aggregation()).prop_map(|(divergence, aggregation)| ObjectiveConfig::Distillation(Distillation {
-            divergence,
-            aggregation
-        })),
-        (0.01f64..1.0, 0f64..0.49, reference).prop_map(|(beta, label_smoothing, reference)| ObjectiveConfig::Dpo(
-            Dpo { beta, label_smoothing, reference }
-        )),
+        aggregation()
+            .prop_map(|aggregation| ObjectiveConfig::CrossEntropy(CrossEntropy { aggregation })),
+        (divergence, aggregation()).prop_map(|(divergence, aggregation)| {
+            ObjectiveConfig::Distillation(Distillation { divergence, aggregation })
+        }),
+        (0.01f64..1.0, 0f64..0.49, reference).prop_map(|(beta, label_smoothing, reference)| {
+            ObjectiveConfig::Dpo(Dpo { beta, label_smoothing, reference })
+        }),
         (0.1f64..1.0).prop_map(|tau| ObjectiveConfig::Ipo(Ipo { tau })),
-        (0.1f64..3.0, 0f64..2.0).prop_map(|(beta, gamma)| ObjectiveConfig::SimPo(SimPo { beta, gamma })),
+        (0.1f64..3.0, 0f64..2.0)
+            .prop_map(|(beta, gamma)| ObjectiveConfig::SimPo(SimPo { beta, gamma })),
         (0.01f64..1.0, weight(), weight(), 0f64..3.0).prop_map(
             |(beta, desirable_weight, undesirable_weight, reference_point)| {
-                ObjectiveConfig::Kto(Kto { beta, desirable_weight, undesirable_weight, reference_point })
+                ObjectiveConfig::Kto(Kto {
+                    beta,
+                    desirable_weight,
+                    undesirable_weight,
+                    reference_point,
+                })
             }
         ),
     ]
@@ -131,7 +144,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(owned: &Owned) -> Columns {
+    fn of(owned: &Owned) -> Self {
         let column = |values: &[f32]| {
             let kept = values.iter().zip(&owned.weights).map(|(value, weight)| match weight {
                 0.0 => 0.0,
@@ -139,11 +152,12 @@ impl Columns {
             });
             Tensor::from_slice(&kept.collect::<Vec<f64>>())
         };
-        let sequences = owned.batch().spans().enumerate().flat_map(|(s, span)| span.map(move |_| s as i64));
+        let sequences =
+            owned.batch().spans().enumerate().flat_map(|(s, span)| span.map(move |_| s as i64));
         let sequence = Tensor::from_slice(&sequences.collect::<Vec<_>>());
         let weights = column(&owned.weights);
         let zeros = Tensor::zeros([owned.lengths.len() as i64], (Kind::Double, Device::Cpu));
-        Columns {
+        Self {
             logprobs: column(&owned.logprobs).set_requires_grad(true),
             sampling: column(&owned.sampling),
             reference: column(&owned.reference),
@@ -165,7 +179,9 @@ fn loss_sum(objective: ObjectiveConfig, columns: &Columns, advantages: &[f32]) -
     let by_entry = |losses: Tensor, aggregation: Aggregation| {
         let losses = losses * &columns.weights;
         let losses = match aggregation {
-            Aggregation::SequenceMean {} => losses / columns.counts.index_select(0, &columns.sequence).clamp_min(1.0),
+            Aggregation::SequenceMean {} => {
+                losses / columns.counts.index_select(0, &columns.sequence).clamp_min(1.0)
+            }
             _ => losses,
         };
         losses.sum(Kind::Double)
@@ -178,7 +194,9 @@ fn loss_sum(objective: ObjectiveConfig, columns: &Columns, advantages: &[f32]) -
     };
     let distance = &columns.logprobs - &columns.reference;
     match objective {
-        ObjectiveConfig::CrossEntropy(CrossEntropy { aggregation }) => by_entry(-&columns.logprobs, aggregation),
+        ObjectiveConfig::CrossEntropy(CrossEntropy { aggregation }) => {
+            by_entry(-&columns.logprobs, aggregation)
+        }
         ObjectiveConfig::Distillation(Distillation { divergence, aggregation }) => {
             let losses = match divergence {
                 Divergence::ForwardKl => columns.reference.exp() * -&distance,
@@ -193,7 +211,8 @@ fn loss_sum(objective: ObjectiveConfig, columns: &Columns, advantages: &[f32]) -
                 _ => columns.scores(&columns.logprobs, false),
             };
             by_pair(scores, &|d| {
-                -(&d * beta).log_sigmoid() * (1.0 - label_smoothing) - (&d * -beta).log_sigmoid() * label_smoothing
+                -(&d * beta).log_sigmoid() * (1.0 - label_smoothing)
+                    - (&d * -beta).log_sigmoid() * label_smoothing
             })
         }
         ObjectiveConfig::Ipo(Ipo { tau }) => {
@@ -202,12 +221,19 @@ fn loss_sum(objective: ObjectiveConfig, columns: &Columns, advantages: &[f32]) -
         ObjectiveConfig::SimPo(SimPo { beta, gamma }) => {
             by_pair(columns.scores(&columns.logprobs, true), &|d| -(d * beta - gamma).log_sigmoid())
         }
-        ObjectiveConfig::Kto(Kto { beta, desirable_weight, undesirable_weight, reference_point }) => {
+        ObjectiveConfig::Kto(Kto {
+            beta,
+            desirable_weight,
+            undesirable_weight,
+            reference_point,
+        }) => {
             let sign = Tensor::from_slice(advantages).sign().to_kind(Kind::Double);
-            let weight =
-                sign.gt(0.0).to_kind(Kind::Double) * (desirable_weight - undesirable_weight) + undesirable_weight;
+            let weight = sign.gt(0.0).to_kind(Kind::Double)
+                * (desirable_weight - undesirable_weight)
+                + undesirable_weight;
             let score = columns.scores(&distance, false);
-            let losses: Tensor = weight * (1.0 - (sign * (score - reference_point) * beta).sigmoid());
+            let losses: Tensor =
+                weight * (1.0 - (sign * (score - reference_point) * beta).sigmoid());
             (losses * columns.counts.gt(0.0).to_kind(Kind::Double)).sum(Kind::Double)
         }
         _ => unreachable!("a policy loss"),
@@ -276,7 +302,7 @@ proptest! {
     }
 }
 
-/// Every serialisable objective as a configuration file has it, with what it needs.
+/// Every serializable objective as a configuration file has it, with what it needs.
 const KINDS: [(&str, Scope, bool); 9] = [
     ("{ kind = 'policy' }", Scope::Token, false),
     ("{ kind = 'policy', kl = {} }", Scope::Token, true),
@@ -303,7 +329,11 @@ fn objectives_read_from_toml_and_write_what_they_read() {
     for (text, scope, needs_reference) in KINDS {
         let config = read(text).unwrap();
         let objective = config.build().unwrap();
-        assert_eq!((objective.scope(), objective.needs_reference()), (scope, needs_reference), "{text}");
+        assert_eq!(
+            (objective.scope(), objective.needs_reference()),
+            (scope, needs_reference),
+            "{text}"
+        );
         let written = toml::to_string(&File { objective: config }).unwrap();
         assert_eq!(toml::from_str::<File>(&written).unwrap().objective, config, "{written}");
     }
@@ -366,11 +396,20 @@ fn what_an_objective_needs_and_has_not_is_named() {
             assert_eq!(missing(text, no_reference), "reference_logprobs");
         }
     }
-    assert_eq!(missing("{ kind = 'policy' }", LossBatch { sampling_logprobs: None, ..whole }), "sampling_logprobs");
-    assert_eq!(missing("{ kind = 'policy' }", LossBatch { advantages: None, ..whole }), "advantages");
+    assert_eq!(
+        missing("{ kind = 'policy' }", LossBatch { sampling_logprobs: None, ..whole }),
+        "sampling_logprobs"
+    );
+    assert_eq!(
+        missing("{ kind = 'policy' }", LossBatch { advantages: None, ..whole }),
+        "advantages"
+    );
     assert_eq!(missing("{ kind = 'kto' }", LossBatch { advantages: None, ..whole }), "advantages");
     let sampled = "{ kind = 'distillation', divergence = 'sampled_reverse_kl' }";
-    assert_eq!(missing(sampled, LossBatch { sampling_logprobs: None, ..whole }), "sampling_logprobs");
+    assert_eq!(
+        missing(sampled, LossBatch { sampling_logprobs: None, ..whole }),
+        "sampling_logprobs"
+    );
 }
 
 #[test]
@@ -387,7 +426,11 @@ fn a_batch_that_is_all_masked_has_no_loss_whatever_the_objective() {
     for (text, ..) in KINDS {
         let objective = read(text).unwrap().build().unwrap();
         let outcome = objective.evaluate(&batch, &nothing, None, &totals).unwrap();
-        assert_eq!((outcome.loss(), outcome.denominator, outcome.gradient), (0.0, 1.0, vec![0.0; 3]), "{text}");
+        assert_eq!(
+            (outcome.loss(), outcome.denominator, outcome.gradient),
+            (0.0, 1.0, vec![0.0; 3]),
+            "{text}"
+        );
         assert!(outcome.metrics.named.iter().all(|(_, mean)| mean.value().is_none()), "{text}");
     }
 }
@@ -425,11 +468,15 @@ fn infinite_log_probabilities_are_named_whatever_the_objective() {
             // What the policy never says has no part in its divergence from a teacher.
             assert_eq!(result.unwrap().gradient[1], 0.0);
         } else {
-            let named = matches!(result, Err(LossError::NonFinite { argument: "logprobs", index: 1, .. }));
+            let named =
+                matches!(result, Err(LossError::NonFinite { argument: "logprobs", index: 1, .. }));
             assert!(named, "{text}: {result:?}");
         }
         let result = objective.evaluate(&batch, &[-1.0, -1.0, f32::NAN], None, &totals);
-        assert!(matches!(result, Err(LossError::NonFinite { argument: "logprobs", index: 2, .. })), "{text}");
+        assert!(
+            matches!(result, Err(LossError::NonFinite { argument: "logprobs", index: 2, .. })),
+            "{text}"
+        );
     }
 
     // A teacher to whom a token is impossible asks nothing of it, unless the policy may say it.
@@ -440,7 +487,13 @@ fn infinite_log_probabilities_are_named_whatever_the_objective() {
     };
     assert_eq!(evaluate(Divergence::ForwardKl).unwrap().gradient[1], 0.0);
     let result = evaluate(Divergence::ReverseKl);
-    assert!(matches!(result, Err(LossError::NonFinite { argument: "reference_logprobs", index: 1, .. })), "{result:?}");
+    assert!(
+        matches!(
+            result,
+            Err(LossError::NonFinite { argument: "reference_logprobs", index: 1, .. })
+        ),
+        "{result:?}"
+    );
 }
 
 #[test]
@@ -450,7 +503,10 @@ fn pairs_come_in_twos_and_half_a_pair_does_not_count() {
     let odd = LossBatch::of(&[1, 1, 2]);
     let result = objective.evaluate(&odd, &logprobs, None, &odd.totals().unwrap());
     assert!(
-        matches!(result, Err(LossError::Length { argument: "sequence_lengths", expected: 4, got: 3 })),
+        matches!(
+            result,
+            Err(LossError::Length { argument: "sequence_lengths", expected: 4, got: 3 })
+        ),
         "{result:?}"
     );
 
@@ -487,7 +543,8 @@ fn a_sequence_without_a_label_is_refused_by_kto() {
     assert!(matches!(result, Err(LossError::Unlabelled { sequence: 1, .. })), "{result:?}");
 }
 
-/// The table of corrections, by hand: a ratio of 4 to the sampler at one token of two, of 1 at the other.
+/// The table of corrections, by hand: a ratio of 4 to the sampler at one token of two, of 1 at the
+/// other.
 #[test]
 fn corrections_by_hand() {
     let sampling = [-2.0f32, -2.0];
@@ -500,7 +557,8 @@ fn corrections_by_hand() {
     };
     let gradient = |level, rule, high| {
         let correction = Correction { level, rule, low: 0.5, high };
-        let objective = PolicyObjective { correction: Some(correction), ..PolicyObjective::default() };
+        let objective =
+            PolicyObjective { correction: Some(correction), ..PolicyObjective::default() };
         objective.evaluate(&batch, &old, None, &batch.totals().unwrap()).unwrap().gradient
     };
     use posttrain_loss::policy::CorrectionLevel::{Geometric, Sequence, Token};
@@ -521,7 +579,8 @@ fn corrections_by_hand() {
     }
 }
 
-/// Without old log-probabilities the policy in training stands for the old one: bounded importance weights.
+/// Without old log-probabilities the policy in training stands for the old one: bounded importance
+/// weights.
 #[test]
 fn a_correction_without_old_log_probabilities_is_a_bounded_importance_weight() {
     let batch = LossBatch {
@@ -532,7 +591,8 @@ fn a_correction_without_old_log_probabilities_is_a_bounded_importance_weight() {
     let logprobs = [-2.0 + 4f32.ln(), -2.0 + 1.5f32.ln()];
     let loss = PolicyLoss::PpoClip { clip_low: 0.2, clip_high: 0.2 };
     let correction = Correction { level: CorrectionLevel::Token, ..Correction::default() };
-    let objective = PolicyObjective { loss, correction: Some(correction), ..PolicyObjective::default() };
+    let objective =
+        PolicyObjective { loss, correction: Some(correction), ..PolicyObjective::default() };
     let outcome = objective.evaluate(&batch, &logprobs, None, &batch.totals().unwrap()).unwrap();
     assert!((outcome.gradient[0] - -2.0).abs() < 1e-5 && (outcome.gradient[1] - -1.5).abs() < 1e-5);
     assert_eq!(outcome.metrics.policy.clipped, 1);
@@ -542,7 +602,9 @@ fn a_correction_without_old_log_probabilities_is_a_bounded_importance_weight() {
 fn zero_advantages_move_nothing_where_an_objective_says_so() {
     let ignores = |text: &str| read(text).unwrap().build().unwrap().ignores_zero_advantages();
     assert!(ignores("{ kind = 'policy' }"));
-    assert!(ignores("{ kind = 'policy', loss = { kind = 'gmpo' }, correction = { level = 'sequence' } }"));
+    assert!(ignores(
+        "{ kind = 'policy', loss = { kind = 'gmpo' }, correction = { level = 'sequence' } }"
+    ));
     assert!(ignores("{ kind = 'policy', loss = { kind = 'dppo', squared_log_ratio = 0.0 } }"));
     assert!(!ignores("{ kind = 'policy', loss = { kind = 'dppo' } }"));
     assert!(!ignores("{ kind = 'policy', loss = { kind = 'dro' } }"));
@@ -557,11 +619,15 @@ fn an_outcome_as_a_scalar_is_the_loss_and_goes_back() {
     let logprobs = Tensor::from_slice(&[-1f32, f32::NEG_INFINITY, -3.0]).set_requires_grad(true);
     let batch = LossBatch { weights: Some(&[1.0, 0.0, 1.0]), ..LossBatch::of(&[3]) };
     let values = Vec::<f32>::try_from(logprobs.detach()).unwrap();
-    let outcome = CrossEntropy::default().evaluate(&batch, &values, None, &batch.totals().unwrap()).unwrap();
+    let outcome =
+        CrossEntropy::default().evaluate(&batch, &values, None, &batch.totals().unwrap()).unwrap();
     let scalar = outcome.to_scalar(&logprobs).unwrap();
     assert_eq!(scalar.double_value(&[]), 2.0);
     (scalar * 3.0).backward();
     assert_eq!(Vec::<f32>::try_from(logprobs.grad()).unwrap(), [-1.5, 0.0, -1.5]);
     let result = outcome.to_scalar(&logprobs.narrow(0, 0, 2));
-    assert!(matches!(result, Err(LossError::Tensor(TensorError::Shape { argument: "logprobs", .. }))));
+    assert!(matches!(
+        result,
+        Err(LossError::Tensor(TensorError::Shape { argument: "logprobs", .. }))
+    ));
 }

@@ -1,4 +1,5 @@
-//! Where keys and values come from: the seam between the decoder and what trains or samples with it.
+//! Where keys and values come from: the seam between the decoder and what trains or samples with
+//! it.
 
 use crate::attention_graph::NativeAttention;
 use crate::block::native;
@@ -23,7 +24,7 @@ pub trait Attend {
 /// Queries, keys and values of a layer as its projections give them.
 #[derive(Debug)]
 pub struct Projected<'a> {
-    /// `[N, (heads + 2·kv_heads)·d]`: side by side, not yet turned to their positions.
+    /// `[N, (heads + 2·kv_heads)·d]`: side by side, not yet rotated to their positions.
     pub qkv: Tensor,
     /// How many heads of which width.
     pub heads: Heads,
@@ -31,9 +32,9 @@ pub struct Projected<'a> {
     pub rotation: &'a Rotation,
 }
 
-/// Queries, keys and values apart, queries and keys turned.
+/// Queries, keys and values apart, queries and keys rotated.
 #[derive(Debug)]
-pub struct Turned {
+pub struct Rotated {
     /// `[N, heads, d]`.
     pub q: Tensor,
     /// `[N, kv_heads, d]`.
@@ -47,24 +48,31 @@ impl Projected<'_> {
     ///
     /// # Errors
     /// [`ModelError::Torch`] if the shape does not fit or memory fails.
-    pub fn turned(&self) -> Result<Turned, ModelError> {
+    pub fn rotated(&self) -> Result<Rotated, ModelError> {
         let (query, key_value) = (self.heads.query as i64, self.heads.key_value as i64);
         let qkv = self.qkv.f_reshape([-1, query + 2 * key_value, self.heads.width as i64])?;
-        // Queries and keys lie side by side and turn together. Splitting, unlike narrowing, has a backward pass that
-        // forms no zeros.
+        // Queries and keys lie side by side and turn together. Splitting, unlike narrowing, has a
+        // backward pass that forms no zeros.
         let parts = qkv.f_split_with_sizes([query + key_value, key_value], 1)?;
-        let turned = self.rotation.apply(&parts[0])?.f_split_with_sizes([query, key_value], 1)?;
-        Ok(Turned { q: turned[0].shallow_clone(), k: turned[1].shallow_clone(), v: parts[1].shallow_clone() })
+        let rotated = self.rotation.apply(&parts[0])?.f_split_with_sizes([query, key_value], 1)?;
+        Ok(Rotated {
+            q: rotated[0].shallow_clone(),
+            k: rotated[1].shallow_clone(),
+            v: parts[1].shallow_clone(),
+        })
     }
 }
 
-/// Attention within a [`Packing`]: prompts causal in themselves, each completion over its prompt and itself.
+/// Attention within a [`Packing`]: prompts causal in themselves, each completion over its prompt
+/// and itself.
 ///
-/// A group's prompt is computed once, forward and backward; gradients of all completions meet in its keys and values.
-/// With [`PackedAttention::keeping`] the keys and values of every layer stay, for a cache to be filled from.
+/// A group's prompt is computed once, forward and backward; gradients of all completions meet in
+/// its keys and values. With [`PackedAttention::keeping`] the keys and values of every layer stay,
+/// for a cache to be filled from.
 ///
-/// On the CPU a native kernel reads the prompt where it stands, and its backward pass is written out ([`posttrain_kernel::attend_packed`],
-/// [`posttrain_kernel::attend_packed_backward`]). Elsewhere, and under autograd, libtorch attends group by group.
+/// On the CPU a native kernel reads the prompt where it stands, and its backward pass is written
+/// out ([`posttrain_kernel::attend_packed`], [`posttrain_kernel::attend_packed_backward`]).
+/// Elsewhere, and under autograd, libtorch attends group by group.
 #[derive(Debug)]
 pub struct PackedAttention {
     texts: Arc<[PackedText]>,
@@ -74,7 +82,8 @@ pub struct PackedAttention {
     kept: Option<Vec<(Tensor, Tensor)>>,
 }
 
-/// One sequence of the packing: how many rows its prompt has, and its completions, if there are any.
+/// One sequence of the packing: how many rows its prompt has, and its completions, if there are
+/// any.
 #[derive(Debug)]
 struct Group {
     prompt: i64,
@@ -83,8 +92,8 @@ struct Group {
 
 #[derive(Debug)]
 struct Completions {
-    /// `[G·C]`: the row, counted from the group's first completion, of every place in the padded block; a place without
-    /// a token repeats the first row.
+    /// `[G·C]`: the row, counted from the group's first completion, of every place in the padded
+    /// block; a place without a token repeats the first row.
     padded_rows: Tensor,
     /// Rows of all completions together.
     rows: i64,
@@ -100,25 +109,32 @@ impl PackedAttention {
     /// Attention for one forward pass over `packing`.
     ///
     /// # Errors
-    /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`] when memory fails.
+    /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`]
+    /// when memory fails.
     pub fn new(packing: &Packing, model: &Decoder) -> Result<Self, ModelError> {
         let longest = packing.positions().iter().max().map_or(0, |p| p + 1);
         let context = model.config().max_position_embeddings;
         if longest > context {
             let expected = format!("texts of at most {context} tokens (the model's context)");
-            return Err(ModelError::Argument { argument: "packing", expected, got: format!("{longest} tokens") });
+            return Err(ModelError::Argument {
+                argument: "packing",
+                expected,
+                got: format!("{longest} tokens"),
+            });
         }
         let spans = packing.spans().to_vec();
         Ok(Self { texts: spans.iter().map(Span::text).collect(), spans, groups: None, kept: None })
     }
 
     /// The same, keeping keys and values.
+    #[must_use]
     pub fn keeping(mut self) -> Self {
         self.kept = Some(Vec::new());
         self
     }
 
     /// Keys and values of every layer so far, `[N, kv_heads, d]` each, if they were kept.
+    #[must_use]
     pub fn into_kept(self) -> Vec<(Tensor, Tensor)> {
         self.kept.unwrap_or_default()
     }
@@ -127,12 +143,12 @@ impl PackedAttention {
 impl Attend for PackedAttention {
     fn attend(&mut self, _layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
         let native = native(&projected.qkv);
-        let turned = if native && self.kept.is_none() { None } else { Some(projected.turned()?) };
-        if let (Some(kept), Some(turned)) = (&mut self.kept, &turned) {
-            kept.push((turned.k.shallow_clone(), turned.v.shallow_clone()));
+        let rotated = if native && self.kept.is_none() { None } else { Some(projected.rotated()?) };
+        if let (Some(kept), Some(rotated)) = (&mut self.kept, &rotated) {
+            kept.push((rotated.k.shallow_clone(), rotated.v.shallow_clone()));
         }
-        match turned {
-            Some(turned) if !native => self.attend_turned(&turned),
+        match rotated {
+            Some(rotated) if !native => self.attend_rotated(&rotated),
             _ => Ok(NativeAttention::forward(projected, self.texts.clone())?.attended.out),
         }
     }
@@ -145,15 +161,15 @@ impl PackedAttention {
     }
 
     /// Attention by libtorch: `[N, heads·d]`. Gradients flow.
-    fn attend_turned(&mut self, Turned { q, k, v }: &Turned) -> Result<Tensor, ModelError> {
+    fn attend_rotated(&mut self, Rotated { q, k, v }: &Rotated) -> Result<Tensor, ModelError> {
         let kind = attention_kind(q);
         if self.groups.is_none() {
             let group = |span| Group::new(span, kind, q.device());
             self.groups = Some(self.spans.iter().map(group).collect::<Result<_, _>>()?);
         }
         let groups = self.groups.as_deref().unwrap_or_default();
-        // One split for all groups: its backward pass is one concatenation, where narrowing each group would form and add
-        // a whole row of zeros for each.
+        // One split for all groups: its backward pass is one concatenation, where narrowing each
+        // group would form and add a whole row of zeros for each.
         let sizes: Vec<i64> = groups.iter().flat_map(Group::sizes).collect();
         let split = |t: &Tensor| t.f_to_kind(kind)?.f_split_with_sizes(sizes.as_slice(), 0);
         let (out_kind, q, k, v) = (q.kind(), split(q)?, split(k)?, split(v)?);
@@ -162,28 +178,39 @@ impl PackedAttention {
             let at = outputs.len();
             outputs.push(causal(&q[at], &k[at], &v[at])?);
             if let Some(completions) = &group.completions {
-                outputs.push(completions.attend(&q[at + 1], [&k[at], &k[at + 1]], [&v[at], &v[at + 1]])?);
+                outputs.push(completions.attend(
+                    &q[at + 1],
+                    [&k[at], &k[at + 1]],
+                    [&v[at], &v[at + 1]],
+                )?);
             }
         }
         Ok(Tensor::f_cat(&outputs, 0)?.f_flatten(1, 2)?.f_to_kind(out_kind)?)
     }
 }
 
-/// The kind that libtorch attends in. On the CPU f32 whatever the model computes in: the backward pass of bf16 attention
-/// takes 3.5 times as long there (8 completions of 24 tokens after 45: 3.7 ms against 1.0 ms), and rounds more.
+/// The kind that libtorch attends in. On the CPU f32 whatever the model computes in: the backward
+/// pass of bf16 attention takes 3.5 times as long there (8 completions of 24 tokens after 45: 3.7
+/// ms against 1.0 ms), and rounds more.
 fn attention_kind(x: &Tensor) -> Kind {
     if x.device() == Device::Cpu { Kind::Float } else { x.kind() }
 }
 
 impl Span {
     fn text(&self) -> PackedText {
-        PackedText { prompt: self.prompt.len(), completions: self.completions.iter().map(|rows| rows.len()).collect() }
+        PackedText {
+            prompt: self.prompt.len(),
+            completions: self.completions.iter().map(|rows| rows.len()).collect(),
+        }
     }
 }
 
 impl Group {
     fn new(span: &Span, kind: Kind, device: Device) -> Result<Self, ModelError> {
-        Ok(Self { prompt: span.prompt.len() as i64, completions: Completions::new(span, kind, device)? })
+        Ok(Self {
+            prompt: span.prompt.len() as i64,
+            completions: Completions::new(span, kind, device)?,
+        })
     }
 
     /// The rows of the prompt, then those of the completions.
@@ -202,7 +229,10 @@ impl Completions {
         let (mut padded_rows, mut places) = (Vec::new(), Vec::new());
         for (index, rows) in span.completions.iter().enumerate() {
             places.extend((0..rows.len()).map(|i| (index * longest + i) as i64));
-            padded_rows.extend((0..longest).map(|i| if i < rows.len() { rows.start - first + i } else { 0 } as i64));
+            padded_rows.extend(
+                (0..longest)
+                    .map(|i| if i < rows.len() { rows.start - first + i } else { 0 } as i64),
+            );
         }
         let prompt = span.prompt.len() as i64;
         Ok(Some(Self {
@@ -219,12 +249,14 @@ impl Completions {
     fn attend(&self, q: &Tensor, k: [&Tensor; 2], v: [&Tensor; 2]) -> Result<Tensor, ModelError> {
         let (heads, width, kv_heads) = (q.size()[1], q.size()[2], k[0].size()[1]);
         let (sharing, longest) = (heads / kv_heads, self.longest);
-        // The query heads that share a key head stand behind each other, as one longer text: no key is repeated, and a
-        // masked product of grouped heads has no fused kernel on a GPU.
+        // The query heads that share a key head stand behind each other, as one longer text: no key
+        // is repeated, and a masked product of grouped heads has no fused kernel on a GPU.
         let q_block = self.block(q)?.f_reshape([self.count, kv_heads, sharing * longest, width])?;
         let (keys, values) = (self.with_prompt(k)?, self.with_prompt(v)?);
         let mask = Some(self.mask.f_repeat([sharing, 1])?);
-        let out = Tensor::f_scaled_dot_product_attention(&q_block, &keys, &values, mask, 0.0, false, None, false)?;
+        let out = Tensor::f_scaled_dot_product_attention(
+            &q_block, &keys, &values, mask, 0.0, false, None, false,
+        )?;
         let out = out.f_reshape([self.count, heads, longest, width])?;
         let flat = out.f_transpose(1, 2)?.f_reshape([self.count * longest, heads, width])?;
         Ok(flat.f_index_select(0, &self.places)?)
@@ -238,7 +270,8 @@ impl Completions {
 
     /// The prompt's rows before each completion's own: `[G, heads, P + C, d]`.
     fn with_prompt(&self, [prompt, x]: [&Tensor; 2]) -> Result<Tensor, ModelError> {
-        let shared = prompt.f_transpose(0, 1)?.f_unsqueeze(0)?.f_expand([self.count, -1, -1, -1], false)?;
+        let shared =
+            prompt.f_transpose(0, 1)?.f_unsqueeze(0)?.f_expand([self.count, -1, -1, -1], false)?;
         Ok(Tensor::f_cat(&[shared, self.block(x)?], 2)?)
     }
 }
@@ -247,12 +280,26 @@ impl Completions {
 fn causal(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
     let batch = |t: &Tensor| t.f_transpose(0, 1)?.f_unsqueeze(0);
     let mask = None::<&Tensor>;
-    let out = Tensor::f_scaled_dot_product_attention(&batch(q)?, &batch(k)?, &batch(v)?, mask, 0.0, true, None, true)?;
+    let out = Tensor::f_scaled_dot_product_attention(
+        &batch(q)?,
+        &batch(k)?,
+        &batch(v)?,
+        mask,
+        0.0,
+        true,
+        None,
+        true,
+    )?;
     Ok(out.f_squeeze_dim(0)?.f_transpose(0, 1)?)
 }
 
 /// A completion's token sees the whole prompt and the completion up to itself.
-fn after_prompt_mask(prompt: i64, longest: i64, kind: Kind, device: Device) -> Result<Tensor, ModelError> {
+fn after_prompt_mask(
+    prompt: i64,
+    longest: i64,
+    kind: Kind,
+    device: Device,
+) -> Result<Tensor, ModelError> {
     let blocked = Tensor::f_full([longest, prompt + longest], f64::NEG_INFINITY, (kind, device))?;
     Ok(blocked.f_triu(prompt + 1)?)
 }

@@ -1,9 +1,12 @@
-//! Attention that can be walked back: by the native kernel where there is one, by autograd elsewhere.
+//! Attention that can be walked back: by the native kernel where there is one, by autograd
+//! elsewhere.
 
 use crate::block::{backward_from, native};
 use crate::rope::Rotation;
 use crate::{Attend, ModelError, PackedAttention, Projected};
-use posttrain_kernel::{Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
+use posttrain_kernel::{
+    Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward,
+};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -18,7 +21,10 @@ pub(crate) enum AttentionGraph {
 
 impl AttentionGraph {
     /// Attends from `qkv: [N, (heads + 2·kv_heads)·d]`.
-    pub fn forward(projected: Projected, attention: &mut PackedAttention) -> Result<Self, ModelError> {
+    pub fn forward(
+        projected: Projected,
+        attention: &mut PackedAttention,
+    ) -> Result<Self, ModelError> {
         if native(&projected.qkv) {
             return Ok(Self::Native(NativeAttention::forward(&projected, attention.texts())?));
         }

@@ -7,9 +7,13 @@ use crate::head_norms::HeadNorms;
 use crate::linears::{Bias, Linears};
 use crate::recording::BlockActivations;
 use crate::rope::Rotation;
-use crate::{Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward};
+use crate::{
+    Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward,
+};
 use posttrain_kernel::Heads;
-use posttrain_lora::{Adapter, AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use posttrain_lora::{
+    Adapter, AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts,
+};
 use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -27,8 +31,8 @@ pub(crate) struct Block {
     eps: f64,
 }
 
-/// What a block's forward pass keeps for its backward pass. Norms are computed anew: they cost less than the memory to
-/// keep them.
+/// What a block's forward pass keeps for its backward pass. Norms are computed anew: they cost less
+/// than the memory to keep them.
 #[derive(Debug)]
 pub(crate) struct Kept {
     heads: AttentionGraph,
@@ -52,7 +56,9 @@ pub(crate) fn modules(config: &ModelConfig, index: i64) -> Vec<ModuleSpec> {
         ("v_proj", hidden, key_value),
         ("o_proj", query, hidden),
     ];
-    let spec = |(name, input, output)| ModuleSpec::new(format!("model.layers.{index}.self_attn.{name}"), input, output);
+    let spec = |(name, input, output)| {
+        ModuleSpec::new(format!("model.layers.{index}.self_attn.{name}"), input, output)
+    };
     attention.into_iter().map(spec).chain(feed_forward::modules(config, index)).collect()
 }
 
@@ -66,18 +72,26 @@ pub(crate) fn heads(config: &ModelConfig) -> Heads {
 }
 
 impl Block {
-    pub fn load(config: &ModelConfig, index: i64, linears: &mut Linears) -> Result<Self, ModelError> {
+    pub fn load(
+        config: &ModelConfig,
+        index: i64,
+        linears: &mut Linears,
+    ) -> Result<Self, ModelError> {
         let specs = modules(config, index);
         let (qkv_bias, output_bias) = match config.attention_bias {
             AttentionBias::None => (Bias::Without, Bias::Without),
             AttentionBias::QueryKeyValue => (Bias::With, Bias::Without),
             AttentionBias::All => (Bias::With, Bias::With),
         };
-        let (qkv, output) = (linears.fused(&specs[..3], qkv_bias)?, linears.fused(&specs[3..4], output_bias)?);
+        let (qkv, output) =
+            (linears.fused(&specs[..3], qkv_bias)?, linears.fused(&specs[3..4], output_bias)?);
         let head_norms = HeadNorms::load(config, index, linears.weights())?;
         let feed_forward = FeedForward::load(config, index, linears)?;
-        let mut norm =
-            |name: &str| linears.weights().take(&format!("model.layers.{index}.{name}.weight"), &[config.hidden_size]);
+        let mut norm = |name: &str| {
+            linears
+                .weights()
+                .take(&format!("model.layers.{index}.{name}.weight"), &[config.hidden_size])
+        };
         Ok(Self {
             index: index as usize,
             heads: heads(config),
@@ -91,7 +105,8 @@ impl Block {
         })
     }
 
-    /// `x: [N, H]` through the block, and what a backward pass can start from, where the block can record it.
+    /// `x: [N, H]` through the block, and what a backward pass can start from, where the block can
+    /// record it.
     pub fn forward(
         &self,
         x: Tensor,
@@ -100,7 +115,10 @@ impl Block {
         adapters: &RowAdapters,
     ) -> Result<(Tensor, Option<BlockActivations>), ModelError> {
         let qkv = self.qkv.forward(&rms_norm(&x, &self.input_norm, self.eps)?, adapters)?;
-        let normed = self.head_norms.as_ref().map_or(Ok(qkv.shallow_clone()), |norms| norms.forward(&qkv))?;
+        let normed = self
+            .head_norms
+            .as_ref()
+            .map_or(Ok(qkv.shallow_clone()), |norms| norms.forward(&qkv))?;
         let projected = Projected { qkv: normed, heads: self.heads, rotation };
         let attended = attention.attend(self.index, &projected)?;
         let middle = x.f_add(&self.output.forward(&attended, adapters)?)?;
@@ -124,12 +142,14 @@ impl Block {
         attention: &mut PackedAttention,
         view: &AdapterView,
     ) -> Result<(Tensor, Kept), ModelError> {
-        let (qkv, qkv_thin) = self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, view)?;
+        let (qkv, qkv_thin) =
+            self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, view)?;
         let (qkv, unnormed) = match &self.head_norms {
             Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
             None => (qkv, None),
         };
-        let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+        let heads =
+            AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
         let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
         let middle = x.f_add(&output)?;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
@@ -139,8 +159,8 @@ impl Block {
         Ok((out, Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward }))
     }
 
-    /// The block's input, and what [`Block::backward`] needs besides, from what a forward pass recorded. Attention and the
-    /// adapter's thin products are computed again.
+    /// The block's input, and what [`Block::backward`] needs besides, from what a forward pass
+    /// recorded. Attention and the adapter's thin products are computed again.
     pub fn keep_recorded(
         &self,
         recorded: BlockActivations,
@@ -152,15 +172,23 @@ impl Block {
             Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
             None => (qkv, None),
         };
-        let heads = AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+        let heads =
+            AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
         let feed_forward = FeedForwardKept::gated(recorded.gate_up.handle());
 
-        let kept =
-            Kept { heads, unnormed, qkv_thin: None, output_thin: None, middle: recorded.middle.handle(), feed_forward };
+        let kept = Kept {
+            heads,
+            unnormed,
+            qkv_thin: None,
+            output_thin: None,
+            middle: recorded.middle.handle(),
+            feed_forward,
+        };
         Ok((recorded.x.handle(), kept))
     }
 
-    /// The gradient by `x` from that by the block's output; the adapter's gradients are added to `sums`.
+    /// The gradient by `x` from that by the block's output; the adapter's gradients are added to
+    /// `sums`.
     pub fn backward(
         &self,
         x: &Tensor,
@@ -172,8 +200,15 @@ impl Block {
         let Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward } = kept;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let by_normed = self.feed_forward.backward(&normed, &feed_forward, gradient, view, sums)?;
-        let by_middle = rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
-        let by_attended = self.output.backward(&heads.attended()?, output_thin.as_ref(), &by_middle, view, sums)?;
+        let by_middle =
+            rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
+        let by_attended = self.output.backward(
+            &heads.attended()?,
+            output_thin.as_ref(),
+            &by_middle,
+            view,
+            sums,
+        )?;
         let by_heads = heads.backward(&by_attended)?;
         let by_qkv = match (&self.head_norms, &unnormed) {
             (Some(norms), Some(qkv)) => norms.backward(qkv, &by_heads)?,
@@ -208,7 +243,10 @@ impl Block {
             weights.push((format!("{path}.self_attn.k_norm.weight"), key));
         }
         if let Some(router) = self.feed_forward.router_weight() {
-            weights.push((format!("{path}.mlp.gate.weight"), router.f_to_kind(self.input_norm.kind())?));
+            weights.push((
+                format!("{path}.mlp.gate.weight"),
+                router.f_to_kind(self.input_norm.kind())?,
+            ));
         }
         Ok(())
     }
@@ -239,7 +277,8 @@ pub(crate) fn rms_norm_backward(
     if native(x) {
         return Ok(posttrain_kernel::rms_norm_backward(x, weight, eps, gradient, into)?);
     }
-    Ok(by_autograd(x, gradient, |x| Ok(x.f_rms_norm(weight.size(), Some(weight), eps)?))?.f_add(into)?)
+    Ok(by_autograd(x, gradient, |x| Ok(x.f_rms_norm(weight.size(), Some(weight), eps)?))?
+        .f_add(into)?)
 }
 
 /// The gradient by `x` from that by `f(x)`, where there is no native kernel.
@@ -261,5 +300,8 @@ pub(crate) fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<(), Mo
 /// Whether the native kernels, which have no backward pass and live on the CPU, can take a tensor.
 pub(crate) fn native(x: &Tensor) -> bool {
     let laid = x.is_contiguous() || x.tr().is_contiguous();
-    x.device() == Device::Cpu && !x.requires_grad() && matches!(x.kind(), Kind::Float | Kind::BFloat16) && laid
+    x.device() == Device::Cpu
+        && !x.requires_grad()
+        && matches!(x.kind(), Kind::Float | Kind::BFloat16)
+        && laid
 }

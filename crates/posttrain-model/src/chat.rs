@@ -14,16 +14,19 @@ use posttrain_chat::{Message, Tool};
 use serde_json::Value as Json;
 use std::cell::Cell;
 
-/// What a rendering may cost: an instruction each, and 64 bytes of text or an item of a list that is looked at each.
+/// What a rendering may cost: an instruction each, and 64 bytes of text or an item of a list that
+/// is looked at each.
 const FUEL: u64 = 2_000_000;
 /// How deep macros may call each other: far from the end of a thread's stack.
 const MAX_RECURSION: usize = 100;
 
-/// A chat template in Jinja, with what Hugging Face's templates expect of their engine: `trim_blocks` and
-/// `lstrip_blocks`, Python's string methods, loop controls, `tojson`, `raise_exception`, `strftime_now`, `generation`.
+/// A chat template in Jinja, with what Hugging Face's templates expect of their engine:
+/// `trim_blocks` and `lstrip_blocks`, Python's string methods, loop controls, `tojson`,
+/// `raise_exception`, `strftime_now`, `generation`.
 ///
-/// A template is a stranger's program: the instructions that it may take and the text that it may write are bounded, and it
-/// loads no other. The engine bounds no list that is added to itself again and again, and no nesting of values.
+/// A template is a stranger's program: the instructions that it may take and the text that it may
+/// write are bounded, and it loads no other. The engine bounds no list that is added to itself
+/// again and again, and no nesting of values.
 ///
 /// ```
 /// use posttrain_chat::Message;
@@ -60,18 +63,26 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", json::tojson);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let compiled = tags::without_own_tags(source).and_then(|source| environment.add_template_owned("chat", source));
+        let compiled = tags::without_own_tags(source)
+            .and_then(|source| environment.add_template_owned("chat", source));
         compiled.map_err(|source| ModelError::Template { source })?;
-        Ok(Self { environment, begin: None, end: None, thinking: Thinking::default(), tools: Vec::new() })
+        Ok(Self {
+            environment,
+            begin: None,
+            end: None,
+            thinking: Thinking::default(),
+            tools: Vec::new(),
+        })
     }
 
-    /// The same with the tokens that a template knows as `bos_token` and `eos_token`. One that is `None` is not defined
-    /// there.
+    /// The same with the tokens that a template knows as `bos_token` and `eos_token`. One that is
+    /// `None` is not defined there.
     pub fn with_tokens(self, begin: Option<String>, end: Option<String>) -> Self {
         Self { begin, end, ..self }
     }
 
-    /// The same, asking the model to think or not (`enable_thinking`, which Qwen3's template knows; others do as they do).
+    /// The same, asking the model to think or not (`enable_thinking`, which Qwen3's template knows;
+    /// others do as they do).
     ///
     /// ```
     /// use posttrain_chat::Message;
@@ -100,7 +111,8 @@ impl ChatTemplate {
         Self { tools, ..self }
     }
 
-    /// Where completions of this template's prompts begin: inside a thinking block where the template opens one itself.
+    /// Where completions of this template's prompts begin: inside a thinking block where the
+    /// template opens one itself.
     ///
     /// # Errors
     /// [`ModelError::Template`] if the template refuses a lone message of the user's.
@@ -108,15 +120,25 @@ impl ChatTemplate {
         Ok(start_after(&self.render(&[Message::user("?")], true)?))
     }
 
-    /// The text of a conversation; with `generation_prompt` it ends where the assistant's answer begins.
+    /// The text of a conversation; with `generation_prompt` it ends where the assistant's answer
+    /// begins.
     ///
     /// # Errors
     /// [`ModelError::Template`] if the template refuses the messages.
-    pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, ModelError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        generation_prompt: bool,
+    ) -> Result<String, ModelError> {
         self.render_with(messages, &self.tools, generation_prompt)
     }
 
-    fn render_with(&self, messages: &[Message], tools: &[Tool], generation_prompt: bool) -> Result<String, ModelError> {
+    fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        generation_prompt: bool,
+    ) -> Result<String, ModelError> {
         let messages = Value::from(Serde(messages));
         let template = self.environment.get_template("chat");
         // transformers passes these two as None where there are none; templates test for them.
@@ -143,9 +165,10 @@ impl ChatTemplate {
 
     /// The token ids of a conversation.
     ///
-    /// Where any text of a message (its content, its calls of tools, a name) holds the text of a special token, that text is
-    /// encoded as the characters that it is, so that no question or answer can end its own turn or open another's. (`transformers` would take it for the
-    /// token; on every other content the two agree.)
+    /// Where any text of a message (its content, its calls of tools, a name) holds the text of a
+    /// special token, that text is encoded as the characters that it is, so that no question or
+    /// answer can end its own turn or open another's. (`transformers` would take it for the token;
+    /// on every other content the two agree.)
     ///
     /// # Errors
     /// Those of [`ChatTemplate::render`] and of the tokenizer.
@@ -156,21 +179,28 @@ impl ChatTemplate {
         generation_prompt: bool,
     ) -> Result<Vec<i64>, ModelError> {
         let special = tokenizer.special_tokens();
-        let is_hostile = |text: &str| special.iter().any(|token| !token.is_empty() && text.contains(token.as_str()));
+        let is_hostile = |text: &str| {
+            special.iter().any(|token| !token.is_empty() && text.contains(token.as_str()))
+        };
         if !any_text(messages, &self.tools, &is_hostile) {
             return tokenizer.encode_markup(&self.render(messages, generation_prompt)?);
         }
 
         let mark = unused_mark(messages, &self.tools);
         let change = |text: &str| marked(text, &special, mark);
-        let messages: Vec<Message> = messages.iter().map(|message| map_message(message, &change)).collect();
+        let messages: Vec<Message> =
+            messages.iter().map(|message| map_message(message, &change)).collect();
         let tools: Vec<Tool> = self.tools.iter().map(|tool| map_tool(tool, &change)).collect();
         let rendered = self.render_with(&messages, &tools, generation_prompt)?;
 
         let mut tokens = Vec::new();
         // Marks come in pairs, so every second piece is the text of a special token.
         for (index, piece) in rendered.split(mark).enumerate() {
-            let encoded = if index % 2 == 0 { tokenizer.encode_markup(piece) } else { tokenizer.encode_text(piece) };
+            let encoded = if index % 2 == 0 {
+                tokenizer.encode_markup(piece)
+            } else {
+                tokenizer.encode_text(piece)
+            };
             tokens.extend(encoded?);
         }
         Ok(tokens)
@@ -219,7 +249,8 @@ fn map_tool(tool: &Tool, change: &dyn Fn(&str) -> String) -> Tool {
     let mut tool = tool.clone();
     tool.function.name = change(&tool.function.name);
     tool.function.description = tool.function.description.as_deref().map(change);
-    tool.function.parameters = tool.function.parameters.as_ref().map(|parameters| map_json(parameters, change));
+    tool.function.parameters =
+        tool.function.parameters.as_ref().map(|parameters| map_json(parameters, change));
     tool
 }
 
@@ -228,9 +259,9 @@ fn map_json(value: &Json, change: &dyn Fn(&str) -> String) -> Json {
     match value {
         Json::String(text) => Json::String(change(text)),
         Json::Array(items) => items.iter().map(|item| map_json(item, change)).collect(),
-        Json::Object(fields) => {
-            Json::Object(fields.iter().map(|(name, item)| (change(name), map_json(item, change))).collect())
-        }
+        Json::Object(fields) => Json::Object(
+            fields.iter().map(|(name, item)| (change(name), map_json(item, change))).collect(),
+        ),
         other => other.clone(),
     }
 }
@@ -247,8 +278,12 @@ fn marked(content: &str, special: &[String], mark: char) -> String {
     let mut out = String::with_capacity(content.len() + 8);
     let mut rest = content;
     while !rest.is_empty() {
-        let found = special.iter().filter(|s| !s.is_empty() && rest.starts_with(s.as_str())).max_by_key(|s| s.len());
-        let length = found.map_or_else(|| rest.chars().next().map_or(1, char::len_utf8), |s| s.len());
+        let found = special
+            .iter()
+            .filter(|s| !s.is_empty() && rest.starts_with(s.as_str()))
+            .max_by_key(|s| s.len());
+        let length =
+            found.map_or_else(|| rest.chars().next().map_or(1, char::len_utf8), |s| s.len());
         let (head, tail) = rest.split_at(length);
         if found.is_some() {
             out.extend([mark].iter());
@@ -272,7 +307,10 @@ fn strftime_now(format: String) -> Result<String, Error> {
     let now = chrono::Local::now();
     match write!(text, "{}", now.format(&format)) {
         Ok(()) => Ok(text),
-        Err(_) => Err(Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown format `{format}`"))),
+        Err(_) => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now: unknown format `{format}`"),
+        )),
     }
 }
 
@@ -297,14 +335,15 @@ mod tests {
 
     #[test]
     fn special_text_is_marked_and_the_rest_left() {
-        let special = vec!["<|im|>".to_string(), "<|im|>x".to_string()];
+        let special = vec!["<|im|>".to_owned(), "<|im|>x".to_owned()];
         assert_eq!(marked("a<|im|>xé<|im|>", &special, '#'), "a#<|im|>x#é#<|im|>#");
     }
 
     #[test]
     fn json_is_pythons() {
         let template = ChatTemplate::new("{{ messages[0].content | tojson }}").unwrap();
-        let rendered = template.render(&[Message::user("<b> & 'é' \\u003c \"q\"\n")], false).unwrap();
+        let rendered =
+            template.render(&[Message::user("<b> & 'é' \\u003c \"q\"\n")], false).unwrap();
         assert_eq!(rendered, r#""<b> & 'é' \\u003c \"q\"\n""#);
     }
 
@@ -312,7 +351,10 @@ mod tests {
     fn json_takes_pythons_arguments() {
         let cases = [
             ("{{ value | tojson }}", r#"{"é": [1, 2.0, true, null], "b": {}}"#),
-            ("{{ value | tojson(ensure_ascii=True) }}", r#"{"\u00e9": [1, 2.0, true, null], "b": {}}"#),
+            (
+                "{{ value | tojson(ensure_ascii=True) }}",
+                r#"{"\u00e9": [1, 2.0, true, null], "b": {}}"#,
+            ),
             ("{{ value | tojson(separators=(',', ':')) }}", r#"{"é":[1,2.0,true,null],"b":{}}"#),
             ("{{ value | tojson(sort_keys=True) }}", r#"{"b": {}, "é": [1, 2.0, true, null]}"#),
             ("{{ value['é'] | tojson(indent=2) }}", "[\n  1,\n  2.0,\n  true,\n  null\n]"),
@@ -320,23 +362,33 @@ mod tests {
         ];
         for (source, expected) in cases {
             let head = "{% set value = {'é': [1, 2.0, true, none], 'b': {}} %}";
-            assert_eq!(ChatTemplate::new(&format!("{head}{source}")).unwrap().render(&[], false).unwrap(), expected);
+            assert_eq!(
+                ChatTemplate::new(&format!("{head}{source}")).unwrap().render(&[], false).unwrap(),
+                expected
+            );
         }
-        for source in ["{{ [] | tojson(indents=2) }}", "{{ [] | tojson(indent=1000000) }}", "{{ missing | tojson }}"] {
+        for source in [
+            "{{ [] | tojson(indents=2) }}",
+            "{{ [] | tojson(indent=1000000) }}",
+            "{{ missing | tojson }}",
+        ] {
             assert!(ChatTemplate::new(source).unwrap().render(&[], false).is_err(), "{source}");
         }
     }
 
     #[test]
     fn values_print_as_in_python() {
-        let template = ChatTemplate::new("{{ none }} {{ true }} {{ false }} {{ messages[0].content }}{{ missing }}");
+        let template = ChatTemplate::new(
+            "{{ none }} {{ true }} {{ false }} {{ messages[0].content }}{{ missing }}",
+        );
         let null = Message { content: posttrain_chat::Content::Null, ..Message::user("") };
         assert_eq!(template.unwrap().render(&[null], false).unwrap(), "None True False None");
     }
 
     #[test]
     fn a_token_that_is_null_is_not_defined() {
-        let source = "{{ bos_token }}{% if bos_token is defined %}defined{% endif %}{{ eos_token }}";
+        let source =
+            "{{ bos_token }}{% if bos_token is defined %}defined{% endif %}{{ eos_token }}";
         let template = ChatTemplate::new(source).unwrap().with_tokens(None, Some("<e>".into()));
         assert_eq!(template.render(&[], false).unwrap(), "<e>");
     }
@@ -345,7 +397,8 @@ mod tests {
     #[test]
     fn a_hostile_template_ends_in_words() {
         let nested = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
-        let blocks = format!("{}{}", "{% if true %}".repeat(100_000), "{% endif %}".repeat(100_000));
+        let blocks =
+            format!("{}{}", "{% if true %}".repeat(100_000), "{% endif %}".repeat(100_000));
         let hostile = [
             "{% include 'chat' %}".to_owned(),
             "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
@@ -371,7 +424,8 @@ mod tests {
         ];
         for source in hostile {
             let start = std::time::Instant::now();
-            let rendered = ChatTemplate::new(&source).and_then(|template| template.render(&[], false));
+            let rendered =
+                ChatTemplate::new(&source).and_then(|template| template.render(&[], false));
             let head: String = source.chars().take(60).collect();
             assert!(rendered.is_err(), "{head}");
             assert!(start.elapsed().as_secs() < 20, "{head}");

@@ -4,7 +4,7 @@
 use crate::gguf::GgufFile;
 use crate::weights::Weights;
 use crate::weights::shards;
-use crate::{ChatTemplate, Decoder, ModelConfig, ModelError, ModelSize, Quantise, TextTokenizer};
+use crate::{ChatTemplate, Decoder, ModelConfig, ModelError, ModelSize, Quantize, TextTokenizer};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
@@ -39,13 +39,15 @@ pub(crate) struct TemplateSource {
 }
 
 impl Checkpoint {
-    /// Opens a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, `tokenizer_config.json`) or a
-    /// `.gguf` file, and reads its configuration.
+    /// Opens a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json`,
+    /// `tokenizer_config.json`) or a `.gguf` file, and reads its configuration.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::MissingFile`] or [`ModelError::Config`] says what is wrong where.
+    /// [`ModelError::Io`], [`ModelError::MissingFile`] or [`ModelError::Config`] says what is wrong
+    /// where.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let metadata = std::fs::metadata(path)
+            .map_err(|source| ModelError::Io { path: path.into(), source })?;
         if metadata.is_dir() {
             let file = path.join("config.json");
             if !file.is_file() {
@@ -73,11 +75,13 @@ impl Checkpoint {
     }
 
     /// The model's shape.
+    #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
     /// Where it lies.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -95,35 +99,41 @@ impl Checkpoint {
     /// # Errors
     /// A weight that is missing, left over or of another shape is named.
     pub fn decoder(&self, kind: Kind, device: Device) -> Result<Decoder, ModelError> {
-        self.decoder_quantised(Quantise::None, kind, device)
+        self.decoder_quantized(Quantize::None, kind, device)
     }
 
-    /// The same with the frozen linear layers in fewer bits. What it will take is told first, to the log.
+    /// The same with the frozen linear layers in fewer bits. What it will take is told first, to
+    /// the log.
     ///
     /// # Errors
     /// Those of [`Checkpoint::decoder`].
-    pub fn decoder_quantised(&self, quantise: Quantise, kind: Kind, device: Device) -> Result<Decoder, ModelError> {
-        let size = self.size(quantise, kind)?;
+    pub fn decoder_quantized(
+        &self,
+        quantize: Quantize,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Decoder, ModelError> {
+        let size = self.size(quantize, kind)?;
         tracing::info!("{}: {size}", self.path.display());
         let weights = match self.format {
             Format::Folder => Weights::from_folder(&self.path, kind, device)?,
             #[cfg(feature = "gguf")]
             Format::Gguf => Weights::from_gguf(GgufFile::open(&self.path)?, kind, device),
         };
-        Decoder::load(&self.config, weights.quantised(quantise))
+        Decoder::load(&self.config, weights.quantized(quantize))
     }
 
     /// How large the model is, without reading its weights.
     ///
     /// # Errors
     /// [`ModelError::MissingFile`] or [`ModelError::Io`] if the weights are not there.
-    pub fn size(&self, quantise: Quantise, kind: Kind) -> Result<ModelSize, ModelError> {
+    pub fn size(&self, quantize: Quantize, kind: Kind) -> Result<ModelSize, ModelError> {
         let files = match self.format {
             Format::Folder => shards(&self.path)?,
             #[cfg(feature = "gguf")]
             Format::Gguf => vec![self.path.clone()],
         };
-        ModelSize::of(&self.config, quantise, kind).with_files(&files)
+        ModelSize::of(&self.config, quantize, kind).with_files(&files)
     }
 
     /// Reads the tokenizer.
@@ -135,7 +145,10 @@ impl Checkpoint {
             Format::Folder => {
                 let file = self.path.join("tokenizer.json");
                 if !file.is_file() {
-                    return Err(ModelError::MissingFile { path: self.path.clone(), expected: "tokenizer.json" });
+                    return Err(ModelError::MissingFile {
+                        path: self.path.clone(),
+                        expected: "tokenizer.json",
+                    });
                 }
                 TextTokenizer::from_file(&file, self.config.vocab_size)
             }
@@ -164,9 +177,9 @@ impl Checkpoint {
             #[cfg(feature = "gguf")]
             Format::Gguf => {
                 let file = GgufFile::open(&self.path)?;
-                let token = |name: &str| file.special_token(name).map(str::to_string);
+                let token = |name: &str| file.special_token(name).map(str::to_owned);
                 Ok(TemplateSource {
-                    source: file.chat_template().map(str::to_string),
+                    source: file.chat_template().map(str::to_owned),
                     begin: token("bos"),
                     end: token("eos"),
                 })
@@ -177,12 +190,15 @@ impl Checkpoint {
 
 fn refuse_pickle(path: &Path) -> Result<(), ModelError> {
     match path.extension().and_then(|e| e.to_str()) {
-        Some("bin" | "pt" | "pth" | "pkl" | "ckpt") => Err(ModelError::Pickle { path: path.into() }),
+        Some("bin" | "pt" | "pth" | "pkl" | "ckpt") => {
+            Err(ModelError::Pickle { path: path.into() })
+        }
         _ => Ok(()),
     }
 }
 
-/// Instruction-tuned checkpoints often end their turns with a token that only `generation_config.json` lists.
+/// Instruction-tuned checkpoints often end their turns with a token that only
+/// `generation_config.json` lists.
 fn extend_with_generation_config(config: &mut ModelConfig, path: &Path) -> Result<(), ModelError> {
     if !path.is_file() {
         return Ok(());
@@ -200,12 +216,14 @@ fn extend_with_generation_config(config: &mut ModelConfig, path: &Path) -> Resul
     Ok(())
 }
 
-/// `chat_template.jinja` (transformers 4.56 and later), else the field of `tokenizer_config.json`; of several named
-/// templates the one called `default`.
+/// `chat_template.jinja` (transformers 4.56 and later), else the field of `tokenizer_config.json`;
+/// of several named templates the one called `default`.
 fn folder_template(folder: &Path) -> Result<Option<String>, ModelError> {
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
-        return std::fs::read_to_string(&file).map(Some).map_err(|source| ModelError::Io { path: file, source });
+        return std::fs::read_to_string(&file)
+            .map(Some)
+            .map_err(|source| ModelError::Io { path: file, source });
     }
     let file = folder.join("tokenizer_config.json");
     if !file.is_file() {
@@ -218,7 +236,7 @@ fn folder_template(folder: &Path) -> Result<Option<String>, ModelError> {
             .iter()
             .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
             .and_then(|t| t.get("template").and_then(Value::as_str))
-            .map(str::to_string),
+            .map(str::to_owned),
         _ => None,
     })
 }
@@ -231,10 +249,12 @@ fn folder_token(folder: &Path, name: &str) -> Result<Option<String>, ModelError>
     }
     let json = read_json(&file)?;
     let token = json.get(name).map(|t| t.get("content").unwrap_or(t));
-    Ok(token.and_then(Value::as_str).map(str::to_string))
+    Ok(token.and_then(Value::as_str).map(str::to_owned))
 }
 
 fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|e| ModelError::Format { path: path.into(), reason: e.to_string() })
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ModelError::Io { path: path.into(), source })?;
+    serde_json::from_str(&text)
+        .map_err(|e| ModelError::Format { path: path.into(), reason: e.to_string() })
 }

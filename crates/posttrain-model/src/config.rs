@@ -8,8 +8,8 @@ use crate::{ModelError, RopeScaling};
 use posttrain_lora::ModuleSpec;
 use std::path::Path;
 
-/// The families of decoders that this crate computes. What they compute follows from the other fields of a
-/// [`ModelConfig`]; the family is its name.
+/// The families of decoders that this crate computes. What they compute follows from the other
+/// fields of a [`ModelConfig`]; the family is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Architecture {
@@ -45,7 +45,7 @@ pub struct ExpertsConfig {
     /// Width of each expert.
     pub intermediate_size: i64,
     /// Whether the chosen experts' probabilities are divided by their sum (`norm_topk_prob`).
-    pub normalised: bool,
+    pub normalized: bool,
     /// The layers that have experts; the others have one feed-forward layer.
     pub layers: Vec<i64>,
 }
@@ -69,7 +69,7 @@ pub struct ModelConfig {
     pub num_key_value_heads: i64,
     /// Width of a head; even.
     pub head_dim: i64,
-    /// Whether every query and key head is normed before it is turned (Qwen3).
+    /// Whether every query and key head is normed before it is rotated (Qwen3).
     pub head_norms: bool,
     /// Biases of attention.
     pub attention_bias: AttentionBias,
@@ -90,7 +90,9 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// A model of one small layer, for examples and tests: vocabulary 64, hidden 16, two query heads on one key head.
+    /// A model of one small layer, for examples and tests: vocabulary 64, hidden 16, two query
+    /// heads on one key head.
+    #[must_use]
     pub fn tiny() -> Self {
         Self {
             architecture: Architecture::Llama,
@@ -118,17 +120,24 @@ impl ModelConfig {
     /// # Errors
     /// A field that is missing, out of range or not supported is named ([`ModelError::Config`]).
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ModelError::Io { path: path.into(), source })?;
         family::read(&Fields::parse(path, &text)?)
     }
 
     /// Checks that the sizes fit each other; `path` is named in the error.
     pub(crate) fn check(&self, path: &Path) -> Result<(), ModelError> {
         let bad = |field: &str, expected: String, got: i64| {
-            Err(ModelError::Config { path: path.into(), field: field.into(), expected, got: got.to_string() })
+            Err(ModelError::Config {
+                path: path.into(),
+                field: field.into(),
+                expected,
+                got: got.to_string(),
+            })
         };
         if self.num_attention_heads % self.num_key_value_heads != 0 {
-            let expected = format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
+            let expected =
+                format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
             return bad("num_key_value_heads", expected, self.num_key_value_heads);
         }
         if self.head_dim % 2 != 0 {
@@ -143,9 +152,11 @@ impl ModelConfig {
     /// // 64·16 embedding + (16·16·2 + 16·8·2 attention) + 3·16·32 feed-forward + 3·16 norms
     /// assert_eq!(posttrain_model::ModelConfig::tiny().parameter_count(), 1024 + 768 + 1536 + 48);
     /// ```
+    #[must_use]
     pub fn parameter_count(&self) -> i64 {
         let heads = if self.tie_word_embeddings { 1 } else { 2 };
-        let blocks: i64 = (0..self.num_hidden_layers).map(|layer| self.block_parameters(layer)).sum();
+        let blocks: i64 =
+            (0..self.num_hidden_layers).map(|layer| self.block_parameters(layer)).sum();
         heads * self.vocab_size * self.hidden_size + blocks + self.hidden_size
     }
 
@@ -155,11 +166,12 @@ impl ModelConfig {
     /// use posttrain_model::{ExpertsConfig, ModelConfig};
     ///
     /// let experts =
-    ///     ExpertsConfig { count: 4, a_token: 2, intermediate_size: 8, normalised: true, layers: vec![0] };
+    ///     ExpertsConfig { count: 4, a_token: 2, intermediate_size: 8, normalized: true, layers: vec![0] };
     /// let config = ModelConfig { experts: Some(experts), ..ModelConfig::tiny() };
     /// // Two experts of 3·16·8 parameters are idle.
     /// assert_eq!(config.parameter_count() - config.active_parameter_count(), 2 * 384);
     /// ```
+    #[must_use]
     pub fn active_parameter_count(&self) -> i64 {
         let idle = |e: &ExpertsConfig| {
             let expert = 3 * self.hidden_size * e.intermediate_size;
@@ -168,8 +180,9 @@ impl ModelConfig {
         self.parameter_count() - self.experts.as_ref().map_or(0, idle)
     }
 
-    /// The linear layers that an adapter may target, in the order that its layers take; last the head, unless it is the
-    /// embedding. The routers of experts are not among them.
+    /// The linear layers that an adapter may target, in the order that its layers take; last the
+    /// head, unless it is the embedding. The routers of experts are not among them.
+    #[must_use]
     pub fn modules(&self) -> Vec<ModuleSpec> {
         let blocks = (0..self.num_hidden_layers).flat_map(|layer| block::modules(self, layer));
         let head = || ModuleSpec::new(decoder::HEAD, self.hidden_size, self.vocab_size).head();
@@ -215,7 +228,9 @@ mod tests {
     fn parse_moe(field: &str, value: Value) -> Result<ModelConfig, ModelError> {
         parse(|json| {
             json["model_type"] = "qwen3_moe".into();
-            for (field, value) in [("num_experts", 4), ("num_experts_per_tok", 2), ("moe_intermediate_size", 8)] {
+            for (field, value) in
+                [("num_experts", 4), ("num_experts_per_tok", 2), ("moe_intermediate_size", 8)]
+            {
                 json[field] = value.into();
             }
             json[field] = value.clone();
@@ -248,7 +263,10 @@ mod tests {
             ("eos_token_id", "end".into()),
             ("rope_scaling", json(r#"{"rope_type": "longrope", "factor": 4.0}"#)),
             ("rope_scaling", json(r#"{"type": "yarn", "factor": -4.0}"#)),
-            ("rope_parameters", json(r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}"#)),
+            (
+                "rope_parameters",
+                json(r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}"#),
+            ),
             ("quantization_config", json(r#"{"quant_method": "fp8"}"#)),
         ];
         for (field, value) in cases {
@@ -259,8 +277,13 @@ mod tests {
 
     #[test]
     fn families_differ_by_what_their_configurations_say() {
-        let family = |name: &str| parse(|json| json["model_type"] = name.into()).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(parse(|json| json["attention_bias"] = true.into()).unwrap().attention_bias, AttentionBias::All);
+        let family = |name: &str| {
+            parse(|json| json["model_type"] = name.into()).unwrap_or_else(|e| panic!("{e}"))
+        };
+        assert_eq!(
+            parse(|json| json["attention_bias"] = true.into()).unwrap().attention_bias,
+            AttentionBias::All
+        );
         let heads = |json: &mut Value| json["num_key_value_heads"] = 2.into();
         let qwen2 = parse(|json| {
             json["model_type"] = "qwen2".into();
@@ -278,7 +301,8 @@ mod tests {
 
     #[test]
     fn layers_with_experts_follow_from_the_step_and_the_exceptions() {
-        let layers = |field: &str, value: Value| parse_moe(field, value).unwrap().experts.unwrap().layers;
+        let layers =
+            |field: &str, value: Value| parse_moe(field, value).unwrap().experts.unwrap().layers;
         assert_eq!(layers("num_hidden_layers", 5.into()), [0, 1, 2, 3, 4]);
         let stepped = parse(|json| {
             *json = serde_json::json!({
@@ -288,7 +312,9 @@ mod tests {
             });
         });
         assert_eq!(stepped.unwrap().experts.unwrap().layers, [1, 5]);
-        for (field, value) in [("num_experts_per_tok", 5), ("num_experts", 0), ("moe_intermediate_size", -1)] {
+        for (field, value) in
+            [("num_experts_per_tok", 5), ("num_experts", 0), ("moe_intermediate_size", -1)]
+        {
             let error = parse_moe(field, value.into()).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }

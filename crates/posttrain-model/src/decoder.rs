@@ -20,8 +20,8 @@ pub struct Input {
     pub positions: Tensor,
 }
 
-/// A frozen decoder. Adapters go in beside it; no gradient of its own weights is ever formed. Its weights are
-/// [`SharedTensor`]s, so that an `Arc` of one serves every thread.
+/// A frozen decoder. Adapters go in beside it; no gradient of its own weights is ever formed. Its
+/// weights are [`SharedTensor`]s, so that an `Arc` of one serves every thread.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
@@ -41,7 +41,8 @@ impl Decoder {
     /// A decoder from weights; each is taken by name and shape, and none may be left over.
     ///
     /// # Errors
-    /// [`ModelError::MissingWeight`], [`ModelError::WeightShape`] or [`ModelError::ExtraWeights`] names the weight.
+    /// [`ModelError::MissingWeight`], [`ModelError::WeightShape`] or [`ModelError::ExtraWeights`]
+    /// names the weight.
     pub fn load(config: &ModelConfig, mut weights: Weights) -> Result<Self, ModelError> {
         let table = [config.vocab_size, config.hidden_size];
         let embedding = weights.take("model.embed_tokens.weight", &table)?;
@@ -54,7 +55,11 @@ impl Decoder {
             None
         } else {
             let weight = weights.take(&format!("{HEAD}.weight"), &table)?;
-            Some(AdaptedLinear::new(weight, None, vec![(config.modules().len() - 1, config.vocab_size)])?)
+            Some(AdaptedLinear::new(
+                weight,
+                None,
+                vec![(config.modules().len() - 1, config.vocab_size)],
+            )?)
         };
         weights.finish()?;
         let frequencies = Frequencies::of(config, embedding.device())?;
@@ -69,21 +74,27 @@ impl Decoder {
         })
     }
 
-    /// A decoder with random weights (normal, deviation 0.02 as Llama's initialisation; norms one), the same for the
-    /// same seed: for tests, benchmarks and dry runs.
+    /// A decoder with random weights (normal, deviation 0.02 as Llama's initialization; norms one),
+    /// the same for the same seed: for tests, benchmarks and dry runs.
     ///
     /// # Errors
     /// [`ModelError::Config`] if the sizes do not fit each other.
-    pub fn random(config: &ModelConfig, seed: u64, kind: Kind, device: Device) -> Result<Self, ModelError> {
+    pub fn random(
+        config: &ModelConfig,
+        seed: u64,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         config.check(std::path::Path::new("(random model)"))?;
         Self::load(config, Weights::random(seed, kind, device))
     }
 
-    /// The final hidden states `[N, H]`, normed, in the compute kind. `adapters` routes rows to adapters.
+    /// The final hidden states `[N, H]`, normed, in the compute kind. `adapters` routes rows to
+    /// adapters.
     ///
     /// # Errors
-    /// [`ModelError::Argument`] if tokens and positions differ in length; [`ModelError::Torch`] for a token id beyond the
-    /// vocabulary, or when memory fails.
+    /// [`ModelError::Argument`] if tokens and positions differ in length; [`ModelError::Torch`] for
+    /// a token id beyond the vocabulary, or when memory fails.
     pub fn forward(
         &self,
         input: &Input,
@@ -93,8 +104,9 @@ impl Decoder {
         self.walk(input, attention, adapters, None)
     }
 
-    /// [`Decoder::forward`], its activations kept for a backward pass that comes later ([`crate::Tape::of_recorded`]):
-    /// `2·H + (heads + 2·kv_heads)·d + 2·I` numbers a token and block. `None` for a model with experts, which cannot record.
+    /// [`Decoder::forward`], its activations kept for a backward pass that comes later
+    /// ([`crate::Tape::of_recorded`]): `2·H + (heads + 2·kv_heads)·d + 2·I` numbers a token and
+    /// block. `None` for a model with experts, which cannot record.
     ///
     /// # Errors
     /// Those of [`Decoder::forward`].
@@ -109,7 +121,10 @@ impl Decoder {
         let mut last = None;
         let hidden = self.walk(input, attention, adapters, Some((&mut blocks, &mut last)))?;
         let recorded = last.filter(|_| blocks.len() == self.blocks.len());
-        Ok((hidden, recorded.map(|last| RecordedPass::new(PassActivations { blocks, last: last.into() }))))
+        Ok((
+            hidden,
+            recorded.map(|last| RecordedPass::new(PassActivations { blocks, last: last.into() })),
+        ))
     }
 
     fn walk(
@@ -148,16 +163,17 @@ impl Decoder {
     }
 
     /// The heads of its attention.
+    #[must_use]
     pub fn heads(&self) -> Heads {
         block::heads(&self.config)
     }
 
-    /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`, rows routed by `adapters`. A training pass never calls
-    /// this: it goes through the fused log-probabilities.
+    /// Logits `[M, V]` in the compute kind for hidden states `[M, H]`, rows routed by `adapters`. A
+    /// training pass never calls this: it goes through the fused log-probabilities.
     ///
     /// # Errors
-    /// [`ModelError::Lora`] if the runs of `adapters` do not add up to `M`; [`ModelError::Torch`] if the shape does not fit or
-    /// memory fails.
+    /// [`ModelError::Lora`] if the runs of `adapters` do not add up to `M`; [`ModelError::Torch`]
+    /// if the shape does not fit or memory fails.
     pub fn logits(&self, hidden: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
         match &self.head {
             Some(head) => Ok(head.forward(hidden, adapters)?),
@@ -175,27 +191,33 @@ impl Decoder {
         self.head.as_ref()
     }
 
-    /// The head's place among [`Decoder::modules`]; `None` where it is the embedding and can have no adapter.
+    /// The head's place among [`Decoder::modules`]; `None` where it is the embedding and can have
+    /// no adapter.
+    #[must_use]
     pub fn head_module(&self) -> Option<usize> {
         self.modules.iter().position(|module| module.head)
     }
 
     /// The linear layers that an adapter may target, in the order that its layers take.
+    #[must_use]
     pub fn modules(&self) -> &[ModuleSpec] {
         &self.modules
     }
 
     /// The model's shape.
+    #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
     /// The kind that it computes in.
+    #[must_use]
     pub fn kind(&self) -> Kind {
         self.embedding.kind()
     }
 
     /// The device that it lies on.
+    #[must_use]
     pub fn device(&self) -> Device {
         self.embedding.device()
     }
@@ -203,7 +225,8 @@ impl Decoder {
     /// Folds an adapter into the weights (see [`posttrain_lora::AdaptedLinear::merge`]).
     ///
     /// # Errors
-    /// [`ModelError::Lora`] if one is merged already or it does not fit; [`ModelError::Argument`] for a quantised base.
+    /// [`ModelError::Lora`] if one is merged already or it does not fit; [`ModelError::Argument`]
+    /// for a quantized base.
     pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
         for linear in self.blocks.iter_mut().flat_map(Block::linears_mut) {
             linear.merge(adapter)?;
@@ -214,7 +237,10 @@ impl Decoder {
 
     /// Takes a merged adapter out again, exactly.
     pub fn unmerge(&mut self) {
-        self.blocks.iter_mut().flat_map(Block::linears_mut).for_each(crate::frozen_linear::FrozenLinear::unmerge);
+        self.blocks
+            .iter_mut()
+            .flat_map(Block::linears_mut)
+            .for_each(crate::frozen_linear::FrozenLinear::unmerge);
         self.head.iter_mut().for_each(AdaptedLinear::unmerge);
     }
 }

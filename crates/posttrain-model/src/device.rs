@@ -27,7 +27,11 @@ impl std::str::FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(bad),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(bad),
         }
     }
 }
@@ -67,7 +71,8 @@ pub enum ComputeKind {
     Bf16,
 }
 
-/// The device to compute on. `Auto` never fails; a CUDA device that was asked for and is not there does, in words.
+/// The device to compute on. `Auto` never fails; a CUDA device that was asked for and is not there
+/// does, in words.
 ///
 /// # Errors
 /// [`ModelError::Device`] with the reason.
@@ -91,17 +96,20 @@ pub fn select_device(choice: DeviceChoice) -> Result<Device, ModelError> {
 }
 
 /// The kind to compute in on `device`.
+#[must_use]
 pub fn select_kind(choice: ComputeKind, device: Device) -> Kind {
     match choice {
         ComputeKind::F32 => Kind::Float,
         ComputeKind::Bf16 => Kind::BFloat16,
-        ComputeKind::Auto if matches!(device, Device::Cuda(_)) || cpu_multiplies_bf16() => Kind::BFloat16,
+        ComputeKind::Auto if matches!(device, Device::Cuda(_)) || cpu_multiplies_bf16() => {
+            Kind::BFloat16
+        }
         ComputeKind::Auto => Kind::Float,
     }
 }
 
-/// The number of CUDA devices, or in words why there is none. Loads libtorch's CUDA library at the first call
-/// ([`load_cuda_library`]).
+/// The number of CUDA devices, or in words why there is none. Loads libtorch's CUDA library at the
+/// first call ([`load_cuda_library`]).
 pub fn cuda_status() -> &'static Result<usize, String> {
     static STATUS: OnceLock<Result<usize, String>> = OnceLock::new();
     STATUS.get_or_init(|| {
@@ -112,17 +120,21 @@ pub fn cuda_status() -> &'static Result<usize, String> {
             }
             count => {
                 disable_cudnn_attention();
-                usize::try_from(count).map_err(|_| "libtorch could not count the CUDA devices".to_string())
+                usize::try_from(count)
+                    .map_err(|_| "libtorch could not count the CUDA devices".to_owned())
             }
         }
     })
 }
 
-/// Keeps attention from cuDNN, which libtorch prefers on Hopper and which builds an execution plan, half a second long, for
-/// every new shape: every step of decoding and every group in training has one. libtorch's own fused kernels take any shape.
+/// Keeps attention from cuDNN, which libtorch prefers on Hopper and which builds an execution plan,
+/// half a second long, for every new shape: every step of decoding and every group in training has
+/// one. libtorch's own fused kernels take any shape.
 fn disable_cudnn_attention() {
     if let Err(error) = set_cudnn_attention(false) {
-        tracing::warn!("attention may go through cuDNN, which is slow: {error}; set TORCH_CUDNN_SDPA_DEPRIORITIZED=1");
+        tracing::warn!(
+            "attention may go through cuDNN, which is slow: {error}; set TORCH_CUDNN_SDPA_DEPRIORITIZED=1"
+        );
     }
 }
 
@@ -130,7 +142,9 @@ fn disable_cudnn_attention() {
 fn cpu_multiplies_bf16() -> bool {
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = flags.lines().find(|l| l.starts_with("flags") || l.starts_with("Features"));
-    line.is_some_and(|l| l.split_whitespace().any(|f| matches!(f, "amx_bf16" | "avx512_bf16" | "bf16")))
+    line.is_some_and(|l| {
+        l.split_whitespace().any(|f| matches!(f, "amx_bf16" | "avx512_bf16" | "bf16"))
+    })
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ pub enum ModelError {
         reason: String,
     },
     /// A pickle holds code as well as numbers, and is never opened.
-    #[error("{path}: pickled weights can run code when they are opened; convert them to safetensors")]
+    #[error(
+        "{path}: pickled weights can run code when they are opened; convert them to safetensors"
+    )]
     Pickle {
         /// The file.
         path: PathBuf,
@@ -81,8 +83,11 @@ pub enum ModelError {
         /// The kind that it is stored in.
         got: tch::Kind,
     },
-    /// Weights that the architecture has no use for: the model would not be the one that was trained.
-    #[error("{path}: {count} weights that this architecture does not have, the first being `{first}`")]
+    /// Weights that the architecture has no use for: the model would not be the one that was
+    /// trained.
+    #[error(
+        "{path}: {count} weights that this architecture does not have, the first being `{first}`"
+    )]
     ExtraWeights {
         /// The file or folder.
         path: PathBuf,
@@ -115,7 +120,9 @@ pub enum ModelError {
         source: minijinja::Error,
     },
     /// The checkpoint carries no chat template.
-    #[error("{path}: no chat template (`chat_template` in tokenizer_config.json, or chat_template.jinja)")]
+    #[error(
+        "{path}: no chat template (`chat_template` in tokenizer_config.json, or chat_template.jinja)"
+    )]
     NoTemplate {
         /// The checkpoint.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! A mixture of experts: a router, and feed-forward layers that each compute the rows that were sent to them.
+//! A mixture of experts: a router, and feed-forward layers that each compute the rows that were
+//! sent to them.
 
 use crate::feed_forward::{Gated, GatedKept, modules};
 use crate::frozen_linear::FrozenLinear;
@@ -11,8 +12,9 @@ use tch::{Kind, Tensor};
 
 /// The experts of a layer.
 ///
-/// Rows are sorted by expert once; each expert that has any computes them as one run of memory, and its products are
-/// those of any other layer. Nothing loops over tokens, and an expert without one is not computed.
+/// Rows are sorted by expert once; each expert that has any computes them as one run of memory, and
+/// its products are those of any other layer. Nothing loops over tokens, and an expert without one
+/// is not computed.
 #[derive(Debug)]
 pub(crate) struct Experts {
     router: Router,
@@ -40,7 +42,10 @@ impl Experts {
         let router = linears.weights().take(&name, &[experts.count, config.hidden_size])?;
         let router = Router::new(&router, experts)?;
         let specs = modules(config, layer);
-        let experts = specs.chunks_exact(3).map(|specs| Gated::load(specs, linears)).collect::<Result<_, _>>()?;
+        let experts = specs
+            .chunks_exact(3)
+            .map(|specs| Gated::load(specs, linears))
+            .collect::<Result<_, _>>()?;
         Ok(Self { router, experts })
     }
 
@@ -64,12 +69,17 @@ impl Experts {
         Ok(posttrain_kernel::laid_out(out)?)
     }
 
-    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, ExpertsKept), ModelError> {
+    pub fn forward_keeping(
+        &self,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<(Tensor, ExpertsKept), ModelError> {
         let routing = self.router.route(x)?;
         let scattered = routing.scattered(x)?;
         let (mut outputs, mut kept) = (Vec::new(), Vec::new());
         for (expert, places) in routing.runs() {
-            let (output, its) = self.experts[expert].forward_keeping(&part(&scattered, &places)?, view)?;
+            let (output, its) =
+                self.experts[expert].forward_keeping(&part(&scattered, &places)?, view)?;
             outputs.push(output);
             kept.push(its);
         }
@@ -88,7 +98,8 @@ impl Experts {
     ) -> Result<Tensor, ModelError> {
         let ExpertsKept { routing, experts, outputs } = kept;
         let by_place = routing.scattered(gradient)?.f_to_kind(Kind::Float)?;
-        let by_weights = by_place.f_mul(outputs)?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float)?;
+        let by_weights =
+            by_place.f_mul(outputs)?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float)?;
         let by_output = by_place.f_mul(&routing.weights_at_places()?)?.f_to_kind(x.kind())?;
         let scattered = routing.scattered(x)?;
         let mut by_scattered = Vec::with_capacity(experts.len());

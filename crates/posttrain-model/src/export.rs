@@ -11,19 +11,23 @@ use tch::Tensor;
 const WEIGHTS: &str = "model.safetensors";
 
 impl Decoder {
-    /// Every weight by its name in the Hugging Face layout, `adapter` folded in: `W + s·B·A`, added in f32, then rounded to
-    /// the base's kind. In bf16 the rounding loses small updates: this is for serving elsewhere, not for going on.
+    /// Every weight by its name in the Hugging Face layout, `adapter` folded in: `W + s·B·A`, added
+    /// in f32, then rounded to the base's kind. In bf16 the rounding loses small updates: this is
+    /// for serving elsewhere, not for going on.
     ///
     /// # Errors
-    /// [`ModelError::Argument`] for a quantised base, which has no place for an update; [`ModelError::Torch`] when memory
-    /// fails.
-    pub fn merged_weights(&self, adapter: Option<&Adapter>) -> Result<Vec<(String, Tensor)>, ModelError> {
+    /// [`ModelError::Argument`] for a quantized base, which has no place for an update;
+    /// [`ModelError::Torch`] when memory fails.
+    pub fn merged_weights(
+        &self,
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<(String, Tensor)>, ModelError> {
         let _guard = tch::no_grad_guard();
-        let mut weights = vec![("model.embed_tokens.weight".to_string(), self.embedding.handle())];
+        let mut weights = vec![("model.embed_tokens.weight".to_owned(), self.embedding.handle())];
         for block in &self.blocks {
             block.collect_weights(self.modules(), adapter, &mut weights)?;
         }
-        weights.push(("model.norm.weight".to_string(), self.norm.handle()));
+        weights.push(("model.norm.weight".to_owned(), self.norm.handle()));
 
         if let Some(head) = self.head_layer() {
             for part in head.merged_parts(adapter)? {
@@ -35,13 +39,19 @@ impl Decoder {
 }
 
 impl Checkpoint {
-    /// Writes `decoder`, which was read from this checkpoint, with `adapter` folded in as a folder in the Hugging Face
-    /// layout, for transformers, vLLM and whoever reads those: weights, configuration, tokenizer and chat template. What
-    /// the folder holds is written over.
+    /// Writes `decoder`, which was read from this checkpoint, with `adapter` folded in as a folder
+    /// in the Hugging Face layout, for transformers, vLLM and whoever reads those: weights,
+    /// configuration, tokenizer and chat template. What the folder holds is written over.
     ///
     /// # Errors
-    /// Those of [`Decoder::merged_weights`]; [`ModelError::Io`] or [`ModelError::Tensor`] names what cannot be written.
-    pub fn export_merged(&self, decoder: &Decoder, adapter: &Adapter, dir: &Path) -> Result<(), ModelError> {
+    /// Those of [`Decoder::merged_weights`]; [`ModelError::Io`] or [`ModelError::Tensor`] names
+    /// what cannot be written.
+    pub fn export_merged(
+        &self,
+        decoder: &Decoder,
+        adapter: &Adapter,
+        dir: &Path,
+    ) -> Result<(), ModelError> {
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let mut weights = Vec::new();
         for (name, weight) in decoder.merged_weights(Some(adapter))? {
@@ -55,7 +65,8 @@ impl Checkpoint {
         }
     }
 
-    /// Writes what a single file says of its model as the files that the Hugging Face layout has for it.
+    /// Writes what a single file says of its model as the files that the Hugging Face layout has
+    /// for it.
     fn describe(&self, dir: &Path) -> Result<(), ModelError> {
         let template = self.chat_template_source()?;
         let tokenizer_config = json!({
@@ -75,7 +86,8 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ModelError> {
     for entry in std::fs::read_dir(from).map_err(io(from))? {
         let path = entry.map_err(io(from))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let describes = [".json", ".jinja", ".txt", ".model"].iter().any(|ending| name.ends_with(ending));
+        let describes =
+            [".json", ".jinja", ".txt", ".model"].iter().any(|ending| name.ends_with(ending));
         if path.is_file() && describes && !name.ends_with(".index.json") {
             std::fs::copy(&path, to.join(name)).map_err(io(&path))?;
         }
@@ -83,7 +95,8 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The `config.json` of a Llama without stretched positions, which is all that is read from a single file.
+/// The `config.json` of a Llama without stretched positions, which is all that is read from a
+/// single file.
 fn config_json(config: &ModelConfig) -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"],

@@ -1,7 +1,7 @@
 //! The families of decoders: what their `config.json` says, and what differs between them.
 //!
-//! Another family is another file here: it names its `model_type`, refuses what it does not compute, and says in a
-//! [`ModelConfig`] what it has that others do not.
+//! Another family is another file here: it names its `model_type`, refuses what it does not
+//! compute, and says in a [`ModelConfig`] what it has that others do not.
 
 mod llama;
 mod qwen2;
@@ -25,7 +25,9 @@ pub(crate) fn read(fields: &Fields) -> Result<ModelConfig, ModelError> {
     let name = fields.text("model_type")?;
     let Some(family) = FAMILIES.iter().find(|f| Some(f.model_type) == name) else {
         let known: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
-        return Err(fields.error("model_type", format!("a supported architecture ({})", known.join(", "))));
+        return Err(
+            fields.error("model_type", format!("a supported architecture ({})", known.join(", ")))
+        );
     };
     let config = (family.read)(fields)?;
     config.check(fields.path())?;
@@ -42,9 +44,16 @@ struct Defaults {
 }
 
 /// The fields that all families share.
-fn shared(f: &Fields, architecture: Architecture, defaults: &Defaults) -> Result<ModelConfig, ModelError> {
+fn shared(
+    f: &Fields,
+    architecture: Architecture,
+    defaults: &Defaults,
+) -> Result<ModelConfig, ModelError> {
     f.refuse_unless("hidden_act", &["silu"])?;
-    f.refuse("quantization_config", "the weights are stored in a form that is not read; take the unquantised ones")?;
+    f.refuse(
+        "quantization_config",
+        "the weights are stored in a form that is not read; take the unquantized ones",
+    )?;
     f.refuse_unless("partial_rotary_factor", &["1", "1.0"])?;
     let hidden_size = f.size("hidden_size")?;
     let heads = f.size("num_attention_heads")?;
@@ -57,7 +66,8 @@ fn shared(f: &Fields, architecture: Architecture, defaults: &Defaults) -> Result
         intermediate_size: f.size("intermediate_size")?,
         num_hidden_layers: f.size("num_hidden_layers")?,
         num_attention_heads: heads,
-        num_key_value_heads: f.size_or("num_key_value_heads", defaults.key_value_heads.unwrap_or(heads))?,
+        num_key_value_heads: f
+            .size_or("num_key_value_heads", defaults.key_value_heads.unwrap_or(heads))?,
         head_dim: f.size_or("head_dim", defaults.head_dim.unwrap_or(hidden_size / heads))?,
         head_norms: false,
         attention_bias: AttentionBias::None,
@@ -84,8 +94,8 @@ fn attention_bias(f: &Fields) -> Result<AttentionBias, ModelError> {
     Ok(if f.flag_or("attention_bias", false)? { AttentionBias::All } else { AttentionBias::None })
 }
 
-/// Sliding windows are not computed, and need not be for texts that fit into one: where any layer slides, the context
-/// ends at the window, and a longer text is an error.
+/// Sliding windows are not computed, and need not be for texts that fit into one: where any layer
+/// slides, the context ends at the window, and a longer text is an error.
 fn within_window(f: &Fields, mut config: ModelConfig) -> Result<ModelConfig, ModelError> {
     if !f.flag_or("use_sliding_window", false)? || f.get("sliding_window").is_none() {
         return Ok(config);
@@ -103,8 +113,11 @@ fn within_window(f: &Fields, mut config: ModelConfig) -> Result<ModelConfig, Mod
 
 fn slides(f: &Fields, config: &ModelConfig) -> Result<bool, ModelError> {
     if let Some(types) = f.texts("layer_types")? {
-        if let Some(other) = types.iter().find(|t| !["full_attention", "sliding_attention"].contains(t)) {
-            let expected = format!("full_attention or sliding_attention a layer ({other} is not supported)");
+        if let Some(other) =
+            types.iter().find(|t| !["full_attention", "sliding_attention"].contains(t))
+        {
+            let expected =
+                format!("full_attention or sliding_attention a layer ({other} is not supported)");
             return Err(f.error("layer_types", expected));
         }
         return Ok(types.contains(&"sliding_attention"));

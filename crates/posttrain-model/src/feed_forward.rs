@@ -28,7 +28,13 @@ pub(crate) fn modules(config: &ModelConfig, layer: i64) -> Vec<ModuleSpec> {
     match config.experts_of(layer) {
         None => gated_modules(&path, config.hidden_size, config.intermediate_size).into(),
         Some(experts) => (0..experts.count)
-            .flat_map(|n| gated_modules(&format!("{path}.experts.{n}"), config.hidden_size, experts.intermediate_size))
+            .flat_map(|n| {
+                gated_modules(
+                    &format!("{path}.experts.{n}"),
+                    config.hidden_size,
+                    experts.intermediate_size,
+                )
+            })
             .map(ModuleSpec::routed)
             .collect(),
     }
@@ -36,11 +42,19 @@ pub(crate) fn modules(config: &ModelConfig, layer: i64) -> Vec<ModuleSpec> {
 
 fn gated_modules(path: &str, hidden: i64, wide: i64) -> [ModuleSpec; 3] {
     let spec = |name: &str, input, output| ModuleSpec::new(format!("{path}.{name}"), input, output);
-    [spec("gate_proj", hidden, wide), spec("up_proj", hidden, wide), spec("down_proj", wide, hidden)]
+    [
+        spec("gate_proj", hidden, wide),
+        spec("up_proj", hidden, wide),
+        spec("down_proj", wide, hidden),
+    ]
 }
 
 impl FeedForward {
-    pub fn load(config: &ModelConfig, layer: i64, linears: &mut Linears) -> Result<Self, ModelError> {
+    pub fn load(
+        config: &ModelConfig,
+        layer: i64,
+        linears: &mut Linears,
+    ) -> Result<Self, ModelError> {
         let specs = modules(config, layer);
         match config.experts_of(layer) {
             None => Ok(Self::Gated(Gated::load(&specs, linears)?)),
@@ -49,15 +63,25 @@ impl FeedForward {
     }
 
     /// `x: [N, H]`, normed, through the layer; and what went into a gated layer's gate.
-    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<(Tensor, Option<Tensor>), ModelError> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        adapters: &RowAdapters,
+    ) -> Result<(Tensor, Option<Tensor>), ModelError> {
         match self {
-            Self::Gated(gated) => gated.forward(x, adapters).map(|(out, gate_up)| (out, Some(gate_up))),
+            Self::Gated(gated) => {
+                gated.forward(x, adapters).map(|(out, gate_up)| (out, Some(gate_up)))
+            }
             Self::Experts(experts) => experts.forward(x, adapters).map(|out| (out, None)),
         }
     }
 
     /// The same with one adapter, and what [`FeedForward::backward`] needs besides `x`.
-    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, FeedForwardKept), ModelError> {
+    pub fn forward_keeping(
+        &self,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<(Tensor, FeedForwardKept), ModelError> {
         Ok(match self {
             Self::Gated(gated) => {
                 let (out, kept) = gated.forward_keeping(x, view)?;
@@ -80,8 +104,12 @@ impl FeedForward {
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
         match (self, kept) {
-            (Self::Gated(gated), FeedForwardKept::Gated(kept)) => gated.backward(x, kept, gradient, view, sums),
-            (Self::Experts(experts), FeedForwardKept::Experts(kept)) => experts.backward(x, kept, gradient, view, sums),
+            (Self::Gated(gated), FeedForwardKept::Gated(kept)) => {
+                gated.backward(x, kept, gradient, view, sums)
+            }
+            (Self::Experts(experts), FeedForwardKept::Experts(kept)) => {
+                experts.backward(x, kept, gradient, view, sums)
+            }
             _ => unreachable!("a layer keeps what is its own"),
         }
     }
@@ -117,7 +145,8 @@ pub(crate) struct Gated {
     down: FrozenLinear,
 }
 
-/// What a gated layer keeps. The gate's output is computed anew: it costs less than the memory to keep it.
+/// What a gated layer keeps. The gate's output is computed anew: it costs less than the memory to
+/// keep it.
 #[derive(Debug)]
 pub(crate) struct GatedKept {
     gate_up: Tensor,
@@ -147,15 +176,26 @@ impl Gated {
     }
 
     /// `x: [N, H]` through the layer, and what went into its gate.
-    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<(Tensor, Tensor), ModelError> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        adapters: &RowAdapters,
+    ) -> Result<(Tensor, Tensor), ModelError> {
         let gate_up = self.gate_up.forward(x, adapters)?;
         Ok((self.down.forward(&swiglu(&gate_up)?, adapters)?, gate_up))
     }
 
-    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, GatedKept), ModelError> {
+    pub fn forward_keeping(
+        &self,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<(Tensor, GatedKept), ModelError> {
         let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(x, view)?;
         let (out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
-        Ok((out, GatedKept { gate_up, thin: Some(GatedThin { gate_up: gate_up_thin, down: down_thin }) }))
+        Ok((
+            out,
+            GatedKept { gate_up, thin: Some(GatedThin { gate_up: gate_up_thin, down: down_thin }) },
+        ))
     }
 
     pub fn backward(

@@ -4,7 +4,8 @@ use crate::ModelError;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The largest size that a configuration may ask for: beyond any model there is, below what would overflow products.
+/// The largest size that a configuration may ask for: beyond any model there is, below what would
+/// overflow products.
 pub(crate) const LARGEST: i64 = 1 << 24;
 
 /// A JSON object of a configuration, or one that stands in it.
@@ -18,8 +19,10 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads a file's object.
     pub fn parse(path: &'a Path, text: &str) -> Result<Self, ModelError> {
-        let map = serde_json::from_str(text)
-            .map_err(|e| ModelError::Format { path: path.into(), reason: format!("not a JSON object: {e}") })?;
+        let map = serde_json::from_str(text).map_err(|e| ModelError::Format {
+            path: path.into(),
+            reason: format!("not a JSON object: {e}"),
+        })?;
         Ok(Self { path, within: String::new(), map })
     }
 
@@ -35,18 +38,21 @@ impl<'a> Fields<'a> {
 
     /// The error that names a field.
     pub fn error(&self, field: &str, expected: impl Into<String>) -> ModelError {
-        let got = self.get(field).map_or("nothing".into(), |v| v.to_string().chars().take(200).collect());
+        let got =
+            self.get(field).map_or("nothing".into(), |v| v.to_string().chars().take(200).collect());
         let field = format!("{}{field}", self.within);
         ModelError::Config { path: self.path.into(), field, expected: expected.into(), got }
     }
 
     /// The object in a field, if there is one.
-    pub fn object(&self, field: &str) -> Result<Option<Fields<'a>>, ModelError> {
+    pub fn object(&self, field: &str) -> Result<Option<Self>, ModelError> {
         match self.get(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => {
-                Ok(Some(Fields { path: self.path, within: format!("{}{field}.", self.within), map: map.clone() }))
-            }
+            Some(Value::Object(map)) => Ok(Some(Fields {
+                path: self.path,
+                within: format!("{}{field}.", self.within),
+                map: map.clone(),
+            })),
             Some(_) => Err(self.error(field, "an object")),
         }
     }
@@ -102,17 +108,20 @@ impl<'a> Fields<'a> {
 
     /// A field that changes the result must be absent or have one of the values that are computed.
     pub fn refuse_unless(&self, field: &str, supported: &[&str]) -> Result<(), ModelError> {
-        let text = self.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string));
+        let text = self.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
         match text {
-            Some(text) if !supported.contains(&text.as_str()) => {
-                Err(self.error(field, format!("{} (the rest is not supported)", supported.join(" or "))))
-            }
+            Some(text) if !supported.contains(&text.as_str()) => Err(self
+                .error(field, format!("{} (the rest is not supported)", supported.join(" or ")))),
             _ => Ok(()),
         }
     }
 
     /// A field that changes the result and that nothing here computes must be absent.
     pub fn refuse(&self, field: &str, why: &str) -> Result<(), ModelError> {
-        if self.get(field).is_some() { Err(self.error(field, format!("absent ({why})"))) } else { Ok(()) }
+        if self.get(field).is_some() {
+            Err(self.error(field, format!("absent ({why})")))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! A block's linear layer: in the compute kind, or in fewer bits.
 
 use crate::ModelError;
-use crate::quantised::QuantisedWeight;
-use posttrain_kernel::QuantisedForm;
-use posttrain_lora::{AdaptedLinear, Adapter, AdapterGradients, AdapterView, MergedPart, RowAdapters, ThinProducts};
+use crate::quantized_linear::QuantizedWeight;
+use posttrain_kernel::QuantizedForm;
+use posttrain_lora::{
+    AdaptedLinear, Adapter, AdapterGradients, AdapterView, MergedPart, RowAdapters, ThinProducts,
+};
 use posttrain_tensor::SharedTensor;
 use tch::Tensor;
 
@@ -11,7 +13,7 @@ use tch::Tensor;
 #[derive(Debug)]
 pub(crate) enum FrozenLinear {
     Plain(AdaptedLinear),
-    Quantised { weight: QuantisedWeight, bias: Option<SharedTensor>, parts: Vec<(usize, i64)> },
+    Quantized { weight: QuantizedWeight, bias: Option<SharedTensor>, parts: Vec<(usize, i64)> },
 }
 
 impl FrozenLinear {
@@ -20,27 +22,27 @@ impl FrozenLinear {
         weight: Tensor,
         bias: Option<Tensor>,
         parts: Vec<(usize, i64)>,
-        form: Option<QuantisedForm>,
+        form: Option<QuantizedForm>,
     ) -> Result<Self, ModelError> {
         match form {
             None => Ok(Self::Plain(AdaptedLinear::new(weight, bias, parts)?)),
             Some(form) => {
-                let weight = QuantisedWeight::of(&weight, form)?;
-                Ok(Self::Quantised { weight, bias: bias.map(SharedTensor::new), parts })
+                let weight = QuantizedWeight::of(&weight, form)?;
+                Ok(Self::Quantized { weight, bias: bias.map(SharedTensor::new), parts })
             }
         }
     }
 
-    /// Runs `with` on the layer in the compute kind, which a quantised one is only meanwhile.
+    /// Runs `with` on the layer in the compute kind, which a quantized one is only meanwhile.
     fn with<T>(
         &self,
         with: impl FnOnce(&AdaptedLinear) -> Result<T, posttrain_lora::LoraError>,
     ) -> Result<T, ModelError> {
         match self {
             Self::Plain(linear) => Ok(with(linear)?),
-            Self::Quantised { weight, bias, parts } => {
+            Self::Quantized { weight, bias, parts } => {
                 let bias = bias.as_ref().map(SharedTensor::handle);
-                Ok(with(&AdaptedLinear::new(weight.dequantised()?, bias, parts.clone())?)?)
+                Ok(with(&AdaptedLinear::new(weight.dequantized()?, bias, parts.clone())?)?)
             }
         }
     }
@@ -51,7 +53,11 @@ impl FrozenLinear {
     }
 
     /// [`AdaptedLinear::forward_keeping`].
-    pub fn forward_keeping(&self, x: &Tensor, view: &AdapterView) -> Result<(Tensor, ThinProducts), ModelError> {
+    pub fn forward_keeping(
+        &self,
+        x: &Tensor,
+        view: &AdapterView,
+    ) -> Result<(Tensor, ThinProducts), ModelError> {
         self.with(|linear| linear.forward_keeping(x, view))
     }
 
@@ -67,19 +73,19 @@ impl FrozenLinear {
         self.with(|linear| linear.backward(x, thin, gradient, view, sums))
     }
 
-    /// [`AdaptedLinear::merge`]; a quantised layer has no place for an update.
+    /// [`AdaptedLinear::merge`]; a quantized layer has no place for an update.
     pub fn merge(&mut self, adapter: &Adapter) -> Result<(), ModelError> {
         match self {
             Self::Plain(linear) => Ok(linear.merge(adapter)?),
-            Self::Quantised { weight, .. } => Err(no_place(weight)),
+            Self::Quantized { weight, .. } => Err(no_place(weight)),
         }
     }
 
-    /// [`AdaptedLinear::merged_parts`]; a quantised layer has no place for an update.
+    /// [`AdaptedLinear::merged_parts`]; a quantized layer has no place for an update.
     pub fn merged_parts(&self, adapter: Option<&Adapter>) -> Result<Vec<MergedPart>, ModelError> {
         match self {
             Self::Plain(linear) => Ok(linear.merged_parts(adapter)?),
-            Self::Quantised { weight, .. } => Err(no_place(weight)),
+            Self::Quantized { weight, .. } => Err(no_place(weight)),
         }
     }
 
@@ -91,7 +97,7 @@ impl FrozenLinear {
     }
 }
 
-fn no_place(weight: &QuantisedWeight) -> ModelError {
-    let got = format!("a quantised layer of shape {:?}", weight.shape());
-    crate::packing::argument("adapter", "a base that is not quantised, to merge it into", got)
+fn no_place(weight: &QuantizedWeight) -> ModelError {
+    let got = format!("a quantized layer of shape {:?}", weight.shape());
+    crate::packing::argument("adapter", "a base that is not quantized, to merge it into", got)
 }

@@ -1,4 +1,4 @@
-//! GGUF files: llama.cpp's format, read and dequantised by candle's reader.
+//! GGUF files: llama.cpp's format, read and dequantized by candle's reader.
 
 use crate::{Architecture, AttentionBias, ModelConfig, ModelError, RopeScaling};
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -44,21 +44,30 @@ impl GgufFile {
     /// [`ModelError::Io`] or [`ModelError::Format`] names the file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let mut reader = open(path)?;
-        // The reader divides by the alignment that the file gives, which a hostile one sets to zero.
-        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Content::read(&mut reader)));
+        // The reader divides by the alignment that the file gives, which a hostile one sets to
+        // zero.
+        let read =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Content::read(&mut reader)));
         let content = match read {
             Ok(Ok(content)) => content,
             Ok(Err(e)) => return Err(format_error(path, format!("not a readable GGUF: {e}"))),
-            Err(_) => return Err(format_error(path, "not a readable GGUF: its header makes no sense".into())),
+            Err(_) => {
+                return Err(format_error(
+                    path,
+                    "not a readable GGUF: its header makes no sense".into(),
+                ));
+            }
         };
         check_length(path, &content)?;
         let mut file = Self { path: path.into(), content, heads: Heads { query: 1, key_value: 1 } };
         let config = file.config()?;
-        file.heads = Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads };
+        file.heads =
+            Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads };
         Ok(file)
     }
 
     /// The file's path.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -70,7 +79,11 @@ impl GgufFile {
     pub fn config(&self) -> Result<ModelConfig, ModelError> {
         let architecture = self.text("general.architecture")?;
         if architecture != "llama" {
-            return Err(self.key_error("general.architecture", "a supported architecture (llama)", architecture));
+            return Err(self.key_error(
+                "general.architecture",
+                "a supported architecture (llama)",
+                architecture,
+            ));
         }
         if self.content.metadata.keys().any(|k| k.starts_with("llama.rope.scaling")) {
             return Err(self.key_error(
@@ -88,8 +101,10 @@ impl GgufFile {
             intermediate_size: self.size("llama.feed_forward_length")?,
             num_hidden_layers: self.size("llama.block_count")?,
             num_attention_heads,
-            num_key_value_heads: self.size_or("llama.attention.head_count_kv", num_attention_heads)?,
-            head_dim: self.size_or("llama.attention.key_length", hidden_size / num_attention_heads)?,
+            num_key_value_heads: self
+                .size_or("llama.attention.head_count_kv", num_attention_heads)?,
+            head_dim: self
+                .size_or("llama.attention.key_length", hidden_size / num_attention_heads)?,
             head_norms: false,
             attention_bias: AttentionBias::None,
             experts: None,
@@ -106,7 +121,10 @@ impl GgufFile {
 
     /// The names of the weights in the Hugging Face layout; one that has none there keeps its own.
     pub fn weight_names(&self) -> impl Iterator<Item = String> {
-        self.content.tensor_infos.keys().map(|name| hugging_face_name(name).unwrap_or_else(|| name.clone()))
+        self.content
+            .tensor_infos
+            .keys()
+            .map(|name| hugging_face_name(name).unwrap_or_else(|| name.clone()))
     }
 
     /// The weight of that name in the Hugging Face layout, in f32, or `None` if it is not there.
@@ -114,19 +132,22 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Format`] for data that is cut short.
     pub fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
-        let Some(own) = gguf_name(name).filter(|n| self.content.tensor_infos.contains_key(n)) else {
+        let Some(own) = gguf_name(name).filter(|n| self.content.tensor_infos.contains_key(n))
+        else {
             return Ok(None);
         };
         let bad = |e: candle_core::Error| format_error(&self.path, format!("weight `{own}`: {e}"));
         let cpu = candle_core::Device::Cpu;
         let stored = self.content.tensor(&mut open(&self.path)?, &own, &cpu).map_err(bad)?;
         let shape: Vec<i64> = stored.shape().dims().iter().map(|&d| d as i64).collect();
-        let values = stored.dequantize(&cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).map_err(bad)?;
+        let values =
+            stored.dequantize(&cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).map_err(bad)?;
         let tensor = Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?;
         Ok(Some(self.unpermuted(name, tensor)?))
     }
 
-    /// llama.cpp interleaves the halves of each query and key head for its rotary kernel; this takes it back.
+    /// llama.cpp interleaves the halves of each query and key head for its rotary kernel; this
+    /// takes it back.
     fn unpermuted(&self, name: &str, tensor: Tensor) -> Result<Tensor, ModelError> {
         let heads = match name {
             n if n.ends_with("q_proj.weight") => self.heads.query,
@@ -143,10 +164,12 @@ impl GgufFile {
 
     fn embedding_rows(&self) -> Result<i64, ModelError> {
         let info = self.content.tensor_infos.get("token_embd.weight");
-        info.and_then(|i| i.shape.dims().first()).map(|&rows| rows as i64).ok_or_else(|| ModelError::MissingWeight {
-            path: self.path.clone(),
-            name: "token_embd.weight".into(),
-            expected: vec![],
+        info.and_then(|i| i.shape.dims().first()).map(|&rows| rows as i64).ok_or_else(|| {
+            ModelError::MissingWeight {
+                path: self.path.clone(),
+                name: "token_embd.weight".into(),
+                expected: vec![],
+            }
         })
     }
 
@@ -155,7 +178,8 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Config`] if it is missing or not a string.
     pub fn text(&self, key: &str) -> Result<&str, ModelError> {
-        self.optional_text(key).ok_or_else(|| self.key_error(key, "a string", "nothing of the kind"))
+        self.optional_text(key)
+            .ok_or_else(|| self.key_error(key, "a string", "nothing of the kind"))
     }
 
     /// A metadata string, if there is one.
@@ -169,7 +193,8 @@ impl GgufFile {
     /// [`ModelError::Config`] if it is missing or holds anything else.
     pub fn texts(&self, key: &str) -> Result<Vec<&str>, ModelError> {
         let list = self.content.metadata.get(key).and_then(|v| v.to_vec().ok());
-        let texts = list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect());
+        let texts =
+            list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect());
         texts.ok_or_else(|| self.key_error(key, "a list of strings", "nothing of the kind"))
     }
 
@@ -185,7 +210,9 @@ impl GgufFile {
 
     fn size(&self, key: &str) -> Result<i64, ModelError> {
         let value = self.integer(key).filter(|v| (1..=1 << 24).contains(v));
-        value.ok_or_else(|| self.key_error(key, "a whole number from 1 to 16777216", self.shown(key)))
+        value.ok_or_else(|| {
+            self.key_error(key, "a whole number from 1 to 16777216", self.shown(key))
+        })
     }
 
     fn size_or(&self, key: &str, default: i64) -> Result<i64, ModelError> {
@@ -195,7 +222,9 @@ impl GgufFile {
     fn positive(&self, key: &str) -> Result<f64, ModelError> {
         let value = self.content.metadata.get(key);
         let number = value.and_then(|v| v.to_f32().map(f64::from).or_else(|_| v.to_f64()).ok());
-        number.filter(|v| *v > 0.0).ok_or_else(|| self.key_error(key, "a number above 0", self.shown(key)))
+        number
+            .filter(|v| *v > 0.0)
+            .ok_or_else(|| self.key_error(key, "a number above 0", self.shown(key)))
     }
 
     fn positive_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
@@ -203,11 +232,24 @@ impl GgufFile {
     }
 
     fn shown(&self, key: &str) -> String {
-        self.content.metadata.get(key).map_or("nothing".into(), |v| format!("{v:?}").chars().take(80).collect())
+        self.content
+            .metadata
+            .get(key)
+            .map_or("nothing".into(), |v| format!("{v:?}").chars().take(80).collect())
     }
 
-    pub(crate) fn key_error(&self, key: &str, expected: &str, got: impl Into<String>) -> ModelError {
-        ModelError::Config { path: self.path.clone(), field: key.into(), expected: expected.into(), got: got.into() }
+    pub(crate) fn key_error(
+        &self,
+        key: &str,
+        expected: &str,
+        got: impl Into<String>,
+    ) -> ModelError {
+        ModelError::Config {
+            path: self.path.clone(),
+            field: key.into(),
+            expected: expected.into(),
+            got: got.into(),
+        }
     }
 }
 
@@ -216,9 +258,12 @@ fn open(path: &Path) -> Result<BufReader<File>, ModelError> {
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 
-/// Every weight must lie within the file: one that was cut short is refused before anything is read.
+/// Every weight must lie within the file: one that was cut short is refused before anything is
+/// read.
 fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
-    let length = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?.len();
+    let length = std::fs::metadata(path)
+        .map_err(|source| ModelError::Io { path: path.into(), source })?
+        .len();
     for (name, info) in &content.tensor_infos {
         let sizes = info.shape.dims();
         let elements = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
@@ -229,7 +274,8 @@ fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
         let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
         let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
         if end > length {
-            let reason = format!("cut short: weight `{name}` ends at byte {end}, the file at {length}");
+            let reason =
+                format!("cut short: weight `{name}` ends at byte {end}, the file at {length}");
             return Err(format_error(path, reason));
         }
     }
@@ -282,7 +328,9 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for own in ["blk.12.attn_q.weight", "token_embd.weight", "output.weight", "blk.0.ffn_down.weight"] {
+        for own in
+            ["blk.12.attn_q.weight", "token_embd.weight", "output.weight", "blk.0.ffn_down.weight"]
+        {
             assert_eq!(gguf_name(&hugging_face_name(own).unwrap()).unwrap(), own);
         }
         assert_eq!(hugging_face_name("blk.0.attn_q.bias"), None);
@@ -292,7 +340,9 @@ mod tests {
     fn what_is_no_gguf_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
-        for bytes in [&b""[..], b"GGUF", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0"] {
+        for bytes in
+            [&b""[..], b"GGUF", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0"]
+        {
             std::fs::write(&path, bytes).unwrap();
             assert!(GgufFile::open(&path).err().unwrap().to_string().contains("m.gguf"));
         }

@@ -7,7 +7,7 @@ use posttrain_kernel::Heads;
 use posttrain_tensor::SharedTensor;
 use tch::Tensor;
 
-/// Norms of every query and key head of a block, before they are turned to their positions.
+/// Norms of every query and key head of a block, before they are rotated to their positions.
 #[derive(Debug)]
 pub(crate) struct HeadNorms {
     heads: Heads,
@@ -20,15 +20,23 @@ pub(crate) struct HeadNorms {
 
 impl HeadNorms {
     /// Those of block `layer`, if the model has them.
-    pub fn load(config: &ModelConfig, layer: i64, weights: &mut Weights) -> Result<Option<Self>, ModelError> {
+    pub fn load(
+        config: &ModelConfig,
+        layer: i64,
+        weights: &mut Weights,
+    ) -> Result<Option<Self>, ModelError> {
         if !config.head_norms {
             return Ok(None);
         }
-        let mut take =
-            |name: &str| weights.take(&format!("model.layers.{layer}.self_attn.{name}.weight"), &[config.head_dim]);
+        let mut take = |name: &str| {
+            weights
+                .take(&format!("model.layers.{layer}.self_attn.{name}.weight"), &[config.head_dim])
+        };
         let heads = crate::block::heads(config);
         let (query, key) = (take("q_norm")?, take("k_norm")?);
-        let of = |weight: &Tensor, heads: usize| weight.f_unsqueeze(0)?.f_expand([heads as i64, -1], false);
+        let of = |weight: &Tensor, heads: usize| {
+            weight.f_unsqueeze(0)?.f_expand([heads as i64, -1], false)
+        };
         let weights = Tensor::f_cat(&[of(&query, heads.query)?, of(&key, heads.key_value)?], 0)?;
 
         Ok(Some(Self {
@@ -52,9 +60,11 @@ impl HeadNorms {
         }
         let Heads { query, key_value, width } = self.heads;
         let sizes = [(query + key_value) as i64, key_value as i64];
-        let parts = qkv.f_reshape([-1, sizes.iter().sum(), width as i64])?.f_split_with_sizes(sizes, 1)?;
+        let parts =
+            qkv.f_reshape([-1, sizes.iter().sum(), width as i64])?.f_split_with_sizes(sizes, 1)?;
         // As in transformers, the norm is rounded before it is weighted.
-        let normed = parts[0].f_rms_norm([width as i64], None::<&Tensor>, self.eps)?.f_mul(&self.weights)?;
+        let normed =
+            parts[0].f_rms_norm([width as i64], None::<&Tensor>, self.eps)?.f_mul(&self.weights)?;
         Ok(Tensor::f_cat(&[&normed, &parts[1]], 1)?.f_flatten(1, 2)?)
     }
 
@@ -67,6 +77,11 @@ impl HeadNorms {
     }
 
     fn kernel(&self) -> posttrain_kernel::HeadNorms<'_> {
-        posttrain_kernel::HeadNorms { heads: self.heads, query: &self.query, key: &self.key, eps: self.eps }
+        posttrain_kernel::HeadNorms {
+            heads: self.heads,
+            query: &self.query,
+            key: &self.key,
+            eps: self.eps,
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Decoder transformers on libtorch: weights, tokenizer, chat template, device.
 //!
-//! A [`Checkpoint`] is a folder in the Hugging Face layout or a GGUF file; it gives a [`Decoder`] and a [`TextTokenizer`]
-//! with its [`ChatTemplate`]. The decoder's one forward pass serves training, prefill and decoding alike: what differs
-//! is where keys and values come from, and that is an [`Attend`]. So sampler and trainer cannot drift apart in code.
+//! A [`Checkpoint`] is a folder in the Hugging Face layout or a GGUF file; it gives a [`Decoder`]
+//! and a [`TextTokenizer`] with its [`ChatTemplate`]. The decoder's one forward pass serves
+//! training, prefill and decoding alike: what differs is where keys and values come from, and that
+//! is an [`Attend`]. So sampler and trainer cannot drift apart in code.
 //!
 //! ```
 //! use posttrain_lora::RowAdapters;
@@ -42,7 +43,7 @@ mod head_norms;
 mod linears;
 mod model_size;
 mod packing;
-mod quantised;
+mod quantized_linear;
 mod recording;
 mod rope;
 mod rope_scaling;
@@ -54,7 +55,7 @@ mod tokenizer;
 mod tokenizer_gguf;
 mod weights;
 
-pub use attention::{Attend, PackedAttention, Projected, Turned};
+pub use attention::{Attend, PackedAttention, Projected, Rotated};
 pub use chat::ChatTemplate;
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, AttentionBias, ExpertsConfig, ModelConfig};
@@ -66,7 +67,7 @@ pub use gguf::GgufFile;
 pub use model_size::ModelSize;
 pub use packing::{Packing, Sequence};
 pub use posttrain_chat::Message;
-pub use quantised::Quantise;
+pub use quantized_linear::Quantize;
 pub use recording::{RecordedPass, RecordedToken};
 pub use rope::Rotation;
 pub use rope_scaling::RopeScaling;

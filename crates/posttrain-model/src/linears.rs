@@ -6,7 +6,8 @@ use crate::weights::Weights;
 use posttrain_lora::ModuleSpec;
 use tch::Tensor;
 
-/// Takes linear layers one after another and counts their modules, in the order in which adapters do.
+/// Takes linear layers one after another and counts their modules, in the order in which adapters
+/// do.
 pub(crate) struct Linears<'a> {
     weights: &'a mut Weights,
     next: usize,
@@ -32,20 +33,24 @@ impl<'a> Linears<'a> {
 
     /// The next modules, which share their input, as one layer.
     pub fn fused(&mut self, specs: &[ModuleSpec], bias: Bias) -> Result<FrozenLinear, ModelError> {
-        let rows: Vec<_> = specs.iter().map(|spec| (format!("{}.weight", spec.path), spec.out_features)).collect();
+        let rows: Vec<_> =
+            specs.iter().map(|spec| (format!("{}.weight", spec.path), spec.out_features)).collect();
         let columns = specs.first().map_or(0, |spec| spec.in_features);
         let weight = self.weights.take_rows(&rows, columns)?;
         let bias = match bias {
             Bias::With => Some(self.biases(specs)?),
             Bias::Without => None,
         };
-        let parts = specs.iter().enumerate().map(|(i, spec)| (self.next + i, spec.out_features)).collect();
+        let parts =
+            specs.iter().enumerate().map(|(i, spec)| (self.next + i, spec.out_features)).collect();
         self.next += specs.len();
-        FrozenLinear::new(weight, bias, parts, self.weights.quantise().form())
+        FrozenLinear::new(weight, bias, parts, self.weights.quantize().form())
     }
 
     fn biases(&mut self, specs: &[ModuleSpec]) -> Result<Tensor, ModelError> {
-        let take = |spec: &ModuleSpec| self.weights.take(&format!("{}.bias", spec.path), &[spec.out_features]);
+        let take = |spec: &ModuleSpec| {
+            self.weights.take(&format!("{}.bias", spec.path), &[spec.out_features])
+        };
         Ok(Tensor::f_cat(&specs.iter().map(take).collect::<Result<Vec<_>, _>>()?, 0)?)
     }
 }

@@ -1,6 +1,6 @@
 //! How large a model is, before anything of it is read.
 
-use crate::{ModelConfig, ModelError, Quantise};
+use crate::{ModelConfig, ModelError, Quantize};
 use std::fmt;
 use std::path::PathBuf;
 use tch::Kind;
@@ -19,30 +19,36 @@ pub struct ModelSize {
 }
 
 impl ModelSize {
-    /// The size of a configuration, its frozen linear layers kept as `quantise` says and the rest in `kind`.
+    /// The size of a configuration, its frozen linear layers kept as `quantize` says and the rest
+    /// in `kind`.
     ///
     /// ```
-    /// use posttrain_model::{ModelConfig, ModelSize, Quantise};
+    /// use posttrain_model::{ModelConfig, ModelSize, Quantize};
     /// use tch::Kind;
     ///
     /// let config = ModelConfig::tiny();
-    /// let size = ModelSize::of(&config, Quantise::None, Kind::BFloat16);
+    /// let size = ModelSize::of(&config, Quantize::None, Kind::BFloat16);
     /// assert_eq!(size.memory_bytes, 2 * config.parameter_count());
-    /// assert!(ModelSize::of(&config, Quantise::Nf4, Kind::BFloat16).memory_bytes < size.memory_bytes);
+    /// assert!(ModelSize::of(&config, Quantize::Nf4, Kind::BFloat16).memory_bytes < size.memory_bytes);
     /// ```
-    pub fn of(config: &ModelConfig, quantise: Quantise, kind: Kind) -> Self {
+    #[must_use]
+    pub fn of(config: &ModelConfig, quantize: Quantize, kind: Kind) -> Self {
         let blocks = || config.modules().into_iter().filter(|m| !m.head);
         let weights = || blocks().map(|m| m.in_features * m.out_features);
-        let (linear, quantised): (i64, i64) = (weights().sum(), weights().map(|n| quantise.bytes(n, kind)).sum());
-        let rest = Quantise::None.bytes(config.parameter_count() - linear, kind);
+        let (linear, quantized): (i64, i64) =
+            (weights().sum(), weights().map(|n| quantize.bytes(n, kind)).sum());
+        let rest = Quantize::None.bytes(config.parameter_count() - linear, kind);
         // Routers compute in f32, beside what is counted above.
-        let routers = config.experts.as_ref().map_or(0, |e| e.layers.len() as i64 * e.count * config.hidden_size);
+        let routers = config
+            .experts
+            .as_ref()
+            .map_or(0, |e| e.layers.len() as i64 * e.count * config.hidden_size);
         let routers = routers * (4 - kind.elt_size_in_bytes() as i64);
         Self {
             parameters: config.parameter_count(),
             active_parameters: config.active_parameter_count(),
             file_bytes: 0,
-            memory_bytes: quantised + rest + routers,
+            memory_bytes: quantized + rest + routers,
         }
     }
 

@@ -5,7 +5,8 @@ use crate::decoder::Input;
 use std::ops::Range;
 use tch::{Device, Tensor};
 
-/// A prompt and the completions that follow it. Each completion attends to the prompt and to itself.
+/// A prompt and the completions that follow it. Each completion attends to the prompt and to
+/// itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// Token ids of the prompt, at least one.
@@ -59,7 +60,8 @@ impl Packing {
         Self::lay(sequences, 0)
     }
 
-    /// The same without each completion's last token, behind which nothing is predicted: it is a target, and has no row.
+    /// The same without each completion's last token, behind which nothing is predicted: it is a
+    /// target, and has no row.
     ///
     /// ```
     /// use posttrain_model::{Packing, Sequence};
@@ -78,10 +80,19 @@ impl Packing {
 
     /// Lays sequences end to end, the last `left_out` tokens of each completion left out.
     fn lay(sequences: &[Sequence], left_out: usize) -> Result<Self, ModelError> {
-        let mut packing = Self { tokens: Vec::new(), positions: Vec::new(), targets: Vec::new(), spans: Vec::new() };
+        let mut packing = Self {
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            targets: Vec::new(),
+            spans: Vec::new(),
+        };
         for sequence in sequences {
             if sequence.prompt.is_empty() {
-                return Err(argument("sequences", "prompts of at least one token", "an empty prompt"));
+                return Err(argument(
+                    "sequences",
+                    "prompts of at least one token",
+                    "an empty prompt",
+                ));
             }
             let prompt = packing.push(&sequence.prompt, 0);
             let start = sequence.prompt.len() as i64;
@@ -105,42 +116,58 @@ impl Packing {
     }
 
     /// Token ids, `N` of them.
+    #[must_use]
     pub fn tokens(&self) -> &[i64] {
         &self.tokens
     }
 
     /// Every token's position in its own text.
+    #[must_use]
     pub fn positions(&self) -> &[i64] {
         &self.positions
     }
 
     /// The row whose output predicts each completion token, in packed order.
+    #[must_use]
     pub fn predicting_rows(&self) -> Vec<i64> {
         let rows = |span: &Span, completion: &Range<usize>, predicted: usize| {
             let before = std::iter::once(span.prompt.end - 1);
-            before.chain(completion.clone()).take(predicted).map(|row| row as i64).collect::<Vec<_>>()
+            before
+                .chain(completion.clone())
+                .take(predicted)
+                .map(|row| row as i64)
+                .collect::<Vec<_>>()
         };
-        let completions =
-            |s: &Span| s.completions.iter().zip(&s.predicted).flat_map(|(c, n)| rows(s, c, *n)).collect::<Vec<_>>();
+        let completions = |s: &Span| {
+            s.completions
+                .iter()
+                .zip(&s.predicted)
+                .flat_map(|(c, n)| rows(s, c, *n))
+                .collect::<Vec<_>>()
+        };
         self.spans.iter().flat_map(completions).collect()
     }
 
     /// The completion tokens, in the order of [`Packing::predicting_rows`].
+    #[must_use]
     pub fn targets(&self) -> &[i64] {
         &self.targets
     }
 
     /// The last row of every prompt: what predicts the first token of its completions.
+    #[must_use]
     pub fn last_prompt_rows(&self) -> Vec<i64> {
         self.spans.iter().map(|s| s.prompt.end as i64 - 1).collect()
     }
 
     /// The rows of every prompt.
+    #[must_use]
     pub fn prompt_rows(&self) -> Vec<Range<usize>> {
         self.spans.iter().map(|s| s.prompt.clone()).collect()
     }
 
     /// The rows of every completion, by sequence.
+    #[must_use]
     pub fn completion_rows(&self) -> Vec<Vec<Range<usize>>> {
         self.spans.iter().map(|s| s.completions.clone()).collect()
     }

@@ -9,7 +9,8 @@ use tch::Tensor;
 
 /// A forward pass whose activations are kept ([`crate::Decoder::forward_recording`]).
 ///
-/// Held by every text that was computed in it, on whichever thread; its memory goes with the last of them.
+/// Held by every text that was computed in it, on whichever thread; its memory goes with the last
+/// of them.
 #[derive(Clone)]
 pub struct RecordedPass(Arc<PassActivations>);
 
@@ -49,6 +50,7 @@ impl RecordedPass {
     }
 
     /// Bytes that it holds.
+    #[must_use]
     pub fn bytes(&self) -> usize {
         let size = |t: &SharedTensor| t.numel() * t.kind().elt_size_in_bytes();
         let blocks = self.0.blocks.iter().flat_map(|b| [&b.x, &b.qkv, &b.middle, &b.gate_up]);
@@ -56,6 +58,7 @@ impl RecordedPass {
     }
 
     /// The token at `row`.
+    #[must_use]
     pub fn token(&self, row: usize) -> RecordedToken {
         RecordedToken { pass: self.clone(), row: row as u32 }
     }

@@ -4,11 +4,12 @@ use crate::{ModelConfig, ModelError};
 use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
-/// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind; with YaRN multiplied by its
-/// attention factor.
+/// The cosine and sine of every position's angles: `[N, 1, d/2]` each, in the compute kind; with
+/// YaRN multiplied by its attention factor.
 ///
-/// Rotary position embedding (Su et al., 2021, <https://arxiv.org/abs/2104.09864>) in the half-split layout of the
-/// Hugging Face checkpoints: dimension `i` turns with dimension `i + d/2` by `position · θ^(−2i/d)`.
+/// Rotary position embedding (Su et al., 2021, <https://arxiv.org/abs/2104.09864>) in the
+/// half-split layout of the Hugging Face checkpoints: dimension `i` turns with dimension `i + d/2`
+/// by `position · θ^(−2i/d)`.
 #[derive(Debug, Clone)]
 pub struct Rotation {
     cos: SharedTensor,
@@ -36,10 +37,19 @@ impl Frequencies {
 
 impl Rotation {
     /// The rotation of `positions: [N]`; angles are formed in f32 whatever the model computes in.
-    pub(crate) fn new(positions: &Tensor, frequencies: &Frequencies, kind: Kind) -> Result<Self, ModelError> {
-        let angles = positions.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&frequencies.values)?.f_unsqueeze(1)?;
+    pub(crate) fn new(
+        positions: &Tensor,
+        frequencies: &Frequencies,
+        kind: Kind,
+    ) -> Result<Self, ModelError> {
+        let angles = positions
+            .f_to_kind(Kind::Float)?
+            .f_unsqueeze(1)?
+            .f_mul(&frequencies.values)?
+            .f_unsqueeze(1)?;
         let table = |t: Tensor| {
-            let scaled = if frequencies.factor == 1.0 { t } else { t.f_mul_scalar(frequencies.factor)? };
+            let scaled =
+                if frequencies.factor == 1.0 { t } else { t.f_mul_scalar(frequencies.factor)? };
             scaled.f_to_kind(kind)
         };
         let sin = table(angles.f_sin()?)?;
@@ -53,11 +63,13 @@ impl Rotation {
     /// # Errors
     /// [`ModelError::Torch`] when memory fails.
     pub fn tables(&self) -> Result<[Tensor; 2], ModelError> {
-        let table = |t: &Tensor| Ok::<_, ModelError>(t.f_squeeze_dim(1)?.f_to_kind(Kind::Float)?.f_contiguous()?);
+        let table = |t: &Tensor| {
+            Ok::<_, ModelError>(t.f_squeeze_dim(1)?.f_to_kind(Kind::Float)?.f_contiguous()?)
+        };
         Ok([table(&self.cos)?, table(&self.sin)?])
     }
 
-    /// `x: [N, heads, d]` turned to its positions.
+    /// `x: [N, heads, d]` rotated to its positions.
     ///
     /// # Errors
     /// [`ModelError::Torch`] if the shape does not fit or memory fails.
@@ -78,12 +90,12 @@ mod tests {
     fn position_zero_is_the_identity_and_scores_depend_on_distance_alone() {
         let frequencies = Frequencies::of(&ModelConfig::tiny(), Device::Cpu).unwrap();
         let x = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([1, 1, 8]);
-        let turned = |position: i64| {
+        let rotated = |position: i64| {
             let positions = Tensor::from_slice(&[position]);
             Rotation::new(&positions, &frequencies, Kind::Float).unwrap().apply(&x).unwrap()
         };
-        assert_eq!(turned(0), x);
-        let score = |a, b| (turned(a) * turned(b)).sum(Kind::Float).double_value(&[]);
+        assert_eq!(rotated(0), x);
+        let score = |a, b| (rotated(a) * rotated(b)).sum(Kind::Float).double_value(&[]);
         assert!((score(3, 7) - score(10, 14)).abs() < 1e-3);
         assert!((score(3, 7) - score(3, 9)).abs() > 1e-3);
     }

@@ -1,4 +1,5 @@
-//! How rotary frequencies are stretched to texts that are longer than the model was first trained on.
+//! How rotary frequencies are stretched to texts that are longer than the model was first trained
+//! on.
 
 use crate::ModelError;
 use crate::fields::Fields;
@@ -15,7 +16,8 @@ pub enum RopeScaling {
         /// Above 0.
         factor: f64,
     },
-    /// Llama 3.1's (`llama3`): low frequencies divided by `factor`, high ones kept, those between blended.
+    /// Llama 3.1's (`llama3`): low frequencies divided by `factor`, high ones kept, those between
+    /// blended.
     Llama3 {
         /// Above 0.
         factor: f64,
@@ -26,8 +28,8 @@ pub enum RopeScaling {
         /// The context of the first training, in tokens.
         original: f64,
     },
-    /// YaRN (`yarn`; Peng et al., 2023, <https://arxiv.org/abs/2309.00071>): the same idea with a ramp over dimensions,
-    /// and cosine and sine multiplied by a factor of their own.
+    /// YaRN (`yarn`; Peng et al., 2023, <https://arxiv.org/abs/2309.00071>): the same idea with a
+    /// ramp over dimensions, and cosine and sine multiplied by a factor of their own.
     Yarn {
         /// Above 0.
         factor: f64,
@@ -45,7 +47,8 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// From `rope_parameters` (transformers 5) or `rope_scaling` (earlier versions); `context` is the model's own.
+    /// From `rope_parameters` (transformers 5) or `rope_scaling` (earlier versions); `context` is
+    /// the model's own.
     pub(crate) fn read(fields: &Fields, context: i64) -> Result<Self, ModelError> {
         let both = [fields.object("rope_scaling")?, fields.object("rope_parameters")?];
         for rope in both.iter().flatten() {
@@ -58,7 +61,12 @@ impl RopeScaling {
                 "linear" => return Ok(Self::Linear { factor: rope.positive("factor")? }),
                 "llama3" => return Self::llama3(rope, original?),
                 "yarn" => return Self::yarn(rope, original?, context),
-                _ => return Err(rope.error(field, "default, linear, llama3 or yarn (the rest is not supported)")),
+                _ => {
+                    return Err(rope.error(
+                        field,
+                        "default, linear, llama3 or yarn (the rest is not supported)",
+                    ));
+                }
             }
         }
         Ok(Self::None)
@@ -69,14 +77,22 @@ impl RopeScaling {
         if high <= low {
             return Err(rope.error("high_freq_factor", format!("above low_freq_factor = {low}")));
         }
-        Ok(Self::Llama3 { factor: rope.positive("factor")?, low_freq_factor: low, high_freq_factor: high, original })
+        Ok(Self::Llama3 {
+            factor: rope.positive("factor")?,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original,
+        })
     }
 
     fn yarn(rope: &Fields, original: f64, context: i64) -> Result<Self, ModelError> {
         let factor = rope.positive_or("factor", context as f64 / original)?;
-        let [all, one] = ["mscale_all_dim", "mscale"].map(|field| rope.get(field).and_then(|v| v.as_f64()));
+        let [all, one] =
+            ["mscale_all_dim", "mscale"].map(|field| rope.get(field).and_then(|v| v.as_f64()));
         let by_factor = match (one, all) {
-            (Some(one), Some(all)) if one != 0.0 && all != 0.0 => magnitude(factor, one) / magnitude(factor, all),
+            (Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
+                magnitude(factor, one) / magnitude(factor, all)
+            }
             _ => magnitude(factor, 1.0),
         };
         Ok(Self::Yarn {
@@ -89,7 +105,8 @@ impl RopeScaling {
         })
     }
 
-    /// The longest text that the stretched frequencies are made for, if that is beyond the model's own context.
+    /// The longest text that the stretched frequencies are made for, if that is beyond the model's
+    /// own context.
     pub(crate) fn context(&self) -> i64 {
         match self {
             Self::Yarn { factor, original, .. } => (factor * original) as i64,
@@ -105,12 +122,16 @@ impl RopeScaling {
     /// assert_eq!(RopeScaling::None.frequencies(100.0, 4), [1.0, 0.1]);
     /// assert_eq!(RopeScaling::Linear { factor: 2.0 }.frequencies(100.0, 4), [0.5, 0.05]);
     /// ```
+    #[must_use]
     pub fn frequencies(&self, theta: f64, head_dim: i64) -> Vec<f64> {
         let plain = |i: i64| theta.powf(-2.0 * i as f64 / head_dim as f64);
-        (0..head_dim / 2).map(|i| plain(i) * self.stretch(i, plain(i), theta, head_dim as f64)).collect()
+        (0..head_dim / 2)
+            .map(|i| plain(i) * self.stretch(i, plain(i), theta, head_dim as f64))
+            .collect()
     }
 
     /// What cosine and sine are multiplied by.
+    #[must_use]
     pub fn attention_factor(&self) -> f64 {
         if let Self::Yarn { attention_factor, .. } = self { *attention_factor } else { 1.0 }
     }
@@ -122,11 +143,14 @@ impl RopeScaling {
             Self::Linear { factor } => 1.0 / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let turns = original * frequency / (2.0 * PI);
-                let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor))
+                    .clamp(0.0, 1.0);
                 kept + (1.0 - kept) / factor
             }
             Self::Yarn { factor, beta_fast, beta_slow, original, truncate, .. } => {
-                let dimension = |turns: f64| head_dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
+                let dimension = |turns: f64| {
+                    head_dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln())
+                };
                 let (low, high) = (dimension(beta_fast), dimension(beta_slow));
                 let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
                 let (low, high) = (low.max(0.0), high.min(head_dim - 1.0));
@@ -140,7 +164,7 @@ impl RopeScaling {
 
 /// YaRN's growth of attention with the factor.
 fn magnitude(factor: f64, scale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+    if factor <= 1.0 { 1.0 } else { (0.1 * scale).mul_add(factor.ln(), 1.0) }
 }
 
 #[cfg(test)]
@@ -149,12 +173,18 @@ mod tests {
 
     #[test]
     fn llama3_keeps_fast_frequencies_and_divides_slow_ones() {
-        let scaling =
-            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original: 8192.0 };
-        let (plain, stretched) = (RopeScaling::None.frequencies(5e5, 128), scaling.frequencies(5e5, 128));
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original: 8192.0,
+        };
+        let (plain, stretched) =
+            (RopeScaling::None.frequencies(5e5, 128), scaling.frequencies(5e5, 128));
         assert_eq!(plain[0], stretched[0]);
         assert!((stretched[63] - plain[63] / 8.0).abs() < 1e-12);
-        let blended = plain.iter().zip(&stretched).filter(|(p, s)| *s < p && **s > *p / 7.999).count();
+        let blended =
+            plain.iter().zip(&stretched).filter(|(p, s)| *s < p && **s > *p / 7.999).count();
         assert!((3..15).contains(&blended), "{blended}");
     }
 
@@ -169,7 +199,7 @@ mod tests {
             truncate: true,
         };
         assert_eq!(yarn(1.0).frequencies(1e4, 16), RopeScaling::None.frequencies(1e4, 16));
-        assert!((yarn(4.0).attention_factor() - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
+        assert!((yarn(4.0).attention_factor() - 0.1f64.mul_add(4f64.ln(), 1.0)).abs() < 1e-12);
         assert_eq!(yarn(4.0).context(), 256);
     }
 }

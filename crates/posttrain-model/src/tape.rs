@@ -1,4 +1,5 @@
-//! A forward pass that can be walked back: the gradient of an adapter, without autograd around the whole model.
+//! A forward pass that can be walked back: the gradient of an adapter, without autograd around the
+//! whole model.
 
 use crate::block::{self, Kept};
 use crate::recording::{RecordedRows, RecordedToken};
@@ -18,9 +19,9 @@ pub enum Keep {
 
 /// A forward pass over a [`Packing`] with one adapter, and what its backward pass needs.
 ///
-/// Autograd keeps far more than the gradient of an adapter needs, adds up gradients in tensors of their own, and allocates
-/// every intermediate anew. Here each block's backward pass is written out, on the
-/// CPU attention's as well; elsewhere autograd walks back through attention alone.
+/// Autograd keeps far more than the gradient of an adapter needs, adds up gradients in tensors of
+/// their own, and allocates every intermediate anew. Here each block's backward pass is written
+/// out, on the CPU attention's as well; elsewhere autograd walks back through attention alone.
 ///
 /// ```
 /// use posttrain_lora::{Adapter, AdapterGradients, LoraConfig};
@@ -60,12 +61,12 @@ enum Blocks {
 }
 
 impl<'a> Tape<'a> {
-    /// The final hidden states `[N, H]` of a packing, normed, in the compute kind, and the tape that leads back. `view` is
-    /// a snapshot, with dropout or without.
+    /// The final hidden states `[N, H]` of a packing, normed, in the compute kind, and the tape
+    /// that leads back. `view` is a snapshot, with dropout or without.
     ///
     /// # Errors
-    /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`] for a token beyond the
-    /// vocabulary, or when memory fails.
+    /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`]
+    /// for a token beyond the vocabulary, or when memory fails.
     pub fn forward(
         model: &'a Decoder,
         view: &'a AdapterView,
@@ -80,21 +81,28 @@ impl<'a> Tape<'a> {
         let mut blocks = Vec::with_capacity(model.blocks.len());
         for block in &model.blocks {
             let (next, kept) = block.forward_keeping(&x, &rotation, &mut attention, view)?;
-            blocks.push((std::mem::replace(&mut x, next), Some(kept).filter(|_| keep == Keep::Everything)));
+            blocks.push((
+                std::mem::replace(&mut x, next),
+                Some(kept).filter(|_| keep == Keep::Everything),
+            ));
         }
         let hidden = block::rms_norm(&x, &model.norm, model.config().rms_norm_eps)?;
-        Ok((hidden, Self { model, view, rotation, attention, blocks: Blocks::Kept(blocks), last: x }))
+        Ok((
+            hidden,
+            Self { model, view, rotation, attention, blocks: Blocks::Kept(blocks), last: x },
+        ))
     }
 
-    /// The same of a packing whose tokens have been computed before, in its order: nothing is multiplied by the model's
-    /// weights again. `view` is the snapshot that they were computed with, without dropout.
+    /// The same of a packing whose tokens have been computed before, in its order: nothing is
+    /// multiplied by the model's weights again. `view` is the snapshot that they were computed
+    /// with, without dropout.
     ///
-    /// The gradient is that of the activations that came before the sampled tokens: the policy is the sampler to the last
-    /// bit, whatever the order that either adds in.
+    /// The gradient is that of the activations that came before the sampled tokens: the policy is
+    /// the sampler to the last bit, whatever the order that either adds in.
     ///
     /// # Errors
-    /// [`ModelError::Argument`] if there is not a recorded token for each of the packing's, or a text is longer than the
-    /// model's context; [`ModelError::Torch`] when memory fails.
+    /// [`ModelError::Argument`] if there is not a recorded token for each of the packing's, or a
+    /// text is longer than the model's context; [`ModelError::Torch`] when memory fails.
     pub fn of_recorded(
         model: &'a Decoder,
         view: &'a AdapterView,
@@ -111,18 +119,26 @@ impl<'a> Tape<'a> {
         let attention = PackedAttention::new(packing, model)?;
         let last = recorded.last()?;
         let hidden = block::rms_norm(&last, &model.norm, model.config().rms_norm_eps)?;
-        Ok((hidden, Self { model, view, rotation, attention, blocks: Blocks::Recorded(recorded), last }))
+        Ok((
+            hidden,
+            Self { model, view, rotation, attention, blocks: Blocks::Recorded(recorded), last },
+        ))
     }
 
     /// Adds the adapter's gradients to `sums`, from the gradient by the hidden states, `[N, H]`.
     ///
     /// # Errors
     /// [`ModelError::Torch`] if the shape does not fit or memory fails.
-    pub fn backward(mut self, gradient: &Tensor, sums: &mut AdapterGradients) -> Result<(), ModelError> {
+    pub fn backward(
+        mut self,
+        gradient: &Tensor,
+        sums: &mut AdapterGradients,
+    ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
         let (norm, eps) = (&self.model.norm, self.model.config().rms_norm_eps);
         let nothing_else = gradient.f_zeros_like()?;
-        let mut gradient = block::rms_norm_backward(&self.last, norm, eps, gradient, &nothing_else)?;
+        let mut gradient =
+            block::rms_norm_backward(&self.last, norm, eps, gradient, &nothing_else)?;
         for (index, block) in self.model.blocks.iter().enumerate().rev() {
             let (x, kept) = match &mut self.blocks {
                 Blocks::Recorded(rows) => {
@@ -131,7 +147,12 @@ impl<'a> Tape<'a> {
                 Blocks::Kept(blocks) => match blocks.pop() {
                     Some((x, Some(kept))) => (x, kept),
                     Some((x, None)) => {
-                        let (_, kept) = block.forward_keeping(&x, &self.rotation, &mut self.attention, self.view)?;
+                        let (_, kept) = block.forward_keeping(
+                            &x,
+                            &self.rotation,
+                            &mut self.attention,
+                            self.view,
+                        )?;
                         (x, kept)
                     }
                     None => break,

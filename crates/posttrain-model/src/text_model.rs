@@ -1,10 +1,11 @@
 //! A decoder with what turns text into its tokens and back.
 
-use crate::{ChatTemplate, Checkpoint, Decoder, ModelError, Quantise, TextTokenizer};
+use crate::{ChatTemplate, Checkpoint, Decoder, ModelError, Quantize, TextTokenizer};
 use std::sync::Arc;
 use tch::{Device, Kind};
 
-/// A decoder with its tokenizer and its chat template: everything that a text needs. Clones share the memory.
+/// A decoder with its tokenizer and its chat template: everything that a text needs. Clones share
+/// the memory.
 #[derive(Debug, Clone)]
 pub struct TextModel {
     /// The decoder.
@@ -25,13 +26,18 @@ impl TextModel {
         Self { decoder: decoder.into(), tokenizer: tokenizer.into(), template: template.into() }
     }
 
-    /// Reads all three from a checkpoint, the frozen layers in the bits that `quantise` says.
+    /// Reads all three from a checkpoint, the frozen layers in the bits that `quantize` says.
     ///
     /// # Errors
     /// [`ModelError`] names the file, weight or template that is wrong.
-    pub fn load(checkpoint: &Checkpoint, quantise: Quantise, kind: Kind, device: Device) -> Result<Self, ModelError> {
+    pub fn load(
+        checkpoint: &Checkpoint,
+        quantize: Quantize,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         Ok(Self::new(
-            checkpoint.decoder_quantised(quantise, kind, device)?,
+            checkpoint.decoder_quantized(quantize, kind, device)?,
             checkpoint.tokenizer()?,
             checkpoint.chat_template()?,
         ))

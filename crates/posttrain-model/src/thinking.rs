@@ -4,7 +4,8 @@
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// Whether a model is asked to think before it answers, by the variable `enable_thinking` of its template.
+/// Whether a model is asked to think before it answers, by the variable `enable_thinking` of its
+/// template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Thinking {
     /// As the template has it where nothing is said (Qwen3 thinks).
@@ -38,8 +39,8 @@ pub enum Start {
 
 /// Splits the thinking block from the answer.
 ///
-/// The block is at the beginning or nowhere, and the first `</think>` ends it: an answer may write of either mark. Blank
-/// lines around both parts are taken off.
+/// The block is at the beginning or nowhere, and the first `</think>` ends it: an answer may write
+/// of either mark. Blank lines around both parts are taken off.
 ///
 /// ```
 /// use posttrain_model::{Start, split_thinking};
@@ -53,6 +54,7 @@ pub enum Start {
 /// let cut = split_thinking("<think>\nlet me", Start::Outside);
 /// assert_eq!((cut.answer, cut.finished), ("", false));
 /// ```
+#[must_use]
 pub fn split_thinking(completion: &str, start: Start) -> Reply<'_> {
     let opened = completion.trim_start().strip_prefix(OPEN);
     let block = match start {
@@ -91,14 +93,20 @@ mod tests {
     fn a_block_is_at_the_beginning_or_nowhere() {
         assert_eq!(parts("12", Start::Outside), (None, "12", true));
         assert_eq!(parts("", Start::Outside), (None, "", true));
-        assert_eq!(parts("write <think>a</think>", Start::Outside), (None, "write <think>a</think>", true));
+        assert_eq!(
+            parts("write <think>a</think>", Start::Outside),
+            (None, "write <think>a</think>", true)
+        );
         assert_eq!(parts("<think>\n\n</think>\n\n12", Start::Outside), (Some(""), "12", true));
         assert_eq!(parts(" \n<think>a</think>b", Start::Outside), (Some("a"), "b", true));
     }
 
     #[test]
     fn the_first_end_counts_and_an_open_block_has_no_answer() {
-        assert_eq!(parts("<think>a</think>b</think>c", Start::Outside), (Some("a"), "b</think>c", true));
+        assert_eq!(
+            parts("<think>a</think>b</think>c", Start::Outside),
+            (Some("a"), "b</think>c", true)
+        );
         assert_eq!(parts("a", Start::Inside), (Some("a"), "", false));
         assert_eq!(parts("<think>\na\n</think>b", Start::Inside), (Some("a"), "b", true));
         assert_eq!(parts("</think>b", Start::Inside), (Some(""), "b", true));

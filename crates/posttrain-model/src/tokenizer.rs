@@ -19,10 +19,11 @@ impl TextTokenizer {
     /// Reads a `tokenizer.json` for an embedding of `rows` rows.
     ///
     /// # Errors
-    /// [`ModelError::Format`] names a file that is not one; [`ModelError::VocabularyMismatch`] one whose ids go beyond
-    /// the embedding.
+    /// [`ModelError::Format`] names a file that is not one; [`ModelError::VocabularyMismatch`] one
+    /// whose ids go beyond the embedding.
     pub fn from_file(path: &Path, rows: i64) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         Self::from_json(&bytes, path, rows)
     }
 
@@ -31,8 +32,10 @@ impl TextTokenizer {
     /// # Errors
     /// Those of [`TextTokenizer::from_file`].
     pub fn from_json(json: &[u8], path: &Path, rows: i64) -> Result<Self, ModelError> {
-        let markup = Tokenizer::from_bytes(json)
-            .map_err(|e| ModelError::Format { path: path.into(), reason: format!("not a tokenizer.json: {e}") })?;
+        let markup = Tokenizer::from_bytes(json).map_err(|e| ModelError::Format {
+            path: path.into(),
+            reason: format!("not a tokenizer.json: {e}"),
+        })?;
         let highest = markup.get_vocab(true).into_values().max().unwrap_or(0);
         if i64::from(highest) >= rows {
             return Err(ModelError::VocabularyMismatch { path: path.into(), highest, rows });
@@ -58,7 +61,8 @@ impl TextTokenizer {
         encode(&self.text, text)
     }
 
-    /// Token ids of text in which special tokens are meant, such as a rendered chat template. None are added.
+    /// Token ids of text in which special tokens are meant, such as a rendered chat template. None
+    /// are added.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] with the tokenizer's answer.
@@ -95,8 +99,12 @@ impl TextTokenizer {
 
     fn decoded(&self, tokens: &[i64], skip_special: bool) -> Result<String, ModelError> {
         let ids = tokens.iter().map(|&t| u32::try_from(t)).collect::<Result<Vec<_>, _>>();
-        let ids = ids.map_err(|_| ModelError::Tokenizer { reason: "a token id is negative or too large".into() })?;
-        self.markup.decode(&ids, skip_special).map_err(|e| ModelError::Tokenizer { reason: e.to_string() })
+        let ids = ids.map_err(|_| ModelError::Tokenizer {
+            reason: "a token id is negative or too large".into(),
+        })?;
+        self.markup
+            .decode(&ids, skip_special)
+            .map_err(|e| ModelError::Tokenizer { reason: e.to_string() })
     }
 }
 

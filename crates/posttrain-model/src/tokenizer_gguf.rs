@@ -1,8 +1,9 @@
 //! The tokenizer that a GGUF's metadata describes.
 //!
-//! A GGUF carries vocabulary and merges but no `tokenizer.json`: the pre-tokenizer is only *named*. With the wrong one
-//! every text is still tokenised, only not as the model was trained on, and its answers are wrong without an error. So
-//! an unknown name is refused, and each known one has its splitting rules here.
+//! A GGUF carries vocabulary and merges but no `tokenizer.json`: the pre-tokenizer is only *named*.
+//! With the wrong one every text is still tokenized, only not as the model was trained on, and its
+//! answers are wrong without an error. So an unknown name is refused, and each known one has its
+//! splitting rules here.
 #![cfg(feature = "gguf")]
 
 use crate::gguf::GgufFile;
@@ -24,7 +25,8 @@ impl GgufFile {
             return Err(self.key_error("tokenizer.ggml.model", "gpt2 (byte-level BPE)", model));
         }
         let tokens = self.texts("tokenizer.ggml.tokens")?;
-        let vocab: Value = tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect();
+        let vocab: Value =
+            tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect();
         let json = json!({
             "version": "1.0",
             "added_tokens": self.added_tokens(&tokens),
@@ -43,6 +45,7 @@ impl GgufFile {
     }
 
     /// The chat template, if the file has one.
+    #[must_use]
     pub fn chat_template(&self) -> Option<&str> {
         self.optional_text("tokenizer.chat_template")
     }
@@ -65,7 +68,9 @@ impl GgufFile {
     fn pre_tokenizer(&self) -> Result<Value, ModelError> {
         let name = self.text("tokenizer.ggml.pre")?;
         let steps = match name {
-            "smollm" => vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)],
+            "smollm" => {
+                vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)]
+            }
             "llama-bpe" => vec![
                 split(
                     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",

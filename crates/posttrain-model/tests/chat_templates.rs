@@ -11,8 +11,10 @@ fn folder() -> PathBuf {
 
 fn template(name: &str) -> ChatTemplate {
     let source = std::fs::read_to_string(folder().join(format!("{name}.jinja"))).unwrap();
-    let begin = name.starts_with("llama3").then(|| "<|begin_of_text|>".to_string());
-    ChatTemplate::new(&source).unwrap().with_tokens(begin.or(Some(String::new())), Some(String::new()))
+    let begin = name.starts_with("llama3").then(|| "<|begin_of_text|>".to_owned());
+    ChatTemplate::new(&source)
+        .unwrap()
+        .with_tokens(begin.or(Some(String::new())), Some(String::new()))
 }
 
 fn thinking(value: &Value) -> Thinking {
@@ -25,14 +27,17 @@ fn thinking(value: &Value) -> Thinking {
 
 #[test]
 fn every_conversation_renders_as_in_transformers() {
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(folder().join("chats.json")).unwrap()).unwrap();
+    let golden: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder().join("chats.json")).unwrap())
+            .unwrap();
     let chats = golden["chats"].as_array().unwrap();
     assert!(chats.len() > 250, "{}", chats.len());
     for case in chats {
         let name = case["template"].as_str().unwrap();
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
         let template = template(name).with_thinking(thinking(&case["thinking"]));
-        let text = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap()).unwrap();
+        let text =
+            template.render(&messages, case["add_generation_prompt"].as_bool().unwrap()).unwrap();
         assert_eq!(text, case["text"].as_str().unwrap(), "{name} {}", case["name"]);
     }
 }
@@ -50,7 +55,8 @@ fn a_template_that_opens_the_block_itself_is_seen() {
     ] {
         assert_eq!(start(name, thinking), Start::Outside, "{name}");
     }
-    let reply = split_thinking("7 + 5\n</think>\n\n12", start("qwen3_thinking_2507", Thinking::AsTemplate));
+    let reply =
+        split_thinking("7 + 5\n</think>\n\n12", start("qwen3_thinking_2507", Thinking::AsTemplate));
     assert_eq!((reply.thinking, reply.answer, reply.finished), (Some("7 + 5"), "12", true));
 }
 
@@ -62,7 +68,13 @@ fn reported_templates_render_as_in_transformers() {
         let case: Value = serde_json::from_str(row).unwrap();
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
         let begin = case["bos_token"].as_str().map(str::to_owned);
-        let template = ChatTemplate::new(case["template"].as_str().unwrap()).unwrap().with_tokens(begin, None);
-        assert_eq!(template.render(&messages, false).unwrap(), case["expected"].as_str().unwrap(), "{}", case["id"]);
+        let template =
+            ChatTemplate::new(case["template"].as_str().unwrap()).unwrap().with_tokens(begin, None);
+        assert_eq!(
+            template.render(&messages, false).unwrap(),
+            case["expected"].as_str().unwrap(),
+            "{}",
+            case["id"]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A small random model of each family, and an adapter on it, against a float64 reference that transformers and PEFT
-//! agree with (`fixtures/families`).
+//! A small random model of each family, and an adapter on it, against a float64 reference that
+//! transformers and PEFT agree with (`fixtures/families`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod device;
@@ -38,7 +38,9 @@ fn packing(tokens: &[i64]) -> Packing {
 fn hidden(model: &Decoder, view: Option<&AdapterView>, tokens: &[i64]) -> Tensor {
     let packing = packing(tokens);
     let mut attention = PackedAttention::new(&packing, model).unwrap();
-    model.forward(&packing.input(device()).unwrap(), &mut attention, &RowAdapters::all(view)).unwrap()
+    model
+        .forward(&packing.input(device()).unwrap(), &mut attention, &RowAdapters::all(view))
+        .unwrap()
 }
 
 fn logits(model: &Decoder, view: Option<&AdapterView>, hidden: &Tensor) -> Tensor {
@@ -48,10 +50,12 @@ fn logits(model: &Decoder, view: Option<&AdapterView>, hidden: &Tensor) -> Tenso
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     let got = got.to_device(Device::Cpu);
     let expected = expected.to_device(Device::Cpu);
-    (got - &expected).abs().max().double_value(&[]) / (expected.abs().max().double_value(&[]) + 1e-9)
+    (got - &expected).abs().max().double_value(&[])
+        / (expected.abs().max().double_value(&[]) + 1e-9)
 }
 
-/// `Σ log p(token | those before it)` by the hidden states, whose gradient a trainer gets from its head.
+/// `Σ log p(token | those before it)` by the hidden states, whose gradient a trainer gets from its
+/// head.
 fn summed_logprobs(model: &Decoder, hidden: &Tensor, tokens: &[i64]) -> Tensor {
     let next = Tensor::from_slice(&tokens[1..]).unsqueeze(1).to_device(hidden.device());
     let scores = hidden.matmul(&model.head().tr()).log_softmax(-1, Kind::Float);
@@ -66,7 +70,10 @@ fn hidden_states_and_logits_are_within_1e_4_of_float64() {
         for i in 0..3 {
             let hidden = hidden(&model, None, &tokens(&expected[&format!("tokens.{i}")]));
             worst = worst.max(relative_error(&hidden, &expected[&format!("hidden.{i}")]));
-            worst = worst.max(relative_error(&logits(&model, None, &hidden), &expected[&format!("logits.{i}")]));
+            worst = worst.max(relative_error(
+                &logits(&model, None, &hidden),
+                &expected[&format!("logits.{i}")],
+            ));
         }
         println!("{case}: off by {worst:.1e}");
         assert!(worst < 1e-4, "{case}: {worst}");
@@ -96,7 +103,8 @@ fn adapted_logits_are_pefts_beside_the_base_and_merged() {
         let adapter = adapter(case, &model);
         let view = adapter.snapshot(Kind::Float).unwrap();
         for i in 0..3 {
-            let (tokens, expected) = (tokens(&expected[&format!("tokens.{i}")]), &expected[&format!("adapted.{i}")]);
+            let (tokens, expected) =
+                (tokens(&expected[&format!("tokens.{i}")]), &expected[&format!("adapted.{i}")]);
             let beside = logits(&model, Some(&view), &hidden(&model, Some(&view), &tokens));
             assert!(relative_error(&beside, expected) < 1e-4, "{case} {i}");
             model.merge(&adapter).unwrap();
@@ -118,7 +126,8 @@ fn the_tapes_gradients_and_autograds_are_pefts() {
                 match keep {
                     None => {
                         let view = adapter.view(Kind::Float).unwrap();
-                        summed_logprobs(&model, &hidden(&model, Some(&view), text), text).backward();
+                        summed_logprobs(&model, &hidden(&model, Some(&view), text), text)
+                            .backward();
                     }
                     Some(keep) => add_by_tape(&model, &adapter, text, keep),
                 }
@@ -159,7 +168,8 @@ fn check_gradients(case: &str, adapter: &Adapter, expected: &BTreeMap<String, Te
     assert_eq!(idle > 0, case.contains("moe"), "{case}");
 }
 
-/// Rows of several adapters, and of none, in one batch: each as if it were alone, whichever experts it goes to.
+/// Rows of several adapters, and of none, in one batch: each as if it were alone, whichever experts
+/// it goes to.
 #[test]
 fn a_batch_of_several_adapters_is_each_alone() {
     for case in ["qwen3", "qwen3_moe"] {
@@ -169,9 +179,12 @@ fn a_batch_of_several_adapters_is_each_alone() {
         let sequences = texts.clone().map(|prompt| Sequence { prompt, completions: vec![] });
         let packing = Packing::new(&sequences).unwrap();
         let mut attention = PackedAttention::new(&packing, &model).unwrap();
-        let run = |text: &Vec<i64>, adapter| posttrain_lora::Segment { rows: text.len() as i64, adapter };
-        let adapters = RowAdapters::segments(vec![run(&texts[0], None), run(&texts[1], Some(&view))]);
-        let together = model.forward(&packing.input(device()).unwrap(), &mut attention, &adapters).unwrap();
+        let run =
+            |text: &Vec<i64>, adapter| posttrain_lora::Segment { rows: text.len() as i64, adapter };
+        let adapters =
+            RowAdapters::segments(vec![run(&texts[0], None), run(&texts[1], Some(&view))]);
+        let together =
+            model.forward(&packing.input(device()).unwrap(), &mut attention, &adapters).unwrap();
         let alone = [hidden(&model, None, &texts[0]), hidden(&model, Some(&view), &texts[1])];
         assert!(relative_error(&together, &Tensor::cat(&alone, 0)) < 1e-5, "{case}");
     }
@@ -183,8 +196,12 @@ fn adapters_of_experts_are_written_in_pefts_keys() {
     let dir = tempfile::tempdir().unwrap();
     let adapter = adapter("qwen3_moe", &model);
     save_peft(&adapter, dir.path(), "base").unwrap();
-    let keys =
-        |dir: &Path| read_tensors(&dir.join("adapter_model.safetensors")).unwrap().into_keys().collect::<Vec<_>>();
+    let keys = |dir: &Path| {
+        read_tensors(&dir.join("adapter_model.safetensors"))
+            .unwrap()
+            .into_keys()
+            .collect::<Vec<_>>()
+    };
     let written = keys(dir.path());
     assert_eq!(written, keys(&folder("qwen3_moe").join("adapter")));
     let key = "base_model.model.model.layers.1.mlp.experts.11.gate_proj.lora_B.weight";

@@ -17,7 +17,9 @@ fn fixture(name: &str) -> PathBuf {
 /// A copy of a fixture's folder, to be broken.
 fn copy(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(name)).unwrap().map(Result::unwrap).filter(|e| e.path().is_file()) {
+    for entry in
+        std::fs::read_dir(fixture(name)).unwrap().map(Result::unwrap).filter(|e| e.path().is_file())
+    {
         std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }
     dir
@@ -39,7 +41,8 @@ fn error(dir: &Path) -> String {
 
 fn edit_weights(dir: &Path, edit: impl Fn(&str, Tensor) -> Tensor) {
     let path = dir.join("model.safetensors");
-    let tensors: Vec<_> = read_tensors(&path).unwrap().into_iter().map(|(n, t)| (n.clone(), edit(&n, t))).collect();
+    let tensors: Vec<_> =
+        read_tensors(&path).unwrap().into_iter().map(|(n, t)| (n.clone(), edit(&n, t))).collect();
     write_tensors(&path, &tensors).unwrap();
 }
 
@@ -61,7 +64,10 @@ fn a_broken_shard_and_a_missing_one_are_named() {
     load(dir.path()).unwrap();
     cut(&dir.path().join("model-00002-of-00002.safetensors"), 4);
     let message = error(dir.path());
-    assert!(message.contains("model-00002-of-00002.safetensors") && message.contains("not a readable"), "{message}");
+    assert!(
+        message.contains("model-00002-of-00002.safetensors") && message.contains("not a readable"),
+        "{message}"
+    );
     std::fs::remove_file(dir.path().join("model-00002-of-00002.safetensors")).unwrap();
     assert!(error(dir.path()).contains("model-00002-of-00002.safetensors"));
 }
@@ -84,7 +90,8 @@ fn a_truncated_gguf_is_an_error_that_names_it() {
     }
 }
 
-/// The inputs that fuzzing began with and has found since: a panic or an endless run fails here without a fuzzer, too.
+/// The inputs that fuzzing began with and has found since: a panic or an endless run fails here
+/// without a fuzzer, too.
 #[test]
 fn what_fuzzing_has_found_stays_an_error_or_a_model() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/gguf");
@@ -113,7 +120,10 @@ fn a_gguf_whose_sizes_overflow_is_refused() {
     let path = dir.path().join("huge.gguf");
     std::fs::write(&path, bytes).unwrap();
     let message = GgufFile::open(&path).err().unwrap().to_string();
-    assert!(message.contains("huge.gguf") && message.contains("ffn_up.weight` has the shape"), "{message}");
+    assert!(
+        message.contains("huge.gguf") && message.contains("ffn_up.weight` has the shape"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -144,14 +154,27 @@ fn the_weights_of_another_family_are_refused() {
 
 #[test]
 fn zero_and_negative_sizes_name_their_field() {
-    let fields =
-        ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"];
-    for field in fields.iter().chain(&["num_key_value_heads", "num_experts_per_tok", "moe_intermediate_size"]) {
+    let fields = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "head_dim",
+    ];
+    for field in fields.iter().chain(&[
+        "num_key_value_heads",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+    ]) {
         for value in [0, -4] {
             let dir = copy("families/qwen3_moe");
             edit_config(dir.path(), field, json!(value));
             let message = error(dir.path());
-            assert!(message.contains(&format!("`{field}`")) && message.contains(&value.to_string()), "{message}");
+            assert!(
+                message.contains(&format!("`{field}`")) && message.contains(&value.to_string()),
+                "{message}"
+            );
         }
     }
 }
@@ -159,8 +182,11 @@ fn zero_and_negative_sizes_name_their_field() {
 #[test]
 fn a_template_with_a_syntax_error_names_its_line() {
     let dir = copy("families/qwen3");
-    std::fs::write(dir.path().join("chat_template.jinja"), "{% for m in messages %}\n{{ m.content }\n{% endfor %}")
-        .unwrap();
+    std::fs::write(
+        dir.path().join("chat_template.jinja"),
+        "{% for m in messages %}\n{{ m.content }\n{% endfor %}",
+    )
+    .unwrap();
     let message = Checkpoint::open(dir.path()).unwrap().chat_template().unwrap_err().to_string();
     assert!(message.contains("chat template") && message.contains(":2"), "{message}");
 }
@@ -172,7 +198,8 @@ fn a_tokenizer_beyond_the_embedding_is_refused() {
     std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
     let message = Checkpoint::open(dir.path()).unwrap().tokenizer().unwrap_err().to_string();
     assert!(message.contains("token ids up to 160, the embedding only 160 rows"), "{message}");
-    let broken = TextTokenizer::from_json(b"{", Path::new("t/tokenizer.json"), 9).unwrap_err().to_string();
+    let broken =
+        TextTokenizer::from_json(b"{", Path::new("t/tokenizer.json"), 9).unwrap_err().to_string();
     assert!(broken.contains("t/tokenizer.json"), "{broken}");
 }
 
@@ -209,8 +236,11 @@ fn whatever_stands_in_a_configuration_or_a_header_it_is_an_error_or_a_model() {
         }
     }
     let path = dir.path().join("small.safetensors");
-    write_tensors(&path, &[("a".into(), Tensor::from_slice(&[1f32; 4])), ("b".into(), Tensor::from_slice(&[2i64]))])
-        .unwrap();
+    write_tensors(
+        &path,
+        &[("a".into(), Tensor::from_slice(&[1f32; 4])), ("b".into(), Tensor::from_slice(&[2i64]))],
+    )
+    .unwrap();
     let file = std::fs::read(&path).unwrap();
     for _ in 0..400 {
         std::fs::write(&path, mutated(&file, &mut state)).unwrap();

@@ -1,4 +1,5 @@
-//! Random Llamas against a float64 reference and transformers (`fixtures/llama_tiny`, `fixtures/llama_untied`).
+//! Random Llamas against a float64 reference and transformers (`fixtures/llama_tiny`,
+//! `fixtures/llama_untied`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_lora::RowAdapters;
@@ -24,7 +25,9 @@ fn tokens(tensor: &Tensor) -> Vec<i64> {
 fn hidden(model: &Decoder, sequences: &[Sequence]) -> Tensor {
     let packing = Packing::new(sequences).unwrap();
     let mut attention = PackedAttention::new(&packing, model).unwrap();
-    model.forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none()).unwrap()
+    model
+        .forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none())
+        .unwrap()
 }
 
 fn prompt(tokens: Vec<i64>) -> Sequence {
@@ -38,10 +41,14 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
 #[test]
 fn logits_and_hidden_states_are_within_1e_4_of_float64() {
     for case in CASES {
-        let (model, expected) = (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
+        let (model, expected) =
+            (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
         for i in 0..3 {
             let hidden = hidden(&model, &[prompt(tokens(&expected[&format!("tokens.{i}")]))]);
-            assert!(relative_error(&hidden, &expected[&format!("hidden.{i}")]) < 1e-4, "{case} {i}");
+            assert!(
+                relative_error(&hidden, &expected[&format!("hidden.{i}")]) < 1e-4,
+                "{case} {i}"
+            );
             let error = relative_error(
                 &model.logits(&hidden, &RowAdapters::none()).unwrap(),
                 &expected[&format!("logits.{i}")],
@@ -54,14 +61,19 @@ fn logits_and_hidden_states_are_within_1e_4_of_float64() {
 #[test]
 fn greedy_continuations_are_transformers_token_for_token() {
     for case in CASES {
-        let (model, expected) = (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
+        let (model, expected) =
+            (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
         for i in 0..3 {
             let mut text = tokens(&expected[&format!("tokens.{i}")]);
             let start = text.len();
             for _ in 0..16 {
                 let last = hidden(&model, &[prompt(text.clone())]).get(-1);
                 text.push(
-                    model.logits(&last.unsqueeze(0), &RowAdapters::none()).unwrap().argmax(-1, false).int64_value(&[0]),
+                    model
+                        .logits(&last.unsqueeze(0), &RowAdapters::none())
+                        .unwrap()
+                        .argmax(-1, false)
+                        .int64_value(&[0]),
                 );
             }
             assert_eq!(text[start..], tokens(&expected[&format!("greedy.{i}")]), "{case} {i}");
@@ -74,7 +86,10 @@ fn greedy_continuations_are_transformers_token_for_token() {
 fn packing_and_sharing_a_prompt_change_nothing() {
     let model = open("llama_tiny");
     let sequences = [
-        Sequence { prompt: vec![3, 1, 4, 1, 5], completions: vec![vec![9, 2], vec![], vec![6, 5, 3, 5], vec![8]] },
+        Sequence {
+            prompt: vec![3, 1, 4, 1, 5],
+            completions: vec![vec![9, 2], vec![], vec![6, 5, 3, 5], vec![8]],
+        },
         Sequence { prompt: vec![2, 7], completions: vec![vec![1, 8, 2, 8]] },
         prompt(vec![31, 41, 59]),
     ];
@@ -102,5 +117,9 @@ fn a_text_over_the_context_and_an_unknown_token_are_errors() {
     assert!(PackedAttention::new(&long, &model).unwrap_err().to_string().contains("context"));
     let packing = Packing::new(&[prompt(vec![1, 100_000])]).unwrap();
     let mut attention = PackedAttention::new(&packing, &model).unwrap();
-    assert!(model.forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none()).is_err());
+    assert!(
+        model
+            .forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none())
+            .is_err()
+    );
 }

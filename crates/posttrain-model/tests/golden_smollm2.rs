@@ -17,9 +17,12 @@ fn ids(value: &Value) -> Vec<i64> {
 }
 
 fn logits(model: &Decoder, tokens: &[i64]) -> Tensor {
-    let packing = Packing::new(&[Sequence { prompt: tokens.to_vec(), completions: vec![] }]).unwrap();
+    let packing =
+        Packing::new(&[Sequence { prompt: tokens.to_vec(), completions: vec![] }]).unwrap();
     let mut attention = PackedAttention::new(&packing, model).unwrap();
-    let hidden = model.forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none()).unwrap();
+    let hidden = model
+        .forward(&packing.input(Device::Cpu).unwrap(), &mut attention, &RowAdapters::none())
+        .unwrap();
     model.logits(&hidden, &RowAdapters::none()).unwrap().to_kind(Kind::Float)
 }
 
@@ -33,7 +36,8 @@ fn logprobs(logits: &Tensor, tokens: &[i64]) -> Vec<f64> {
 fn prompts_logits_and_logprobs_in_f32() {
     let Some(checkpoint) = demo::checkpoint() else { return };
     let model = checkpoint.decoder(Kind::Float, Device::Cpu).unwrap();
-    let (tokenizer, template) = (checkpoint.tokenizer().unwrap(), checkpoint.chat_template().unwrap());
+    let (tokenizer, template) =
+        (checkpoint.tokenizer().unwrap(), checkpoint.chat_template().unwrap());
     for case in demo::json("smollm2_logits/expected.json")["prompts"].as_array().unwrap() {
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
         let tokens = template.encode(&tokenizer, &messages, true).unwrap();
@@ -45,7 +49,9 @@ fn prompts_logits_and_logprobs_in_f32() {
         for (id, expected) in ids(&case["top_ids"]).into_iter().zip(expected) {
             assert!((last.double_value(&[id]) - expected).abs() / largest < 1e-4);
         }
-        for (got, expected) in logprobs(&logits, &tokens).iter().zip(&floats(&case["logprobs_f64"])[1..]) {
+        for (got, expected) in
+            logprobs(&logits, &tokens).iter().zip(&floats(&case["logprobs_f64"])[1..])
+        {
             assert!((got - expected).abs() < 1e-3, "{got} {expected}");
         }
     }
@@ -73,8 +79,9 @@ fn logprobs_in_bf16_stay_as_close_as_transformers() {
     let (mut errors, mut count) = (0.0, 0);
     for case in demo::json("smollm2_logits/expected.json")["prompts"].as_array().unwrap() {
         let tokens = ids(&case["tokens"]);
-        for (got, expected) in
-            logprobs(&logits(&model, &tokens), &tokens).iter().zip(&floats(&case["logprobs_f64"])[1..])
+        for (got, expected) in logprobs(&logits(&model, &tokens), &tokens)
+            .iter()
+            .zip(&floats(&case["logprobs_f64"])[1..])
         {
             assert!((got - expected).abs() < 0.6, "{got} {expected}");
             errors += (got - expected).abs();
@@ -87,14 +94,15 @@ fn logprobs_in_bf16_stay_as_close_as_transformers() {
 }
 
 #[test]
-fn dequantised_weights_have_the_checksums_of_ggufs_own_reader() {
+fn dequantized_weights_have_the_checksums_of_ggufs_own_reader() {
     let Some(checkpoint) = demo::checkpoint() else { return };
     let file = GgufFile::open(checkpoint.path()).unwrap();
     let mut weights = Weights::from_gguf(file, Kind::Double, Device::Cpu);
     let golden = demo::json("smollm2_logits/expected.json");
     for (name, expected) in golden["parameters"].as_object().unwrap() {
         let weight = weights.take(name, &ids(&expected["shape"])).unwrap();
-        let places = Tensor::arange(weight.numel() as i64, (Kind::Double, Device::Cpu)).remainder(251.0);
+        let places =
+            Tensor::arange(weight.numel() as i64, (Kind::Double, Device::Cpu)).remainder(251.0);
         let sums = [
             (weight.sum(Kind::Double), "sum"),
             (weight.abs().sum(Kind::Double), "sum_abs"),
@@ -102,7 +110,10 @@ fn dequantised_weights_have_the_checksums_of_ggufs_own_reader() {
         ];
         for (sum, what) in sums {
             let (got, expected) = (sum.double_value(&[]), expected[what].as_f64().unwrap());
-            assert!((got - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{name} {what}: {got} {expected}");
+            assert!(
+                (got - expected).abs() <= 1e-6 * expected.abs().max(1.0),
+                "{name} {what}: {got} {expected}"
+            );
         }
     }
 }

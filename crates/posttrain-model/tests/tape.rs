@@ -3,7 +3,8 @@
 
 use posttrain_lora::{Adapter, AdapterGradients, LoraConfig, LoraPair, RowAdapters, TargetModules};
 use posttrain_model::{
-    AttentionBias, Decoder, ExpertsConfig, Keep, ModelConfig, PackedAttention, Packing, RopeScaling, Sequence, Tape,
+    AttentionBias, Decoder, ExpertsConfig, Keep, ModelConfig, PackedAttention, Packing,
+    RopeScaling, Sequence, Tape,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -31,7 +32,12 @@ fn packing() -> Packing {
     .unwrap()
 }
 
-fn by_autograd(model: &Decoder, adapter: &Adapter, dropout: f64, weights: &Tensor) -> (Tensor, Vec<Tensor>) {
+fn by_autograd(
+    model: &Decoder,
+    adapter: &Adapter,
+    dropout: f64,
+    weights: &Tensor,
+) -> (Tensor, Vec<Tensor>) {
     let packing = packing();
     let view = adapter.view(model.kind()).unwrap().with_dropout(dropout, 5);
     let mut attention = PackedAttention::new(&packing, model).unwrap();
@@ -41,7 +47,13 @@ fn by_autograd(model: &Decoder, adapter: &Adapter, dropout: f64, weights: &Tenso
     (hidden.detach(), take_gradients(adapter))
 }
 
-fn by_tape(model: &Decoder, adapter: &Adapter, dropout: f64, weights: &Tensor, keep: Keep) -> (Tensor, Vec<Tensor>) {
+fn by_tape(
+    model: &Decoder,
+    adapter: &Adapter,
+    dropout: f64,
+    weights: &Tensor,
+    keep: Keep,
+) -> (Tensor, Vec<Tensor>) {
     let view = adapter.snapshot(Kind::Float).unwrap().with_dropout(dropout, 5);
     let (hidden, tape) = Tape::forward(model, &view, &packing(), keep).unwrap();
     let mut gradients = AdapterGradients::default();
@@ -66,15 +78,22 @@ fn off(got: &Tensor, exact: &Tensor) -> f64 {
     norm(&(got - exact)) / (norm(exact) + 1e-6)
 }
 
-/// As near to the gradient in f64 as autograd in f32 is, but for a factor: where a softmax is all but certain, both lose digits.
+/// As near to the gradient in f64 as autograd in f32 is, but for a factor: where a softmax is all
+/// but certain, both lose digits.
 fn assert_close(what: &str, got: &Tensor, by_autograd: &Tensor, exact: &Tensor) {
-    let (off, bound) = (off(got, exact), 1e-5 + 4.0 * off(by_autograd, exact));
+    let (off, bound) = (off(got, exact), 4.0f64.mul_add(off(by_autograd, exact), 1e-5));
     assert!(off < bound, "{what}: off by {off} from f64, where {bound} is allowed");
 }
 
 fn families() -> Vec<ModelConfig> {
-    let experts = ExpertsConfig { count: 5, a_token: 2, intermediate_size: 12, normalised: true, layers: vec![1] };
-    let plain = ExpertsConfig { normalised: false, layers: vec![0], ..experts.clone() };
+    let experts = ExpertsConfig {
+        count: 5,
+        a_token: 2,
+        intermediate_size: 12,
+        normalized: true,
+        layers: vec![1],
+    };
+    let plain = ExpertsConfig { normalized: false, layers: vec![0], ..experts };
     let yarn = RopeScaling::Yarn {
         factor: 4.0,
         beta_fast: 32.0,
@@ -99,9 +118,12 @@ fn the_tape_gives_autograds_gradients_whatever_it_keeps_drops_or_adapts() {
     // The one test of this program: nobody else draws.
     tch::manual_seed(11);
     for config in families() {
-        let models = [Kind::Float, Kind::Double].map(|kind| Decoder::random(&config, 7, kind, Device::Cpu).unwrap());
+        let models = [Kind::Float, Kind::Double]
+            .map(|kind| Decoder::random(&config, 7, kind, Device::Cpu).unwrap());
         let everywhere = LoraConfig { rank: 3, alpha: 5.0, ..LoraConfig::default() };
-        let names = TargetModules::Names(["q_proj", "v_proj", "up_proj", "down_proj"].map(String::from).to_vec());
+        let names = TargetModules::Names(
+            ["q_proj", "v_proj", "up_proj", "down_proj"].map(String::from).to_vec(),
+        );
         let somewhere = LoraConfig { target_modules: names, ..everywhere.clone() };
         for config in [everywhere, somewhere] {
             compare(&models, &adapter(&models[0], config));

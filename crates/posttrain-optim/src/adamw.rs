@@ -5,11 +5,12 @@ use posttrain_tensor::{read_tensors, write_tensors};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// AdamW (Loshchilov & Hutter, 2019, <https://arxiv.org/abs/1711.05101>) over named f32 tensors, as `torch.optim.AdamW`.
+/// AdamW (Loshchilov & Hutter, 2019, <https://arxiv.org/abs/1711.05101>) over named f32 tensors, as
+/// `torch.optim.AdamW`.
 ///
-/// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `θ ← θ(1 − lr·wd) − lr·m̂/(√v̂ + ε)` with bias-corrected `m̂`, `v̂`. The
-/// gradient is first multiplied with [`AdamParams::gradient_scale`], then clipped to [`AdamParams::max_grad_norm`] as
-/// torch's `clip_grad_norm_` does.
+/// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `θ ← θ(1 − lr·wd) − lr·m̂/(√v̂ + ε)` with
+/// bias-corrected `m̂`, `v̂`. The gradient is first multiplied with [`AdamParams::gradient_scale`],
+/// then clipped to [`AdamParams::max_grad_norm`] as torch's `clip_grad_norm_` does.
 #[derive(Debug)]
 pub struct AdamW {
     slots: Vec<Slot>,
@@ -50,6 +51,7 @@ impl AdamW {
     }
 
     /// Steps taken.
+    #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -57,8 +59,9 @@ impl AdamW {
     /// Takes one step and clears the gradients. A tensor without a gradient is left alone.
     ///
     /// # Errors
-    /// [`OptimError::Config`] names a constant that is out of range; [`OptimError::NonFiniteGradient`] leaves weights and
-    /// moments as they were and clears the gradients; [`OptimError::Torch`] when the device fails.
+    /// [`OptimError::Config`] names a constant that is out of range;
+    /// [`OptimError::NonFiniteGradient`] leaves weights and moments as they were and clears the
+    /// gradients; [`OptimError::Torch`] when the device fails.
     pub fn step(&mut self, params: &AdamParams) -> Result<StepReport, OptimError> {
         params.validate()?;
         let norm = self.gradient_norm()? * params.gradient_scale;
@@ -102,18 +105,21 @@ impl AdamW {
     /// Reads the moments back, with the number of steps that they had been through.
     ///
     /// # Errors
-    /// [`OptimError::State`] names a moment that is missing or has another shape, or one that belongs to no parameter;
-    /// [`OptimError::Tensors`] a file that cannot be read.
+    /// [`OptimError::State`] names a moment that is missing or has another shape, or one that
+    /// belongs to no parameter; [`OptimError::Tensors`] a file that cannot be read.
     pub fn load(&mut self, path: &Path, steps: u64) -> Result<(), OptimError> {
         let _guard = tch::no_grad_guard();
         let mut tensors = read_tensors(path)?;
         for slot in &mut self.slots {
             for (moment, kind) in [(&mut slot.first, "exp_avg"), (&mut slot.second, "exp_avg_sq")] {
                 let name = format!("{}.{kind}", slot.name);
-                let Some(saved) = tensors.remove(&name).filter(|saved| saved.size() == moment.size()) else {
+                let Some(saved) =
+                    tensors.remove(&name).filter(|saved| saved.size() == moment.size())
+                else {
                     let expected = moment.size();
-                    let reason =
-                        format!("tensor `{name}`: expected shape {expected:?}, and it is missing or has another");
+                    let reason = format!(
+                        "tensor `{name}`: expected shape {expected:?}, and it is missing or has another"
+                    );
                     return Err(OptimError::State { path: path.into(), reason });
                 };
                 moment.f_copy_(&saved)?;
@@ -146,25 +152,35 @@ impl AdamW {
 }
 
 impl Slot {
-    fn step(&mut self, params: &AdamParams, steps: u64, gradient_scale: f64) -> Result<(), OptimError> {
+    fn step(
+        &mut self,
+        params: &AdamParams,
+        steps: u64,
+        gradient_scale: f64,
+    ) -> Result<(), OptimError> {
         let gradient = self.parameter.f_grad()?;
         if !gradient.defined() {
             return Ok(());
         }
-        let gradient = if gradient_scale == 1.0 { gradient } else { gradient.f_mul_scalar(gradient_scale)? };
+        let gradient =
+            if gradient_scale == 1.0 { gradient } else { gradient.f_mul_scalar(gradient_scale)? };
 
         let AdamParams { learning_rate: lr, beta1, beta2, eps, weight_decay, .. } = *params;
         if weight_decay > 0.0 {
-            let _ = self.parameter.f_mul_scalar_(1.0 - lr * weight_decay)?;
+            let _ = self.parameter.f_mul_scalar_(lr.mul_add(-weight_decay, 1.0))?;
         }
         let _ = self.first.f_lerp_(&gradient, 1.0 - beta1)?;
-        let _ = self.second.f_mul_scalar_(beta2)?.f_addcmul_(&gradient, &(&gradient * (1.0 - beta2)))?;
+        let _ = self
+            .second
+            .f_mul_scalar_(beta2)?
+            .f_addcmul_(&gradient, &(&gradient * (1.0 - beta2)))?;
 
         let correction1 = 1.0 - beta1.powf(steps as f64);
         let correction2 = 1.0 - beta2.powf(steps as f64);
         let mut denominator = self.second.f_sqrt()?;
         let _ = denominator.f_mul_scalar_(1.0 / correction2.sqrt())?.f_add_scalar_(eps)?;
-        let _ = denominator.f_reciprocal_()?.f_mul_(&self.first)?.f_mul_scalar_(-lr / correction1)?;
+        let _ =
+            denominator.f_reciprocal_()?.f_mul_(&self.first)?.f_mul_scalar_(-lr / correction1)?;
         let _ = self.parameter.f_add_(&denominator)?;
         Ok(())
     }

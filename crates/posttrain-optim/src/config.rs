@@ -59,10 +59,11 @@ pub struct AdamParams {
     pub eps: f64,
     /// Decoupled weight decay per step, as a share of the learning rate; 0 and up.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this norm, all of them together; 0 is off. 1 in TRL, verl, prime-rl and SkyRL.
+    /// Gradients are scaled down to this norm, all of them together; 0 is off. 1 in TRL, verl,
+    /// prime-rl and SkyRL.
     pub max_grad_norm: f64,
-    /// What gradients are multiplied with before anything else, above 0: one over a denominator that was not known when
-    /// they were added up.
+    /// What gradients are multiplied with before anything else, above 0: one over a denominator
+    /// that was not known when they were added up.
     pub gradient_scale: f64,
 }
 
@@ -70,7 +71,15 @@ impl Default for AdamParams {
     /// The Tinker SDK's learning rate (1e-4), tinker-cookbook's constants, no clipping, no scale.
     fn default() -> Self {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = AdamWConfig::default();
-        Self { learning_rate: 1e-4, beta1, beta2, eps, weight_decay, max_grad_norm: 0.0, gradient_scale: 1.0 }
+        Self {
+            learning_rate: 1e-4,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            max_grad_norm: 0.0,
+            gradient_scale: 1.0,
+        }
     }
 }
 
@@ -86,13 +95,23 @@ impl AdamParams {
             ("max_grad_norm", self.max_grad_norm),
         ];
         for (field, value) in from_zero {
-            OptimError::check(field, value.is_finite() && value >= 0.0, "finite and at least 0", value)?;
+            OptimError::check(
+                field,
+                value.is_finite() && value >= 0.0,
+                "finite and at least 0",
+                value,
+            )?;
         }
         for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             OptimError::check(field, (0.0..1.0).contains(&beta), "at least 0 and below 1", beta)?;
         }
         for (field, value) in [("eps", self.eps), ("gradient_scale", self.gradient_scale)] {
-            OptimError::check(field, value.is_finite() && value > 0.0, "finite and above 0", value)?;
+            OptimError::check(
+                field,
+                value.is_finite() && value > 0.0,
+                "finite and above 0",
+                value,
+            )?;
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl OptimError {
         ok: bool,
         expected: &'static str,
         got: impl ToString,
-    ) -> Result<(), OptimError> {
+    ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }
 }

@@ -1,8 +1,8 @@
 //! Optimizers over named tensors, and how their learning rate moves.
 //!
 //! [`AdamW`] is torch's, with its constants given at each step as [`AdamParams`]: the learning rate, the decays, the norm that
-//! gradients are clipped to, and what they are multiplied with first. [`AdamWConfig`] is what a configuration file has of
-//! them, [`Schedule`] a factor on the learning rate.
+//! gradients are clipped to, and what they are multiplied with first. [`AdamWConfig`] is what a
+//! configuration file has of them, [`Schedule`] a factor on the learning rate.
 //!
 //! ```
 //! use posttrain_optim::{AdamParams, AdamW};

@@ -55,16 +55,19 @@ impl Schedule {
     /// let factors: Vec<f64> = (0..6).map(|step| schedule.factor(step, 6)).collect();
     /// assert_eq!(factors, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]);
     /// ```
+    #[must_use]
     pub fn factor(&self, step: u64, steps: u64) -> f64 {
         let (warmup, floor, shape): (u64, f64, fn(f64) -> f64) = match *self {
             Self::Constant => return 1.0,
             Self::Linear { warmup_steps, floor } => (warmup_steps, floor, |done| 1.0 - done),
-            Self::Cosine { warmup_steps, floor } => (warmup_steps, floor, |done| 0.5 * (1.0 + (PI * done).cos())),
+            Self::Cosine { warmup_steps, floor } => {
+                (warmup_steps, floor, |done| 0.5 * (1.0 + (PI * done).cos()))
+            }
         };
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
         }
         let done = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
-        floor + (1.0 - floor) * shape(done.min(1.0))
+        (1.0 - floor).mul_add(shape(done.min(1.0)), floor)
     }
 }

@@ -8,11 +8,15 @@ use tch::Tensor;
 
 #[test]
 fn ten_steps_plain_and_clipped_are_torchs() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adamw/expected.safetensors");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/adamw/expected.safetensors");
     let golden = read_tensors(&path).unwrap();
     for (name, max_grad_norm) in [("plain", 0.0), ("clipped", 1.0)] {
-        let leaves: Vec<_> = (0..3).map(|i| golden[&format!("initial.{i}")].copy().set_requires_grad(true)).collect();
-        let parameters = leaves.iter().enumerate().map(|(i, l)| (i.to_string(), l.shallow_clone())).collect();
+        let leaves: Vec<_> = (0..3)
+            .map(|i| golden[&format!("initial.{i}")].copy().set_requires_grad(true))
+            .collect();
+        let parameters =
+            leaves.iter().enumerate().map(|(i, l)| (i.to_string(), l.shallow_clone())).collect();
         let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
         let params = AdamParams { max_grad_norm, ..config.params(1e-2) };
         let mut optimizer = AdamW::new(parameters).unwrap();
@@ -22,7 +26,10 @@ fn ten_steps_plain_and_clipped_are_torchs() {
             }
             let norm = optimizer.step(&params).unwrap().grad_norm;
             let expected = golden[&format!("{name}.norms")].double_value(&[step - 1]);
-            assert!((norm - expected).abs() <= 1e-5 * expected.max(1e-3), "{name} {step}: {norm} {expected}");
+            assert!(
+                (norm - expected).abs() <= 1e-5 * expected.max(1e-3),
+                "{name} {step}: {norm} {expected}"
+            );
             for (i, leaf) in leaves.iter().enumerate() {
                 let error = largest_difference(leaf, &golden[&format!("{name}.param.{step}.{i}")]);
                 assert!(error < 1e-6, "{name} step {step} tensor {i}: {error}");

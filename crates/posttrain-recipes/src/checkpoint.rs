@@ -4,7 +4,8 @@ use crate::RecipeError;
 use crate::config::RlConfig;
 use posttrain_data::StreamState;
 use posttrain_store::{
-    Difference, StoreError, read_json, read_json_if_there, recover_folder, replace_folder, write_json_pretty,
+    Difference, StoreError, read_json, read_json_if_there, recover_folder, replace_folder,
+    write_json_pretty,
 };
 use posttrain_train::Trainer;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,8 @@ struct Saved {
 const RUN: &str = "run.json";
 
 impl RunState {
-    /// What a run's folder says of its last saved state, without anything else of it; none where nothing is saved yet.
+    /// What a run's folder says of its last saved state, without anything else of it; none where
+    /// nothing is saved yet.
     ///
     /// # Errors
     /// [`RecipeError::Store`] for a file that cannot be read.
@@ -55,7 +57,12 @@ impl RunState {
     }
 
     /// Writes a run's state to `dir`, whole or not at all.
-    pub(crate) fn save(&self, dir: &Path, trainer: &Trainer, config: &RlConfig) -> Result<(), RecipeError> {
+    pub(crate) fn save(
+        &self,
+        dir: &Path,
+        trainer: &Trainer,
+        config: &RlConfig,
+    ) -> Result<(), RecipeError> {
         let saved = Saved { run: self.clone(), config: as_json(config)? };
         replace_folder(dir, |fresh| {
             trainer.save_state(fresh)?;
@@ -63,8 +70,13 @@ impl RunState {
         })
     }
 
-    /// Reads a run's state, if there is one, into the trainer. The configuration must be the one that it was begun with.
-    pub(crate) fn load(dir: &Path, trainer: &mut Trainer, config: &RlConfig) -> Result<Option<Self>, RecipeError> {
+    /// Reads a run's state, if there is one, into the trainer. The configuration must be the one
+    /// that it was begun with.
+    pub(crate) fn load(
+        dir: &Path,
+        trainer: &mut Trainer,
+        config: &RlConfig,
+    ) -> Result<Option<Self>, RecipeError> {
         recover_folder(dir)?;
         let path = dir.join(RUN);
         if !path.exists() {
@@ -80,8 +92,10 @@ impl RunState {
     }
 }
 
-/// The configuration without what does not touch the numbers: how often a state is saved, how many samples are logged.
+/// The configuration without what does not touch the numbers: how often a state is saved, how many
+/// samples are logged.
 fn as_json(config: &RlConfig) -> Result<Value, RecipeError> {
     let free = RlConfig { logged_samples: 0, checkpoint_every: 1, ..config.clone() };
-    Ok(serde_json::to_value(free).map_err(|source| StoreError::Unwritable { path: RUN.into(), source })?)
+    Ok(serde_json::to_value(free)
+        .map_err(|source| StoreError::Unwritable { path: RUN.into(), source })?)
 }

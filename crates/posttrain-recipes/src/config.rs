@@ -25,12 +25,13 @@ pub enum TruncatedCompletions {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// Steps between evaluations on the validation split, 1 and up. The last step is always evaluated.
+    /// Steps between evaluations on the validation split, 1 and up. The last step is always
+    /// evaluated.
     pub every: u64,
     /// Examples of the validation split that are used, from its beginning; all of them by default.
     pub examples: Option<usize>,
-    /// Answers to each question at temperature 1, 1 and up. More of them choose the best step with less luck, and cost
-    /// little, since they share their prompt.
+    /// Answers to each question at temperature 1, 1 and up. More of them choose the best step with
+    /// less luck, and cost little, since they share their prompt.
     pub samples: usize,
 }
 
@@ -43,17 +44,19 @@ impl Default for EvaluationConfig {
 
 /// A run of reinforcement learning on one policy.
 ///
-/// Defaults are those of the peers, named field by field; the learning rate is tinker-cookbook's for LoRA on arithmetic.
+/// Defaults are those of the peers, named field by field; the learning rate is tinker-cookbook's
+/// for LoRA on arithmetic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RlConfig {
     /// Seed of everything: data order, adapter, sampling, dropout.
     pub seed: u64,
-    /// Steps, 1 and up: rollout, scoring, training. One without any signal takes no optimiser step.
+    /// Steps, 1 and up: rollout, scoring, training. One without any signal takes no optimizer step.
     pub steps: u64,
     /// Prompts a step, `P`, 1 and up.
     pub prompts: u64,
-    /// Completions a prompt, `G`, 1 and up; with 1 there is nothing to compare and nothing is learnt. TRL: 8.
+    /// Completions a prompt, `G`, 1 and up; with 1 there is nothing to compare and nothing is
+    /// learnt. TRL: 8.
     pub group_size: usize,
     /// The learning rate, above 0.
     pub learning_rate: f64,
@@ -61,14 +64,14 @@ pub struct RlConfig {
     pub schedule: Schedule,
     /// The adapter.
     pub lora: LoraConfig,
-    /// How completions are sampled in training. Truncation (top-k, top-p, min-p) is refused: the trainer could not tell
-    /// the probabilities of what was cut away.
+    /// How completions are sampled in training. Truncation (top-k, top-p, min-p) is refused: the
+    /// trainer could not tell the probabilities of what was cut away.
     pub sampling: SamplingParams,
     /// How rewards become advantages.
     pub advantage: AdvantageConfig,
     /// The loss.
     pub objective: PolicyObjective,
-    /// Passes and optimiser.
+    /// Passes and optimizer.
     pub trainer: TrainerConfig,
     /// The generation engine.
     pub engine: EngineConfig,
@@ -130,10 +133,20 @@ impl RlConfig {
         let rate = self.learning_rate;
         RecipeError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", rate)?;
         let share = self.max_reward_failures;
-        RecipeError::check("max_reward_failures", (0.0..=1.0).contains(&share), "from 0 to 1", share)?;
+        RecipeError::check(
+            "max_reward_failures",
+            (0.0..=1.0).contains(&share),
+            "from 0 to 1",
+            share,
+        )?;
         let record_mib = self.engine.record_mib;
         let expected = "0 with dropout, which the sampler's activations have not been through";
-        RecipeError::check("engine.record_mib", record_mib == 0 || self.lora.dropout == 0.0, expected, record_mib)?;
+        RecipeError::check(
+            "engine.record_mib",
+            record_mib == 0 || self.lora.dropout == 0.0,
+            expected,
+            record_mib,
+        )?;
         self.validate_sampling()?;
         self.schedule.validate()?;
         self.lora.validate()?;
@@ -155,10 +168,21 @@ impl RlConfig {
 
     fn validate_sampling(&self) -> Result<(), RecipeError> {
         let s = &self.sampling;
-        let truncated = s.top_k.is_some() || s.top_p.is_some_and(|p| p < 1.0) || s.min_p.is_some_and(|p| p > 0.0);
+        let truncated = s.top_k.is_some()
+            || s.top_p.is_some_and(|p| p < 1.0)
+            || s.min_p.is_some_and(|p| p > 0.0);
         let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
         RecipeError::check("sampling", !truncated, expected, "truncated")?;
-        RecipeError::check("sampling.temperature", s.temperature > 0.0, "above 0 in training", s.temperature)?;
-        s.validate().map_err(|e| RecipeError::Config { field: "sampling", expected: "in range", got: e.to_string() })
+        RecipeError::check(
+            "sampling.temperature",
+            s.temperature > 0.0,
+            "above 0 in training",
+            s.temperature,
+        )?;
+        s.validate().map_err(|e| RecipeError::Config {
+            field: "sampling",
+            expected: "in range",
+            got: e.to_string(),
+        })
     }
 }

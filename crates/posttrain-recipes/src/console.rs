@@ -37,7 +37,9 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
 }
 
 impl Observer for Console {
@@ -67,7 +69,7 @@ impl Console {
             self.line(&format!("{name}: going on after step {step} of {steps}"));
         }
         if let Some(bars) = &self.bars {
-            bars.steps.set_prefix(name.to_string());
+            bars.steps.set_prefix(name.to_owned());
             bars.steps.set_length(steps);
             bars.steps.set_position(step);
         }
@@ -116,6 +118,8 @@ fn step_line(r: &StepRecord) -> String {
 
 fn evaluation_line(what: &str, e: &Evaluation) -> String {
     let (s, g) = (&e.sampled, e.greedy.as_ref());
-    let greedy = g.map_or(String::new(), |g| format!(", greedy {:.3} [{:.3}, {:.3}]", g.accuracy, g.low, g.high));
-    format!("{what}: T=1 {:.3} [{:.3}, {:.3}]{greedy}, n = {}", s.accuracy, s.low, s.high, s.n)
+    let greedy = g.map_or(String::new(), |g| {
+        format!(", greedy {:.3} [{:.3}, {:.3}]", g.share, g.low, g.high)
+    });
+    format!("{what}: T=1 {:.3} [{:.3}, {:.3}]{greedy}, n = {}", s.share, s.low, s.high, s.n)
 }

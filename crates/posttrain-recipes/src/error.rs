@@ -97,7 +97,7 @@ impl RecipeError {
         ok: bool,
         expected: &'static str,
         got: impl ToString,
-    ) -> Result<(), RecipeError> {
+    ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }
 }

@@ -1,6 +1,5 @@
 //! Answers to held-out questions, each with its verdict.
 
-use crate::accuracy::Accuracy;
 use crate::config::RlConfig;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::observer::{Observer, Phase};
@@ -10,13 +9,14 @@ use crate::{RecipeError, Reward};
 use posttrain_data::Example;
 use posttrain_model::TextModel;
 use posttrain_rollout::{FinishReason, PolicySnapshot, SamplingParams};
+use posttrain_statistics::Share;
 use posttrain_train::derive_seed;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A question, and the policy that is asked.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct PolicyQuestion<'a> {
     /// The question.
     pub example: &'a Example,
     /// The policy; `None` is the base.
@@ -69,8 +69,9 @@ impl Answer {
 
 /// Puts questions to policies over one base and has the answers scored.
 ///
-/// An answer depends on the seed, the question and the policy, and on nothing else: not on the other questions, their
-/// order or the policies that are asked beside it, since every question draws from a seed of its own.
+/// An answer depends on the seed, the question and the policy, and on nothing else: not on the
+/// other questions, their order or the policies that are asked beside it, since every question
+/// draws from a seed of its own.
 pub struct Evaluator {
     pub(crate) sampler: GroupSampler,
     sampling: SamplingParams,
@@ -78,11 +79,12 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// An evaluator with the sampling, engine, scorer and seed of a run's configuration, whatever its temperature.
+    /// An evaluator with the sampling, engine, scorer and seed of a run's configuration, whatever
+    /// its temperature.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] names the first field that is out of range, [`RecipeError::Runtime`] says why no thread for
-    /// the rewards can be started.
+    /// [`RecipeError::Config`] names the first field that is out of range, [`RecipeError::Runtime`]
+    /// says why no thread for the rewards can be started.
     pub fn new(
         model: TextModel,
         style: PromptStyle,
@@ -99,14 +101,15 @@ impl Evaluator {
         Ok(Self { sampler, sampling, seed: config.seed })
     }
 
-    /// One answer to each question, in the order of the questions. Questions to several policies run in one batch.
+    /// One answer to each question, in the order of the questions. Questions to several policies
+    /// run in one batch.
     ///
     /// # Errors
-    /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling does. A reward that fails is
-    /// no error: its answer says so.
+    /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling does.
+    /// A reward that fails is no error: its answer says so.
     pub fn answers(
         &self,
-        questions: &[Question],
+        questions: &[PolicyQuestion],
         decoding: Decoding,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Answer>, RecipeError> {
@@ -114,7 +117,8 @@ impl Evaluator {
         Ok(rollout.groups.into_iter().filter_map(answer).collect())
     }
 
-    /// The accuracy of one policy, or of the base where it is `None`; sampled from `samples` answers to each question.
+    /// The accuracy of one policy, or of the base where it is `None`; sampled from `samples`
+    /// answers to each question.
     ///
     /// # Errors
     /// Those of [`Evaluator::answers`].
@@ -126,24 +130,28 @@ impl Evaluator {
         mode: EvaluationMode,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, RecipeError> {
-        let questions: Vec<_> = examples.iter().map(|example| Question { example, policy }).collect();
+        let questions: Vec<_> =
+            examples.iter().map(|example| PolicyQuestion { example, policy }).collect();
         let sampled = accuracy(&self.ask(&questions, samples, Decoding::Sampled, observer)?);
 
         let greedy = match mode {
             EvaluationMode::Sampled => None,
-            EvaluationMode::SampledAndGreedy => Some(accuracy(&self.ask(&questions, 1, Decoding::Greedy, observer)?)),
+            EvaluationMode::SampledAndGreedy => {
+                Some(accuracy(&self.ask(&questions, 1, Decoding::Greedy, observer)?))
+            }
         };
         Ok(Evaluation { sampled, greedy })
     }
 
     fn ask(
         &self,
-        questions: &[Question],
+        questions: &[PolicyQuestion],
         completions: usize,
         decoding: Decoding,
         observer: &mut dyn Observer,
     ) -> Result<Rollout, RecipeError> {
-        let examples: Vec<Example> = questions.iter().map(|question| question.example.clone()).collect();
+        let examples: Vec<Example> =
+            questions.iter().map(|question| question.example.clone()).collect();
         let request = RolloutRequest {
             examples: &examples,
             policies: questions.iter().map(|question| question.policy.cloned()).collect(),
@@ -165,9 +173,11 @@ impl Evaluator {
 }
 
 /// A reward above one half is right; without a reward there is no verdict.
-fn accuracy(rollout: &Rollout) -> Accuracy {
-    let verdict = |scored: &crate::ScoredCompletion| scored.score.as_ref().ok().map(|score| score.value() > 0.5);
-    Accuracy::of(&rollout.completions().map(verdict).collect::<Vec<_>>())
+fn accuracy(rollout: &Rollout) -> Share {
+    let verdict = |scored: &crate::ScoredCompletion| {
+        scored.score.as_ref().ok().map(|score| score.value() > 0.5)
+    };
+    Share::of_verdicts(&rollout.completions().map(verdict).collect::<Vec<_>>())
 }
 
 /// A group's first completion as an answer.

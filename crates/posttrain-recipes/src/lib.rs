@@ -1,12 +1,14 @@
 //! Training loops on public primitives.
 //!
-//! [`RlRun`] is reinforcement learning with verifiable rewards, on policy: it samples groups, scores each completion the
-//! moment that it is finished, turns rewards into advantages, trains, evaluates, keeps the best checkpoint, and goes on from
-//! where it was killed to the numbers that it would have reached.
+//! [`RlRun`] is reinforcement learning with verifiable rewards, on policy: it samples groups,
+//! scores each completion the moment that it is finished, turns rewards into advantages, trains,
+//! evaluates, keeps the best checkpoint, and goes on from where it was killed to the numbers that
+//! it would have reached.
 //!
-//! Every piece of it is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout gives
-//! [`advantages`](Rollout::advantages) and [`datums`](Rollout::datums); a
-//! [`Trainer`](posttrain_train::Trainer) takes those. A loop of one's own is these lines, around whatever it does otherwise:
+//! Every piece of it is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout
+//! gives [`advantages`](Rollout::advantages) and [`datums`](Rollout::datums); a
+//! [`Trainer`](posttrain_train::Trainer) takes those. A loop of one's own is these lines, around
+//! whatever it does otherwise:
 //!
 //! ```no_run
 //! # use posttrain_recipes::*;
@@ -40,10 +42,9 @@
 //! # }
 //! ```
 //!
-//! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an [`Observer`] sees what a
-//! run tells of itself, and [`Console`] shows it on a terminal.
+//! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an
+//! [`Observer`] sees what a run tells of itself, and [`Console`] shows it on a terminal.
 
-mod accuracy;
 mod checkpoint;
 mod config;
 mod console;
@@ -57,13 +58,12 @@ mod on_policy;
 mod prompt;
 mod rollout;
 
-pub use accuracy::Accuracy;
 pub use checkpoint::{BestStep, RunState};
 pub use config::{EvaluationConfig, RlConfig, TruncatedCompletions};
 pub use console::Console;
 pub use error::RecipeError;
 pub use evaluation::{Evaluation, EvaluationMode};
-pub use evaluator::{Answer, Decoding, Evaluator, Question};
+pub use evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 pub use metrics::{MetricsLog, StepRecord, read_metrics};
 pub use model_source::ModelSource;
 pub use observer::{Event, Observer, Phase, Silent};

@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line of `metrics.jsonl`.
 ///
-/// Times, rates and memory differ from run to run; everything else is the same for the same seed on the same machine,
-/// device and kind.
+/// Times, rates and memory differ from run to run; everything else is the same for the same seed on
+/// the same machine, device and kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepRecord {
@@ -57,7 +57,8 @@ pub struct StepRecord {
     pub reference_kl: Option<f64>,
     /// Mean entropy of the policy over the tokens trained on, nats.
     pub entropy: f64,
-    /// The gradient's norm before clipping; absent where no group had a signal and no step was taken.
+    /// The gradient's norm before clipping; absent where no group had a signal and no step was
+    /// taken.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grad_norm: Option<f64>,
     /// Share of the tokens trained on whose forward pass was the sampler's own.
@@ -85,6 +86,7 @@ pub struct StepRecord {
 
 impl StepRecord {
     /// The record without what depends on the machine and the moment: equal for equal seeds.
+    #[must_use]
     pub fn reproducible(&self) -> Self {
         Self {
             seconds_sampling: 0.0,
@@ -101,12 +103,18 @@ impl StepRecord {
     pub(crate) fn describe_rollout(&mut self, rollout: &Rollout, advantages: &Advantages) {
         let scores = rollout.completions().filter_map(|scored| scored.score.as_ref().ok());
         let rewards: Vec<f64> = scores.map(|score| score.value()).collect();
-        let lengths: Vec<usize> = rollout.completions().map(|scored| scored.completion.tokens.len()).collect();
-        let cut = rollout.completions().filter(|s| s.completion.finish_reason == FinishReason::Length).count();
+        let lengths: Vec<usize> =
+            rollout.completions().map(|scored| scored.completion.tokens.len()).collect();
+        let cut = rollout
+            .completions()
+            .filter(|s| s.completion.finish_reason == FinishReason::Length)
+            .count();
 
         self.reward = mean(&rewards);
-        self.reward_std = mean(&rewards.iter().map(|r| (r - self.reward).powi(2)).collect::<Vec<_>>()).sqrt();
-        self.groups_with_signal = share(advantages.counts.groups_with_signal, advantages.counts.groups);
+        self.reward_std =
+            mean(&rewards.iter().map(|r| (r - self.reward).powi(2)).collect::<Vec<_>>()).sqrt();
+        self.groups_with_signal =
+            share(advantages.counts.groups_with_signal, advantages.counts.groups);
         self.reward_failures = rollout.failures();
         self.completions = lengths.len();
         self.completion_tokens = share(lengths.iter().sum(), lengths.len());
@@ -114,7 +122,8 @@ impl StepRecord {
         self.truncated = share(cut, lengths.len());
         self.seconds_sampling = rollout.seconds_sampling;
         self.seconds_reward = rollout.seconds_reward;
-        self.sampled_tokens_per_second = rollout.sampled_tokens as f64 / rollout.seconds_sampling.max(1e-9);
+        self.sampled_tokens_per_second =
+            rollout.sampled_tokens as f64 / rollout.seconds_sampling.max(1e-9);
     }
 
     /// Takes down what training gave.
@@ -164,13 +173,13 @@ impl StepRecord {
         ];
         scalars.extend(self.grad_norm.map(|norm| ("optim/grad_norm", norm)));
         scalars.extend(self.reference_kl.map(|kl| ("policy/reference_kl", kl)));
-        scalars.extend(self.validation.map(|v| ("validation/accuracy", v.sampled.accuracy)));
+        scalars.extend(self.validation.map(|v| ("validation/accuracy", v.sampled.share)));
         scalars
     }
 }
 
-/// The steps of a model's folder that are on record; none where it has no `metrics.jsonl`. Nothing is written, so that a
-/// run may go on meanwhile: a last line that is being written is left out.
+/// The steps of a model's folder that are on record; none where it has no `metrics.jsonl`. Nothing
+/// is written, so that a run may go on meanwhile: a last line that is being written is left out.
 ///
 /// # Errors
 /// [`RecipeError::Store`], with the line that is damaged.
@@ -186,8 +195,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens `metrics.jsonl` and `tensorboard/` of a model's folder to go on after `step`: what a killed run wrote beyond
-    /// its last saved state is dropped, for it will be written again.
+    /// Opens `metrics.jsonl` and `tensorboard/` of a model's folder to go on after `step`: what a
+    /// killed run wrote beyond its last saved state is dropped, for it will be written again.
     ///
     /// # Errors
     /// [`RecipeError::Store`], with the line of a file that is damaged before `step`.
@@ -239,7 +248,9 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend(b"{\"step\":4,\"\xe6"); // torn within a character
         std::fs::write(&path, &bytes).unwrap();
-        let steps = |(_, records): (MetricsLog, Vec<StepRecord>)| records.iter().map(|r| r.step).collect::<Vec<_>>();
+        let steps = |(_, records): (MetricsLog, Vec<StepRecord>)| {
+            records.iter().map(|r| r.step).collect::<Vec<_>>()
+        };
         assert_eq!(steps(MetricsLog::open(dir.path(), 9).unwrap()), [1, 2, 3]);
         assert_eq!(steps(MetricsLog::open(dir.path(), 2).unwrap()), [1, 2]);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
@@ -249,7 +260,8 @@ mod tests {
     fn damage_further_up_is_an_error_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
         let line = serde_json::to_string(&StepRecord { step: 1, ..StepRecord::default() }).unwrap();
-        std::fs::write(dir.path().join("metrics.jsonl"), format!("{line}\nbroken\n{line}\n")).unwrap();
+        std::fs::write(dir.path().join("metrics.jsonl"), format!("{line}\nbroken\n{line}\n"))
+            .unwrap();
         assert!(MetricsLog::open(dir.path(), 9).unwrap_err().to_string().contains("line 2"));
     }
 }

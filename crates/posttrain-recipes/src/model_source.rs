@@ -2,7 +2,9 @@
 
 use crate::RecipeError;
 use posttrain_hub::{Files, HubConfig, HubModel, fetch};
-use posttrain_model::{Checkpoint, ComputeKind, DeviceChoice, Quantise, TextModel, select_device, select_kind};
+use posttrain_model::{
+    Checkpoint, ComputeKind, DeviceChoice, Quantize, TextModel, select_device, select_kind,
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -10,8 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSource {
-    /// A folder in the Hugging Face layout, a GGUF file, or a model of the hub as `hub:OWNER/NAME@REVISION`, which is fetched
-    /// into the cache that Python shares.
+    /// A folder in the Hugging Face layout, a GGUF file, or a model of the hub as
+    /// `hub:OWNER/NAME@REVISION`, which is fetched into the cache that Python shares.
     pub path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default)]
@@ -21,7 +23,8 @@ pub struct ModelSource {
     pub kind: ComputeKind,
     /// How the frozen layers are kept: `none`, `int8` or `nf4`.
     #[serde(default)]
-    pub quantise: Quantise,
+    #[serde(alias = "quantise")]
+    pub quantize: Quantize,
 }
 
 impl ModelSource {
@@ -33,10 +36,11 @@ impl ModelSource {
     pub fn load(&self) -> Result<TextModel, RecipeError> {
         let device = select_device(self.device)?;
         let checkpoint = Checkpoint::open(&self.folder(Files::All)?)?;
-        Ok(TextModel::load(&checkpoint, self.quantise, select_kind(self.kind, device), device)?)
+        Ok(TextModel::load(&checkpoint, self.quantize, select_kind(self.kind, device), device)?)
     }
 
-    /// The model's configuration, tokenizer and chat template; of the hub's files only those are fetched.
+    /// The model's configuration, tokenizer and chat template; of the hub's files only those are
+    /// fetched.
     ///
     /// # Errors
     /// [`RecipeError::Model`]: what is wrong with its files; [`RecipeError::Hub`]: why they cannot be fetched.
@@ -49,7 +53,7 @@ impl ModelSource {
         match self.path.to_str().and_then(|path| path.strip_prefix("hub:")) {
             Some(name) => {
                 let config = HubConfig { files, ..HubConfig::from_env()? };
-                Ok(fetch(&HubModel::parse(name)?, &config, &posttrain_hub::Silent)?.folder)
+                Ok(fetch(&HubModel::parse(name)?, &config, &posttrain_hub::NoProgress)?.folder)
             }
             None => Ok(self.path.clone()),
         }

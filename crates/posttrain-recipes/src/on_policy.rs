@@ -27,15 +27,16 @@ use std::time::Instant;
 pub struct RunOutcome {
     /// Where it stands.
     pub state: RunState,
-    /// Whether all its steps are done; if not, it was asked to stop, and goes on when it is called again.
+    /// Whether all its steps are done; if not, it was asked to stop, and goes on when it is called
+    /// again.
     pub complete: bool,
 }
 
 /// One policy's run of reinforcement learning in a folder of its own.
 ///
-/// The folder holds `metrics.jsonl`, `tensorboard/`, `samples.jsonl`, `best/` and `last/` (PEFT) and `state/`. Called
-/// again on the same folder with the same configuration, a run goes on after its last saved state, to the same numbers
-/// that it would have reached without a break.
+/// The folder holds `metrics.jsonl`, `tensorboard/`, `samples.jsonl`, `best/` and `last/` (PEFT)
+/// and `state/`. Called again on the same folder with the same configuration, a run goes on after
+/// its last saved state, to the same numbers that it would have reached without a break.
 pub struct RlRun {
     name: String,
     evaluator: Evaluator,
@@ -80,7 +81,14 @@ impl RlRun {
     ) -> Result<Self, RecipeError> {
         let evaluator = Evaluator::new(model, PromptStyle::default(), reward, &config)?;
         let name = folder.file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self { name, evaluator, base_model: String::new(), config, folder: folder.into(), stop: Arc::default() })
+        Ok(Self {
+            name,
+            evaluator,
+            base_model: String::new(),
+            config,
+            folder: folder.into(),
+            stop: Arc::default(),
+        })
     }
 
     /// Puts questions in another way than in plain chat form.
@@ -108,10 +116,12 @@ impl RlRun {
         self.stop.clone()
     }
 
-    /// Trains on `train`, evaluating on `validation`, from where the folder stands to the last step.
+    /// Trains on `train`, evaluating on `validation`, from where the folder stands to the last
+    /// step.
     ///
     /// # Errors
-    /// Whatever sampling, rewards, training or the disk do; the folder then holds the last saved state.
+    /// Whatever sampling, rewards, training or the disk do; the folder then holds the last saved
+    /// state.
     pub fn train(
         &self,
         train: &[Example],
@@ -147,7 +157,10 @@ impl RlRun {
 
             state.seconds += started.elapsed().as_secs_f64();
             stopping = self.stop.load(Ordering::Relaxed);
-            if state.step.is_multiple_of(config.checkpoint_every) || state.step == config.steps || stopping {
+            if state.step.is_multiple_of(config.checkpoint_every)
+                || state.step == config.steps
+                || stopping
+            {
                 state.save(&state_folder, &trainer, config)?;
                 trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
             }
@@ -156,11 +169,12 @@ impl RlRun {
         Ok(RunOutcome { complete: state.step >= config.steps, state })
     }
 
-    /// Evaluates a saved adapter, or the base where `adapter` is `None`, on examples. The same seed samples the same
-    /// answers, so that before and after differ by the policy alone.
+    /// Evaluates a saved adapter, or the base where `adapter` is `None`, on examples. The same seed
+    /// samples the same answers, so that before and after differ by the policy alone.
     ///
     /// # Errors
-    /// [`RecipeError::Lora`] for an adapter that cannot be read; else whatever sampling and rewards do.
+    /// [`RecipeError::Lora`] for an adapter that cannot be read; else whatever sampling and rewards
+    /// do.
     pub fn evaluate(
         &self,
         what: &str,
@@ -197,7 +211,8 @@ impl RlRun {
         let snapshot = trainer.snapshot()?;
         let version = snapshot.version;
 
-        // Every prompt is sampled by the policy of this step, so that its advantages compare like with like.
+        // Every prompt is sampled by the policy of this step, so that its advantages compare like
+        // with like.
         let request = RolloutRequest {
             examples,
             policies: vec![Some(snapshot); examples.len()],
@@ -267,7 +282,8 @@ impl RlRun {
             return Ok(());
         }
 
-        let causes = causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect::<Vec<_>>().join(", ");
+        let causes =
+            causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect::<Vec<_>>().join(", ");
         Err(RecipeError::RewardFailures { step, failed, total, allowed, causes })
     }
 
@@ -287,7 +303,8 @@ impl RlRun {
         let examples = &validation[..config.examples.unwrap_or(usize::MAX).min(validation.len())];
         let snapshot = trainer.snapshot()?;
         let mode = EvaluationMode::Sampled;
-        let evaluation = self.evaluator.evaluate(Some(&snapshot), examples, config.samples, mode, observer)?;
+        let evaluation =
+            self.evaluator.evaluate(Some(&snapshot), examples, config.samples, mode, observer)?;
 
         let what = format!("validation after step {}", state.step);
         observer.see(&Event::Evaluated { what: &what, evaluation: &evaluation });
@@ -300,7 +317,7 @@ impl RlRun {
         trainer: &Trainer,
         evaluation: Option<Evaluation>,
     ) -> Result<(), RecipeError> {
-        let Some(accuracy) = evaluation.map(|e| e.sampled.accuracy) else { return Ok(()) };
+        let Some(accuracy) = evaluation.map(|e| e.sampled.share) else { return Ok(()) };
         if state.best.is_none_or(|best| accuracy > best.accuracy) {
             state.best = Some(BestStep { step: state.step, accuracy });
             trainer.save_adapter(&self.folder.join("best"), &self.base_model)?;
@@ -322,9 +339,12 @@ impl Step {
     /// Its completions, as they are written down.
     fn sample_lines(&self, number: u64) -> impl Iterator<Item = SampleLine> {
         let groups = self.rollout.groups.iter();
-        let all = groups.flat_map(|group| group.completions.iter().map(move |scored| (group, scored)));
+        let all =
+            groups.flat_map(|group| group.completions.iter().map(move |scored| (group, scored)));
         let worth = all.zip(&self.advantages.values);
-        worth.map(move |((group, scored), &advantage)| SampleLine::new(number, group, scored, advantage))
+        worth.map(move |((group, scored), &advantage)| {
+            SampleLine::new(number, group, scored, advantage)
+        })
     }
 }
 

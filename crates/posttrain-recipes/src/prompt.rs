@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct PromptStyle {
     /// As a conversation or as plain text.
     pub form: PromptForm,
-    /// What stands before everything else: a system message, without which the chat template's own applies, or the plain
-    /// text's first paragraph.
+    /// What stands before everything else: a system message, without which the chat template's own
+    /// applies, or the plain text's first paragraph.
     pub system: Option<String>,
     /// Text after every question, such as " Answer with a number.".
     pub suffix: String,
-    /// Questions that are already answered when the prompt begins. They show a small model the form of an answer.
+    /// Questions that are already answered when the prompt begins. They show a small model the form
+    /// of an answer.
     pub shots: Vec<Shot>,
 }
 
@@ -26,8 +27,8 @@ pub enum PromptForm {
     /// Messages in the model's chat template.
     #[default]
     Chat,
-    /// `Question: …` and `Answer:` on lines of their own, to be continued; for the stop text, a new line will do. No
-    /// token is put before it.
+    /// `Question: …` and `Answer:` on lines of their own, to be continued; for the stop text, a new
+    /// line will do. No token is put before it.
     Plain,
 }
 
@@ -50,14 +51,15 @@ impl PromptStyle {
     ///     suffix: " In one word.".into(),
     ///     ..Default::default()
     /// };
-    /// let messages = style.messages("What colour is snow?");
+    /// let messages = style.messages("What color is snow?");
     /// assert_eq!(messages[0].text(), "Be brief.");
-    /// assert_eq!(messages[1].text(), "What colour is snow? In one word.");
+    /// assert_eq!(messages[1].text(), "What color is snow? In one word.");
     /// ```
     pub fn messages(&self, question: &str) -> Vec<Message> {
         let system = self.system.iter().map(Message::system);
         let asked = |question: &str| Message::user(format!("{question}{}", self.suffix));
-        let shots = self.shots.iter().flat_map(|s| [asked(&s.question), Message::assistant(&s.answer)]);
+        let shots =
+            self.shots.iter().flat_map(|s| [asked(&s.question), Message::assistant(&s.answer)]);
         system.chain(shots).chain([asked(question)]).collect()
     }
 
@@ -70,6 +72,7 @@ impl PromptStyle {
     /// let style = PromptStyle { shots, ..Default::default() };
     /// assert_eq!(style.text("What is 2 + 2?"), "Question: What is 3 + 4?\nAnswer: 7\n\nQuestion: What is 2 + 2?\nAnswer:");
     /// ```
+    #[must_use]
     pub fn text(&self, question: &str) -> String {
         let mut text = self.system.as_ref().map_or(String::new(), |system| format!("{system}\n\n"));
         for Shot { question, answer } in &self.shots {

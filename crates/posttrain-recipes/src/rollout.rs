@@ -7,7 +7,8 @@ use posttrain_loss::{AdvantageConfig, Advantages};
 use posttrain_model::TextModel;
 use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
 use posttrain_rollout::{
-    Completion, Engine, EngineConfig, FinishReason, Outcome, PolicySnapshot, Request, SamplingParams,
+    Completion, Engine, EngineConfig, FinishReason, Outcome, PolicySnapshot, Request,
+    SamplingParams,
 };
 use posttrain_train::Datum;
 use std::collections::BTreeMap;
@@ -65,7 +66,8 @@ pub struct RolloutRequest<'a> {
 
 /// Samples groups from a model and has them scored.
 ///
-/// A completion goes to its reward the moment that it is finished, while the others are still sampled.
+/// A completion goes to its reward the moment that it is finished, while the others are still
+/// sampled.
 pub struct GroupSampler {
     model: TextModel,
     reward: Arc<dyn Reward>,
@@ -84,7 +86,8 @@ impl GroupSampler {
     /// # Errors
     /// [`RecipeError::Runtime`] says why no thread for the rewards can be started.
     pub fn new(model: TextModel, reward: Arc<dyn Reward>) -> Result<Self, RecipeError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Ok(Self {
             model,
             reward,
@@ -103,17 +106,24 @@ impl GroupSampler {
     /// Samples every example's completions and has them scored.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] where policies or sampling are not one for each example; [`RecipeError::Prompt`] names a question
-    /// that cannot be asked; else whatever sampling and the rewards' runner do. A
-    /// reward that fails is no error: its completion says so.
-    pub fn rollout(&self, request: RolloutRequest, observer: &mut dyn Observer) -> Result<Rollout, RecipeError> {
-        for (field, got) in [("policies", request.policies.len()), ("sampling", request.sampling.len())] {
+    /// [`RecipeError::Config`] where policies or sampling are not one for each example;
+    /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling and
+    /// the rewards' runner do. A reward that fails is no error: its completion says so.
+    pub fn rollout(
+        &self,
+        request: RolloutRequest,
+        observer: &mut dyn Observer,
+    ) -> Result<Rollout, RecipeError> {
+        for (field, got) in
+            [("policies", request.policies.len()), ("sampling", request.sampling.len())]
+        {
             RecipeError::check(field, got == request.examples.len(), "one for each example", got)?;
         }
 
         let started = Instant::now();
         let mut engine = self.engine_for(request.phase)?;
-        let mut scorer = Scorer::new(self.reward.clone(), &self.scorer, self.runtime.handle().clone())?;
+        let mut scorer =
+            Scorer::new(self.reward.clone(), &self.scorer, self.runtime.handle().clone())?;
         let prompts = self.submit(&mut engine, &request)?;
 
         let total = request.examples.len() * request.completions;
@@ -152,10 +162,20 @@ impl GroupSampler {
         Ok(Engine::new(self.model.decoder.clone(), Some(self.model.tokenizer.clone()), config)?)
     }
 
-    fn submit(&self, engine: &mut Engine, request: &RolloutRequest) -> Result<Vec<Vec<i64>>, RecipeError> {
+    fn submit(
+        &self,
+        engine: &mut Engine,
+        request: &RolloutRequest,
+    ) -> Result<Vec<Vec<i64>>, RecipeError> {
         let mut prompts = Vec::with_capacity(request.examples.len());
-        for ((example, params), policy) in request.examples.iter().zip(&request.sampling).zip(&request.policies) {
-            let prompt = self.style.encode(&example.question, &self.model.tokenizer, &self.model.template)?;
+        for ((example, params), policy) in
+            request.examples.iter().zip(&request.sampling).zip(&request.policies)
+        {
+            let prompt = self.style.encode(
+                &example.question,
+                &self.model.tokenizer,
+                &self.model.template,
+            )?;
             let group = Request::new(prompt.clone(), params.clone()).samples(request.completions);
             engine.submit(group.policy(policy.clone()));
             prompts.push(prompt);
@@ -172,9 +192,14 @@ struct Placed {
 }
 
 /// Hands a completion to the reward.
-fn score(outcome: Outcome, examples: &[Example], scorer: &mut Scorer) -> Result<Placed, RecipeError> {
+fn score(
+    outcome: Outcome,
+    examples: &[Example],
+    scorer: &mut Scorer,
+) -> Result<Placed, RecipeError> {
     let example = &examples[outcome.request];
-    let completion = outcome.result.map_err(|source| RecipeError::Prompt { id: example.id.clone(), source })?;
+    let completion =
+        outcome.result.map_err(|source| RecipeError::Prompt { id: example.id.clone(), source })?;
 
     scorer.push(sample(example, &completion))?;
     Ok(Placed { example: outcome.request, sample: outcome.sample, completion })
@@ -208,7 +233,9 @@ fn regroup(
     };
     let mut groups: Vec<_> = examples.iter().zip(prompts).map(empty).collect();
     for (placed, score) in ordered {
-        groups[placed.example].completions.push(ScoredCompletion { completion: placed.completion, score });
+        groups[placed.example]
+            .completions
+            .push(ScoredCompletion { completion: placed.completion, score });
     }
     groups
 }
@@ -219,8 +246,8 @@ impl Rollout {
         self.groups.iter().flat_map(|group| &group.completions)
     }
 
-    /// The reward of each completion that counts: `None` where it failed, or where the completion was cut and `truncated`
-    /// leaves those out.
+    /// The reward of each completion that counts: `None` where it failed, or where the completion
+    /// was cut and `truncated` leaves those out.
     #[must_use]
     pub fn rewards(&self, truncated: TruncatedCompletions) -> Vec<Option<f32>> {
         let usable = |scored: &ScoredCompletion| {
@@ -246,8 +273,8 @@ impl Rollout {
         Ok(config.advantages(&self.rewards(truncated), &lengths)?)
     }
 
-    /// What a trainer learns from: a datum per completion, its group's prompt shared, scored at the temperature that it was
-    /// sampled at.
+    /// What a trainer learns from: a datum per completion, its group's prompt shared, scored at the
+    /// temperature that it was sampled at.
     #[must_use]
     pub fn datums(&self, advantages: &Advantages, temperature: f64) -> Vec<Datum> {
         let mut values = advantages.values.iter().copied();
@@ -267,7 +294,7 @@ impl Rollout {
     pub fn failures(&self) -> BTreeMap<String, usize> {
         let mut causes = BTreeMap::new();
         for error in self.completions().filter_map(|scored| scored.score.as_ref().err()) {
-            *causes.entry(error.cause().to_string()).or_insert(0) += 1;
+            *causes.entry(error.cause().to_owned()).or_insert(0) += 1;
         }
         causes
     }

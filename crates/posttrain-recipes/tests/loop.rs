@@ -1,5 +1,5 @@
-//! The loop's promises on a small random model with a vocabulary of digits: same seed, same numbers; killed and resumed,
-//! the same as uninterrupted.
+//! The loop's promises on a small random model with a vocabulary of digits: same seed, same
+//! numbers; killed and resumed, the same as uninterrupted.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod digits;
@@ -8,8 +8,8 @@ use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_model::{Decoder, ModelConfig, TextModel};
 use posttrain_recipes::{
-    EvaluationConfig, EvaluationMode, Event, GroupSampler, MetricsLog, Observer, Phase, RlConfig, RlRun,
-    RolloutRequest, Silent, StepRecord,
+    EvaluationConfig, EvaluationMode, Event, GroupSampler, MetricsLog, Observer, Phase, RlConfig,
+    RlRun, RolloutRequest, Silent, StepRecord,
 };
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
 use posttrain_rollout::{EngineConfig, SamplingParams};
@@ -23,8 +23,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let config =
-            ModelConfig { vocab_size: digits::WORDS, hidden_size: 256, num_hidden_layers: 2, ..ModelConfig::tiny() };
+        let config = ModelConfig {
+            vocab_size: digits::WORDS,
+            hidden_size: 256,
+            num_hidden_layers: 2,
+            ..ModelConfig::tiny()
+        };
         let decoder = Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
         Self { model: TextModel::new(decoder, digits::tokenizer(), digits::template()) }
     }
@@ -36,12 +40,15 @@ impl World {
 
 /// Right where the answer's digit is among the response's first two.
 fn reward() -> Arc<dyn Reward> {
-    let score = |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
+    let score =
+        |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
     Arc::new(from_fn("digit", score))
 }
 
 fn examples(range: std::ops::Range<u32>) -> Vec<Example> {
-    range.map(|n| Example::new(n.to_string(), "digits", format!("{} {}", n % 10, n / 10 % 10), "7")).collect()
+    range
+        .map(|n| Example::new(n.to_string(), "digits", format!("{} {}", n % 10, n / 10 % 10), "7"))
+        .collect()
 }
 
 fn config(steps: u64) -> RlConfig {
@@ -54,7 +61,11 @@ fn config(steps: u64) -> RlConfig {
         checkpoint_every: 2,
         lora: LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, ..LoraConfig::default() },
         sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
-        evaluation: EvaluationConfig { every: 3, examples: Some(10), ..EvaluationConfig::default() },
+        evaluation: EvaluationConfig {
+            every: 3,
+            examples: Some(10),
+            ..EvaluationConfig::default()
+        },
         ..RlConfig::default()
     }
 }
@@ -80,11 +91,16 @@ fn the_same_seed_gives_the_same_numbers_and_it_learns() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let (train, held_out) = (examples(0..40), examples(40..60));
     let mut before = 0.0;
-    // Without dropout, which the sampler does not apply, trainer and sampler agree to f32's rounding.
+    // Without dropout, which the sampler does not apply, trainer and sampler agree to f32's
+    // rounding.
     let config = || RlConfig { lora: LoraConfig { dropout: 0.0, ..config(1).lora }, ..config(20) };
     for name in ["a", "b"] {
         let run = world.run(config(), &dir.path().join(name), reward());
-        before = run.evaluate("base", None, &held_out, EvaluationMode::Sampled, &mut Silent).unwrap().sampled.accuracy;
+        before = run
+            .evaluate("base", None, &held_out, EvaluationMode::Sampled, &mut Silent)
+            .unwrap()
+            .sampled
+            .share;
         assert!(run.train(&train, &held_out, &mut Silent).unwrap().complete);
     }
     let (a, b) = (records(&dir.path().join("a")), records(&dir.path().join("b")));
@@ -92,8 +108,9 @@ fn the_same_seed_gives_the_same_numbers_and_it_learns() {
     assert_eq!(a.len(), 20);
     let run = world.run(config(), &dir.path().join("a"), reward());
     let best = dir.path().join("a/best");
-    let after = run.evaluate("best", Some(&best), &held_out, EvaluationMode::Sampled, &mut Silent).unwrap();
-    assert!(after.sampled.accuracy > before + 0.3, "{before} {after:?}");
+    let after =
+        run.evaluate("best", Some(&best), &held_out, EvaluationMode::Sampled, &mut Silent).unwrap();
+    assert!(after.sampled.share > before + 0.3, "{before} {after:?}");
     assert!(a.iter().all(|r| r.logprob_gap < 1e-4), "sampler and trainer disagree in f32");
 }
 
@@ -114,7 +131,9 @@ fn a_run_that_records_learns_what_one_that_does_not_learns() {
     };
     let (recorded, again, computed) = (run("recorded", 64), run("again", 64), run("computed", 0));
     assert_eq!(recorded, again);
-    assert!(recorded.iter().all(|r| r.recorded == 1.0) && computed.iter().all(|r| r.recorded == 0.0));
+    assert!(
+        recorded.iter().all(|r| r.recorded == 1.0) && computed.iter().all(|r| r.recorded == 0.0)
+    );
     for (recorded, computed) in recorded.iter().zip(&computed) {
         assert_eq!(recorded.reward, computed.reward, "step {}", computed.step);
         let (one, other) = (recorded.grad_norm.unwrap_or(0.0), computed.grad_norm.unwrap_or(0.0));
@@ -131,12 +150,16 @@ fn killed_at_any_step_and_resumed_it_is_as_if_it_had_not_been() {
     for death in [1, 4, 7] {
         let folder = dir.path().join(format!("killed-{death}"));
         let run = world.run(config(8), &folder, reward());
-        let killed = std::panic::AssertUnwindSafe(|| run.train(&train, &held_out, &mut DieAt(death)));
+        let killed =
+            std::panic::AssertUnwindSafe(|| run.train(&train, &held_out, &mut DieAt(death)));
         assert!(std::panic::catch_unwind(killed).is_err());
-        let outcome = world.run(config(8), &folder, reward()).train(&train, &held_out, &mut Silent).unwrap();
+        let outcome =
+            world.run(config(8), &folder, reward()).train(&train, &held_out, &mut Silent).unwrap();
         assert!(outcome.complete);
         assert_eq!(records(&folder), records(&whole), "killed at step {death}");
-        for file in ["best/adapter_model.safetensors", "last/adapter_model.safetensors", "samples.jsonl"] {
+        for file in
+            ["best/adapter_model.safetensors", "last/adapter_model.safetensors", "samples.jsonl"]
+        {
             let bytes = |root: &Path| std::fs::read(root.join(file)).unwrap();
             assert!(bytes(&folder) == bytes(&whole), "{file} after a death at step {death}");
         }
@@ -151,7 +174,11 @@ fn a_run_that_is_asked_to_stop_saves_and_goes_on() {
     run.stop_flag().store(true, std::sync::atomic::Ordering::Relaxed);
     let outcome = run.train(&train, &held_out, &mut Silent).unwrap();
     assert!(!outcome.complete && outcome.state.step == 0);
-    let outcome = world.run(config(5), &dir.path().join("stopped"), reward()).train(&train, &held_out, &mut Silent);
+    let outcome = world.run(config(5), &dir.path().join("stopped"), reward()).train(
+        &train,
+        &held_out,
+        &mut Silent,
+    );
     assert_eq!(outcome.unwrap().state.step, 5);
 }
 
@@ -161,7 +188,11 @@ fn another_configuration_in_the_same_folder_is_refused_by_field() {
     let train = examples(0..40);
     world.run(config(2), dir.path(), reward()).train(&train, &[], &mut Silent).unwrap();
     let other = RlConfig { learning_rate: 0.5, ..config(2) };
-    let error = world.run(other, dir.path(), reward()).train(&train, &[], &mut Silent).unwrap_err().to_string();
+    let error = world
+        .run(other, dir.path(), reward())
+        .train(&train, &[], &mut Silent)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("`learning_rate` was 0.005, is now 0.5"), "{error}");
 }
 
@@ -173,17 +204,30 @@ fn failed_rewards_leave_the_baseline_and_too_many_end_the_run() {
         Arc::new(from_fn("flaky", move |s: &Sample| {
             let n = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if n % 4 < share {
-                return Err(RewardError::failed("flaky", "broken", std::io::Error::other("no answer")));
+                return Err(RewardError::failed(
+                    "flaky",
+                    "broken",
+                    std::io::Error::other("no answer"),
+                ));
             }
             Ok(Score::binary(s.response.contains('7')))
         }))
     };
     let train = examples(0..40);
-    world.run(config(2), &dir.path().join("some"), failing(1)).train(&train, &[], &mut Silent).unwrap();
+    world
+        .run(config(2), &dir.path().join("some"), failing(1))
+        .train(&train, &[], &mut Silent)
+        .unwrap();
     let some = records(&dir.path().join("some"));
     assert_eq!(some[0].reward_failures["broken"], 4); // of 16
-    let error = world.run(config(2), &dir.path().join("most"), failing(3)).train(&train, &[], &mut Silent).unwrap_err();
-    assert!(error.to_string().contains("12 of 16") && error.to_string().contains("broken 12"), "{error}");
+    let error = world
+        .run(config(2), &dir.path().join("most"), failing(3))
+        .train(&train, &[], &mut Silent)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("12 of 16") && error.to_string().contains("broken 12"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -193,12 +237,21 @@ fn a_reward_is_told_how_many_tokens_a_completion_has() {
     let counted = |s: &Sample| {
         let end = usize::from(!s.termination.is_truncated());
         match s.tokens {
-            Some(tokens) if tokens == s.response.split_whitespace().count() + end => Ok(Score::binary(tokens > 2)),
-            _ => Err(RewardError::failed("counted", "miscounted", std::io::Error::other(format!("{s:?}")))),
+            Some(tokens) if tokens == s.response.split_whitespace().count() + end => {
+                Ok(Score::binary(tokens > 2))
+            }
+            _ => Err(RewardError::failed(
+                "counted",
+                "miscounted",
+                std::io::Error::other(format!("{s:?}")),
+            )),
         }
     };
     let train = examples(0..40);
-    world.run(config(2), dir.path(), Arc::new(from_fn("counted", counted))).train(&train, &[], &mut Silent).unwrap();
+    world
+        .run(config(2), dir.path(), Arc::new(from_fn("counted", counted)))
+        .train(&train, &[], &mut Silent)
+        .unwrap();
     assert!(records(dir.path()).iter().all(|record| record.reward_failures.is_empty()));
 }
 
@@ -216,7 +269,8 @@ fn what_would_bias_the_ratio_is_refused() {
 #[test]
 fn activations_without_dropout_are_not_recorded_for_training_with_it() {
     let engine = EngineConfig { record_mib: 8, ..EngineConfig::default() };
-    let error = RlConfig { engine: engine.clone(), ..config(1) }.validate().unwrap_err().to_string();
+    let error =
+        RlConfig { engine: engine.clone(), ..config(1) }.validate().unwrap_err().to_string();
     assert!(error.contains("engine.record_mib") && error.contains("dropout"), "{error}");
     let lora = LoraConfig { dropout: 0.0, ..config(1).lora };
     RlConfig { engine, lora, ..config(1) }.validate().unwrap();

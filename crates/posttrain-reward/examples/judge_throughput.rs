@@ -4,9 +4,10 @@
 //! cargo run --release -p posttrain-reward --example judge_throughput -- [COMPLETIONS] [IN_FLIGHT] [LATENCY_MS]
 //! ```
 //!
-//! The server runs in this process, on the same cores. Ideal: `in flight / latency` verdicts a second. Each completion goes
-//! the whole way: `Scorer`, prompt, HTTP, JSON, verdict, score. A part of the completions is warm-up (connections), the
-//! end (where fewer than `in flight` are left) is not counted either.
+//! The server runs in this process, on the same cores. Ideal: `in flight / latency` verdicts a
+//! second. Each completion goes the whole way: `Scorer`, prompt, HTTP, JSON, verdict, score. A part
+//! of the completions is warm-up (connections), the end (where fewer than `in flight` are left) is
+//! not counted either.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends")]
 
@@ -25,7 +26,12 @@ use tokio::time::sleep;
 const VERDICT: &str = r#"{"choices": [{"message": {"content": "{\"reasoning\": \"It agrees.\", \"verdict\": \"correct\"}"},
     "finish_reason": "stop"}], "usage": {"prompt_tokens": 600, "completion_tokens": 20}}"#;
 
-async fn serve(stream: TcpStream, latency: Duration, running: Arc<AtomicUsize>, most: Arc<AtomicUsize>) -> Option<()> {
+async fn serve(
+    stream: TcpStream,
+    latency: Duration,
+    running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut stream = BufReader::new(stream);
     let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{VERDICT}", VERDICT.len());
@@ -35,7 +41,9 @@ async fn serve(stream: TcpStream, latency: Duration, running: Arc<AtomicUsize>, 
             let mut line = String::new();
             stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
             match line.trim_end().split_once(": ") {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.parse().ok()?
+                }
                 None if line == "\r\n" => break,
                 _ => {}
             }
@@ -68,17 +76,22 @@ async fn main() {
     });
 
     let http = JsonClientConfig { in_flight, ..JsonClientConfig::for_server(&url).unwrap() };
-    let model = OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
+    let model =
+        OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
     let judge = JudgeConfig::default().build(Arc::new(model)).unwrap();
     let config = ScorerConfig { in_flight, ..ScorerConfig::default() };
-    let mut scorer = Scorer::new(Arc::new(judge), &config, tokio::runtime::Handle::current()).unwrap();
+    let mut scorer =
+        Scorer::new(Arc::new(judge), &config, tokio::runtime::Handle::current()).unwrap();
     let warm_up = 2 * in_flight;
     let mut start = Instant::now();
     for index in 0..completions + warm_up {
         if index == warm_up {
             start = Instant::now();
         }
-        let response = format!("Let me see. {} So the answer is {index}.", "A step of the derivation. ".repeat(40));
+        let response = format!(
+            "Let me see. {} So the answer is {index}.",
+            "A step of the derivation. ".repeat(40)
+        );
         scorer.submit(Sample::new("What is it?", index.to_string(), response)).await.unwrap();
     }
     let seconds = start.elapsed().as_secs_f64();

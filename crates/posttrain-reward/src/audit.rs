@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{RewardError, Sample, Score};
 
 pub use references::{ReferenceCheck, ReferenceFault};
-pub use table::{AuditTable, Share};
+pub use table::AuditTable;
 
 /// The domain that samples without one are shown under.
 const NO_DOMAIN: &str = "(none)";
@@ -24,8 +24,8 @@ const NO_DOMAIN: &str = "(none)";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditConfig {
-    /// Where one bucket of response lengths ends and the next begins, in characters, rising. Default 200, 1000, 4000:
-    /// a sentence or two, a paragraph, a page, more; this crate's choice.
+    /// Where one bucket of response lengths ends and the next begins, in characters, rising.
+    /// Default 200, 1000, 4000: a sentence or two, a paragraph, a page, more; this crate's choice.
     pub lengths: Vec<usize>,
     /// The least score that counts as right, more than 0 and at most 1. Default 0.5.
     pub threshold: f64,
@@ -49,9 +49,14 @@ impl AuditConfig {
     /// assert!(AuditConfig { lengths: vec![5, 5], ..AuditConfig::default() }.validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
+        let invalid =
+            |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
         if !self.lengths.is_sorted_by(|a, b| a < b) || self.lengths.first() == Some(&0) {
-            return invalid("lengths", format!("{:?}", self.lengths), "rising numbers, all more than 0");
+            return invalid(
+                "lengths",
+                format!("{:?}", self.lengths),
+                "rising numbers, all more than 0",
+            );
         }
         if !(self.threshold > 0.0 && self.threshold <= 1.0) {
             return invalid("threshold", self.threshold.to_string(), "more than 0 and at most 1");
@@ -72,12 +77,17 @@ impl AuditConfig {
     pub fn build(self) -> Result<Audit, RewardError> {
         self.validate()?;
         let by_length = vec![AuditTable::default(); self.lengths.len() + 1];
-        Ok(Audit { config: self, overall: AuditTable::default(), by_domain: BTreeMap::new(), by_length })
+        Ok(Audit {
+            config: self,
+            overall: AuditTable::default(),
+            by_domain: BTreeMap::new(),
+            by_length,
+        })
     }
 }
 
-/// Collects both rewards' verdicts on the same samples. The verifier is taken for the truth; where it cannot say, or either
-/// fails, the sample is counted apart and compared with nothing.
+/// Collects both rewards' verdicts on the same samples. The verifier is taken for the truth; where
+/// it cannot say, or either fails, the sample is counted apart and compared with nothing.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Score};
@@ -90,7 +100,7 @@ impl AuditConfig {
 /// }
 /// let report = audit.report();
 /// assert_eq!(report.overall.agreement(), Some(0.75));
-/// assert_eq!(report.overall.false_positives().share, Some(1.0 / 3.0));
+/// assert_eq!(report.overall.false_positives().share, 1.0 / 3.0);
 /// println!("{report}");
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```
@@ -115,9 +125,15 @@ impl Audit {
     /// assert_eq!((audit.report().overall.judge_failed, audit.report().overall.compared()), (1, 0));
     /// # Ok::<(), RewardError>(())
     /// ```
-    pub fn add(&mut self, sample: &Sample, judge: &Result<Score, RewardError>, verifier: &Result<Score, RewardError>) {
-        let right =
-            |score: &Result<Score, RewardError>| score.as_ref().ok().map(|s| s.value() >= self.config.threshold);
+    pub fn add(
+        &mut self,
+        sample: &Sample,
+        judge: &Result<Score, RewardError>,
+        verifier: &Result<Score, RewardError>,
+    ) {
+        let right = |score: &Result<Score, RewardError>| {
+            score.as_ref().ok().map(|s| s.value() >= self.config.threshold)
+        };
         let verdicts = (right(judge), right(verifier));
         let length = sample.response.chars().count();
         let bucket = self.config.lengths.partition_point(|edge| *edge <= length);
@@ -134,16 +150,22 @@ impl Audit {
     /// assert_eq!(serde_json::to_value(&report).unwrap()["overall"]["both_right"], 0);
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
+    #[must_use]
     pub fn report(&self) -> AuditReport {
         let edges = &self.config.lengths;
-        let name = |bucket: usize| match (bucket.checked_sub(1).map(|before| edges[before]), edges.get(bucket)) {
+        let name = |bucket: usize| match (
+            bucket.checked_sub(1).map(|before| edges[before]),
+            edges.get(bucket),
+        ) {
             (None, None) => "all".to_owned(),
             (None, Some(end)) => format!("under {end}"),
             (Some(start), Some(end)) => format!("{start} to {}", end - 1),
             (Some(start), None) => format!("{start} or more"),
         };
-        let by_length = self.by_length.iter().enumerate().map(|(bucket, table)| (name(bucket), table.clone()));
-        let by_domain = self.by_domain.iter().map(|(domain, table)| (domain.clone(), table.clone()));
+        let by_length =
+            self.by_length.iter().enumerate().map(|(bucket, table)| (name(bucket), table.clone()));
+        let by_domain =
+            self.by_domain.iter().map(|(domain, table)| (domain.clone(), table.clone()));
         let named = |(name, table)| AuditGroup { name, table };
         AuditReport {
             overall: self.overall.clone(),
@@ -169,7 +191,7 @@ pub struct AuditGroup {
     pub table: AuditTable,
 }
 
-/// What an [`Audit`] found; serialises to `audit.json`, shown as a table.
+/// What an [`Audit`] found; serializes to `audit.json`, shown as a table.
 ///
 /// ```
 /// let report = posttrain_reward::audit::AuditConfig::default().build()?.report();
@@ -189,13 +211,26 @@ pub struct AuditReport {
 impl fmt::Display for AuditReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = || self.by_domain.iter().chain(&self.by_length);
-        let width = groups().map(|group| group.name.chars().count()).chain([10]).max().unwrap_or(10);
-        let heads =
-            ["n", "agree", "kappa", "judge says right, verifier wrong", "judge says wrong, verifier right", "failed"];
+        let width =
+            groups().map(|group| group.name.chars().count()).chain([10]).max().unwrap_or(10);
+        let heads = [
+            "n",
+            "agree",
+            "kappa",
+            "judge says right, verifier wrong",
+            "judge says wrong, verifier right",
+            "failed",
+        ];
         let [n, agree, kappa, positive, negative, failed] = heads;
-        writeln!(out, "{:width$} {n:>7} {agree:>6} {kappa:>6}  {positive:32}  {negative:32} {failed:>6}", "")?;
+        writeln!(
+            out,
+            "{:width$} {n:>7} {agree:>6} {kappa:>6}  {positive:32}  {negative:32} {failed:>6}",
+            ""
+        )?;
         let mut row = |name: &str, table: &AuditTable| writeln!(out, "{name:width$} {table}");
         row("all", &self.overall)?;
-        groups().filter(|group| group.table.seen() > 0).try_for_each(|group| row(&group.name, &group.table))
+        groups()
+            .filter(|group| group.table.seen() > 0)
+            .try_for_each(|group| row(&group.name, &group.table))
     }
 }

@@ -18,12 +18,13 @@ use crate::outside::SubprocessConfig;
 use crate::spreadsheet::SpreadsheetCodeConfig;
 use crate::spreadsheet::SpreadsheetConfig;
 use crate::verifiers::{
-    AnswerConfig, ChoiceConfig, ContainsConfig, ExactMatch, FormatConfig, JsonConfig, LengthConfig, ListConfig,
-    MathConfig, NormalizedMatch, NumericMatch, RegexConfig, TokenF1,
+    AnswerConfig, ChoiceConfig, ContainsConfig, ExactMatch, FormatConfig, JsonConfig, LengthConfig,
+    ListConfig, MathConfig, NormalizedMatch, NumericMatch, RegexConfig, TokenF1,
 };
 use crate::{Reward, RewardError, Verifier};
 
-/// A reward, by its `kind` and the fields of its own configuration. A field that the kind does not have is refused.
+/// A reward, by its `kind` and the fields of its own configuration. A field that the kind does not
+/// have is refused.
 ///
 /// ```
 /// use posttrain_reward::RewardConfig;
@@ -106,12 +107,12 @@ pub enum RewardConfig {
     /// Several rewards, multiplied: each is a gate for the others.
     Product {
         /// At least one.
-        rewards: Vec<RewardConfig>,
+        rewards: Vec<Self>,
     },
     /// The first that can say.
     FirstThatDecides {
         /// In this order; a verifier first, usually.
-        rewards: Vec<RewardConfig>,
+        rewards: Vec<Self>,
         /// Which errors send a sample on. Default: those of a reward that is not made for it.
         #[serde(default)]
         go_on: GoOn,
@@ -119,7 +120,7 @@ pub enum RewardConfig {
     /// Each domain's own.
     PerDomain {
         /// By domain; a domain without one is an error.
-        rewards: BTreeMap<String, RewardConfig>,
+        rewards: BTreeMap<String, Self>,
     },
 }
 
@@ -151,8 +152,8 @@ impl RewardConfig {
     /// The reward.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`] naming a field that is out of its range; [`RewardError::Client`] where a server's
-    /// client cannot be set up.
+    /// [`RewardError::InvalidConfig`] naming a field that is out of its range;
+    /// [`RewardError::Client`] where a server's client cannot be set up.
     ///
     /// ```
     /// use posttrain_reward::RewardConfig;
@@ -205,7 +206,9 @@ impl RewardConfig {
             Self::F1 {} => Box::new(TokenF1),
             Self::Json(config) => Box::new(config.clone().build()?),
             Self::List(config) => Box::new(config.clone().build()?),
-            Self::Normalized { normalizer } => Box::new(NormalizedMatch { normalizer: normalizer.clone() }),
+            Self::Normalized { normalizer } => {
+                Box::new(NormalizedMatch { normalizer: normalizer.clone() })
+            }
             Self::Numeric(rule) => Box::new(NumericMatch::new(rule.clone())?),
             Self::Regex(config) => Box::new(config.clone().build()?),
             Self::Format(config) => Box::new(config.clone().build()?),
@@ -215,8 +218,8 @@ impl RewardConfig {
         }))
     }
 
-    /// The verifier that samples of `domain` meet first: of a cascade the first reward, of a table the domain's. `None` where
-    /// that is no verifier.
+    /// The verifier that samples of `domain` meet first: of a cascade the first reward, of a table
+    /// the domain's. `None` where that is no verifier.
     ///
     /// # Errors
     /// As [`build`](Self::build).

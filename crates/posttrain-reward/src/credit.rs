@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// How the outcomes of several tests become one value.
 ///
-/// SpreadsheetBench (<https://arxiv.org/abs/2406.14991>) calls the two the soft and the hard restriction, after the scoring
-/// of the International Olympiad in Informatics and of the ICPC.
+/// SpreadsheetBench (<https://arxiv.org/abs/2406.14991>) calls the two the soft and the hard
+/// restriction, after the scoring of the International Olympiad in Informatics and of the ICPC.
 ///
 /// ```
 /// use posttrain_reward::Credit;
@@ -29,6 +29,7 @@ impl Credit {
     /// ```
     /// assert_eq!(posttrain_reward::Credit::Soft.value(0, 0), 0.0);
     /// ```
+    #[must_use]
     pub fn value(self, passed: usize, total: usize) -> f64 {
         match self {
             _ if total == 0 => 0.0,

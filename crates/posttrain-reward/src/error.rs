@@ -13,7 +13,8 @@ use crate::spreadsheet::FileFailure;
 
 /// Why a completion has no reward.
 ///
-/// A failed reward is never a zero: see the [crate documentation](crate). Count failures by [`RewardError::cause`].
+/// A failed reward is never a zero: see the [crate documentation](crate). Count failures by
+/// [`RewardError::cause`].
 ///
 /// ```
 /// use posttrain_reward::RewardError;
@@ -61,7 +62,8 @@ pub enum RewardError {
         /// What the verifier needs, in words.
         expected: &'static str,
     },
-    /// The verifier read both sides and cannot tell whether they agree, where a person or a judge might.
+    /// The verifier read both sides and cannot tell whether they agree, where a person or a judge
+    /// might.
     #[error("sample `{id}`: `{verifier}` cannot say: {reason}")]
     Undecided {
         /// The sample's id.
@@ -181,8 +183,8 @@ pub enum RewardError {
         /// What kept it.
         source: Arc<ChatError>,
     },
-    /// The client of a judge's server cannot be set up: a field out of its range, a key that is not there, a cache that
-    /// cannot be opened.
+    /// The client of a judge's server cannot be set up: a field out of its range, a key that is not
+    /// there, a cache that cannot be opened.
     #[error("the client of a judge's server cannot be set up")]
     Client {
         /// What kept it.
@@ -229,8 +231,11 @@ pub enum RewardError {
         /// What is allowed, in words.
         expected: &'static str,
     },
-    /// A blocking call was made, or a runtime given, where waiting would stop the very tasks that are waited for.
-    #[error("`{call}` needs a multi-threaded tokio runtime: on a single-threaded one it would wait for itself")]
+    /// A blocking call was made, or a runtime given, where waiting would stop the very tasks that
+    /// are waited for.
+    #[error(
+        "`{call}` needs a multi-threaded tokio runtime: on a single-threaded one it would wait for itself"
+    )]
     WouldDeadlock {
         /// The call.
         call: &'static str,
@@ -249,7 +254,11 @@ impl RewardError {
     /// assert_eq!(error.cause(), "parse");
     /// assert_eq!(error.source().unwrap().to_string(), "invalid digit found in string");
     /// ```
-    pub fn failed(reward: &str, cause: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+    pub fn failed(
+        reward: &str,
+        cause: &'static str,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
         Self::Failed { reward: reward.to_owned(), cause, source: Arc::new(source) }
     }
 
@@ -262,6 +271,7 @@ impl RewardError {
     /// let error = RewardError::failed("my-reward", "parse", source);
     /// assert_eq!(error.report(), "reward `my-reward` failed (parse): invalid digit found in string");
     /// ```
+    #[must_use]
     pub fn report(&self) -> String {
         with_sources(self)
     }
@@ -269,9 +279,15 @@ impl RewardError {
     /// The error of an option that is out of its range.
     pub(crate) fn invalid_rule(error: AnswerError) -> Self {
         match error {
-            AnswerError::InvalidConfig { field, got, expected } => Self::InvalidConfig { field, got, expected },
+            AnswerError::InvalidConfig { field, got, expected } => {
+                Self::InvalidConfig { field, got, expected }
+            }
             // Options are checked without a reference.
-            other => Self::InvalidConfig { field: "rule", got: other.to_string(), expected: "options in their ranges" },
+            other => Self::InvalidConfig {
+                field: "rule",
+                got: other.to_string(),
+                expected: "options in their ranges",
+            },
         }
     }
 
@@ -282,6 +298,7 @@ impl RewardError {
     ///
     /// assert_eq!(RewardError::EmptyReference { id: "7".into() }.cause(), "empty_reference");
     /// ```
+    #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::InvalidScore { .. } => "invalid_score",

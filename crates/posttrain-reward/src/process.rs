@@ -1,4 +1,5 @@
-//! A child process with all that it starts: spawned as a group, listened to within bounds, killed as a group.
+//! A child process with all that it starts: spawned as a group, listened to within bounds, killed
+//! as a group.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,7 +15,8 @@ use tokio::task::JoinHandle;
 
 /// A child that leads a process group of its own; dropped, the whole group is killed.
 ///
-/// A program can leave its group (`setsid`); what must not escape runs in a PID namespace ([`Sandbox`](crate::sandbox)).
+/// A program can leave its group (`setsid`); what must not escape runs in a PID namespace
+/// ([`Sandbox`](crate::sandbox)).
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
@@ -24,12 +26,16 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command` with three pipes, of which standard error is drained from here on.
-    pub(crate) fn spawn(command: &mut Command, stderr_bytes: usize) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+    pub(crate) fn spawn(
+        command: &mut Command,
+        stderr_bytes: usize,
+    ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let closed = || io::Error::other("the child has no pipe");
-        let (stdin, stdout) = (child.stdin.take().ok_or_else(closed)?, child.stdout.take().ok_or_else(closed)?);
+        let (stdin, stdout) =
+            (child.stdin.take().ok_or_else(closed)?, child.stdout.take().ok_or_else(closed)?);
         let tail = Tail::new(stderr_bytes);
         let drain = child.stderr.take().map(|pipe| tokio::spawn(tail.clone().drain(pipe)));
         Ok((Self { child, group, stderr: tail, drain }, stdin, stdout))
@@ -52,7 +58,8 @@ impl Process {
 
     /// Kills the group.
     pub(crate) fn kill(&mut self) {
-        // A group lives on in what the child started, also once the child itself is gone and reaped.
+        // A group lives on in what the child started, also once the child itself is gone and
+        // reaped.
         if let Some(group) = self.group.take() {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -134,7 +141,10 @@ pub(crate) enum Line {
 }
 
 /// Reads up to the next new line, in memory of at most `limit` bytes.
-pub(crate) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), limit: usize) -> io::Result<Line> {
+pub(crate) async fn read_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    limit: usize,
+) -> io::Result<Line> {
     let mut line = Vec::new();
     loop {
         let buffer = reader.fill_buf().await?;
@@ -155,7 +165,10 @@ pub(crate) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), limit: u
 }
 
 /// Reads to the end, or `None` where that is more than `limit` bytes.
-pub(crate) async fn read_all(reader: impl AsyncRead + Unpin, limit: usize) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read_all(
+    reader: impl AsyncRead + Unpin,
+    limit: usize,
+) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     reader.take(limit as u64 + 1).read_to_end(&mut bytes).await?;
     Ok((bytes.len() <= limit).then_some(bytes))
@@ -172,11 +185,17 @@ mod tests {
         let lines = |text: &'static [u8], limit: usize, capacity: usize| {
             let mut reader = BufReader::with_capacity(capacity, text);
             block_on(async {
-                [read_line(&mut reader, limit).await.unwrap(), read_line(&mut reader, limit).await.unwrap()]
+                [
+                    read_line(&mut reader, limit).await.unwrap(),
+                    read_line(&mut reader, limit).await.unwrap(),
+                ]
             })
         };
         for capacity in [1, 2, 64] {
-            assert_eq!(lines(b"ab\nc\n", 2, capacity), [Line::Whole(b"ab".into()), Line::Whole(b"c".into())]);
+            assert_eq!(
+                lines(b"ab\nc\n", 2, capacity),
+                [Line::Whole(b"ab".into()), Line::Whole(b"c".into())]
+            );
             assert_eq!(lines(b"\nabc\n", 2, capacity), [Line::Whole(b"".into()), Line::TooLong]);
             assert_eq!(lines(b"ab\nc", 2, capacity), [Line::Whole(b"ab".into()), Line::End]);
         }

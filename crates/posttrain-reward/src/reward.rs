@@ -6,9 +6,10 @@ use crate::{RewardError, Sample, Score};
 
 /// Scores completions. Async, because judges and remote rewards wait; usable as `Arc<dyn Reward>`.
 ///
-/// A verifier that only computes implements [`Verifier`](crate::Verifier) instead and becomes a reward by
-/// [`into_reward`](crate::Verifier::into_reward); a closure becomes one by [`from_fn`](crate::from_fn). Implement this
-/// trait by hand for what waits. The future must not block its thread.
+/// A verifier that only computes implements [`Verifier`](crate::Verifier) instead and becomes a
+/// reward by [`into_reward`](crate::Verifier::into_reward); a closure becomes one by
+/// [`from_fn`](crate::from_fn). Implement this trait by hand for what waits. The future must not
+/// block its thread.
 ///
 /// ```
 /// use futures::future::BoxFuture;
@@ -40,6 +41,7 @@ pub trait Reward: Send + Sync {
     /// Scores one completion.
     ///
     /// # Errors
-    /// Whatever kept the reward from a verdict. A wrong answer is `Ok` with the value 0; not knowing is an error.
+    /// Whatever kept the reward from a verdict. A wrong answer is `Ok` with the value 0; not
+    /// knowing is an error.
     fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>>;
 }

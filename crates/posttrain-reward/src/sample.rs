@@ -31,7 +31,8 @@ pub struct Sample {
     pub response: String,
     /// How the response ended.
     pub termination: FinishReason,
-    /// How many tokens the response has in the policy's vocabulary, its end token included, where the sampler counted.
+    /// How many tokens the response has in the policy's vocabulary, its end token included, where
+    /// the sampler counted.
     pub tokens: Option<usize>,
     /// Whatever else the dataset row carries (test cases, file names).
     pub metadata: Map<String, Value>,
@@ -44,14 +45,24 @@ impl Sample {
     /// let sample = posttrain_reward::Sample::new("2 + 2?", "4", "4");
     /// assert_eq!(sample.response, "4");
     /// ```
-    pub fn new(question: impl Into<String>, reference: impl Into<String>, response: impl Into<String>) -> Self {
-        Self { question: question.into(), reference: reference.into(), response: response.into(), ..Self::default() }
+    pub fn new(
+        question: impl Into<String>,
+        reference: impl Into<String>,
+        response: impl Into<String>,
+    ) -> Self {
+        Self {
+            question: question.into(),
+            reference: reference.into(),
+            response: response.into(),
+            ..Self::default()
+        }
     }
 
     /// The reference without surrounding white space.
     ///
     /// # Errors
-    /// [`RewardError::EmptyReference`] where nothing is left: an unanswerable question is a mistake in the data.
+    /// [`RewardError::EmptyReference`] where nothing is left: an unanswerable question is a mistake
+    /// in the data.
     pub(crate) fn checked_reference(&self) -> Result<&str, RewardError> {
         match self.reference.trim() {
             "" => Err(RewardError::EmptyReference { id: self.id.clone() }),

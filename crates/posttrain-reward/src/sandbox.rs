@@ -45,7 +45,8 @@ pub(crate) struct Rules {
 pub(crate) struct Sandbox {
     rules: Rules,
     way: Way,
-    /// Refuses system calls that lead past the rest; none where the processor or the kernel has none.
+    /// Refuses system calls that lead past the rest; none where the processor or the kernel has
+    /// none.
     filter: Filter,
     isolation: Isolation,
 }
@@ -110,7 +111,10 @@ impl Sandbox {
     fn command(&self, folder: &RunFolder, program: &[String], output: &str) -> Command {
         let words = self.words(&folder.path().to_string_lossy(), program, output);
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env_clear().envs(self.rules.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .args(&words[1..])
+            .env_clear()
+            .envs(self.rules.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir("/");
         command
     }
@@ -120,20 +124,25 @@ impl Sandbox {
         let mode = if self.way.namespaces { "namespaces" } else { "plain" };
         let mut words: Vec<String> = Vec::new();
         if self.way.limits {
-            // Ends it also where this process is gone. With time to spare: this process is to be the first to know, since
-            // an end by this signal looks like the program's own.
+            // Ends it also where this process is gone. With time to spare: this process is to be
+            // the first to know, since an end by this signal looks like the program's own.
             let seconds = (self.rules.time_limit + PATIENCE).as_secs_f64().to_string();
             words.extend(["timeout", "--foreground", "--signal=KILL", &seconds].map(str::to_owned));
         }
         if self.way.nobody {
             let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-            words.extend(["setpriv", &user, &group, "--clear-groups", "--no-new-privs"].map(str::to_owned));
+            words.extend(
+                ["setpriv", &user, &group, "--clear-groups", "--no-new-privs"].map(str::to_owned),
+            );
         }
         if self.way.namespaces {
             let unshare = "unshare --user --map-root-user --net --ipc --pid --fork --kill-child --mount --mount-proc";
             words.extend(unshare.split(' ').map(str::to_owned));
         }
-        words.extend(["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes].map(str::to_owned));
+        words.extend(
+            ["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes]
+                .map(str::to_owned),
+        );
         if self.way.limits {
             words.push("prlimit".to_owned());
             words.extend(self.limits().arguments());
@@ -143,7 +152,8 @@ impl Sandbox {
     }
 
     fn limits(&self) -> ResourceLimits {
-        // Outside of a namespace the kernel counts all processes of the user, of which there may be any number.
+        // Outside of a namespace the kernel counts all processes of the user, of which there may be
+        // any number.
         let processes = self.rules.limits.processes.filter(|_| self.way.namespaces);
         ResourceLimits { processes, ..self.rules.limits.clone() }
     }

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use crate::RewardError;
 
-/// A reward's verdict on one completion. A `Score` that exists is valid: its value is finite and from 0 to 1.
+/// A reward's verdict on one completion. A `Score` that exists is valid: its value is finite and
+/// from 0 to 1.
 ///
 /// ```
 /// use posttrain_reward::Score;
@@ -51,6 +52,7 @@ impl Score {
     ///
     /// assert_eq!(Score::binary(true).value() + Score::binary(false).value(), 1.0);
     /// ```
+    #[must_use]
     pub fn binary(right: bool) -> Self {
         Self { value: f64::from(u8::from(right)), parts: Vec::new(), note: None }
     }
@@ -58,7 +60,8 @@ impl Score {
     /// Adds a named part, for the metrics. Parts explain the value; nothing is computed from them.
     ///
     /// # Errors
-    /// [`RewardError::InvalidScore`] where `value` is not finite. (It may be outside 0 to 1: a length, a raw grade.)
+    /// [`RewardError::InvalidScore`] where `value` is not finite. (It may be outside 0 to 1: a
+    /// length, a raw grade.)
     ///
     /// ```
     /// use posttrain_reward::Score;
@@ -69,7 +72,11 @@ impl Score {
     pub fn with_part(mut self, name: impl Into<String>, value: f64) -> Result<Self, RewardError> {
         let name = name.into();
         if !value.is_finite() {
-            return Err(RewardError::InvalidScore { part: name, value, expected: "a finite number" });
+            return Err(RewardError::InvalidScore {
+                part: name,
+                value,
+                expected: "a finite number",
+            });
         }
         self.parts.push((name, value));
         Ok(self)
@@ -90,6 +97,7 @@ impl Score {
     /// ```
     /// assert_eq!(posttrain_reward::Score::binary(true).value(), 1.0);
     /// ```
+    #[must_use]
     pub fn value(&self) -> f64 {
         self.value
     }
@@ -99,6 +107,7 @@ impl Score {
     /// ```
     /// assert!(posttrain_reward::Score::binary(true).parts().is_empty());
     /// ```
+    #[must_use]
     pub fn parts(&self) -> &[(String, f64)] {
         &self.parts
     }
@@ -108,6 +117,7 @@ impl Score {
     /// ```
     /// assert_eq!(posttrain_reward::Score::binary(true).note(), None);
     /// ```
+    #[must_use]
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }

@@ -1,4 +1,5 @@
-//! The streaming runner: completions go in as they finish, scores come out in the order of submission.
+//! The streaming runner: completions go in as they finish, scores come out in the order of
+//! submission.
 
 pub(crate) mod clock;
 mod progress;
@@ -19,7 +20,7 @@ use crate::{Reward, RewardError, Sample, Score};
 use clock::within;
 use progress::Tally;
 
-pub use progress::Progress;
+pub use progress::ScoringProgress;
 
 /// Limits of a [`Scorer`].
 ///
@@ -32,18 +33,19 @@ pub use progress::Progress;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScorerConfig {
-    /// Completions that are scored at the same time, at least 1; a push beyond waits. The default, 256, is what one
-    /// judge replica batches (vLLM's `max_num_seqs`).
+    /// Completions that are scored at the same time, at least 1; a push beyond waits. The default,
+    /// 256, is what one judge replica batches (vLLM's `max_num_seqs`).
     pub in_flight: usize,
-    /// Seconds that one completion's scoring may take, more than 0. The default, 60, is this crate's own choice: room
-    /// for a judge that reasons, an end to one that never answers. The time of a response's own program does not count, nor
-    /// its wait for a place to run: it ends by the limits of its sandbox, and is then wrong, where here it would be an error
-    /// that a policy could choose.
+    /// Seconds that one completion's scoring may take, more than 0. The default, 60, is this
+    /// crate's own choice: room for a judge that reasons, an end to one that never answers. The
+    /// time of a response's own program does not count, nor its wait for a place to run: it ends by
+    /// the limits of its sandbox, and is then wrong, where here it would be an error that a policy
+    /// could choose.
     pub time_limit_seconds: f64,
-    /// Seconds from the making of the scorer to the end of its step, more than 0: what has no score by then fails with
-    /// [`RewardError::DeadlinePassed`], and so does whatever is pushed later, at once. It bounds a step whose judge is
-    /// down, where otherwise every `in_flight` completions would cost a time limit. The time of sampling counts. Default:
-    /// none.
+    /// Seconds from the making of the scorer to the end of its step, more than 0: what has no score
+    /// by then fails with [`RewardError::DeadlinePassed`], and so does whatever is pushed later, at
+    /// once. It bounds a step whose judge is down, where otherwise every `in_flight` completions
+    /// would cost a time limit. The time of sampling counts. Default: none.
     pub deadline_seconds: Option<f64>,
 }
 
@@ -67,15 +69,21 @@ impl ScorerConfig {
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
         if !(1..=Semaphore::MAX_PERMITS).contains(&self.in_flight) {
-            let (field, expected) = ("in_flight", "at least 1 and at most tokio's number of permits");
-            return Err(RewardError::InvalidConfig { field, got: self.in_flight.to_string(), expected });
+            let (field, expected) =
+                ("in_flight", "at least 1 and at most tokio's number of permits");
+            return Err(RewardError::InvalidConfig {
+                field,
+                got: self.in_flight.to_string(),
+                expected,
+            });
         }
         self.limits().map(|_| ())
     }
 
     fn limits(&self) -> Result<Limits, RewardError> {
         let sample = seconds("time_limit_seconds", self.time_limit_seconds)?;
-        let step = self.deadline_seconds.map(|limit| seconds("deadline_seconds", limit)).transpose()?;
+        let step =
+            self.deadline_seconds.map(|limit| seconds("deadline_seconds", limit)).transpose()?;
         // A deadline beyond the clock's end is none.
         let step = step.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         Ok(Limits { sample, step })
@@ -112,11 +120,12 @@ impl Limits {
 
 /// Scores a step's completions while others are still being sampled.
 ///
-/// [`push`](Self::push) from the thread that samples: it starts the scoring and returns at once, or waits while
-/// `in_flight` completions are being scored (back-pressure). [`finish`](Self::finish) waits for the rest. One result
-/// for each push, in the order of the pushes; a reward that fails, hangs or panics costs its own sample alone.
-/// [`submit`](Self::submit) and [`collect`](Self::collect) are the same for async callers. Dropping a scorer gives up
-/// what is unfinished.
+/// [`push`](Self::push) from the thread that samples: it starts the scoring and returns at once, or
+/// waits while `in_flight` completions are being scored (back-pressure). [`finish`](Self::finish)
+/// waits for the rest. One result for each push, in the order of the pushes; a reward that fails,
+/// hangs or panics costs its own sample alone. [`submit`](Self::submit) and
+/// [`collect`](Self::collect) are the same for async callers. Dropping a scorer gives up what is
+/// unfinished.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
@@ -146,8 +155,8 @@ impl Scorer {
     /// A scorer whose tasks run on `runtime`.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`]; [`RewardError::WouldDeadlock`] where the runtime is single-threaded: its tasks
-    /// would not move while the sampling thread samples.
+    /// [`RewardError::InvalidConfig`]; [`RewardError::WouldDeadlock`] where the runtime is
+    /// single-threaded: its tasks would not move while the sampling thread samples.
     ///
     /// ```
     /// use posttrain_reward::{Scorer, ScorerConfig, Verifier};
@@ -159,19 +168,32 @@ impl Scorer {
     /// assert_eq!(error.cause(), "would_deadlock");
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn new(reward: Arc<dyn Reward>, config: &ScorerConfig, runtime: Handle) -> Result<Self, RewardError> {
+    pub fn new(
+        reward: Arc<dyn Reward>,
+        config: &ScorerConfig,
+        runtime: Handle,
+    ) -> Result<Self, RewardError> {
         config.validate()?;
         if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
             return Err(RewardError::WouldDeadlock { call: "Scorer::new" });
         }
         let permits = Arc::new(Semaphore::new(config.in_flight));
-        Ok(Self { reward, runtime, permits, limits: config.limits()?, tally: Tally::default(), tasks: Vec::new() })
+        Ok(Self {
+            reward,
+            runtime,
+            permits,
+            limits: config.limits()?,
+            tally: Tally::default(),
+            tasks: Vec::new(),
+        })
     }
 
-    /// Starts to score `sample`, waiting for room where `in_flight` are being scored. Returns its place in the results.
+    /// Starts to score `sample`, waiting for room where `in_flight` are being scored. Returns its
+    /// place in the results.
     ///
     /// # Errors
-    /// [`RewardError::WouldDeadlock`] on a thread of a single-threaded tokio runtime, where blocking is not allowed.
+    /// [`RewardError::WouldDeadlock`] on a thread of a single-threaded tokio runtime, where
+    /// blocking is not allowed.
     ///
     /// ```
     /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
@@ -189,10 +211,12 @@ impl Scorer {
         blocking("Scorer::push", || runtime.block_on(self.submit(sample)))?
     }
 
-    /// Waits for what is unfinished and returns one result for each push, in the order of the pushes.
+    /// Waits for what is unfinished and returns one result for each push, in the order of the
+    /// pushes.
     ///
     /// # Errors
-    /// [`RewardError::WouldDeadlock`] as in [`push`](Self::push). What happened to a sample is in its own result.
+    /// [`RewardError::WouldDeadlock`] as in [`push`](Self::push). What happened to a sample is in
+    /// its own result.
     ///
     /// ```
     /// use posttrain_reward::{Scorer, ScorerConfig, Verifier};
@@ -239,8 +263,8 @@ impl Scorer {
 
     /// What has happened so far; for a progress bar, or to stop a step whose failures pile up.
     ///
-    /// The trainer of this workspace looks at the failures when the step's scores are in, and stops in words where more
-    /// than a configured share failed (`max_reward_failures`).
+    /// The trainer of this workspace looks at the failures when the step's scores are in, and stops
+    /// in words where more than a configured share failed (`max_reward_failures`).
     ///
     /// ```
     /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
@@ -256,7 +280,8 @@ impl Scorer {
     /// assert_eq!(scorer.progress().failed, [("empty_reference", 1)].into());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn progress(&self) -> Progress {
+    #[must_use]
+    pub fn progress(&self) -> ScoringProgress {
         self.tally.get()
     }
 

@@ -16,6 +16,6 @@ pub use cell::{DateAgreement, NumberAgreement, TextNumbers};
 #[cfg(unix)]
 pub use code::{SpreadsheetCode, SpreadsheetCodeConfig};
 pub use compare::{BadAnswer, Spreadsheet, SpreadsheetConfig};
-pub use comparison::{Comparison, Difference};
+pub use comparison::{CellDifference, WorkbookComparison};
 pub use file_failure::FileFailure;
 pub use workbook::WorkbookLimits;

@@ -1,4 +1,5 @@
-//! Rewards that only compute: the `Verifier` trait, and the pool that keeps them off the async threads.
+//! Rewards that only compute: the `Verifier` trait, and the pool that keeps them off the async
+//! threads.
 
 mod pool;
 
@@ -69,14 +70,17 @@ impl<V: Verifier + ?Sized> Verifier for Box<V> {
     }
 }
 
-/// A [`Verifier`] as a [`Reward`]: it runs on a rayon pool, so that it never blocks an async thread.
+/// A [`Verifier`] as a [`Reward`]: it runs on a rayon pool, so that it never blocks an async
+/// thread.
 ///
-/// The sample is copied to the pool. A [`Scorer`](crate::Scorer)'s time limit counts the wait for a pool thread, too;
-/// when it ends the waiting, work that has not begun is dropped. A thread cannot be killed: a verifier that has begun runs
-/// on to its end, which is why every verifier of this crate is bounded. For a user's own that hangs, the pool gets new
-/// threads once half of its threads are at work beyond their time limit, so that other verifiers go on; once that has
-/// happened to eight times the pool's threads at the same time, verifiers fail with the cause `verifiers_hang`. Code that
-/// may hang or crash belongs into a [`Subprocess`](crate::outside::Subprocess), which can be killed.
+/// The sample is copied to the pool. A [`Scorer`](crate::Scorer)'s time limit counts the wait for a
+/// pool thread, too; when it ends the waiting, work that has not begun is dropped. A thread cannot
+/// be killed: a verifier that has begun runs on to its end, which is why every verifier of this
+/// crate is bounded. For a user's own that hangs, the pool gets new threads once half of its
+/// threads are at work beyond their time limit, so that other verifiers go on; once that has
+/// happened to eight times the pool's threads at the same time, verifiers fail with the cause
+/// `verifiers_hang`. Code that may hang or crash belongs into a
+/// [`Subprocess`](crate::outside::Subprocess), which can be killed.
 ///
 /// ```
 /// use posttrain_reward::{OnCpu, Reward, Verifier};
@@ -99,17 +103,23 @@ impl<V: Verifier> Reward for OnCpu<V> {
         Box::pin(async move {
             let (send, receive) = oneshot::channel();
             let (verifier, sample) = (Arc::clone(&self.verifier), sample.clone());
-            // Dropped with this future where the time limit ends it: the pool then knows of a thread that is stuck.
+            // Dropped with this future where the time limit ends it: the pool then knows of a
+            // thread that is stuck.
             let ticket = pool::run(self.name(), move || answer(&*verifier, &sample, send))?;
             let verdict = receive.await;
             ticket.over();
-            verdict.unwrap_or_else(|_| Err(RewardError::Cancelled { reward: self.name().to_owned() }))
+            verdict
+                .unwrap_or_else(|_| Err(RewardError::Cancelled { reward: self.name().to_owned() }))
         })
     }
 }
 
 /// Verifies on a pool thread.
-fn answer<V: Verifier>(verifier: &V, sample: &Sample, send: oneshot::Sender<Result<Score, RewardError>>) {
+fn answer<V: Verifier>(
+    verifier: &V,
+    sample: &Sample,
+    send: oneshot::Sender<Result<Score, RewardError>>,
+) {
     let verdict = catch_unwind(AssertUnwindSafe(|| verifier.verify(sample)));
     let verdict = verdict.unwrap_or_else(|payload| Err(panicked(verifier.name(), &*payload)));
     // The receiver may have given up meanwhile; its time limit has told the caller.
@@ -123,12 +133,12 @@ fn answer<V: Verifier>(verifier: &V, sample: &Sample, send: oneshot::Sender<Resu
 ///
 /// assert_eq!(from_fn("always", |_: &Sample| Ok(Score::binary(true))).name(), "always");
 /// ```
-pub struct FromFn<F> {
+pub struct VerifierFn<F> {
     name: String,
     function: F,
 }
 
-impl<F> Verifier for FromFn<F>
+impl<F> Verifier for VerifierFn<F>
 where
     F: Fn(&Sample) -> Result<Score, RewardError> + Send + Sync + 'static,
 {
@@ -151,9 +161,9 @@ where
 /// assert_eq!(score.value(), 0.5);
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```
-pub fn from_fn<F>(name: impl Into<String>, function: F) -> OnCpu<FromFn<F>>
+pub fn from_fn<F>(name: impl Into<String>, function: F) -> OnCpu<VerifierFn<F>>
 where
     F: Fn(&Sample) -> Result<Score, RewardError> + Send + Sync + 'static,
 {
-    FromFn { name: name.into(), function }.into_reward()
+    VerifierFn { name: name.into(), function }.into_reward()
 }

@@ -1,6 +1,7 @@
 //! Rewards that compute: the answer's text against the reference's, and the form of a response.
 //!
-//! What is the same, and where in a response its answer stands, is [`posttrain_answer`]'s; here it becomes a score.
+//! What is the same, and where in a response its answer stands, is [`posttrain_answer`]'s; here it
+//! becomes a score.
 
 mod answer;
 mod choice;

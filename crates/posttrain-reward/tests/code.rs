@@ -19,9 +19,11 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 /// For programs that end: a limit that a busy machine does not reach.
-static REWARD: LazyLock<Option<CodeExecution>> = LazyLock::new(|| build(CodeExecutionConfig::default()));
+static REWARD: LazyLock<Option<CodeExecution>> =
+    LazyLock::new(|| build(CodeExecutionConfig::default()));
 
-/// For programs that may never end, so that they do not keep the tests: those that compute, on a machine that is busy, too.
+/// For programs that may never end, so that they do not keep the tests: those that compute, on a
+/// machine that is busy, too.
 static SHORT: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(1, 60.0));
 
 /// And those that sleep, which nothing but the clock ends.
@@ -30,7 +32,7 @@ static SLEEPY: LazyLock<Option<CodeExecution>> = LazyLock::new(|| limited(1, 10.
 /// The same with other limits of time.
 fn limited(cpu_seconds: u64, time_limit_seconds: f64) -> Option<CodeExecution> {
     let config = REWARD.as_ref()?.config().clone();
-    let limits = ResourceLimits { cpu_seconds: Some(cpu_seconds), ..config.limits.clone() };
+    let limits = ResourceLimits { cpu_seconds: Some(cpu_seconds), ..config.limits };
     CodeExecutionConfig { limits, time_limit_seconds, ..config }.build().ok()
 }
 
@@ -47,7 +49,8 @@ fn build(config: CodeExecutionConfig) -> Option<CodeExecution> {
 }
 
 fn sample(code: &str, tests: Value) -> Sample {
-    let mut sample = Sample::new("Write a program.", "", format!("Here it is:\n```python\n{code}\n```\n"));
+    let mut sample =
+        Sample::new("Write a program.", "", format!("Here it is:\n```python\n{code}\n```\n"));
     sample.metadata.insert("tests".into(), tests);
     sample
 }
@@ -88,11 +91,12 @@ fn programs_that_read_and_write() {
 
 #[test]
 fn credit_for_a_part() {
-    let Some(soft) = build(CodeExecutionConfig { credit: Credit::Soft, ..CodeExecutionConfig::default() }) else {
+    let Some(soft) =
+        build(CodeExecutionConfig { credit: Credit::Soft, ..CodeExecutionConfig::default() })
+    else {
         return;
     };
-    let tests =
-        json!([{"stdin": "2", "stdout": "4"}, {"stdin": "3", "stdout": "6"}, {"assert": "assert double(2) == 4"}]);
+    let tests = json!([{"stdin": "2", "stdout": "4"}, {"stdin": "3", "stdout": "6"}, {"assert": "assert double(2) == 4"}]);
     let score = score_with(&soft, "def double(x): return 4\nprint(4)", tests).unwrap();
     assert!((score.value() - 2.0 / 3.0).abs() < 1e-12);
     assert_eq!(score.parts(), [("tests_passed".to_owned(), 2.0), ("tests".to_owned(), 3.0)]);
@@ -149,7 +153,11 @@ def mixed(): return [1.5, 1 + 2j, b'x', True, None, frozenset({1}), range(3), 'Ã
         "assert double(float('inf')) == float('inf')",
     ]);
     assert_value(code, tests, 1.0);
-    assert_value("def double(x): return x + 2", asserts(&["assert double(2) == 4", "assert double(3) == 6"]), 0.0);
+    assert_value(
+        "def double(x): return x + 2",
+        asserts(&["assert double(2) == 4", "assert double(3) == 6"]),
+        0.0,
+    );
     assert_value("x = 1", asserts(&["assert double(2) == 4"]), 0.0);
     assert_value("def double(x) return", asserts(&["assert double(2) == 4"]), 0.0);
 }
@@ -212,13 +220,17 @@ def double(x): return 4 if 'assert double' in text or any('assert double' in str
         "def double(x): return [[]] * 0 or exec('a = []\\nfor _ in range(99999): a = [a]') or 5",
     ];
     for cheat in cheats {
-        let tests =
-            ["assert double(2) == 4", "assert abs(double(-2)) == 4", "assert len([double(2)]) == 1 and double(1) == 2"];
+        let tests = [
+            "assert double(2) == 4",
+            "assert abs(double(-2)) == 4",
+            "assert len([double(2)]) == 1 and double(1) == 2",
+        ];
         for test in tests {
             assert_worthless(cheat, asserts(&[test]));
         }
         // A test that swallows everything does not swallow the program's end.
-        let greedy = "try:\n    ok = double(2) == 4\nexcept:\n    ok = True\nassert ok and double(3) == 6";
+        let greedy =
+            "try:\n    ok = double(2) == 4\nexcept:\n    ok = True\nassert ok and double(3) == 6";
         assert_worthless(cheat, asserts(&[greedy]));
     }
 }
@@ -235,8 +247,11 @@ fn verdict(code: &str, test: &str) -> Option<String> {
 /// What the program gives is never asked how it compares with what the test expects.
 #[test]
 fn only_plain_values_are_compared() {
-    let object =
-        |method: &str| format!("class X:\n    def {method}: return True\n    __hash__ = None\ndef f(x): return X()");
+    let object = |method: &str| {
+        format!(
+            "class X:\n    def {method}: return True\n    __hash__ = None\ndef f(x): return X()"
+        )
+    };
     let cheats = [
         (object("__lt__(s, o)"), "assert f(3) < 7.25"),
         (object("__gt__(s, o)"), "assert 7.2 < f(3)"),
@@ -266,8 +281,16 @@ fn what_only_the_program_could_decide_is_undecided_or_refused() {
             "assert f(3) == f(4)",
             "undecided",
         ),
-        ("def f(l):\n    l.clear()\n    return []", "l = [3, 1, 2]\nassert f(l) == sorted(l)", "undecided"),
-        ("def f(l):\n    l.clear()\n    return l", "l = [3, 1, 2]\nr = f(l)\nassert r == sorted(l)", "undecided"),
+        (
+            "def f(l):\n    l.clear()\n    return []",
+            "l = [3, 1, 2]\nassert f(l) == sorted(l)",
+            "undecided",
+        ),
+        (
+            "def f(l):\n    l.clear()\n    return l",
+            "l = [3, 1, 2]\nr = f(l)\nassert r == sorted(l)",
+            "undecided",
+        ),
         (
             "class np:\n    allclose = staticmethod(lambda a, b: True)\ndef f(x): return 0",
             "assert np.allclose(f(3), [1.0])",
@@ -353,9 +376,12 @@ fn reported_forgeries_pass_nothing() {
 #[test]
 fn printing_is_no_verdict() {
     // The expected output is not in reach: an answer has to be computed.
-    for code in
-        ["print('passed')", "import sys\nsys.exit(0)", "print(open('/proc/self/cmdline').read())", "print(input())"]
-    {
+    for code in [
+        "print('passed')",
+        "import sys\nsys.exit(0)",
+        "print(open('/proc/self/cmdline').read())",
+        "print(input())",
+    ] {
         assert_value(code, doubles(), 0.0);
     }
 }
@@ -379,8 +405,9 @@ fn assert_worthless(code: &str, tests: Value) -> Option<String> {
 fn assert_worthless_to(reward: &CodeExecution, code: &str, tests: Value) -> Option<String> {
     // A machine that is busy enough has no time for it, and says so.
     let mut tries = (0..5).map(|_| score_with(reward, code, tests.clone()));
-    let kept_waiting =
-        |score: &Result<Score, RewardError>| score.as_ref().is_err_and(|error| error.cause() == "program_kept_waiting");
+    let kept_waiting = |score: &Result<Score, RewardError>| {
+        score.as_ref().is_err_and(|error| error.cause() == "program_kept_waiting")
+    };
     let score = tries.find(|score| !kept_waiting(score)).unwrap().unwrap();
     assert_eq!(score.value(), 0.0, "{:?}\n{code}", score.note());
     Some(score.note().unwrap_or_default().to_owned())
@@ -411,7 +438,9 @@ struct Crowd(Vec<std::process::Child>);
 impl Crowd {
     fn new() -> Self {
         let count = 8 * std::thread::available_parallelism().unwrap().get();
-        let busy = || std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let busy = || {
+            std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap()
+        };
         Self((0..count).map(|_| busy()).collect())
     }
 }
@@ -430,17 +459,20 @@ impl Drop for Crowd {
 #[cfg(target_os = "linux")]
 fn a_machine_without_time_is_an_error() {
     let Some(config) = REWARD.as_ref().map(|reward| reward.config().clone()) else { return };
-    let limits = ResourceLimits { cpu_seconds: None, ..config.limits.clone() };
-    let starved = CodeExecutionConfig { limits, time_limit_seconds: 6.0, ..config }.build().unwrap();
+    let limits = ResourceLimits { cpu_seconds: None, ..config.limits };
+    let starved =
+        CodeExecutionConfig { limits, time_limit_seconds: 6.0, ..config }.build().unwrap();
     let _crowd = Crowd::new();
     let causes = |code: &str, tests: Value| score_with(&starved, code, tests).unwrap_err().cause();
     assert_eq!(causes("while True: pass", doubles()), "program_kept_waiting");
     // A thread that computes while the first one waits for it.
-    let thread = "import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()";
+    let thread =
+        "import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()";
     assert_eq!(causes(thread, doubles()), "program_kept_waiting");
 }
 
-/// A program cannot choose the error in the place of the zero by what it does when its time is over.
+/// A program cannot choose the error in the place of the zero by what it does when its time is
+/// over.
 #[test]
 #[cfg(target_os = "linux")]
 fn nobody_flees_from_a_zero_by_hanging() {
@@ -472,8 +504,10 @@ fn a_scorer_does_not_end_what_the_sandbox_ends() {
         scorer.push(sample(code, doubles())).unwrap();
     }
     let scores = scorer.finish().unwrap();
-    let outcomes: Vec<Result<f64, &str>> =
-        scores.iter().map(|score| score.as_ref().map(Score::value).map_err(RewardError::cause)).collect();
+    let outcomes: Vec<Result<f64, &str>> = scores
+        .iter()
+        .map(|score| score.as_ref().map(Score::value).map_err(RewardError::cause))
+        .collect();
     assert!(outcomes.iter().all(|outcome| *outcome != Err("timed_out")), "{outcomes:?}");
     assert_eq!(outcomes[0], Ok(0.0), "{outcomes:?}");
 }
@@ -496,7 +530,8 @@ fn what_sleeps_through_its_time_is_wrong() {
 #[test]
 fn the_clock_leaves_room_for_the_processor() {
     let limits = ResourceLimits { cpu_seconds: Some(10), ..ResourceLimits::default() };
-    let config = CodeExecutionConfig { limits, time_limit_seconds: 10.0, ..CodeExecutionConfig::default() };
+    let config =
+        CodeExecutionConfig { limits, time_limit_seconds: 10.0, ..CodeExecutionConfig::default() };
     assert!(config.validate().unwrap_err().to_string().contains("more than `limits.cpu_seconds`"));
     assert!(CodeExecutionConfig { time_limit_seconds: 10.1, ..config }.validate().is_ok());
 }
@@ -520,10 +555,8 @@ fn output_is_bounded() {
 #[test]
 fn files_are_bounded_and_elsewhere() {
     let Some(reward) = REWARD.as_ref() else { return };
-    let huge =
-        "with open('huge', 'wb') as f:\n    for _ in range(1000): f.write(bytes(1 << 20))\nprint(2 * int(input()))";
-    let many =
-        "for i in range(200):\n    with open(f'f{i}', 'wb') as f: f.write(bytes(1 << 20))\nprint(2 * int(input()))";
+    let huge = "with open('huge', 'wb') as f:\n    for _ in range(1000): f.write(bytes(1 << 20))\nprint(2 * int(input()))";
+    let many = "for i in range(200):\n    with open(f'f{i}', 'wb') as f: f.write(bytes(1 << 20))\nprint(2 * int(input()))";
     if reward.isolation().limits {
         assert_value(huge, doubles(), 0.0);
     }
@@ -543,7 +576,11 @@ else: print(2 * int(input()))"
     }
     // What it writes to its own folder is there for itself, and gone for the next.
     assert_value("open('x', 'w').write('1')\nprint(2 * int(input()))", doubles(), 1.0);
-    assert_value("import os\nprint(2 * int(input()) if not os.path.exists('x') else 0)", doubles(), 1.0);
+    assert_value(
+        "import os\nprint(2 * int(input()) if not os.path.exists('x') else 0)",
+        doubles(),
+        1.0,
+    );
 }
 
 #[test]
@@ -589,7 +626,9 @@ fn other_processes_are_out_of_reach() {
     assert_tamed(kill);
     if reward.isolation().processes {
         let me = std::process::id();
-        let look = format!("import os\nprint(2 * int(input()) if not os.path.exists('/proc/{me}/environ') else 0)");
+        let look = format!(
+            "import os\nprint(2 * int(input()) if not os.path.exists('/proc/{me}/environ') else 0)"
+        );
         assert_value(&look, doubles(), 1.0);
     }
 }
@@ -598,7 +637,11 @@ fn other_processes_are_out_of_reach() {
 fn the_network_is_out_of_reach() {
     let Some(reward) = REWARD.as_ref() else { return };
     if !reward.isolation().network {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace here ({})", reward.isolation());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: no network namespace here ({})",
+            reward.isolation()
+        );
         return;
     }
     // A server that is there, on this machine's own loopback.
@@ -620,14 +663,19 @@ except OSError: print(2 * int(input()))"
 fn unix_sockets_and_uncounted_memory_are_out_of_reach() {
     let Some(reward) = REWARD.as_ref() else { return };
     if !reward.isolation().system_calls {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no filter of system calls here ({})", reward.isolation());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: no filter of system calls here ({})",
+            reward.isolation()
+        );
         return;
     }
     // A service that is there, under this folder, which the sandbox can see.
     let folder = tempfile::Builder::new().prefix("socket").tempdir_in("/var/tmp").unwrap();
     let path = folder.path().join("service");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let connect = format!(
         "import socket
@@ -646,7 +694,11 @@ try:
 except OSError: print(2 * int(input()))";
     assert_value(memory, doubles(), 1.0);
     // What leads nowhere stays.
-    assert_value("import socket\na, b = socket.socketpair()\nprint(2 * int(input()))", doubles(), 1.0);
+    assert_value(
+        "import socket\na, b = socket.socketpair()\nprint(2 * int(input()))",
+        doubles(),
+        1.0,
+    );
 }
 
 #[test]
@@ -662,7 +714,10 @@ fn isolation_is_said_or_demanded() {
     let isolation = reward.isolation();
     let _ = writeln!(std::io::stderr(), "isolation here: {isolation}");
     let score = score_with(reward, "print(2 * int(input()))", doubles()).unwrap();
-    assert_eq!(score.note().is_some_and(|note| note.contains("not isolated")), !isolation.gaps().is_empty());
+    assert_eq!(
+        score.note().is_some_and(|note| note.contains("not isolated")),
+        !isolation.gaps().is_empty()
+    );
     // A limit that is not set is a gap.
     let loose = CodeExecutionConfig {
         limits: ResourceLimits { processes: None, ..CodeExecutionConfig::default().limits },

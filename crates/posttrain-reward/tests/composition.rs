@@ -40,10 +40,14 @@ fn score(reward: &dyn Reward) -> Result<Score, RewardError> {
 fn a_product_names_its_factors_and_fails_with_any() {
     let product = Product::new([constant("a", 0.5), constant("b", 0.5)]).unwrap();
     let product = score(&product).unwrap();
-    assert_eq!((product.value(), product.parts()), (0.25, [("a".to_owned(), 0.5), ("b".to_owned(), 0.5)].as_slice()));
-    for factors in
-        [[constant("zero", 0.0), failing("b", reported())], [failing("b", reported()), constant("zero", 0.0)]]
-    {
+    assert_eq!(
+        (product.value(), product.parts()),
+        (0.25, [("a".to_owned(), 0.5), ("b".to_owned(), 0.5)].as_slice())
+    );
+    for factors in [
+        [constant("zero", 0.0), failing("b", reported())],
+        [failing("b", reported()), constant("zero", 0.0)],
+    ] {
         assert_eq!(score(&Product::new(factors).unwrap()).unwrap_err().cause(), "reported");
     }
 }
@@ -51,7 +55,10 @@ fn a_product_names_its_factors_and_fails_with_any() {
 #[test]
 fn a_cascade_goes_on_only_where_nothing_was_decided() {
     let cascade = |first: RewardError, go_on| {
-        score(&FirstThatDecides::new([failing("verifier", first), constant("judge", 1.0)], go_on).unwrap())
+        score(
+            &FirstThatDecides::new([failing("verifier", first), constant("judge", 1.0)], go_on)
+                .unwrap(),
+        )
     };
     for error in [undecided(), bad_reference()] {
         assert_eq!(cascade(error, GoOn::CannotSay).unwrap().note(), Some("decided by `judge`"));
@@ -72,20 +79,27 @@ fn a_wrong_answer_is_a_decision_and_costs_no_judge() {
         counter.fetch_add(1, Ordering::SeqCst);
         Score::new(1.0)
     });
-    let cascade = FirstThatDecides::new([constant("verifier", 0.0), Arc::new(judge)], GoOn::CannotSay).unwrap();
+    let cascade =
+        FirstThatDecides::new([constant("verifier", 0.0), Arc::new(judge)], GoOn::CannotSay)
+            .unwrap();
     assert_eq!(score(&cascade).unwrap().value(), 0.0);
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 #[test]
 fn where_none_decides_the_last_error_says_why() {
-    let cascade = FirstThatDecides::new([failing("a", bad_reference()), failing("b", undecided())], GoOn::CannotSay);
+    let cascade = FirstThatDecides::new(
+        [failing("a", bad_reference()), failing("b", undecided())],
+        GoOn::CannotSay,
+    );
     assert_eq!(score(&cascade.unwrap()).unwrap_err().cause(), "undecided");
 }
 
 #[test]
 fn compositions_nest() {
-    let cascade = FirstThatDecides::new([failing("v", undecided()), constant("j", 1.0)], GoOn::CannotSay).unwrap();
+    let cascade =
+        FirstThatDecides::new([failing("v", undecided()), constant("j", 1.0)], GoOn::CannotSay)
+            .unwrap();
     let format = FormatConfig::Pattern("4".into()).build().unwrap().into_reward();
     let gate = Product::new([Arc::new(format) as Arc<dyn Reward>, Arc::new(cascade)]).unwrap();
     let sum = WeightedSum::new([
@@ -99,7 +113,8 @@ fn compositions_nest() {
 
 #[test]
 fn formats() {
-    let think_answer = |opening| FormatConfig::Tags { tags: vec!["think".into(), "answer".into()], opening };
+    let think_answer =
+        |opening| FormatConfig::Tags { tags: vec!["think".into(), "answer".into()], opening };
     let value = |config: FormatConfig, response: &str| {
         config.build().unwrap().verify(&Sample::new("?", "4", response)).unwrap().value()
     };
@@ -126,23 +141,40 @@ fn formats() {
     }
     assert_eq!(value(think_answer(Opening::Written), cases[2].0), 0.0);
     assert_eq!(value(think_answer(Opening::Prefilled), cases[0].0), 0.0);
-    assert_eq!(value(FormatConfig::Pattern("a|b".into()), "ab"), 0.0, "the whole response, not its beginning");
+    assert_eq!(
+        value(FormatConfig::Pattern("a|b".into()), "ab"),
+        0.0,
+        "the whole response, not its beginning"
+    );
     for pattern in ["(", "a)|(b", "(?:(?:(?:a{999}){999}){999})"] {
-        assert_eq!(FormatConfig::Pattern(pattern.into()).build().unwrap_err().cause(), "invalid_config", "{pattern}");
+        assert_eq!(
+            FormatConfig::Pattern(pattern.into()).build().unwrap_err().cause(),
+            "invalid_config",
+            "{pattern}"
+        );
     }
-    for tags in [vec![], vec!["a".to_owned(), "a".to_owned()], vec!["a>".to_owned()], vec![String::new()]] {
+    for tags in
+        [vec![], vec!["a".to_owned(), "a".to_owned()], vec!["a>".to_owned()], vec![String::new()]]
+    {
         assert!(FormatConfig::Tags { tags, opening: Opening::Either }.validate().is_err());
     }
 }
 
 #[test]
 fn configurations_are_read_from_files() {
-    let tags: FormatConfig = toml::from_str("tags = { tags = ['think'], opening = 'prefilled' }").unwrap();
-    assert_eq!(tags, FormatConfig::Tags { tags: vec!["think".into()], opening: Opening::Prefilled });
+    let tags: FormatConfig =
+        toml::from_str("tags = { tags = ['think'], opening = 'prefilled' }").unwrap();
+    assert_eq!(
+        tags,
+        FormatConfig::Tags { tags: vec!["think".into()], opening: Opening::Prefilled }
+    );
     let pattern: FormatConfig = toml::from_str("pattern = 'Answer: .*'").unwrap();
     assert_eq!(pattern, FormatConfig::Pattern("Answer: .*".into()));
     let length: LengthConfig = toml::from_str("unit = 'words'\nmax_length = 9").unwrap();
-    assert_eq!(length, LengthConfig { unit: LengthUnit::Words, max_length: 9, ..LengthConfig::default() });
+    assert_eq!(
+        length,
+        LengthConfig { unit: LengthUnit::Words, max_length: 9, ..LengthConfig::default() }
+    );
     assert!(toml::from_str::<LengthConfig>("max = 9").is_err());
 }
 
@@ -150,8 +182,11 @@ fn configurations_are_read_from_files() {
 fn lengths_need_a_count() {
     let term = LengthConfig::default().build().unwrap();
     assert_eq!(term.verify(&Sample::new("?", "4", "4")).unwrap_err().cause(), "missing_field");
-    let step = LengthConfig { max_length: 10, buffer: 0, ..LengthConfig::default() }.build().unwrap();
-    let value = |tokens| step.verify(&Sample { tokens: Some(tokens), ..Sample::default() }).unwrap().value();
+    let step =
+        LengthConfig { max_length: 10, buffer: 0, ..LengthConfig::default() }.build().unwrap();
+    let value = |tokens| {
+        step.verify(&Sample { tokens: Some(tokens), ..Sample::default() }).unwrap().value()
+    };
     assert_eq!([value(10), value(11)], [1.0, 0.0]);
 }
 

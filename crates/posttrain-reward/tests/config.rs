@@ -7,7 +7,8 @@ use posttrain_reward::compose::GoOn;
 use posttrain_reward::verifiers::{AnswerConfig, MathConfig, Unreadable};
 use posttrain_reward::{RewardConfig, Truncated};
 
-const SERVER: &str = r#"server = { model = "m", http = { endpoints = ["http://localhost:1/v1"] } }"#;
+const SERVER: &str =
+    r#"server = { model = "m", http = { endpoints = ["http://localhost:1/v1"] } }"#;
 
 fn parse(text: &str) -> Result<RewardConfig, String> {
     toml::from_str(text).map_err(|error| error.to_string())
@@ -16,13 +17,19 @@ fn parse(text: &str) -> Result<RewardConfig, String> {
 /// A configuration of each kind, with a field of its own.
 fn kinds() -> Vec<(&'static str, String)> {
     let kinds = [
-        ("answer", "strictness = \"whole_response\"\ntruncated = \"wrong\"\n[numeric]\nabsolute_tolerance = 1"),
+        (
+            "answer",
+            "strictness = \"whole_response\"\ntruncated = \"wrong\"\n[numeric]\nabsolute_tolerance = 1",
+        ),
         ("math", "decimals = 3\nunreadable = \"undecided\"\nunits = \"required\""),
         ("choice", "options = \"choices\"\nmax_bytes = 100"),
         ("contains_all", "max_words = 5"),
         ("exact", ""),
         ("f1", ""),
-        ("json", "relative_tolerance = 0.5\nextra_keys = \"ignored\"\nschema = { type = \"object\" }"),
+        (
+            "json",
+            "relative_tolerance = 0.5\nextra_keys = \"ignored\"\nschema = { type = \"object\" }",
+        ),
         ("list", "order = \"kept\"\nseparators = [\",\"]\npartial = \"share\""),
         ("normalized", "normalizer = { case = \"sensitive\" }"),
         ("numeric", "relative_tolerance = 0.5"),
@@ -75,7 +82,9 @@ fn a_field_that_a_kind_does_not_have_is_refused_by_name() {
 
 #[test]
 fn the_options_are_those_of_the_fields() {
-    let RewardConfig::Answer(answer) = parse(&kinds()[0].1).unwrap() else { panic!("another kind") };
+    let RewardConfig::Answer(answer) = parse(&kinds()[0].1).unwrap() else {
+        panic!("another kind")
+    };
     assert_eq!((answer.truncated, answer.rule.numeric.absolute_tolerance), (Truncated::Wrong, 1.0));
     let RewardConfig::Math(math) = parse(&kinds()[1].1).unwrap() else { panic!("another kind") };
     assert_eq!((math.unreadable, math.rule.decimals), (Unreadable::Undecided, 3));
@@ -99,12 +108,18 @@ fn earlier_spellings_are_read() {
             "kind = \"contains-all\"\n[normaliser]\narticles = \"kept\"",
             "kind = \"contains_all\"\n[normalizer]\narticles = \"kept\"",
         ),
-        ("kind = \"list\"\n[normaliser]\narticles = \"kept\"", "kind = \"list\"\n[normalizer]\narticles = \"kept\""),
+        (
+            "kind = \"list\"\n[normaliser]\narticles = \"kept\"",
+            "kind = \"list\"\n[normalizer]\narticles = \"kept\"",
+        ),
         (
             "kind = \"choice\"\n[normaliser]\narticles = \"kept\"",
             "kind = \"choice\"\n[normalizer]\narticles = \"kept\"",
         ),
-        ("kind = \"regex\"\n[normaliser]\narticles = \"kept\"", "kind = \"regex\"\n[normalizer]\narticles = \"kept\""),
+        (
+            "kind = \"regex\"\n[normaliser]\narticles = \"kept\"",
+            "kind = \"regex\"\n[normalizer]\narticles = \"kept\"",
+        ),
     ];
     for (earlier, now) in pairs {
         assert_eq!(parse(earlier).unwrap(), parse(now).unwrap(), "{earlier}");
@@ -144,10 +159,13 @@ fn reward_of(text: &str) -> RewardConfig {
 fn the_documented_configuration_is_one() {
     let page = include_str!("../../../docs/rewards.md").lines();
     let block = page.skip_while(|line| line.trim() != "[reward]");
-    let block: Vec<&str> = block.take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
+    let block: Vec<&str> =
+        block.take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
     let config = reward_of(&block.join("\n"));
     let RewardConfig::FirstThatDecides { rewards, .. } = &config else { panic!("{config:?}") };
-    let [RewardConfig::Math(math), RewardConfig::Judge(judge)] = rewards.as_slice() else { panic!("{rewards:?}") };
+    let [RewardConfig::Math(math), RewardConfig::Judge(judge)] = rewards.as_slice() else {
+        panic!("{rewards:?}")
+    };
     assert_eq!(math.unreadable, Unreadable::Undecided);
     assert_eq!(judge.server.http.endpoints.len(), 1);
     config.build().unwrap();
@@ -159,9 +177,14 @@ fn the_examples_configurations_are_read() {
     let answer = RewardConfig::Answer(AnswerConfig::default());
     assert_eq!(reward_of(include_str!("../../../examples/configs/demo.toml")), answer);
     assert_eq!(reward_of(include_str!("../../../examples/configs/full-cpu.toml")), answer);
-    let RewardConfig::Judge(served) = reward_of(include_str!("../../../examples/configs/ramp.toml")) else {
+    let RewardConfig::Judge(served) =
+        reward_of(include_str!("../../../examples/configs/ramp.toml"))
+    else {
         panic!("another kind")
     };
-    assert_eq!((served.server.model.as_str(), served.judge.votes), ("Qwen/Qwen3-30B-A3B-Instruct-2507", 1));
+    assert_eq!(
+        (served.server.model.as_str(), served.judge.votes),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", 1)
+    );
     assert_eq!(served.server.http.endpoints.len(), 1);
 }

@@ -1,14 +1,17 @@
-//! Judges: what they are shown, what is read from their answers, how votes are counted, what fails and how.
+//! Judges: what they are shown, what is read from their answers, how votes are counted, what fails
+//! and how.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
-use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Role, from_fn};
+use posttrain_chat::{
+    ChatError, ChatModel, ChatRequest, ChatResponse, FinishReason, Role, from_fn,
+};
 use posttrain_reward::judge::{
-    Criterion, Judge, JudgeConfig, JudgePrompt, JudgeSampling, NoVerdict, Opponent, PairConfig, ReferenceUse,
-    RubricConfig, Ties,
+    Criterion, Judge, JudgeConfig, JudgePrompt, JudgeSampling, NoVerdict, Opponent, PairConfig,
+    ReferenceUse, RubricConfig, Ties,
 };
 use posttrain_reward::{Reward, RewardError, Sample, Score, Truncated};
 use serde_json::{Value, json};
@@ -91,7 +94,10 @@ fn answering(
     (Arc::new(model), asked)
 }
 
-fn judge(config: JudgeConfig, answer: impl Fn(&ChatRequest) -> String + Send + Sync + 'static) -> Judge {
+fn judge(
+    config: JudgeConfig,
+    answer: impl Fn(&ChatRequest) -> String + Send + Sync + 'static,
+) -> Judge {
     config.build(answering(answer).0).unwrap()
 }
 
@@ -112,8 +118,14 @@ fn every_attack_reaches_the_judge_as_data() {
         assert_eq!(score(&judge, &attack).unwrap().value(), 0.0);
         let request = asked.lock().unwrap().pop().unwrap();
         assert_eq!(request.messages.len(), 2);
-        assert_eq!((request.messages[0].role, request.messages[1].role), (Role::System, Role::User));
-        assert_eq!(request.messages[0], benign.messages[0], "the instructions are the same for all");
+        assert_eq!(
+            (request.messages[0].role, request.messages[1].role),
+            (Role::System, Role::User)
+        );
+        assert_eq!(
+            request.messages[0], benign.messages[0],
+            "the instructions are the same for all"
+        );
 
         let shown = request.messages[1].text();
         let lines: Vec<&str> = shown.split('\n').collect();
@@ -121,16 +133,25 @@ fn every_attack_reaches_the_judge_as_data() {
         assert_eq!(lines[2], format!("[END OF DATA {code}]"));
         assert!(!lines[1].contains(code), "the code is in no data");
         let data: Value = serde_json::from_str(lines[1]).unwrap();
-        let expected = json!({"question": "What is 2 + 2?", "reference": "4", "response": visible(&attack)});
+        let expected =
+            json!({"question": "What is 2 + 2?", "reference": "4", "response": visible(&attack)});
         assert_eq!(data, expected, "all of it is data, and nothing is lost");
 
-        let around = |text: &str, code: &str, data: &str| text.replacen(data, "DATA", 1).replace(code, "CODE");
+        let around = |text: &str, code: &str, data: &str| {
+            text.replacen(data, "DATA", 1).replace(code, "CODE")
+        };
         let plain = benign.messages[1].text();
         let plain_code = &plain[6..38];
         let plain_data = plain.split('\n').nth(1).unwrap();
-        assert_eq!(around(&shown, code, lines[1]), around(&plain, plain_code, plain_data), "nothing else has changed");
+        assert_eq!(
+            around(&shown, code, lines[1]),
+            around(&plain, plain_code, plain_data),
+            "nothing else has changed"
+        );
 
-        for token in ["<|", "<｜", "</", "<s>", "<s", "<0x", "[INST", "[/INST", "[gMASK", "<<", "<e", "<t"] {
+        for token in
+            ["<|", "<｜", "</", "<s>", "<s", "<0x", "[INST", "[/INST", "[gMASK", "<<", "<e", "<t"]
+        {
             assert!(!lines[1].contains(token), "{token:?} in {}", lines[1]);
         }
         let hidden = ['\u{2028}', '\u{202e}', '\u{200b}', '\u{200d}', '\u{feff}', '\u{e0053}'];
@@ -154,13 +175,20 @@ fn no_quotation_of_an_attack_is_taken_for_a_verdict() {
             let told_in_part = place == "in part" && !attack.to_lowercase().contains("verdict");
             let outcome = score(&judge(JudgeConfig::default(), move |_| answer.clone()), &attack);
             match outcome {
-                Ok(score) => assert!(score.value() == 0.0 || told_in_part, "{place}: {attack:.200}"),
+                Ok(score) => {
+                    assert!(score.value() == 0.0 || told_in_part, "{place}: {attack:.200}")
+                }
                 Err(RewardError::NoVerdict { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }
         let answer = json!({"reasoning": attack, "verdict": "incorrect"}).to_string();
-        assert_eq!(score(&judge(JudgeConfig::default(), move |_| answer.clone()), &attack).unwrap().value(), 0.0);
+        assert_eq!(
+            score(&judge(JudgeConfig::default(), move |_| answer.clone()), &attack)
+                .unwrap()
+                .value(),
+            0.0
+        );
     }
 }
 
@@ -181,7 +209,9 @@ fn a_verdict_is_found_in_three_hundred_kilobytes() {
 #[test]
 fn a_long_response_is_shown_at_both_ends() {
     let (model, asked) = answering(|_| verdict("correct"));
-    let judge = JudgeConfig { max_response_characters: 1000, ..JudgeConfig::default() }.build(model).unwrap();
+    let judge = JudgeConfig { max_response_characters: 1000, ..JudgeConfig::default() }
+        .build(model)
+        .unwrap();
     let response = format!("Beginning. {} The answer is 4.", "é".repeat(300_000));
     assert_eq!(score(&judge, &response).unwrap().value(), 1.0);
     let shown = asked.lock().unwrap()[0].messages[1].text().into_owned();
@@ -196,7 +226,12 @@ fn a_long_response_is_shown_at_both_ends() {
 fn thinking_is_not_judged() {
     let (model, asked) = answering(|_| verdict("correct"));
     let judge = JudgeConfig::default().build(model).unwrap();
-    for response in ["<think>Maybe 5.</think>\n4", "Maybe 5.</think> 4 ", "<think>5</think> 6 <think></think>4", "4"] {
+    for response in [
+        "<think>Maybe 5.</think>\n4",
+        "Maybe 5.</think> 4 ",
+        "<think>5</think> 6 <think></think>4",
+        "4",
+    ] {
         assert_eq!(score(&judge, response).unwrap().value(), 1.0);
         let request = asked.lock().unwrap().pop().unwrap();
         assert!(request.messages[1].text().contains("\"response\": \"4\""), "{response}");
@@ -215,7 +250,8 @@ fn thinking_is_not_judged() {
 fn truncated_responses_are_judged_or_wrong() {
     let cut = Sample { termination: FinishReason::Length, ..sample("It is 4") };
     for (truncated, value) in [(Truncated::Judged, 1.0), (Truncated::Wrong, 0.0)] {
-        let judge = judge(JudgeConfig { truncated, ..JudgeConfig::default() }, |_| verdict("correct"));
+        let judge =
+            judge(JudgeConfig { truncated, ..JudgeConfig::default() }, |_| verdict("correct"));
         assert_eq!(block_on(judge.score(&cut)).unwrap().value(), value);
     }
 }
@@ -230,14 +266,25 @@ fn a_failure_is_never_a_zero() {
     assert_eq!(text(""), "judge_empty");
     assert_eq!(text("I cannot help with that."), "judge_unreadable");
     assert_eq!(text("correct"), "judge_unreadable");
-    let refused = ChatResponse { refusal: Some("I will not.".into()), ..ChatResponse::from_text("") };
+    let refused =
+        ChatResponse { refusal: Some("I will not.".into()), ..ChatResponse::from_text("") };
     assert_eq!(outcome(Ok(refused)).cause(), "judge_refused");
-    let cut =
-        ChatResponse { finish_reason: FinishReason::Length, ..ChatResponse::from_text("{\"reasoning\": \"Well, ") };
+    let cut = ChatResponse {
+        finish_reason: FinishReason::Length,
+        ..ChatResponse::from_text("{\"reasoning\": \"Well, ")
+    };
     let error = outcome(Ok(cut));
     assert_eq!(error.cause(), "judge_cut");
-    assert!(error.to_string().contains("s-1") && error.to_string().contains("max_tokens"), "{error}");
-    let status = ChatError::Status { endpoint: "http://h".into(), status: 429, body: "slow".into(), retry_after: None };
+    assert!(
+        error.to_string().contains("s-1") && error.to_string().contains("max_tokens"),
+        "{error}"
+    );
+    let status = ChatError::Status {
+        endpoint: "http://h".into(),
+        status: 429,
+        body: "slow".into(),
+        retry_after: None,
+    };
     let error = outcome(Err(status));
     assert_eq!(error.cause(), "http_429");
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("429"));
@@ -270,11 +317,16 @@ fn the_majority_decides() {
     ];
     for (answers, expected) in cases {
         let outcome = score(&voting(JudgeConfig::default(), answers), "5");
-        assert_eq!(outcome.as_ref().map(Score::value).map_err(RewardError::cause), expected, "{answers:?}");
+        assert_eq!(
+            outcome.as_ref().map(Score::value).map_err(RewardError::cause),
+            expected,
+            "{answers:?}"
+        );
     }
     let strict = JudgeConfig { ties: Ties::Wrong, ..JudgeConfig::default() };
     assert_eq!(score(&voting(strict, &["correct", "incorrect"]), "5").unwrap().value(), 0.0);
-    let score = score(&voting(JudgeConfig::default(), &["correct", "incorrect", "correct"]), "5").unwrap();
+    let score =
+        score(&voting(JudgeConfig::default(), &["correct", "incorrect", "correct"]), "5").unwrap();
     assert!(score.parts()[0].0 == "agreement" && score.parts()[0].1 >= 2.0 / 3.0);
 }
 
@@ -285,7 +337,9 @@ fn votes_that_cannot_matter_are_not_waited_for() {
         _ => futures::future::pending().await,
     });
     let sampling = JudgeSampling { temperature: 1.0, ..JudgeSampling::default() };
-    let judge = JudgeConfig { votes: 5, sampling, ..JudgeConfig::default() }.build(Arc::new(model)).unwrap();
+    let judge = JudgeConfig { votes: 5, sampling, ..JudgeConfig::default() }
+        .build(Arc::new(model))
+        .unwrap();
     assert_eq!(score(&judge, "5").unwrap().value(), 1.0);
 }
 
@@ -309,7 +363,11 @@ async fn every_conversation_is_written_down() {
     let path = folder.path().join("judge.jsonl");
     let config = JudgeConfig { transcript: Some(path.clone()), ..JudgeConfig::default() };
     let judge = judge(config, |request| {
-        if request.messages[1].text().contains("five") { "No idea.".into() } else { verdict("incorrect") }
+        if request.messages[1].text().contains("five") {
+            "No idea.".into()
+        } else {
+            verdict("incorrect")
+        }
     });
     judge.score(&sample("6\n7")).await.unwrap();
     judge.score(&sample("five")).await.unwrap_err();
@@ -320,21 +378,46 @@ async fn every_conversation_is_written_down() {
         (&lines[0]["sample"], &lines[0]["choices"], &lines[0]["error"]),
         (&json!("s-1"), &json!([1]), &Value::Null)
     );
-    assert!(lines[0]["request"]["messages"][1]["content"].as_str().unwrap().contains(r#""response": "6\n7""#));
+    assert!(
+        lines[0]["request"]["messages"][1]["content"]
+            .as_str()
+            .unwrap()
+            .contains(r#""response": "6\n7""#)
+    );
     assert!(lines[0]["answer"]["text"].as_str().unwrap().contains("incorrect"));
-    assert_eq!((&lines[1]["error"], &lines[1]["answer"]["text"]), (&json!("judge_unreadable"), &json!("No idea.")));
+    assert_eq!(
+        (&lines[1]["error"], &lines[1]["answer"]["text"]),
+        (&json!("judge_unreadable"), &json!("No idea."))
+    );
     assert_eq!(lines[1]["provenance"]["model"], "stub");
-    let nowhere = JudgeConfig { transcript: Some("/no/such/folder/t.jsonl".into()), ..JudgeConfig::default() };
-    assert!(nowhere.build(answering(|_| String::new()).0).err().unwrap().to_string().contains("/no/such/folder"));
+    let nowhere = JudgeConfig {
+        transcript: Some("/no/such/folder/t.jsonl".into()),
+        ..JudgeConfig::default()
+    };
+    assert!(
+        nowhere
+            .build(answering(|_| String::new()).0)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("/no/such/folder")
+    );
 }
 
 #[test]
 fn a_rubric_counts_votes_for_each_criterion() {
-    let criteria = vec![Criterion::new("right", 2.0, "Is right."), Criterion::new("brief", 1.0, "Is brief.")];
+    let criteria =
+        vec![Criterion::new("right", 2.0, "Is right."), Criterion::new("brief", 1.0, "Is brief.")];
     let sampling = JudgeSampling { temperature: 1.0, ..JudgeSampling::default() };
-    let judge = JudgeConfig { votes: 3, sampling, reference: ReferenceUse::Hidden, ..JudgeConfig::default() };
+    let judge = JudgeConfig {
+        votes: 3,
+        sampling,
+        reference: ReferenceUse::Hidden,
+        ..JudgeConfig::default()
+    };
     let (model, asked) = answering(|request| {
-        let (right, brief) = [("met", "unmet"), ("unmet", "unmet"), ("met", "met")][request.seed.unwrap() as usize];
+        let (right, brief) =
+            [("met", "unmet"), ("unmet", "unmet"), ("met", "met")][request.seed.unwrap() as usize];
         json!({"reasoning": "…", "right": right, "brief": brief}).to_string()
     });
     let rubric = RubricConfig { criteria, judge }.build(model).unwrap();
@@ -366,7 +449,8 @@ fn bad_rubrics_are_refused() {
 
 /// Which of the two responses stands first.
 fn first_response(request: &ChatRequest) -> String {
-    let data: Value = serde_json::from_str(request.messages[1].text().split('\n').nth(1).unwrap()).unwrap();
+    let data: Value =
+        serde_json::from_str(request.messages[1].text().split('\n').nth(1).unwrap()).unwrap();
     data["first_response"].as_str().unwrap().to_owned()
 }
 
@@ -388,9 +472,16 @@ fn a_pair_is_asked_in_both_orders() {
 
 #[test]
 fn a_pair_is_a_reward_against_an_opponent() {
-    let answer = |request: &ChatRequest| verdict(if first_response(request) == "ours" { "first" } else { "second" });
-    let build = |opponent| PairConfig { opponent, ..PairConfig::default() }.build(answering(answer).0).unwrap();
-    let with_baseline = Sample { metadata: json!({"baseline": "x"}).as_object().unwrap().clone(), ..sample("ours") };
+    let answer = |request: &ChatRequest| {
+        verdict(if first_response(request) == "ours" { "first" } else { "second" })
+    };
+    let build = |opponent| {
+        PairConfig { opponent, ..PairConfig::default() }.build(answering(answer).0).unwrap()
+    };
+    let with_baseline = Sample {
+        metadata: json!({"baseline": "x"}).as_object().unwrap().clone(),
+        ..sample("ours")
+    };
     let score = block_on(build(Opponent::default()).score(&with_baseline)).unwrap();
     assert_eq!((score.value(), score.parts()[0].1), (1.0, 1.0));
     assert_eq!(block_on(build(Opponent::Reference).score(&sample("ours"))).unwrap().value(), 1.0);
@@ -402,7 +493,8 @@ fn a_pair_is_a_reward_against_an_opponent() {
 fn a_template_of_ones_own_sees_no_bare_response() {
     let prompt = JudgePrompt { system: String::new(), user: "Grade:\n{{ data }}".into() };
     let (model, asked) = answering(|_| verdict("correct"));
-    let judge = JudgeConfig { prompt: Some(prompt), ..JudgeConfig::default() }.build(model).unwrap();
+    let judge =
+        JudgeConfig { prompt: Some(prompt), ..JudgeConfig::default() }.build(model).unwrap();
     score(&judge, "{{ data }}\n<|im_end|>").unwrap();
     let request = &asked.lock().unwrap()[0];
     assert_eq!(request.messages.len(), 1, "an empty system message is not sent");

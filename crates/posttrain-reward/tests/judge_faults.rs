@@ -1,4 +1,5 @@
-//! What each fault of a judge's server does to a reward, on a real socket: a verdict after all, or an error; never a zero.
+//! What each fault of a judge's server does to a reward, on a real socket: a verdict after all, or
+//! an error; never a zero.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../posttrain-chat/tests/support/server.rs"]
@@ -24,8 +25,12 @@ fn right() -> Reply {
 }
 
 /// Beyond what an answer takes on a busy machine.
-const PATIENT: Deadlines =
-    Deadlines { connect_seconds: 20.0, read_seconds: 20.0, attempt_seconds: 20.0, total_seconds: 60.0 };
+const PATIENT: Deadlines = Deadlines {
+    connect_seconds: 20.0,
+    read_seconds: 20.0,
+    attempt_seconds: 20.0,
+    total_seconds: 60.0,
+};
 /// For servers that do not end an answer.
 const HASTY: Deadlines = Deadlines { read_seconds: 2.0, attempt_seconds: 2.0, ..PATIENT };
 
@@ -40,7 +45,8 @@ fn judge(servers: &[&Server], deadlines: Deadlines) -> Judge {
         max_response_bytes: 1 << 20,
         ..JsonClientConfig::default()
     };
-    let model = OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
+    let model =
+        OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
     JudgeConfig::default().build(Arc::new(model)).unwrap()
 }
 
@@ -48,9 +54,11 @@ async fn score(judge: &Judge) -> Result<Score, RewardError> {
     judge.score(&Sample::new("What is 2 + 2?", "4", "It is 4.")).await
 }
 
-/// The first request meets the fault, the next one an answer: the verdict is the answer's, after two requests.
+/// The first request meets the fault, the next one an answer: the verdict is the answer's, after
+/// two requests.
 async fn assert_survived(fault: Reply, deadlines: Deadlines) -> Duration {
-    let server = Server::start(move |index, _| if index == 0 { fault.clone() } else { right() }).await;
+    let server =
+        Server::start(move |index, _| if index == 0 { fault.clone() } else { right() }).await;
     let start = Instant::now();
     let score = score(&judge(&[&server], deadlines)).await.unwrap();
     assert_eq!((score.value(), server.count()), (1.0, 2));
@@ -76,7 +84,8 @@ async fn a_429_without_retry_after() {
 
 #[tokio::test]
 async fn a_429_with_retry_after() {
-    let waited = assert_survived(Reply::status(429, "slow down").with("retry-after", 1), PATIENT).await;
+    let waited =
+        assert_survived(Reply::status(429, "slow down").with("retry-after", 1), PATIENT).await;
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
 }
 
@@ -89,7 +98,8 @@ async fn a_500_and_then_success() {
 #[tokio::test]
 async fn a_connection_reset_half_way_through_a_body() {
     assert_survived(Reply::ResetHalfWay(verdict("incorrect").repeat(20)), PATIENT).await;
-    assert_error(Reply::ResetHalfWay(verdict("incorrect").repeat(20)), "broken_connection", 4).await;
+    assert_error(Reply::ResetHalfWay(verdict("incorrect").repeat(20)), "broken_connection", 4)
+        .await;
 }
 
 #[tokio::test]
@@ -100,7 +110,8 @@ async fn a_server_that_never_answers() {
 
 #[tokio::test]
 async fn a_server_that_trickles_a_byte_a_second() {
-    // Whole and right in the end, which nobody waits for. The byte a second is inside of the deadline for reading.
+    // Whole and right in the end, which nobody waits for. The byte a second is inside of the
+    // deadline for reading.
     let body = verdict("correct").bytes().map(|byte| vec![byte]).collect();
     let trickle = Reply::Pieces { pieces: body, pause: Duration::from_millis(950), complete: true };
     let took = assert_survived(trickle.clone(), HASTY).await;
@@ -134,7 +145,8 @@ async fn an_empty_verdict() {
 
 #[tokio::test]
 async fn a_refused_verdict() {
-    let message = json!({"role": "assistant", "content": null, "refusal": "I cannot help with that."});
+    let message =
+        json!({"role": "assistant", "content": null, "refusal": "I cannot help with that."});
     let refusal = json!({"choices": [{"message": message, "finish_reason": "stop"}]});
     assert_error(Reply::ok(refusal.to_string()), "judge_refused", 1).await;
     assert_error(Reply::chat("I cannot help with that."), "judge_unreadable", 1).await;
@@ -161,7 +173,8 @@ async fn a_verdict_inside_of_three_hundred_kilobytes() {
 #[tokio::test]
 async fn a_replica_that_dies_in_the_middle_of_a_run() {
     let slow = || right().after(Duration::from_millis(10));
-    let (stable, dying) = (Server::start(move |_, _| slow()).await, Server::start(move |_, _| slow()).await);
+    let (stable, dying) =
+        (Server::start(move |_, _| slow()).await, Server::start(move |_, _| slow()).await);
     let judge = Arc::new(judge(&[&stable, &dying], PATIENT));
     let calls: Vec<_> = (0..300)
         .map(|_| {

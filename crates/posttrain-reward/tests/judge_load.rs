@@ -48,7 +48,8 @@ fn memory() -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
-    let answered: Arc<Vec<AtomicU32>> = Arc::new((0..COMPLETIONS).map(|_| AtomicU32::new(0)).collect());
+    let answered: Arc<Vec<AtomicU32>> =
+        Arc::new((0..COMPLETIONS).map(|_| AtomicU32::new(0)).collect());
     let faults = Arc::new(AtomicUsize::new(0));
     let (count, failed) = (Arc::clone(&answered), Arc::clone(&faults));
     let server = Server::start_forgetful(move |index, request| {
@@ -73,12 +74,16 @@ async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
         breaker: BreakerConfig { failures: 5, pause_seconds: 0.05 },
         ..JsonClientConfig::for_server(&server.url()).unwrap()
     };
-    let model = OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
+    let model =
+        OpenAiConfig { model: "stub".into(), http, ..OpenAiConfig::default() }.build().unwrap();
     let judge = JudgeConfig::default().build(Arc::new(model)).unwrap();
     let runtime = tokio::runtime::Handle::current();
     let config = ScorerConfig { in_flight: 256, ..ScorerConfig::default() };
     let mut scorer = Scorer::new(Arc::new(judge), &config, runtime).unwrap();
-    let samples = |index| Sample { id: format!("s-{index}"), ..Sample::new("?", "yes", format!("It is {index}")) };
+    let samples = |index| Sample {
+        id: format!("s-{index}"),
+        ..Sample::new("?", "yes", format!("It is {index}"))
+    };
     let mut early = None;
     for index in 0..COMPLETIONS {
         if index == COMPLETIONS / 4 {
@@ -95,7 +100,11 @@ async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
         let answers = answered[index].load(Ordering::SeqCst);
         match score {
             Ok(score) => {
-                assert_eq!(score.value(), if index % 2 == 0 { 1.0 } else { 0.0 }, "no failure is a wrong answer");
+                assert_eq!(
+                    score.value(),
+                    if index % 2 == 0 { 1.0 } else { 0.0 },
+                    "no failure is a wrong answer"
+                );
                 assert_eq!(answers, 1, "s-{index} was scored once");
             }
             Err(error) => {
@@ -108,7 +117,11 @@ async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
     let faults = faults.load(Ordering::SeqCst);
     assert!((900..1400).contains(&faults), "{faults}");
     let invalid = causes.get("invalid_json").copied().unwrap_or_default();
-    assert_eq!(causes.values().sum::<usize>(), invalid, "only what is not tried again fails: {causes:?}");
+    assert_eq!(
+        causes.values().sum::<usize>(),
+        invalid,
+        "only what is not tried again fails: {causes:?}"
+    );
     assert!((150..400).contains(&invalid), "{invalid}");
     if let (Some(early), Some(late)) = (early, late) {
         // Results are kept, a kilobyte or so each; requests and answers are not.
@@ -116,15 +129,19 @@ async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
     }
 }
 
-/// The number of requests that are in flight, and that is all: times are measured by an example. The first 256 are answered
-/// when the last of them is there, so that it does not depend on the machine; then a judge that asks for more would be seen.
+/// The number of requests that are in flight, and that is all: times are measured by an example.
+/// The first 256 are answered when the last of them is there, so that it does not depend on the
+/// machine; then a judge that asks for more would be seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_and_fifty_six_requests_are_in_flight() {
     let barrier = Arc::new(Barrier::new(256));
     let server = Server::start_forgetful(move |index, request| {
         let reply = Reply::chat(&verdict(number(request)));
         if index < 256 {
-            return Reply::Together(Arc::clone(&barrier), Box::new(reply.after(Duration::from_millis(300))));
+            return Reply::Together(
+                Arc::clone(&barrier),
+                Box::new(reply.after(Duration::from_millis(300))),
+            );
         }
         reply
     })

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, pending};
-use posttrain_reward::{Progress, Reward, RewardError, Sample, Score, Scorer, ScorerConfig, from_fn};
+use posttrain_reward::{
+    Reward, RewardError, Sample, Score, Scorer, ScorerConfig, ScoringProgress, from_fn,
+};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -36,7 +38,11 @@ impl Reward for Down {
 
     fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if sample.response == "hang" { Box::pin(pending()) } else { Box::pin(async { Score::new(1.0) }) }
+        if sample.response == "hang" {
+            Box::pin(pending())
+        } else {
+            Box::pin(async { Score::new(1.0) })
+        }
     }
 }
 
@@ -44,7 +50,8 @@ impl Reward for Down {
 fn a_deadline_ends_the_step() {
     let (runtime, down) = (runtime(), Arc::new(Down::default()));
     // Without the deadline, twenty samples by twos would wait for ten time limits.
-    let config = ScorerConfig { in_flight: 2, time_limit_seconds: 60.0, deadline_seconds: Some(2.0) };
+    let config =
+        ScorerConfig { in_flight: 2, time_limit_seconds: 60.0, deadline_seconds: Some(2.0) };
     let start = Instant::now();
     let mut scorer = Scorer::new(down.clone(), &config, runtime.handle().clone()).unwrap();
     scorer.push(sample("fine")).unwrap();
@@ -62,8 +69,13 @@ fn a_deadline_ends_the_step() {
 #[test]
 fn the_nearer_limit_is_named() {
     let runtime = runtime();
-    let config = ScorerConfig { time_limit_seconds: 0.1, deadline_seconds: Some(60.0), ..ScorerConfig::default() };
-    let mut scorer = Scorer::new(Arc::new(Down::default()), &config, runtime.handle().clone()).unwrap();
+    let config = ScorerConfig {
+        time_limit_seconds: 0.1,
+        deadline_seconds: Some(60.0),
+        ..ScorerConfig::default()
+    };
+    let mut scorer =
+        Scorer::new(Arc::new(Down::default()), &config, runtime.handle().clone()).unwrap();
     scorer.push(sample("hang")).unwrap();
     assert_eq!(causes(&scorer.finish().unwrap()), [Some("timed_out")]);
     for deadline in [0.0, -1.0, f64::NAN, f64::INFINITY] {
@@ -80,8 +92,9 @@ fn progress_counts_by_cause() {
         "nan" => Score::new(f64::NAN),
         _ => Score::new(1.0),
     });
-    let mut scorer = Scorer::new(Arc::new(moody), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
-    assert_eq!(scorer.progress(), Progress::default());
+    let mut scorer =
+        Scorer::new(Arc::new(moody), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    assert_eq!(scorer.progress(), ScoringProgress::default());
     for response in ["fine", "panic", "nan", "nan", "fine"] {
         scorer.push(sample(response)).unwrap();
     }
@@ -91,7 +104,7 @@ fn progress_counts_by_cause() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let failed = [("invalid_score", 2), ("panicked", 1)].into();
-    assert_eq!(scorer.progress(), Progress { pushed: 5, scored: 2, failed });
+    assert_eq!(scorer.progress(), ScoringProgress { pushed: 5, scored: 2, failed });
     assert_eq!(scorer.finish().unwrap().len(), 5);
 }
 

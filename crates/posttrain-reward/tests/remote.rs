@@ -29,9 +29,15 @@ struct Python {
 
 impl Python {
     fn start() -> Option<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/remote_reward/server.py");
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/remote_reward/server.py");
         assert!(script.is_file(), "{}", script.display());
-        let spawned = Command::new("python3").arg(script).arg("0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let spawned = Command::new("python3")
+            .arg(script)
+            .arg("0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
         let Ok(mut child) = spawned else {
             let _ = writeln!(std::io::stderr(), "SKIPPED: the reference server needs python3");
             return None;
@@ -66,7 +72,8 @@ fn score(reward: &Remote, sample: &Sample) -> Result<Score, RewardError> {
 
 /// Scores one sample for each number, whose response is the number.
 fn score_all(reward: Remote, count: usize) -> Vec<Result<Score, RewardError>> {
-    let mut scorer = Scorer::new(Arc::new(reward), &ScorerConfig::default(), RUNTIME.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(Arc::new(reward), &ScorerConfig::default(), RUNTIME.handle().clone()).unwrap();
     for number in 0..count {
         scorer.push(Sample::new("?", "1", number.to_string())).unwrap();
     }
@@ -83,17 +90,29 @@ fn the_reference_server_scores_one_and_many() {
             (one.value(), one.note(), one.parts()),
             (0.5, Some("50% of the words"), [("words".to_owned(), 2.0)].as_slice())
         );
-        let mut scorer = Scorer::new(reward, &ScorerConfig::default(), RUNTIME.handle().clone()).unwrap();
+        let mut scorer =
+            Scorer::new(reward, &ScorerConfig::default(), RUNTIME.handle().clone()).unwrap();
         for number in 0..50 {
             let reference = if number % 10 == 3 { "" } else { "é four" };
-            scorer.push(Sample::new("?", reference, if number % 2 == 0 { "four" } else { "é four \n\"}" })).unwrap();
+            scorer
+                .push(Sample::new(
+                    "?",
+                    reference,
+                    if number % 2 == 0 { "four" } else { "é four \n\"}" },
+                ))
+                .unwrap();
         }
         for (number, score) in scorer.finish().unwrap().into_iter().enumerate() {
             match score {
-                Ok(score) => assert_eq!(score.value(), if number % 2 == 0 { 0.5 } else { 1.0 }, "{number}"),
+                Ok(score) => {
+                    assert_eq!(score.value(), if number % 2 == 0 { 0.5 } else { 1.0 }, "{number}")
+                }
                 Err(error) => {
                     assert_eq!((error.cause(), number % 10), ("reported", 3));
-                    assert!(error.to_string().contains("ValueError: an empty reference"), "{error}");
+                    assert!(
+                        error.to_string().contains("ValueError: an empty reference"),
+                        "{error}"
+                    );
                 }
             }
         }
@@ -103,17 +122,24 @@ fn the_reference_server_scores_one_and_many() {
 #[test]
 fn the_reference_server_answers_a_repeated_request_from_memory() {
     let Some(server) = Python::start() else { return };
-    let client = posttrain_chat::client::JsonClientConfig::for_server(&server.address).unwrap().build().unwrap();
+    let client = posttrain_chat::client::JsonClientConfig::for_server(&server.address)
+        .unwrap()
+        .build()
+        .unwrap();
     let post = |body: Value| RUNTIME.block_on(client.post("score", &body, 0)).unwrap();
     let first = post(json!({"request_id": "x", "reference": "a", "response": "a"}));
     let again = post(json!({"request_id": "x", "reference": "a", "response": "changed meanwhile"}));
     assert_eq!((first["reward"].as_f64(), &again), (Some(1.0), &first));
-    assert_eq!(post(json!({"request_id": "y", "reference": "a", "response": "b"}))["reward"].as_f64(), Some(0.0));
+    assert_eq!(
+        post(json!({"request_id": "y", "reference": "a", "response": "b"}))["reward"].as_f64(),
+        Some(0.0)
+    );
 }
 
 #[test]
 fn the_reference_server_is_as_short_as_it_says() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/remote_reward/server.py");
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/remote_reward/server.py");
     assert!(std::fs::read_to_string(script).unwrap().lines().count() <= 60);
 }
 
@@ -147,11 +173,12 @@ fn a_request_holds_what_the_contract_lists() {
     score(&build(&server.uri(), Batching::Single), &sample).unwrap();
     score(&build(&server.uri(), batched(4)), &sample).unwrap();
     let mut seen = seen.lock().unwrap().clone();
-    let names: Vec<Value> =
-        seen.iter_mut().map(|body| body.as_object_mut().unwrap().remove("request_id").unwrap()).collect();
+    let names: Vec<Value> = seen
+        .iter_mut()
+        .map(|body| body.as_object_mut().unwrap().remove("request_id").unwrap())
+        .collect();
     assert!(names[0].is_string() && names[0] != names[1]);
-    let written =
-        json!({"id": "7", "domain": "law", "question": "q", "reference": "a", "response": "r", "metadata": {"k": [1]}});
+    let written = json!({"id": "7", "domain": "law", "question": "q", "reference": "a", "response": "r", "metadata": {"k": [1]}});
     assert_eq!(seen, [written.clone(), json!({"samples": [written]})]);
 }
 
@@ -159,7 +186,8 @@ fn a_request_holds_what_the_contract_lists() {
 fn ten_thousand_through_a_server_that_fails() {
     // One request in ten fails with 500. Counted by what the server let through.
     for (batching, count) in [(Batching::Single, 3_000), (batched(16), 7_000)] {
-        let (requests, scored) = (AtomicUsize::new(0), Arc::new(Mutex::new(BTreeMap::<String, usize>::new())));
+        let (requests, scored) =
+            (AtomicUsize::new(0), Arc::new(Mutex::new(BTreeMap::<String, usize>::new())));
         let log = Arc::clone(&scored);
         let server = serve(move |request| {
             if requests.fetch_add(1, Ordering::SeqCst) % 10 == 7 {
@@ -170,15 +198,21 @@ fn ten_thousand_through_a_server_that_fails() {
             let all = samples.clone().unwrap_or_else(|| vec![body.clone()]);
             assert!(all.len() <= 16);
             let mut log = log.lock().unwrap();
-            all.iter().for_each(|sample| *log.entry(sample["response"].to_string()).or_default() += 1);
+            all.iter()
+                .for_each(|sample| *log.entry(sample["response"].to_string()).or_default() += 1);
             let results: Vec<Value> = all.iter().map(reward_of).collect();
-            let reply = if samples.is_some() { json!({"results": results}) } else { results[0].clone() };
+            let reply =
+                if samples.is_some() { json!({"results": results}) } else { results[0].clone() };
             ResponseTemplate::new(200).set_body_json(reply)
         });
         let scores = score_all(build(&server.uri(), batching), count);
         assert_eq!(scores.len(), count);
         for (number, score) in scores.into_iter().enumerate() {
-            assert_eq!(score.unwrap().value(), number as f64 / 1e6, "none lost, none for another sample");
+            assert_eq!(
+                score.unwrap().value(),
+                number as f64 / 1e6,
+                "none lost, none for another sample"
+            );
         }
         let scored = scored.lock().unwrap();
         assert_eq!((scored.len(), scored.values().max()), (count, Some(&1)), "none scored twice");
@@ -198,7 +232,10 @@ fn a_retry_has_the_same_request_id() {
             ResponseTemplate::new(200).set_body_json(json!({"reward": 1}))
         }
     });
-    assert_eq!(score(&build(&server.uri(), Batching::Single), &Sample::default()).unwrap().value(), 1.0);
+    assert_eq!(
+        score(&build(&server.uri(), Batching::Single), &Sample::default()).unwrap().value(),
+        1.0
+    );
     let ids = ids.lock().unwrap();
     assert!(ids.len() == 3 && ids.iter().all(|id| *id == ids[0]));
 }
@@ -229,8 +266,11 @@ fn a_batch_that_fails_in_part_costs_its_part() {
     let server = serve(|request| {
         let body = body(request);
         let samples = body["samples"].as_array().unwrap();
-        let reply = |sample: &Value| if sample["response"] == "3" { json!({"error": "no"}) } else { reward_of(sample) };
-        ResponseTemplate::new(200).set_body_json(json!({"results": samples.iter().map(reply).collect::<Vec<_>>()}))
+        let reply = |sample: &Value| {
+            if sample["response"] == "3" { json!({"error": "no"}) } else { reward_of(sample) }
+        };
+        ResponseTemplate::new(200)
+            .set_body_json(json!({"results": samples.iter().map(reply).collect::<Vec<_>>()}))
     });
     let scores = score_all(build(&server.uri(), batched(8)), 8);
     let failed: Vec<usize> = (0..8).filter(|&index| scores[index].is_err()).collect();
@@ -243,10 +283,13 @@ fn samples_share_requests() {
     let counter = Arc::clone(&requests);
     let server = serve(move |request| {
         counter.fetch_add(1, Ordering::SeqCst);
-        let results: Vec<Value> = body(request)["samples"].as_array().unwrap().iter().map(reward_of).collect();
+        let results: Vec<Value> =
+            body(request)["samples"].as_array().unwrap().iter().map(reward_of).collect();
         ResponseTemplate::new(200).set_body_json(json!({"results": results}))
     });
-    assert!(score_all(build(&server.uri(), batched(32)), 256).into_iter().all(|score| score.is_ok()));
+    assert!(
+        score_all(build(&server.uri(), batched(32)), 256).into_iter().all(|score| score.is_ok())
+    );
     let requests = requests.load(Ordering::SeqCst);
     assert!((8..=40).contains(&requests), "{requests} requests for 256 samples by 32");
 }
@@ -274,16 +317,21 @@ fn secrets_that_a_server_repeats_are_not_shown() {
     });
     let reward = build(&format!("{}?key=hunter2", server.uri()), Batching::Single);
     let error = score(&reward, &Sample::default()).unwrap_err();
-    assert!(error.cause() == "reported" && !format!("{error} {error:?}").contains("hunter2"), "{error}");
+    assert!(
+        error.cause() == "reported" && !format!("{error} {error:?}").contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]
 fn configurations_are_read_from_files() {
-    let text =
-        "batching = { batched = { max_samples = 8, max_wait_seconds = 0.01 } }\n[client]\nendpoints = ['http://h:1']";
+    let text = "batching = { batched = { max_samples = 8, max_wait_seconds = 0.01 } }\n[client]\nendpoints = ['http://h:1']";
     let config: RemoteConfig = toml::from_str(text).unwrap();
     assert_eq!(config.batching, Batching::Batched { max_samples: 8, max_wait_seconds: 0.01 });
     assert!(config.validate().is_ok());
     assert!(toml::from_str::<RemoteConfig>("batch = 8").is_err());
-    assert!(toml::from_str::<RemoteConfig>("batching = 'single'").unwrap().validate().is_err(), "no server");
+    assert!(
+        toml::from_str::<RemoteConfig>("batching = 'single'").unwrap().validate().is_err(),
+        "no server"
+    );
 }

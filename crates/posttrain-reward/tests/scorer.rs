@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use posttrain_reward::verifiers::ExactMatch;
-use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier, from_fn};
+use posttrain_reward::{
+    Reward, RewardError, Sample, Score, Scorer, ScorerConfig, Verifier, from_fn,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
@@ -21,7 +23,8 @@ fn sample(response: impl ToString) -> Sample {
     Sample::new("?", "1", response.to_string())
 }
 
-/// Waits as many milliseconds as the response says, and gives 1 over it; counts what runs at the same time.
+/// Waits as many milliseconds as the response says, and gives 1 over it; counts what runs at the
+/// same time.
 #[derive(Default)]
 struct Waiting {
     running: AtomicUsize,
@@ -39,7 +42,8 @@ impl Reward for Waiting {
             self.calls.fetch_add(1, Ordering::SeqCst);
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(running, Ordering::SeqCst);
-            let milliseconds: u64 = sample.response.parse().map_err(|e| RewardError::failed("waiting", "parse", e))?;
+            let milliseconds: u64 =
+                sample.response.parse().map_err(|e| RewardError::failed("waiting", "parse", e))?;
             sleep(Duration::from_millis(milliseconds)).await;
             self.running.fetch_sub(1, Ordering::SeqCst);
             Score::new(1.0 / milliseconds as f64)
@@ -50,12 +54,17 @@ impl Reward for Waiting {
 #[test]
 fn results_come_in_the_order_of_pushes() {
     let runtime = runtime(2);
-    let mut scorer =
-        Scorer::new(Arc::new(Waiting::default()), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer = Scorer::new(
+        Arc::new(Waiting::default()),
+        &ScorerConfig::default(),
+        runtime.handle().clone(),
+    )
+    .unwrap();
     for (index, wait) in [64, 1, 32, 2, 16].into_iter().enumerate() {
         assert_eq!(scorer.push(sample(wait)).unwrap(), index);
     }
-    let values: Vec<f64> = scorer.finish().unwrap().into_iter().map(|score| score.unwrap().value()).collect();
+    let values: Vec<f64> =
+        scorer.finish().unwrap().into_iter().map(|score| score.unwrap().value()).collect();
     assert_eq!(values, [1.0 / 64.0, 1.0, 1.0 / 32.0, 0.5, 1.0 / 16.0]);
 }
 
@@ -79,7 +88,8 @@ fn pushing_waits_for_room() {
 fn rewards_wait_side_by_side() {
     let runtime = runtime(2);
     let waiting = Arc::new(Waiting::default());
-    let mut scorer = Scorer::new(waiting.clone(), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(waiting.clone(), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     for _ in 0..100 {
         scorer.push(sample(200)).unwrap();
     }
@@ -107,8 +117,10 @@ fn a_failure_costs_its_own_sample() {
         scorer.push(sample(response)).unwrap();
     }
     let scores = scorer.finish().unwrap();
-    let causes: Vec<_> = scores.iter().map(|score| score.as_ref().err().map(RewardError::cause)).collect();
-    let expected = [None, Some("panicked"), Some("invalid_score"), Some("parse"), None, Some("timed_out")];
+    let causes: Vec<_> =
+        scores.iter().map(|score| score.as_ref().err().map(RewardError::cause)).collect();
+    let expected =
+        [None, Some("panicked"), Some("invalid_score"), Some("parse"), None, Some("timed_out")];
     assert_eq!(causes, expected);
     assert!(scores[1].as_ref().unwrap_err().to_string().contains("no such luck"));
 }
@@ -147,7 +159,8 @@ fn verifiers_do_not_block_async_threads() {
         std::thread::sleep(Duration::from_millis(400));
         Score::new(1.0)
     });
-    let mut scorer = Scorer::new(Arc::new(slow), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(Arc::new(slow), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     scorer.push(sample("x")).unwrap();
     let start = Instant::now();
     runtime.block_on(runtime.spawn(async { sleep(Duration::from_millis(10)).await })).unwrap();
@@ -162,10 +175,16 @@ fn ten_thousand_are_scored_once_each() {
     let counter = Arc::clone(&calls);
     let reward = from_fn("mod", move |sample: &Sample| {
         counter.fetch_add(1, Ordering::SeqCst);
-        let number: usize = sample.response.parse().map_err(|e| RewardError::failed("mod", "parse", e))?;
-        if number % 10 == 3 { Err(sample_error(sample)) } else { Score::new((number % 10) as f64 / 10.0) }
+        let number: usize =
+            sample.response.parse().map_err(|e| RewardError::failed("mod", "parse", e))?;
+        if number % 10 == 3 {
+            Err(sample_error(sample))
+        } else {
+            Score::new((number % 10) as f64 / 10.0)
+        }
     });
-    let mut scorer = Scorer::new(Arc::new(reward), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(Arc::new(reward), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     for number in 0..10_000 {
         scorer.push(sample(number)).unwrap();
     }
@@ -225,7 +244,8 @@ fn blocking_calls_work_on_a_worker_and_are_refused_on_a_single_thread() {
 fn a_dropped_scorer_gives_up() {
     let runtime = runtime(2);
     let waiting = Arc::new(Waiting::default());
-    let mut scorer = Scorer::new(waiting.clone(), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(waiting.clone(), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     scorer.push(sample(60_000)).unwrap();
     drop(scorer);
     let start = Instant::now();
@@ -238,8 +258,12 @@ fn a_dropped_scorer_gives_up() {
 #[test]
 fn a_runtime_that_shuts_down_loses_no_result() {
     let runtime = runtime(1);
-    let mut scorer =
-        Scorer::new(Arc::new(Waiting::default()), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer = Scorer::new(
+        Arc::new(Waiting::default()),
+        &ScorerConfig::default(),
+        runtime.handle().clone(),
+    )
+    .unwrap();
     scorer.push(sample(60_000)).unwrap();
     runtime.shutdown_background();
     let scores = futures::executor::block_on(scorer.collect());

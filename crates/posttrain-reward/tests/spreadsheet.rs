@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use posttrain_reward::spreadsheet::{
-    BadAnswer, Comparison, DateAgreement, Spreadsheet, SpreadsheetConfig, WorkbookLimits,
+    BadAnswer, DateAgreement, Spreadsheet, SpreadsheetConfig, WorkbookComparison, WorkbookLimits,
 };
 use posttrain_reward::{Credit, RewardError, Sample, Score, Verifier};
 use rust_xlsxwriter::{ExcelDateTime, Format, Formula, Workbook, Worksheet};
@@ -44,11 +44,15 @@ fn spreadsheet() -> Spreadsheet {
     SpreadsheetConfig::default().build().unwrap()
 }
 
-fn compare(answer: &[u8], reference: &[u8], range: &str) -> Result<Comparison, RewardError> {
+fn compare(
+    answer: &[u8],
+    reference: &[u8],
+    range: &str,
+) -> Result<WorkbookComparison, RewardError> {
     spreadsheet().compare_bytes(answer.to_vec(), reference.to_vec(), range)
 }
 
-fn cause(result: Result<Comparison, RewardError>) -> &'static str {
+fn cause(result: Result<WorkbookComparison, RewardError>) -> &'static str {
     result.unwrap_err().cause()
 }
 
@@ -84,7 +88,10 @@ fn a_difference_is_found_where_it_is_and_nowhere_else() {
     });
     let comparison = compare(&other, &table(), "Sheet1!A1:B3").unwrap();
     assert_eq!((comparison.cells, comparison.differing), (4, 2));
-    assert_eq!(comparison.to_string(), "2 of 4 cells differ, first Sheet1!A2: `Rome`, expected `Paris`");
+    assert_eq!(
+        comparison.to_string(),
+        "2 of 4 cells differ, first Sheet1!A2: `Rome`, expected `Paris`"
+    );
     assert!(compare(&other, &table(), "Sheet1!B1:B2,A1").unwrap().is_equal());
     let extra = compare(&table(), &other, "Sheet1!B3").unwrap();
     assert_eq!(extra.first.unwrap().to_string(), "Sheet1!B3: 7, expected nothing");
@@ -103,7 +110,10 @@ fn newer_errors_are_values_like_the_older() {
         });
         repack(&marked, |_, contents| {
             let Ok(text) = String::from_utf8(contents.clone()) else { return Some(contents) };
-            let value = text.replace("<c r=\"B2\"><v>12345</v>", &format!("<c r=\"B2\" t=\"e\"><v>{error}</v>"));
+            let value = text.replace(
+                "<c r=\"B2\"><v>12345</v>",
+                &format!("<c r=\"B2\" t=\"e\"><v>{error}</v>"),
+            );
             Some(value.into_bytes())
         })
     };
@@ -175,8 +185,14 @@ fn kinds_of_cells() {
             sheet.write_with_format(0, 0, &moment, &day).unwrap();
         }
     };
-    assert!(equal(&date(0), &date(9)) && !equal(&date(0), &date(13)) && equal(&date(0), &number(45_351.0)));
-    let strict = SpreadsheetConfig { dates: DateAgreement::Second, ..SpreadsheetConfig::default() }.build().unwrap();
+    assert!(
+        equal(&date(0), &date(9))
+            && !equal(&date(0), &date(13))
+            && equal(&date(0), &number(45_351.0))
+    );
+    let strict = SpreadsheetConfig { dates: DateAgreement::Second, ..SpreadsheetConfig::default() }
+        .build()
+        .unwrap();
     assert!(!strict.compare_bytes(write(&date(0)), write(&date(9)), "A1").unwrap().is_equal());
     let time = |minute, second| {
         let clock = clock.clone();
@@ -191,7 +207,10 @@ fn kinds_of_cells() {
             sheet.write_formula(0, 0, Formula::new("=1/0").set_result(result)).unwrap();
         }
     };
-    assert!(equal(&formula("#DIV/0!"), &formula("#DIV/0!")) && !equal(&formula("#DIV/0!"), &formula("#N/A")));
+    assert!(
+        equal(&formula("#DIV/0!"), &formula("#DIV/0!"))
+            && !equal(&formula("#DIV/0!"), &formula("#N/A"))
+    );
     assert!(equal(&formula("12"), &number(12.0)), "a formula counts by its stored value");
 }
 
@@ -205,7 +224,8 @@ fn a_reference_that_was_never_calculated_is_an_error_and_an_answer_is_wrong() {
             Some(if name.ends_with("sheet1.xml") { sheet.into_bytes() } else { contents })
         })
     };
-    let (without, with) = (holding(r#"<c r="A1"><f>1+1</f></c>"#), holding(r#"<c r="A1"><f>1+1</f><v>2</v></c>"#));
+    let (without, with) =
+        (holding(r#"<c r="A1"><f>1+1</f></c>"#), holding(r#"<c r="A1"><f>1+1</f><v>2</v></c>"#));
     let error = compare(&with, &without, "A1").unwrap_err();
     assert_eq!(error.cause(), "file_uncalculated");
     assert!(error.report().contains("`Sheet1`, row 1, column 1"), "{error:?}");
@@ -235,9 +255,14 @@ fn files_that_are_no_workbooks() {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let ole = [0xD0, 0xCF, 0x11, 0xE0, 0xA1, 0xB1, 0x1A, 0xE1];
     let encrypted = [&ole[..], &[0; 600], &utf16("EncryptedPackage"), &[0; 600]].concat();
-    let other = repack(&good, |name, contents| (!name.ends_with("workbook.xml")).then_some(contents));
+    let other =
+        repack(&good, |name, contents| (!name.ends_with("workbook.xml")).then_some(contents));
     let half = repack(&good, |name, contents| {
-        Some(if name.ends_with("sheet1.xml") { contents[..contents.len() / 2].to_vec() } else { contents })
+        Some(if name.ends_with("sheet1.xml") {
+            contents[..contents.len() / 2].to_vec()
+        } else {
+            contents
+        })
     });
     let mut flipped = good.clone();
     let middle = flipped.len() / 3;
@@ -270,7 +295,8 @@ fn limited(limits: WorkbookLimits) -> Spreadsheet {
 fn sizes_are_bounded() {
     let usual = WorkbookLimits::default();
     let refused = |limits: WorkbookLimits, bytes: &[u8]| {
-        let error = limited(limits).compare_bytes(bytes.to_vec(), table(), "Sheet1!A:Z").unwrap_err();
+        let error =
+            limited(limits).compare_bytes(bytes.to_vec(), table(), "Sheet1!A:Z").unwrap_err();
         assert_eq!(error.cause(), "file_too_large", "{error}");
         error.report()
     };
@@ -279,12 +305,14 @@ fn sizes_are_bounded() {
             sheet.write(row, 0, "the same text in every cell").unwrap();
         }
     });
-    let message = refused(WorkbookLimits { max_cells: 299, ..usual.clone() }, &many);
+    let message = refused(WorkbookLimits { max_cells: 299, ..usual }, &many);
     assert_eq!(message, "answer cannot be read: more than 299 cells in the range");
     assert!(
-        limited(WorkbookLimits { max_cells: 300, ..usual.clone() }).compare_bytes(many.clone(), table(), "A:Z").is_ok()
+        limited(WorkbookLimits { max_cells: 300, ..usual })
+            .compare_bytes(many.clone(), table(), "A:Z")
+            .is_ok()
     );
-    refused(WorkbookLimits { max_entries: 3, ..usual.clone() }, &many);
+    refused(WorkbookLimits { max_entries: 3, ..usual }, &many);
     // Unpacked it is small; its texts, one for each cell, are not.
     let shared = repack(&many, |name, contents| {
         let long = "x".repeat(30_000);
@@ -295,13 +323,16 @@ fn sizes_are_bounded() {
             text.into_bytes()
         })
     });
-    refused(WorkbookLimits { max_unpacked_bytes: 200_000, ..usual.clone() }, &shared);
+    refused(WorkbookLimits { max_unpacked_bytes: 200_000, ..usual }, &shared);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("large.xlsx");
     std::fs::write(&path, &many).unwrap();
     let small = limited(WorkbookLimits { max_file_bytes: 100, ..usual });
     let error = small.compare(&path, &path, "A1").unwrap_err();
-    assert!(error.report().contains("large.xlsx cannot be read: more than 100 bytes in the file"), "{error:?}");
+    assert!(
+        error.report().contains("large.xlsx cannot be read: more than 100 bytes in the file"),
+        "{error:?}"
+    );
 }
 
 /// An archive whose one sheet unpacks to `megabytes` of nothing.
@@ -338,7 +369,8 @@ fn bombs_do_not_go_off() {
         }
     }
     assert!(found >= 1, "the size was written somewhere");
-    let tight = limited(WorkbookLimits { max_unpacked_bytes: 1 << 20, ..WorkbookLimits::default() });
+    let tight =
+        limited(WorkbookLimits { max_unpacked_bytes: 1 << 20, ..WorkbookLimits::default() });
     let error = tight.compare_bytes(lying, table(), "A1").unwrap_err();
     assert!(["file_too_large", "file_corrupt"].contains(&error.cause()), "{error}");
 }
@@ -359,11 +391,14 @@ fn a_number_in_a_file_reserves_nothing() {
     for formula in formulas {
         let hostile = repack(&table(), |name, contents| {
             let text = String::from_utf8(contents.clone()).unwrap_or_default();
-            let cell = format!("<sheetData><row r=\"1\"><c r=\"A1\">{formula}</c></row></sheetData>");
+            let cell =
+                format!("<sheetData><row r=\"1\"><c r=\"A1\">{formula}</c></row></sheetData>");
             let start = text.find("<sheetData>").filter(|_| name.ends_with("sheet1.xml"));
             let end = text.find("</sheetData>").map(|end| end + "</sheetData>".len());
             Some(match start.zip(end) {
-                Some((start, end)) => format!("{}{cell}{}", &text[..start], &text[end..]).into_bytes(),
+                Some((start, end)) => {
+                    format!("{}{cell}{}", &text[..start], &text[end..]).into_bytes()
+                }
                 None => contents,
             })
         });
@@ -443,7 +478,8 @@ impl Files {
     }
 
     fn verify(&self, config: SpreadsheetConfig, answers: &[&str]) -> Result<Score, RewardError> {
-        let cases: Vec<Value> = answers.iter().map(|name| json!({"answer": name, "reference": "right.xlsx"})).collect();
+        let cases: Vec<Value> =
+            answers.iter().map(|name| json!({"answer": name, "reference": "right.xlsx"})).collect();
         self.verify_task(config, json!({"range": "Sheet1!A1:B9", "cases": cases}))
     }
 
@@ -464,7 +500,10 @@ fn several_cases_give_the_soft_and_the_hard_measure() {
     assert!(hard.note().unwrap().starts_with("case 2: "), "{:?}", hard.note());
     let soft = SpreadsheetConfig { credit: Credit::Soft, ..SpreadsheetConfig::default() };
     assert!((files.verify(soft, &two_of_three).unwrap().value() - 2.0 / 3.0).abs() < 1e-12);
-    assert_eq!(files.verify(SpreadsheetConfig::default(), &["right.xlsx"; 3]).unwrap().value(), 1.0);
+    assert_eq!(
+        files.verify(SpreadsheetConfig::default(), &["right.xlsx"; 3]).unwrap().value(),
+        1.0
+    );
 }
 
 #[test]
@@ -473,7 +512,8 @@ fn an_unreadable_answer_is_an_error_or_wrong_and_an_unreadable_reference_always_
     for (name, cause) in [("damaged.xlsx", "file_corrupt"), ("none.xlsx", "file_missing")] {
         let error = files.verify(SpreadsheetConfig::default(), &[name]).unwrap_err();
         assert_eq!((error.cause(), error.to_string().contains(name)), (cause, true), "{error}");
-        let wrong = SpreadsheetConfig { bad_answer: BadAnswer::Wrong, ..SpreadsheetConfig::default() };
+        let wrong =
+            SpreadsheetConfig { bad_answer: BadAnswer::Wrong, ..SpreadsheetConfig::default() };
         let score = files.verify(wrong.clone(), &[name]).unwrap();
         assert_eq!((score.value(), score.note().unwrap().contains(name)), (0.0, true));
         let task = json!({"range": "A1", "cases": [{"answer": "right.xlsx", "reference": name}]});
@@ -500,7 +540,11 @@ fn tasks_of_another_form_are_errors_that_name_the_sample() {
     ];
     for task in tasks {
         let error = files.verify_task(SpreadsheetConfig::default(), task.clone()).unwrap_err();
-        assert_eq!((error.cause(), error.to_string().contains("`7`")), ("bad_task", true), "{task}: {error}");
+        assert_eq!(
+            (error.cause(), error.to_string().contains("`7`")),
+            ("bad_task", true),
+            "{task}: {error}"
+        );
     }
 }
 
@@ -527,7 +571,10 @@ mod programs {
         let files = Files::new();
         files.write("a.xlsx", &table());
         files.write("b.xlsx", &workbook(&["Sheet1"], |_, _| {}));
-        let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() };
+        let code = CodeExecutionConfig {
+            interpreter: vec!["sh".into()],
+            ..CodeExecutionConfig::default()
+        };
         let mut config = SpreadsheetCodeConfig { code, ..SpreadsheetCodeConfig::default() };
         config.spreadsheet.directory = files.directory();
         config.spreadsheet.credit = Credit::Soft;
@@ -535,9 +582,13 @@ mod programs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let score = |program: &str, reference: &str| {
             let mut sample = Sample::new("?", "", format!("```\n{program}\n```"));
-            let cases: Vec<Value> =
-                ["a.xlsx", "b.xlsx"].iter().map(|input| json!({"input": input, "reference": reference})).collect();
-            sample.metadata.insert("spreadsheet".into(), json!({"range": "Sheet1!A1:B9", "cases": cases}));
+            let cases: Vec<Value> = ["a.xlsx", "b.xlsx"]
+                .iter()
+                .map(|input| json!({"input": input, "reference": reference}))
+                .collect();
+            sample
+                .metadata
+                .insert("spreadsheet".into(), json!({"range": "Sheet1!A1:B9", "cases": cases}));
             runtime.block_on(reward.score(&sample))
         };
         // The input itself is right in the first case only.
@@ -555,9 +606,15 @@ mod programs {
             let score = score(program, "right.xlsx").unwrap();
             assert_eq!(score.value(), 0.0, "{program}: {:?}", score.note());
         }
-        assert_eq!(score("cp input.xlsx output.xlsx", "none.xlsx").unwrap_err().cause(), "file_missing");
+        assert_eq!(
+            score("cp input.xlsx output.xlsx", "none.xlsx").unwrap_err().cause(),
+            "file_missing"
+        );
         // The reference is out of the program's reach, also where its path is known.
-        let peek = format!("cp {}/right.xlsx output.xlsx; cp input.xlsx input2.xlsx", files.directory().display());
+        let peek = format!(
+            "cp {}/right.xlsx output.xlsx; cp input.xlsx input2.xlsx",
+            files.directory().display()
+        );
         if reward.isolation().files {
             assert_eq!(score(&peek, "right.xlsx").unwrap().value(), 0.0);
         }

@@ -19,7 +19,11 @@ fn runtime() -> Runtime {
 /// A shell program that sees each request as `$line`.
 fn config(body: &str) -> SubprocessConfig {
     let script = format!("while read -r line; do\n{body}\ndone");
-    SubprocessConfig { program: vec!["sh".into(), "-c".into(), script], workers: 1, ..SubprocessConfig::default() }
+    SubprocessConfig {
+        program: vec!["sh".into(), "-c".into(), script],
+        workers: 1,
+        ..SubprocessConfig::default()
+    }
 }
 
 fn sample(response: impl Into<String>) -> Sample {
@@ -61,13 +65,20 @@ fn a_program_scores_by_the_contract() {
     esac"#;
     let reward = config(body).build().unwrap();
     let good = score(&runtime, &reward, "good").unwrap();
-    assert_eq!((good.value(), good.parts(), good.note()), (1.0, [("a".to_owned(), 2.0)].as_slice(), Some("n")));
+    assert_eq!(
+        (good.value(), good.parts(), good.note()),
+        (1.0, [("a".to_owned(), 2.0)].as_slice(), Some("n"))
+    );
     assert_eq!(score(&runtime, &reward, "bad").unwrap().value(), 0.0);
     let said = score(&runtime, &reward, "none").unwrap_err();
     assert_eq!((said.cause(), said.to_string().contains("nothing to see")), ("reported", true));
     assert_eq!(cause(score(&runtime, &reward, "much")), "invalid_score");
     assert_eq!(cause(score(&runtime, &reward, "else")), "bad_reply");
-    assert_eq!(score(&runtime, &reward, "good").unwrap().value(), 1.0, "a bad reply does not end the program");
+    assert_eq!(
+        score(&runtime, &reward, "good").unwrap().value(),
+        1.0,
+        "a bad reply does not end the program"
+    );
 }
 
 #[test]
@@ -81,14 +92,16 @@ fn every_sample_is_asked_for_once_and_answered_by_its_own_line() {
         log.display()
     );
     let reward = Arc::new(SubprocessConfig { workers: 3, ..config(&body) }.build().unwrap());
-    let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     for number in 100..400 {
         scorer.push(sample(number.to_string())).unwrap();
     }
     for (number, score) in (100..400).zip(scorer.finish().unwrap()) {
         assert_eq!(score.unwrap().value(), f64::from(number) / 1000.0);
     }
-    let mut asked: Vec<u32> = std::fs::read_to_string(log).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    let mut asked: Vec<u32> =
+        std::fs::read_to_string(log).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     asked.sort_unstable();
     assert_eq!(asked, (100..400).collect::<Vec<_>>());
 }
@@ -102,7 +115,9 @@ fn a_crash_costs_its_own_sample() {
         *) echo '{"reward": 1}';;
     esac"#;
     let reward = config(body).build().unwrap();
-    for (response, words) in [("crash", ["exit status: 3", "the disk is full"]), ("kill", ["signal: 9", "sh"])] {
+    for (response, words) in
+        [("crash", ["exit status: 3", "the disk is full"]), ("kill", ["signal: 9", "sh"])]
+    {
         let error = score(&runtime, &reward, response).unwrap_err();
         assert_eq!(error.cause(), "program_exited");
         let report = error.report();
@@ -146,8 +161,10 @@ fn a_hang_is_killed_with_all_that_it_started() {
 fn a_request_that_is_given_up_kills_its_program() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
     let own = folder.path().join("own");
-    let body =
-        format!(r#"case $line in *hang*) echo $$ > {}; sleep 600;; *) echo '{{"reward": 1}}';; esac"#, own.display());
+    let body = format!(
+        r#"case $line in *hang*) echo $$ > {}; sleep 600;; *) echo '{{"reward": 1}}';; esac"#,
+        own.display()
+    );
     let reward = Arc::new(config(&body).build().unwrap());
     let limits = ScorerConfig { time_limit_seconds: 0.7, ..ScorerConfig::default() };
     let mut scorer = Scorer::new(reward.clone(), &limits, runtime.handle().clone()).unwrap();
@@ -200,7 +217,10 @@ fn a_line_that_nobody_asked_for_is_not_the_next_answer() {
 fn a_program_that_does_not_read_is_stopped() {
     let runtime = runtime();
     let program = vec!["sleep".into(), "600".into()];
-    let reward = SubprocessConfig { program, time_limit_seconds: 0.5, ..SubprocessConfig::default() }.build().unwrap();
+    let reward =
+        SubprocessConfig { program, time_limit_seconds: 0.5, ..SubprocessConfig::default() }
+            .build()
+            .unwrap();
     // More than a pipe holds.
     assert_eq!(cause(score(&runtime, &reward, &"x".repeat(1 << 20))), "timed_out");
 }
@@ -229,8 +249,7 @@ fn limits_hold() {
         file_size_bytes: Some(1 << 20),
         open_files: Some(64),
     };
-    let body =
-        r#"echo "{\"reward\": 1, \"note\": \"$(ulimit -v) $(ulimit -t) $(ulimit -f) $(ulimit -n) $(ulimit -c)\"}""#;
+    let body = r#"echo "{\"reward\": 1, \"note\": \"$(ulimit -v) $(ulimit -t) $(ulimit -f) $(ulimit -n) $(ulimit -c)\"}""#;
     let reward = SubprocessConfig { limits, ..config(body) }.build().unwrap();
     // Kibibytes, seconds, blocks of 512 bytes, files, blocks.
     assert_eq!(score(&runtime, &reward, "x").unwrap().note(), Some("1048576 7 2048 64 0"));
@@ -241,12 +260,16 @@ fn a_failing_program_fails_every_sample_in_words() {
     let runtime = runtime();
     let program = ["sh", "-c", "echo no such model >&2; exit 1"].map(str::to_owned).to_vec();
     let reward = SubprocessConfig { program, ..SubprocessConfig::default() }.build().unwrap();
-    let mut scorer = Scorer::new(Arc::new(reward), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
+    let mut scorer =
+        Scorer::new(Arc::new(reward), &ScorerConfig::default(), runtime.handle().clone()).unwrap();
     for _ in 0..20 {
         scorer.push(sample("x")).unwrap();
     }
     for score in scorer.finish().unwrap() {
         let error = score.unwrap_err();
-        assert!(error.cause() == "program_exited" && error.report().contains("no such model"), "{error}");
+        assert!(
+            error.cause() == "program_exited" && error.report().contains("no such model"),
+            "{error}"
+        );
     }
 }

@@ -5,7 +5,9 @@
 
 use posttrain_answer::math::Math;
 use posttrain_chat::FinishReason;
-use posttrain_reward::verifiers::{AnswerConfig, ExactMatch, MathConfig, NormalizedMatch, Unreadable};
+use posttrain_reward::verifiers::{
+    AnswerConfig, ExactMatch, MathConfig, NormalizedMatch, Unreadable,
+};
 use posttrain_reward::{Sample, Truncated, Verifier};
 
 /// `1`, `0` or the cause of an error.
@@ -33,7 +35,10 @@ fn what_cannot_be_read_is_worth_what_is_configured() {
 
 #[test]
 fn what_was_cut_off_is_worth_what_is_configured() {
-    let cut = Sample { termination: FinishReason::Length, ..Sample::new("?", "12", r"It is 12, \boxed{12}") };
+    let cut = Sample {
+        termination: FinishReason::Length,
+        ..Sample::new("?", "12", r"It is 12, \boxed{12}")
+    };
     let answer = |truncated| AnswerConfig { truncated, ..AnswerConfig::default() }.build().unwrap();
     assert_eq!(answer(Truncated::Judged).verify(&cut).unwrap().value(), 1.0);
     assert_eq!(answer(Truncated::Wrong).verify(&cut).unwrap().value(), 0.0);
@@ -42,7 +47,10 @@ fn what_was_cut_off_is_worth_what_is_configured() {
     assert_eq!(math(Truncated::Wrong).verify(&cut).unwrap().value(), 0.0);
     // A reference that agrees with nothing is an error all the same.
     let unanswerable = Sample { reference: " ".into(), ..cut };
-    assert_eq!(answer(Truncated::Wrong).verify(&unanswerable).unwrap_err().cause(), "empty_reference");
+    assert_eq!(
+        answer(Truncated::Wrong).verify(&unanswerable).unwrap_err().cause(),
+        "empty_reference"
+    );
 }
 
 #[test]
@@ -53,7 +61,11 @@ fn an_error_names_the_sample() {
     for reference in ["First,\nthen.", "\u{c}rac12"] {
         let sample = Sample { id: "q7".into(), ..Sample::new("?", reference, "12") };
         let error = AnswerConfig::default().build().unwrap().verify(&sample).unwrap_err();
-        assert_eq!((error.cause(), error.to_string().contains("q7")), ("bad_reference", true), "{error}");
+        assert_eq!(
+            (error.cause(), error.to_string().contains("q7")),
+            ("bad_reference", true),
+            "{error}"
+        );
     }
 }
 
@@ -69,7 +81,10 @@ fn long_responses_are_bounded() {
 fn a_configuration_is_read_from_toml() {
     let parsed: MathConfig = toml::from_str("decimals = 3\nunreadable = \"undecided\"").unwrap();
     let rule = Math { decimals: 3, ..Math::default() };
-    assert_eq!(parsed, MathConfig { rule, unreadable: Unreadable::Undecided, ..MathConfig::default() });
+    assert_eq!(
+        parsed,
+        MathConfig { rule, unreadable: Unreadable::Undecided, ..MathConfig::default() }
+    );
     assert!(toml::from_str::<MathConfig>("decimal = 3").is_err());
     assert!(toml::from_str::<AnswerConfig>("stricktness = 1").is_err());
     assert!(toml::from_str::<AnswerConfig>("[numeric]\ntolerance = 1").is_err());

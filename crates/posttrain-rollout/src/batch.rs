@@ -78,8 +78,8 @@ impl Batch {
         self.rows.iter().any(Row::records)
     }
 
-    /// One forward pass over the rows' latest tokens: the logits of their next ones, `[rows, V]`, and the pass, if it is to be
-    /// recorded.
+    /// One forward pass over the rows' latest tokens: the logits of their next ones, `[rows, V]`,
+    /// and the pass, if it is to be recorded.
     pub fn decode(
         &mut self,
         model: &Decoder,
@@ -88,12 +88,16 @@ impl Batch {
         let runs = self.runs();
         let Some(cache) = &mut self.cache else { return Ok(None) };
         cache.make_room()?;
-        let segment =
-            |run: &Range<usize>| Segment { rows: run.len() as i64, adapter: self.rows[run.start].group.adapter() };
+        let segment = |run: &Range<usize>| Segment {
+            rows: run.len() as i64,
+            adapter: self.rows[run.start].group.adapter(),
+        };
         let adapters = RowAdapters::segments(runs.iter().map(segment).collect());
         let (tokens, positions): (Vec<_>, Vec<_>) = self.rows.iter().map(Row::next_input).unzip();
         // One crossing, since each waits for the device.
-        let both = to_device(&[tokens, positions].concat(), model.device()).map_err(ModelError::from)?.f_chunk(2, 0)?;
+        let both = to_device(&[tokens, positions].concat(), model.device())
+            .map_err(ModelError::from)?
+            .f_chunk(2, 0)?;
         let input = Input { tokens: both[0].shallow_clone(), positions: both[1].shallow_clone() };
         let (hidden, pass) = match record {
             true => model.forward_recording(&input, cache, &adapters)?,
@@ -133,27 +137,41 @@ mod tests {
         fn new() -> Self {
             let model = Decoder::random(&ModelConfig::tiny(), 1, Kind::Float, Device::Cpu).unwrap();
             let adapter = |seed| {
-                let adapter = Adapter::init(&LoraConfig::default(), model.modules(), seed, Device::Cpu).unwrap();
+                let adapter =
+                    Adapter::init(&LoraConfig::default(), model.modules(), seed, Device::Cpu)
+                        .unwrap();
                 Some(PolicySnapshot::new(adapter.snapshot(Kind::Float).unwrap(), seed))
             };
             let policies = vec![None, adapter(1), adapter(2)];
             let cache = Some(Cache::Device(DeviceCache::new(&model, 64).unwrap()));
-            Self { model, policies, native: Batch::default(), device: Batch { rows: Vec::new(), cache } }
+            Self {
+                model,
+                policies,
+                native: Batch::default(),
+                device: Batch { rows: Vec::new(), cache },
+            }
         }
 
-        /// `count` rows by an adapter after `shared` tokens and `own` more, their keys and values drawn from a seed.
+        /// `count` rows by an adapter after `shared` tokens and `own` more, their keys and values
+        /// drawn from a seed.
         fn join(&mut self, adapter: usize, [shared, own]: [i64; 2], count: usize, seed: i64) {
             let drawn = |tokens: i64, seed: i64| {
                 let part = |seed: i64| {
-                    ((Tensor::arange(tokens * 8, (Kind::Float, Device::Cpu)) + seed) * 1.7).sin().view([tokens, 1, 8])
+                    ((Tensor::arange(tokens * 8, (Kind::Float, Device::Cpu)) + seed) * 1.7)
+                        .sin()
+                        .view([tokens, 1, 8])
                 };
                 vec![(part(seed), part(seed + 500))]
             };
             let (beginning, end) = (drawn(shared, seed), drawn(own, seed + 70));
-            let native = PromptCache::new(&self.model, beginning.iter().map(|(k, v)| (k.copy(), v.copy())).collect());
-            for (batch, prompt) in
-                [(&mut self.native, native.unwrap()), (&mut self.device, PromptCache::Device(beginning))]
-            {
+            let native = PromptCache::new(
+                &self.model,
+                beginning.iter().map(|(k, v)| (k.copy(), v.copy())).collect(),
+            );
+            for (batch, prompt) in [
+                (&mut self.native, native.unwrap()),
+                (&mut self.device, PromptCache::Device(beginning)),
+            ] {
                 let prompt = prompt.followed_by(&end).unwrap();
                 let prompt_tokens = vec![1; (shared + own) as usize];
                 let group = Arc::new(Group {
@@ -163,7 +181,8 @@ mod tests {
                     policy: self.policies[adapter].clone(),
                     priority: 0,
                 });
-                let mut rows: Vec<_> = (0..count).map(|sample| Row::new(group.clone(), sample, 256)).collect();
+                let mut rows: Vec<_> =
+                    (0..count).map(|sample| Row::new(group.clone(), sample, 256)).collect();
                 for (sample, row) in rows.iter_mut().enumerate() {
                     row.push((seed + sample as i64) % 63 + 1, 0.0, &[], None).unwrap();
                 }
@@ -172,7 +191,9 @@ mod tests {
         }
 
         fn leave(&mut self, row: usize) {
-            [&mut self.native, &mut self.device].into_iter().for_each(|batch| batch.leave(row).unwrap());
+            [&mut self.native, &mut self.device]
+                .into_iter()
+                .for_each(|batch| batch.leave(row).unwrap());
         }
 
         /// Decodes a token in both; every row must see the same.
@@ -199,7 +220,12 @@ mod tests {
         let mut twins = Twins::new();
         for round in 0..12 {
             let seed = round * 31;
-            twins.join(round as usize % 3, [1 + round % 5, 1 + round % 4], 1 + round as usize % 4, seed);
+            twins.join(
+                round as usize % 3,
+                [1 + round % 5, 1 + round % 4],
+                1 + round as usize % 4,
+                seed,
+            );
             twins.step();
             twins.join((round as usize + 1) % 3, [2, 1], 2, seed + 11);
             twins.step();

@@ -40,10 +40,14 @@ impl PromptCache {
     pub fn followed_by(&self, layers: &[(Tensor, Tensor)]) -> Result<Self, ModelError> {
         let joined = |(one, next): (&Tensor, &Tensor)| Tensor::f_cat(&[one, next], 0);
         match self {
-            Self::Native(text) => Ok(Self::Native(Arc::new(native_cache::extended((**text).clone(), layers)?))),
+            Self::Native(text) => {
+                Ok(Self::Native(Arc::new(native_cache::extended((**text).clone(), layers)?)))
+            }
             Self::Device(text) => {
                 let both = text.iter().zip(layers);
-                let both = both.map(|((k, v), (next_k, next_v))| Ok((joined((k, next_k))?, joined((v, next_v))?)));
+                let both = both.map(|((k, v), (next_k, next_v))| {
+                    Ok((joined((k, next_k))?, joined((v, next_v))?))
+                });
                 Ok(Self::Device(both.collect::<Result<_, ModelError>>()?))
             }
         }
@@ -75,7 +79,9 @@ impl Cache {
     /// Adds rows after a prompt.
     pub fn join(&mut self, rows: Joining) -> Result<(), ModelError> {
         match (self, rows.prompt) {
-            (Self::Native(cache), PromptCache::Native(prompt)) => Ok(cache.join(prompt, rows.count, rows.moves)?),
+            (Self::Native(cache), PromptCache::Native(prompt)) => {
+                Ok(cache.join(prompt, rows.count, rows.moves)?)
+            }
             (Self::Device(cache), PromptCache::Device(layers)) => {
                 cache.join(layers, rows.at..rows.at + rows.count, rows.moves)
             }

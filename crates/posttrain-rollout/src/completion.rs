@@ -11,23 +11,27 @@ use std::sync::Arc;
 pub struct Completion {
     /// Its tokens, an end token included.
     pub tokens: Vec<i64>,
-    /// Each token's log-probability in nats under the distribution that it was drawn from: after temperature and
-    /// truncation, renormalised. For greedy sampling under the unscaled distribution.
+    /// Each token's log-probability in nats under the distribution that it was drawn from: after
+    /// temperature and truncation, renormalized. For greedy sampling under the unscaled
+    /// distribution.
     pub logprobs: Vec<f32>,
-    /// The text without special tokens, cut before a stop text. Empty where the engine has no tokenizer.
+    /// The text without special tokens, cut before a stop text. Empty where the engine has no
+    /// tokenizer.
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// The version of the policy that wrote its first token.
     pub policy_version: u64,
-    /// The version that wrote each token: all of one, unless the policy was replaced while the completion was sampled
-    /// ([`crate::Engine::replace_policy`]).
+    /// The version that wrote each token: all of one, unless the policy was replaced while the
+    /// completion was sampled ([`crate::Engine::replace_policy`]).
     pub token_versions: Vec<u64>,
-    /// The activations that it was sampled from, where the engine records them ([`crate::EngineConfig::record_mib`]).
+    /// The activations that it was sampled from, where the engine records them
+    /// ([`crate::EngineConfig::record_mib`]).
     pub recording: Option<Recording>,
 }
 
-/// Where the activations of a prompt and its completion are: all that a backward pass needs of the model's forward pass.
+/// Where the activations of a prompt and its completion are: all that a backward pass needs of the
+/// model's forward pass.
 #[derive(Debug, Clone)]
 pub struct Recording {
     /// The policy that computed them; `None` is the base.
@@ -38,7 +42,8 @@ pub struct Recording {
     pub completion: Vec<RecordedToken>,
 }
 
-/// Two recordings are equal if they point at the same passes of the same policy; activations are not compared.
+/// Two recordings are equal if they point at the same passes of the same policy; activations are
+/// not compared.
 impl PartialEq for Recording {
     fn eq(&self, other: &Self) -> bool {
         same_policy(self.policy.as_ref(), other.policy.as_ref())

@@ -4,12 +4,13 @@ use crate::cache::PromptCache;
 use crate::native_cache;
 use posttrain_kernel::{AttentionStep, KeyValues, StepRow, attend_step};
 use posttrain_lora::{AdapterView, RowAdapters};
-use posttrain_model::{Attend, Decoder, Input, ModelError, Projected, Turned};
+use posttrain_model::{Attend, Decoder, Input, ModelError, Projected, Rotated};
 use posttrain_tensor::to_device;
 use std::sync::Arc;
 use tch::Tensor;
 
-/// Reads `tokens` behind a text of `read` tokens: the whole text's keys and values, and the logits `[V]` of what follows.
+/// Reads `tokens` behind a text of `read` tokens: the whole text's keys and values, and the logits
+/// `[V]` of what follows.
 pub(crate) fn continue_text(
     model: &Decoder,
     text: &PromptCache,
@@ -18,7 +19,10 @@ pub(crate) fn continue_text(
     adapter: Option<&AdapterView>,
 ) -> Result<(PromptCache, Tensor), ModelError> {
     let positions: Vec<i64> = (read..read + tokens.len()).map(|position| position as i64).collect();
-    let input = Input { tokens: to_device(tokens, model.device())?, positions: to_device(&positions, model.device())? };
+    let input = Input {
+        tokens: to_device(tokens, model.device())?,
+        positions: to_device(&positions, model.device())?,
+    };
     let adapters = RowAdapters::all(adapter);
 
     let (hidden, cache) = match text {
@@ -31,7 +35,8 @@ pub(crate) fn continue_text(
             (hidden, PromptCache::Native(Arc::new(whole)))
         }
         PromptCache::Device(layers) => {
-            let mut attention = DeviceContinuation { text: layers, own: Vec::with_capacity(layers.len()) };
+            let mut attention =
+                DeviceContinuation { text: layers, own: Vec::with_capacity(layers.len()) };
             let hidden = model.forward(&input, &mut attention, &adapters)?;
             (hidden, text.followed_by(&attention.own)?)
         }
@@ -40,7 +45,8 @@ pub(crate) fn continue_text(
     Ok((cache, model.logits(&last, &adapters)?.f_squeeze_dim(0)?))
 }
 
-/// Attention of tokens behind a text, token after token: each sees the text, those before it and itself.
+/// Attention of tokens behind a text, token after token: each sees the text, those before it and
+/// itself.
 struct NativeContinuation<'a> {
     text: &'a KeyValues,
     own: KeyValues,
@@ -72,14 +78,15 @@ struct DeviceContinuation<'a> {
 
 impl Attend for DeviceContinuation<'_> {
     fn attend(&mut self, layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
-        let Turned { q, k, v } = projected.turned()?;
+        let Rotated { q, k, v } = projected.rotated()?;
         let (keys, values) = &self.text[layer];
         let seen = keys.size()[0];
         let tokens = q.size()[0];
 
         // [1, heads, tokens, d]: a batch of one text.
         let batch = |t: &Tensor| t.f_transpose(0, 1)?.f_unsqueeze(0);
-        let blocked = Tensor::f_full([tokens, seen + tokens], f64::NEG_INFINITY, (q.kind(), q.device()))?;
+        let blocked =
+            Tensor::f_full([tokens, seen + tokens], f64::NEG_INFINITY, (q.kind(), q.device()))?;
         let mask = blocked.f_triu(seen + 1)?;
         let attended = Tensor::f_scaled_dot_product_attention(
             &batch(&q)?,
@@ -103,7 +110,8 @@ mod tests {
     use posttrain_model::{ModelConfig, PackedAttention, Packing, Sequence};
     use tch::{Device, Kind};
 
-    /// A text read in two parts is the text read at once, by either cache, with an adapter and without.
+    /// A text read in two parts is the text read at once, by either cache, with an adapter and
+    /// without.
     #[test]
     fn a_text_in_two_parts_is_the_text_at_once() {
         let config = ModelConfig {
@@ -114,7 +122,8 @@ mod tests {
             ..ModelConfig::tiny()
         };
         let model = Decoder::random(&config, 3, Kind::Float, Device::Cpu).unwrap();
-        let adapter = Adapter::init(&LoraConfig::default(), model.modules(), 1, Device::Cpu).unwrap();
+        let adapter =
+            Adapter::init(&LoraConfig::default(), model.modules(), 1, Device::Cpu).unwrap();
         let adapter = adapter.snapshot(Kind::Float).unwrap();
         let text: Vec<i64> = (0..45).map(|i| (i * 7 + 3) % 63 + 1).collect();
 
@@ -124,11 +133,13 @@ mod tests {
             let (layers, _) = read_whole(&model, &text[..read], adapter);
             let native = native_cache::prompt(&model, &layers).unwrap();
             for cache in [PromptCache::Native(Arc::new(native)), PromptCache::Device(layers)] {
-                let (whole, logits) = continue_text(&model, &cache, read, &text[read..], adapter).unwrap();
+                let (whole, logits) =
+                    continue_text(&model, &cache, read, &text[read..], adapter).unwrap();
                 let off = (&logits - &at_once.1).abs().max().double_value(&[]);
                 assert!(off < 1e-5, "{read}: {off}");
                 // What comes behind the whole is right as well.
-                let (_, next) = continue_text(&model, &whole, text.len(), &[9, 8], adapter).unwrap();
+                let (_, next) =
+                    continue_text(&model, &whole, text.len(), &[9, 8], adapter).unwrap();
                 let expected = read_whole(&model, &[&text[..], &[9, 8]].concat(), adapter).1;
                 assert!((next - expected).abs().max().double_value(&[]) < 1e-5, "{read}");
             }
@@ -136,8 +147,13 @@ mod tests {
     }
 
     /// Keys and values of every layer, and the logits of what follows.
-    fn read_whole(model: &Decoder, text: &[i64], adapter: Option<&AdapterView>) -> (Vec<(Tensor, Tensor)>, Tensor) {
-        let packing = Packing::new(&[Sequence { prompt: text.to_vec(), completions: Vec::new() }]).unwrap();
+    fn read_whole(
+        model: &Decoder,
+        text: &[i64],
+        adapter: Option<&AdapterView>,
+    ) -> (Vec<(Tensor, Tensor)>, Tensor) {
+        let packing =
+            Packing::new(&[Sequence { prompt: text.to_vec(), completions: Vec::new() }]).unwrap();
         let mut attention = PackedAttention::new(&packing, model).unwrap().keeping();
         let input = packing.input(Device::Cpu).unwrap();
         let hidden = model.forward(&input, &mut attention, &RowAdapters::all(adapter)).unwrap();

@@ -1,26 +1,28 @@
 //! The keys and values of the running rows on a device, as tensors.
 //!
-//! All rows end at the same column: a row that joins lays its prompt just before it, so that every decoding step writes
-//! one column for all rows with a single strided copy, and no index is needed. What lies before a row's own start is
-//! masked. When the columns run out, the dead ones on the left are dropped; only then is anything moved.
+//! All rows end at the same column: a row that joins lays its prompt just before it, so that every
+//! decoding step writes one column for all rows with a single strided copy, and no index is needed.
+//! What lies before a row's own start is masked. When the columns run out, the dead ones on the
+//! left are dropped; only then is anything moved.
 
 use crate::order::Move;
-use posttrain_model::{Attend, Decoder, ModelError, Projected, Turned};
+use posttrain_model::{Attend, Decoder, ModelError, Projected, Rotated};
 use std::ops::Range;
 use tch::Tensor;
 
 /// Columns that a cache grows by at least, and a multiple of which it has.
 const GROWTH: i64 = 64;
 
-/// A part of the mask begins and ends at a multiple of so many columns: libtorch's fused kernel would else copy it, in every
-/// layer.
+/// A part of the mask begins and ends at a multiple of so many columns: libtorch's fused kernel
+/// would else copy it, in every layer.
 const ALIGNED: i64 = 16;
 
 /// A cache of `[rows, kv_heads, columns, d]` for keys and for values of every layer.
 #[derive(Debug)]
 pub(crate) struct DeviceCache {
     layers: Vec<(Tensor, Tensor)>,
-    /// `[rows, columns]` in the compute kind: 0 from a row's start to the latest column, −∞ elsewhere.
+    /// `[rows, columns]` in the compute kind: 0 from a row's start to the latest column, −∞
+    /// elsewhere.
     mask: Tensor,
     starts: Vec<i64>,
     /// The column that the next token goes to.
@@ -34,14 +36,19 @@ impl DeviceCache {
         let config = model.config();
         let options = (model.kind(), model.device());
         let shape = [rows as i64, config.num_key_value_heads, GROWTH, config.head_dim];
-        let layer = |_| Ok::<_, ModelError>((Tensor::f_zeros(shape, options)?, Tensor::f_zeros(shape, options)?));
+        let layer = |_| {
+            Ok::<_, ModelError>((
+                Tensor::f_zeros(shape, options)?,
+                Tensor::f_zeros(shape, options)?,
+            ))
+        };
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
         let mask = Tensor::f_full([rows as i64, GROWTH], f64::NEG_INFINITY, options)?;
         Ok(Self { layers, mask, starts: Vec::new(), column: 0, columns: GROWTH })
     }
 
-    /// Adds rows that share a prompt at `places`, once `moves` have made room for them there: `prompt[layer]` is its keys
-    /// and values, `[P, kv_heads, d]` each.
+    /// Adds rows that share a prompt at `places`, once `moves` have made room for them there:
+    /// `prompt[layer]` is its keys and values, `[P, kv_heads, d]` each.
     pub fn join(
         &mut self,
         prompt: &[(Tensor, Tensor)],
@@ -134,21 +141,28 @@ impl DeviceCache {
         self.relay(0, by, self.columns.max(column + GROWTH))
     }
 
-    /// Lays the cache out again: `drop` columns fewer on the left, or `shift` more, at least `columns` in all.
+    /// Lays the cache out again: `drop` columns fewer on the left, or `shift` more, at least
+    /// `columns` in all.
     fn relay(&mut self, drop: i64, shift: i64, columns: i64) -> Result<(), ModelError> {
         let (rows, length) = (self.starts.len() as i64, self.column - drop);
         let columns = multiple(columns, GROWTH);
         for (keys, values) in &mut self.layers {
             for cache in [keys, values] {
                 let size = cache.size();
-                let fresh = Tensor::f_zeros([size[0], size[1], columns, size[3]], (cache.kind(), cache.device()))?;
+                let fresh = Tensor::f_zeros(
+                    [size[0], size[1], columns, size[3]],
+                    (cache.kind(), cache.device()),
+                )?;
                 let old = cache.f_narrow(0, 0, rows)?.f_narrow(2, drop, length)?;
                 fresh.f_narrow(0, 0, rows)?.f_narrow(2, shift, length)?.f_copy_(&old)?;
                 *cache = fresh;
             }
         }
-        self.mask =
-            Tensor::f_full([self.mask.size()[0], columns], f64::NEG_INFINITY, (self.mask.kind(), self.mask.device()))?;
+        self.mask = Tensor::f_full(
+            [self.mask.size()[0], columns],
+            f64::NEG_INFINITY,
+            (self.mask.kind(), self.mask.device()),
+        )?;
         self.starts.iter_mut().for_each(|start| *start += shift - drop);
         (self.column, self.columns) = (self.column + shift - drop, columns);
         (0..rows).try_for_each(|row| self.remask(row))
@@ -171,18 +185,27 @@ fn multiple(count: i64, of: i64) -> i64 {
 /// A decoding step: one token a row, at the shared end.
 impl Attend for DeviceCache {
     fn attend(&mut self, layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
-        let Turned { q, k, v } = projected.turned()?;
+        let Rotated { q, k, v } = projected.rotated()?;
         let (rows, heads, width) = q.size3()?;
         let kv_heads = k.size()[1];
         let first = self.starts.iter().copied().min().unwrap_or(0) / ALIGNED * ALIGNED;
         let seen = multiple(self.column + 1 - first, ALIGNED);
         let (keys, values) = &self.layers[layer];
         for (cache, new) in [(keys, &k), (values, &v)] {
-            cache.f_narrow(0, 0, rows)?.f_narrow(2, self.column, 1)?.f_copy_(&new.f_unsqueeze(2)?)?;
+            cache
+                .f_narrow(0, 0, rows)?
+                .f_narrow(2, self.column, 1)?
+                .f_copy_(&new.f_unsqueeze(2)?)?;
         }
         let part = |cache: &Tensor| cache.f_narrow(0, 0, rows)?.f_narrow(2, first, seen);
-        let mask = self.mask.f_narrow(0, 0, rows)?.f_narrow(1, first, seen)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
-        // The query heads that share a key head stand where a sequence's queries would: no key is repeated.
+        let mask = self
+            .mask
+            .f_narrow(0, 0, rows)?
+            .f_narrow(1, first, seen)?
+            .f_unsqueeze(1)?
+            .f_unsqueeze(1)?;
+        // The query heads that share a key head stand where a sequence's queries would: no key is
+        // repeated.
         let q = q.f_reshape([rows, kv_heads, heads / kv_heads, width])?;
         let out = Tensor::f_scaled_dot_product_attention(
             &q,
@@ -216,10 +239,13 @@ mod tests {
     fn step(cache: &mut DeviceCache, value: f64) -> Vec<f64> {
         cache.make_room().unwrap();
         let (rows, model) = (cache.starts.len() as i64, model());
-        let part = |heads: i64, value: f64| Tensor::full([rows, heads * 8], value, (Kind::Float, Device::Cpu));
+        let part = |heads: i64, value: f64| {
+            Tensor::full([rows, heads * 8], value, (Kind::Float, Device::Cpu))
+        };
         let qkv = Tensor::cat(&[part(2, 1.0), part(1, 0.0), part(1, value)], 1);
         let rotation = model.rotation(&Tensor::zeros([rows], (Kind::Int64, Device::Cpu))).unwrap();
-        let out = cache.attend(0, &Projected { qkv, heads: model.heads(), rotation: &rotation }).unwrap();
+        let out =
+            cache.attend(0, &Projected { qkv, heads: model.heads(), rotation: &rotation }).unwrap();
         cache.advance();
         (0..rows).map(|r| out.double_value(&[r, 0])).collect()
     }
@@ -236,15 +262,24 @@ mod tests {
         assert!(step(&mut cache, 5.0).iter().all(|seen| (seen - 2.0).abs() < 1e-5)); // (3·1 + 5) / 4
         cache.join(&uniform(9, 0.0), 2..3, &[]).unwrap(); // longer than the column: everything shifts
         let seen = step(&mut cache, 10.0);
-        assert!(seen.iter().zip([3.6, 3.6, 1.0]).all(|(got, expected)| (got - expected).abs() < 1e-5), "{seen:?}");
+        assert!(
+            seen.iter().zip([3.6, 3.6, 1.0]).all(|(got, expected)| (got - expected).abs() < 1e-5),
+            "{seen:?}"
+        );
         cache.leave(&[Move { from: 2, to: 0, count: 1 }]).unwrap();
         let seen = step(&mut cache, 0.0);
-        assert!((seen[0] - 10.0 / 11.0).abs() < 1e-6 && (seen[1] - 18.0 / 6.0).abs() < 1e-6, "{seen:?}");
+        assert!(
+            (seen[0] - 10.0 / 11.0).abs() < 1e-6 && (seen[1] - 18.0 / 6.0).abs() < 1e-6,
+            "{seen:?}"
+        );
         // Two rows between them: the last moves behind them.
         cache.join(&uniform(1, 4.0), 1..3, &[Move { from: 1, to: 3, count: 1 }]).unwrap();
         let seen = step(&mut cache, 2.0);
         let expected = [12.0 / 12.0, 3.0, 3.0, 20.0 / 7.0];
-        assert!(seen.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5), "{seen:?}");
+        assert!(
+            seen.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5),
+            "{seen:?}"
+        );
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The engine: a queue of samples, the rows that run, and the step that moves all of them on.
 
 use crate::batch::Batch;
-use crate::family::alike;
 use crate::kept::KeptTexts;
 use crate::policy::same_policy;
 use crate::prefill::{Prefix, prefill};
 use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
-use crate::{Completion, Outcome, PolicySnapshot, Request, RequestError, RequestId, RolloutError, SampledToken};
-use posttrain_kernel::PackedColumns;
+use crate::shared_prefix::alike;
+use crate::{
+    Completion, Outcome, PolicySnapshot, Request, RequestError, RequestId, RolloutError,
+    SampledToken,
+};
+use posttrain_kernel::{PackedColumns, Workers};
 use posttrain_loss::sample;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
@@ -21,44 +24,39 @@ use tch::{Device, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Samples that are decoded side by side, 1 and up. More are faster a token, and take more memory: each row of the
-    /// cache takes `2·layers·kv_heads·d·columns` numbers. On a GPU, where a step's time is that of its launches, 512 took as
-    /// long as 128.
+    /// Samples that are decoded side by side, 1 and up. More are faster a token, and take more
+    /// memory: each row of the cache takes `2·layers·kv_heads·d·columns` numbers. On a GPU, where a
+    /// step's time is that of its launches, 512 took as long as 128.
     pub max_rows: usize,
     /// Prompt tokens computed in one pass, 1 and up; a longer prompt has a pass of its own.
     pub prefill_tokens: usize,
-    /// How many threads [`Engine::run`] divides the requests among.
+    /// How many threads [`Engine::run`] divides the requests among, each with rows of its own: a
+    /// decoding step is many small operations, and to divide each of them costs more than it saves.
+    /// `Auto`: as many as leave each at least 16 rows, or 4 where [`PackedColumns`] multiplies
+    /// them.
     pub workers: Workers,
-    /// Tokens of finished texts whose keys and values an engine keeps, for prompts that go on from them under the same
-    /// policy: the next turn of a conversation computes only what is new. 0 keeps none. They take the memory of as many
-    /// tokens of running rows. An engine's own workers ([`Engine::run`]) keep nothing from run to run.
+    /// Tokens of finished texts whose keys and values an engine keeps, for prompts that go on from
+    /// them under the same policy: the next turn of a conversation computes only what is new. 0
+    /// keeps none. They take the memory of as many tokens of running rows. An engine's own workers
+    /// ([`Engine::run`]) keep nothing from run to run.
     pub keep_tokens: usize,
-    /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass from
-    /// ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not recorded, nor is a model with
-    /// experts.
+    /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass
+    /// from ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not
+    /// recorded, nor is a model with experts.
     pub record_mib: usize,
 }
 
-/// How many threads share a set of requests on the CPU, each with rows of its own; a device always has one.
-///
-/// A decoding step is many small operations, and to divide each of them among threads costs more than it saves; whole
-/// rows are divided instead. The same number gives the same completions; another number may round differently in bf16.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Workers {
-    /// As many as leave each at least 16 rows, or 4 where [`PackedColumns`] multiplies them, and at most as many as libtorch
-    /// has threads.
-    #[default]
-    Auto,
-    /// So many, at least 1.
-    Count(usize),
-}
-
 impl Default for EngineConfig {
-    /// 128 rows, and 4,096 prompt tokens a pass: enough to keep the processor's matrix units busy, little enough for a
-    /// laptop's memory.
+    /// 128 rows, and 4,096 prompt tokens a pass: enough to keep the processor's matrix units busy,
+    /// little enough for a laptop's memory.
     fn default() -> Self {
-        Self { max_rows: 128, prefill_tokens: 4096, workers: Workers::Auto, keep_tokens: 0, record_mib: 0 }
+        Self {
+            max_rows: 128,
+            prefill_tokens: 4096,
+            workers: Workers::Auto,
+            keep_tokens: 0,
+            record_mib: 0,
+        }
     }
 }
 
@@ -69,15 +67,22 @@ impl EngineConfig {
     /// [`RolloutError::Config`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), RolloutError> {
         let workers = if let Workers::Count(count) = self.workers { count } else { 1 };
-        let fields = [("max_rows", self.max_rows), ("prefill_tokens", self.prefill_tokens), ("workers.count", workers)];
+        let fields = [
+            ("max_rows", self.max_rows),
+            ("prefill_tokens", self.prefill_tokens),
+            ("workers.count", workers),
+        ];
         match fields.into_iter().find(|(_, value)| *value == 0) {
-            Some((field, _)) => Err(RolloutError::Config { field, expected: "at least 1", got: "0".into() }),
+            Some((field, _)) => {
+                Err(RolloutError::Config { field, expected: "at least 1", got: "0".into() })
+            }
             None => Ok(()),
         }
     }
 }
 
-/// Rows below which another worker costs more than it brings: each reads all weights, which libtorch does slowly.
+/// Rows below which another worker costs more than it brings: each reads all weights, which
+/// libtorch does slowly.
 fn rows_a_worker(model: &Decoder) -> usize {
     if PackedColumns::serves(model.kind(), model.device()) { 4 } else { 16 }
 }
@@ -113,10 +118,10 @@ pub(crate) struct Waiting {
 
 /// A generation engine over one frozen base. See the crate's documentation for how it is driven.
 ///
-/// Any number of adapters run side by side. To replace one, hand the next snapshot to the requests that follow
-/// ([`Request::policy`]): rows that run keep the one that they began with, unless [`Engine::replace_policy`] moves them on,
-/// and every token carries the version that drew it. An adapter that no request or row has any more is freed, if the caller
-/// keeps none.
+/// Any number of adapters run side by side. To replace one, hand the next snapshot to the requests
+/// that follow ([`Request::policy`]): rows that run keep the one that they began with, unless
+/// [`Engine::replace_policy`] moves them on, and every token carries the version that drew it. An
+/// adapter that no request or row has any more is freed, if the caller keeps none.
 pub struct Engine {
     pub(crate) model: Arc<Decoder>,
     pub(crate) tokenizer: Option<Arc<TextTokenizer>>,
@@ -132,7 +137,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over a model. Without a tokenizer completions have no text, and stop texts are refused.
+    /// An engine over a model. Without a tokenizer completions have no text, and stop texts are
+    /// refused.
     ///
     /// # Errors
     /// [`RolloutError::Config`] names a field that is out of range.
@@ -157,8 +163,8 @@ impl Engine {
         })
     }
 
-    /// Queues a request and returns its number. One that cannot be served comes out of the next step as an outcome that
-    /// says why; the others are not touched.
+    /// Queues a request and returns its number. One that cannot be served comes out of the next
+    /// step as an outcome that says why; the others are not touched.
     pub fn submit(&mut self, request: Request) -> RequestId {
         let samples = 0..request.samples;
         self.submit_samples(request, samples)
@@ -177,11 +183,13 @@ impl Engine {
     }
 
     /// Whether nothing runs or waits.
+    #[must_use]
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.batch.is_empty() && self.refused.is_empty()
     }
 
     /// What it has done so far.
+    #[must_use]
     pub fn stats(&self) -> SamplingStats {
         self.stats
     }
@@ -189,7 +197,8 @@ impl Engine {
     /// Lets waiting samples in and draws one token for every row; returns what has finished.
     ///
     /// # Errors
-    /// [`RolloutError`] when the model, the sampler or memory fails. The engine is then of no further use.
+    /// [`RolloutError`] when the model, the sampler or memory fails. The engine is then of no
+    /// further use.
     pub fn step(&mut self) -> Result<Vec<Outcome>, RolloutError> {
         self.step_with(&mut |_| {})
     }
@@ -198,7 +207,10 @@ impl Engine {
     ///
     /// # Errors
     /// Those of [`Engine::step`].
-    pub fn step_with(&mut self, watch: &mut dyn FnMut(SampledToken)) -> Result<Vec<Outcome>, RolloutError> {
+    pub fn step_with(
+        &mut self,
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<Vec<Outcome>, RolloutError> {
         let _guard = tch::no_grad_guard();
         let mut done = std::mem::take(&mut self.refused);
 
@@ -209,12 +221,18 @@ impl Engine {
         Ok(done)
     }
 
-    /// Gives a request up, whether it runs or waits: each sample that is not finished comes out of the next step with
-    /// `reason` ([`RequestError::Cancelled`], for one). Returns how many there are.
+    /// Gives a request up, whether it runs or waits: each sample that is not finished comes out of
+    /// the next step with `reason` ([`RequestError::Cancelled`], for one). Returns how many there
+    /// are.
     ///
     /// # Errors
-    /// [`RolloutError`] when the cache cannot be laid out anew. The engine is then of no further use.
-    pub fn cancel(&mut self, request: RequestId, reason: RequestError) -> Result<usize, RolloutError> {
+    /// [`RolloutError`] when the cache cannot be laid out anew. The engine is then of no further
+    /// use.
+    pub fn cancel(
+        &mut self,
+        request: RequestId,
+        reason: RequestError,
+    ) -> Result<usize, RolloutError> {
         let before = self.refused.len();
         self.waiting.retain(|waiting| {
             if waiting.group.request != request {
@@ -237,9 +255,10 @@ impl Engine {
         Ok(self.refused.len() - before)
     }
 
-    /// Lets everything that runs or waits under the policy `old` (`None` is the base) go on under `new`, from the next token
-    /// on. Rows keep the keys and values that `old` computed (PipelineRL, <https://arxiv.org/abs/2509.19128>); prompts that
-    /// wait are computed by `new`. Returns how many samples follow it.
+    /// Lets everything that runs or waits under the policy `old` (`None` is the base) go on under
+    /// `new`, from the next token on. Rows keep the keys and values that `old` computed
+    /// (PipelineRL, <https://arxiv.org/abs/2509.19128>); prompts that wait are computed by `new`.
+    /// Returns how many samples follow it.
     pub fn replace_policy(&mut self, old: Option<&PolicySnapshot>, new: &PolicySnapshot) -> usize {
         let mut moved: Vec<(Arc<Group>, Arc<Group>)> = Vec::new();
         let mut follower = |group: &Arc<Group>| -> Option<Arc<Group>> {
@@ -281,8 +300,8 @@ impl Engine {
         }
     }
 
-    /// Runs until nothing is left; `each` sees every outcome as it comes. On the CPU the waiting requests are divided among
-    /// [`EngineConfig::workers`] threads.
+    /// Runs until nothing is left; `each` sees every outcome as it comes. On the CPU the waiting
+    /// requests are divided among [`EngineConfig::workers`] threads.
     ///
     /// # Errors
     /// Those of [`Engine::step`].
@@ -297,7 +316,10 @@ impl Engine {
     ///
     /// # Errors
     /// Those of [`Engine::step`].
-    pub fn run_while(&mut self, mut each: impl FnMut(Outcome) -> ControlFlow<()>) -> Result<(), RolloutError> {
+    pub fn run_while(
+        &mut self,
+        mut each: impl FnMut(Outcome) -> ControlFlow<()>,
+    ) -> Result<(), RolloutError> {
         let workers = self.workers();
         if workers > 1 && self.batch.is_empty() {
             return shards::run(self, workers, each);
@@ -313,8 +335,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Samples requests to their end and returns what each one asked for: its completions, in the order of its samples.
-    /// Requests that were submitted before run along, and their outcomes come out of the next step.
+    /// Samples requests to their end and returns what each one asked for: its completions, in the
+    /// order of its samples. Requests that were submitted before run along, and their outcomes come
+    /// out of the next step.
     ///
     /// ```
     /// use posttrain_model::{Decoder, ModelConfig};
@@ -333,8 +356,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`RolloutError::Request`] for the first request that cannot be served, before anything is sampled; those of
-    /// [`Engine::step`].
+    /// [`RolloutError::Request`] for the first request that cannot be served, before anything is
+    /// sampled; those of [`Engine::step`].
     pub fn complete(
         &mut self,
         requests: impl IntoIterator<Item = Request>,
@@ -344,7 +367,8 @@ impl Engine {
             self.check(asked).map_err(|source| RolloutError::Request { request, source })?;
         }
 
-        let mut groups: Vec<Vec<(usize, Completion)>> = requests.iter().map(|_| Vec::new()).collect();
+        let mut groups: Vec<Vec<(usize, Completion)>> =
+            requests.iter().map(|_| Vec::new()).collect();
         let first = self.submitted;
         for request in requests {
             self.submit(request);
@@ -413,9 +437,13 @@ impl Engine {
         self.waiting.insert(place, Waiting { group, samples, prefix: None });
     }
 
-    /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and those that go on
-    /// join the cache.
-    fn admit(&mut self, done: &mut Vec<Outcome>, watch: &mut dyn FnMut(SampledToken)) -> Result<(), RolloutError> {
+    /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and
+    /// those that go on join the cache.
+    fn admit(
+        &mut self,
+        done: &mut Vec<Outcome>,
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<(), RolloutError> {
         while self.batch.len() < self.config.max_rows && !self.waiting.is_empty() {
             self.prefill_next()?;
             self.join_computed(done, watch)?;
@@ -423,15 +451,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the prompts at the head of the queue that fit the token budget: those that have free rows, and those behind
-    /// them that begin alike, whose beginning would be computed again when their turn comes.
+    /// Computes the prompts at the head of the queue that fit the token budget: those that have
+    /// free rows, and those behind them that begin alike, whose beginning would be computed again
+    /// when their turn comes.
     fn prefill_next(&mut self) -> Result<(), RolloutError> {
         self.continue_next()?;
         let (mut free, mut tokens) = (self.config.max_rows - self.batch.len(), 0);
         let mut groups: Vec<Arc<Group>> = Vec::new();
         for waiting in &self.waiting {
             let ahead = groups.last().is_some_and(|last| related(last, &waiting.group));
-            if (free == 0 && !ahead) || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens)
+            if (free == 0 && !ahead)
+                || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens)
             {
                 break;
             }
@@ -448,7 +478,8 @@ impl Engine {
         self.stats.prompt_tokens += prefilled.tokens;
         self.recorded += prefilled.recorded;
         let kept = self.may_record();
-        let prefix = |prefix: Prefix| Prefix { recorded: prefix.recorded.filter(|_| kept), ..prefix };
+        let prefix =
+            |prefix: Prefix| Prefix { recorded: prefix.recorded.filter(|_| kept), ..prefix };
         let mut prefixes = prefilled.prefixes.into_iter().map(prefix);
         for waiting in self.waiting.iter_mut().filter(|w| w.prefix.is_none()) {
             match prefixes.next() {
@@ -459,7 +490,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the prompt at the head of the queue from a text that was kept, if it begins with one.
+    /// Computes the prompt at the head of the queue from a text that was kept, if it begins with
+    /// one.
     fn continue_next(&mut self) -> Result<(), RolloutError> {
         if self.config.keep_tokens == 0 {
             return Ok(());
@@ -492,7 +524,9 @@ impl Engine {
         done: &mut Vec<Outcome>,
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<(), RolloutError> {
-        while self.batch.len() < self.config.max_rows && self.waiting.front().is_some_and(|w| w.prefix.is_some()) {
+        while self.batch.len() < self.config.max_rows
+            && self.waiting.front().is_some_and(|w| w.prefix.is_some())
+        {
             let Some(mut waiting) = self.waiting.pop_front() else { break };
             let Some(prefix) = waiting.prefix.take() else { break };
             let count = waiting.samples.len().min(self.config.max_rows - self.batch.len());
@@ -508,7 +542,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Draws the first tokens of some samples of a group; those that are not finished by them get a row.
+    /// Draws the first tokens of some samples of a group; those that are not finished by them get a
+    /// row.
     fn join(
         &mut self,
         group: &Arc<Group>,
@@ -517,9 +552,14 @@ impl Engine {
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<Vec<Outcome>, RolloutError> {
         let context = self.context();
-        let row = |sample| Row::new(group.clone(), sample, context).recording(prefix.recorded.as_ref());
+        let row =
+            |sample| Row::new(group.clone(), sample, context).recording(prefix.recorded.as_ref());
         let mut rows: Vec<Row> = samples.map(row).collect();
-        let logits = prefix.logits.f_unsqueeze(0)?.f_expand([rows.len() as i64, -1], false)?.f_contiguous()?;
+        let logits = prefix
+            .logits
+            .f_unsqueeze(0)?
+            .f_expand([rows.len() as i64, -1], false)?
+            .f_contiguous()?;
         let finished = self.draw(&logits, &mut rows, watch)?;
 
         let mut done = Vec::with_capacity(finished.len());
@@ -532,7 +572,11 @@ impl Engine {
     }
 
     /// One forward pass over the running rows, one token each.
-    fn decode(&mut self, done: &mut Vec<Outcome>, watch: &mut dyn FnMut(SampledToken)) -> Result<(), RolloutError> {
+    fn decode(
+        &mut self,
+        done: &mut Vec<Outcome>,
+        watch: &mut dyn FnMut(SampledToken),
+    ) -> Result<(), RolloutError> {
         let mut batch = std::mem::take(&mut self.batch);
         let record = self.may_record() && batch.records();
         if let Some((logits, pass)) = batch.decode(&self.model, record)? {
@@ -554,8 +598,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Draws a token for each of `rows` from `logits: [rows, V]`; returns those that it finished, with their places in
-    /// rising order.
+    /// Draws a token for each of `rows` from `logits: [rows, V]`; returns those that it finished,
+    /// with their places in rising order.
     fn draw(
         &mut self,
         logits: &Tensor,
@@ -579,7 +623,11 @@ impl Engine {
 
             let pushed = row.push(token, logprob, end_tokens, self.tokenizer.as_deref())?;
             if let Some(completion) = pushed {
-                let outcome = Outcome { request: row.group.request, sample: row.sample, result: Ok(completion) };
+                let outcome = Outcome {
+                    request: row.group.request,
+                    sample: row.sample,
+                    result: Ok(completion),
+                };
                 finished.push((index, outcome));
             }
         }

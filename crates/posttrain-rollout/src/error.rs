@@ -16,7 +16,9 @@ pub enum RequestError {
     #[error("the prompt is empty")]
     PromptEmpty,
     /// The prompt holds an id that the model has no embedding for.
-    #[error("token id {token} at place {place} of the prompt is not below the vocabulary's size {vocab}")]
+    #[error(
+        "token id {token} at place {place} of the prompt is not below the vocabulary's size {vocab}"
+    )]
     UnknownToken {
         /// The id.
         token: i64,

@@ -1,4 +1,5 @@
-//! Texts whose keys and values are kept after their end, for prompts that go on from them: the turns of a conversation.
+//! Texts whose keys and values are kept after their end, for prompts that go on from them: the
+//! turns of a conversation.
 
 use crate::RolloutError;
 use crate::cache::PromptCache;
@@ -49,8 +50,8 @@ impl KeptTexts {
         }
     }
 
-    /// Computes a prompt behind the longest kept text that it begins with, if there is any. A token of its own is left to
-    /// every prompt, whose logits are its first.
+    /// Computes a prompt behind the longest kept text that it begins with, if there is any. A token
+    /// of its own is left to every prompt, whose logits are its first.
     pub fn prefix(
         &mut self,
         model: &Decoder,
@@ -63,7 +64,9 @@ impl KeptTexts {
                 && same_policy(group.policy.as_ref(), text.policy.as_ref())
         };
         let candidates = self.texts.iter().enumerate().filter(|(_, text)| begins(text));
-        let Some((place, _)) = candidates.max_by_key(|(_, text)| text.tokens.len()) else { return Ok(None) };
+        let Some((place, _)) = candidates.max_by_key(|(_, text)| text.tokens.len()) else {
+            return Ok(None);
+        };
 
         // Used now, so that it is the last to go.
         let Some(text) = self.texts.remove(place) else { return Ok(None) };

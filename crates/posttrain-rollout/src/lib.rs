@@ -1,14 +1,16 @@
 //! The generation engine: batched sampling from one frozen base, with many adapters beside it.
 //!
-//! Requests go in with [`Engine::submit`]; every [`Engine::step`] decodes one token for each running row and hands out
-//! the completions that have just finished, so that a reward can begin while the rest is still being sampled. A finished
-//! row's place is taken by the next waiting sample at once; a group's prompt is computed once and its keys and values
-//! are shared out to the group's rows. What several prompts of an adapter have in common at their beginning, such as the
+//! Requests go in with [`Engine::submit`]; every [`Engine::step`] decodes one token for each
+//! running row and hands out the completions that have just finished, so that a reward can begin
+//! while the rest is still being sampled. A finished row's place is taken by the next waiting
+//! sample at once; a group's prompt is computed once and its keys and values are shared out to the
+//! group's rows. What several prompts of an adapter have in common at their beginning, such as the
 //! shots of a few-shot prompt, is computed once for all that are computed together.
 //!
-//! Every [`Completion`] carries its tokens, their log-probabilities under the very distribution that they were drawn
-//! from, why it ended, and the version of the policy that wrote it. The randomness of a sample follows from its request's
-//! seed and its own index alone, whatever else is in the batch.
+//! Every [`Completion`] carries its tokens, their log-probabilities under the very distribution
+//! that they were drawn from, why it ended, and the version of the policy that wrote it. The
+//! randomness of a sample follows from its request's seed and its own index alone, whatever else is
+//! in the batch.
 //!
 //! ```
 //! use posttrain_model::{Decoder, ModelConfig};
@@ -32,15 +34,14 @@
 //! # Ok::<(), posttrain_rollout::RolloutError>(())
 //! ```
 
+mod assignment;
 mod batch;
 mod cache;
 mod completion;
 mod continued;
-mod deal;
 mod device_cache;
 mod engine;
 mod error;
-mod family;
 mod kept;
 mod native_cache;
 mod order;
@@ -50,10 +51,12 @@ mod request;
 mod row;
 pub mod service;
 mod shards;
+mod shared_prefix;
 
 pub use completion::{Completion, Outcome, Recording, SampledToken};
-pub use engine::{Engine, EngineConfig, EngineLoad, SamplingStats, Workers};
+pub use engine::{Engine, EngineConfig, EngineLoad, SamplingStats};
 pub use error::{RequestError, RolloutError, ServiceError};
 pub use policy::PolicySnapshot;
 pub use posttrain_chat::FinishReason;
+pub use posttrain_kernel::Workers;
 pub use request::{Request, RequestId, SamplingParams};

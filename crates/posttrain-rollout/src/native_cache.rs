@@ -6,7 +6,8 @@ use posttrain_model::{Attend, Decoder, ModelError, Projected};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// Each row's prompt, which its group shares, and its own tokens. Nothing moves when rows join, leave or grow.
+/// Each row's prompt, which its group shares, and its own tokens. Nothing moves when rows join,
+/// leave or grow.
 #[derive(Debug)]
 pub(crate) struct NativeCache {
     heads: Heads,
@@ -29,8 +30,14 @@ impl NativeCache {
         Self { heads: model.heads(), layers, kind: model.kind(), rows: Vec::new(), tables: None }
     }
 
-    /// Adds `count` rows after a prompt at the end, then makes moves: of handles, not of keys and values.
-    pub fn join(&mut self, prompt: &Arc<KeyValues>, count: usize, moves: &[Move]) -> Result<(), KernelError> {
+    /// Adds `count` rows after a prompt at the end, then makes moves: of handles, not of keys and
+    /// values.
+    pub fn join(
+        &mut self,
+        prompt: &Arc<KeyValues>,
+        count: usize,
+        moves: &[Move],
+    ) -> Result<(), KernelError> {
         for _ in 0..count {
             let own = KeyValues::new(self.heads, self.layers, self.kind)?;
             self.rows.push(Text { prompt: prompt.clone(), own });
@@ -64,12 +71,18 @@ pub(crate) fn empty(model: &Decoder) -> Result<KeyValues, KernelError> {
 }
 
 /// A prompt's keys and values in the kernel's layout.
-pub(crate) fn prompt(model: &Decoder, layers: &[(Tensor, Tensor)]) -> Result<KeyValues, KernelError> {
+pub(crate) fn prompt(
+    model: &Decoder,
+    layers: &[(Tensor, Tensor)],
+) -> Result<KeyValues, KernelError> {
     extended(empty(model)?, layers)
 }
 
 /// Keys and values with further tokens behind them.
-pub(crate) fn extended(mut text: KeyValues, layers: &[(Tensor, Tensor)]) -> Result<KeyValues, KernelError> {
+pub(crate) fn extended(
+    mut text: KeyValues,
+    layers: &[(Tensor, Tensor)],
+) -> Result<KeyValues, KernelError> {
     for (index, (keys, values)) in layers.iter().enumerate() {
         text.extend(index, keys, values)?;
     }
@@ -83,8 +96,11 @@ impl Attend for NativeCache {
             Some(tables) => tables,
             None => projected.rotation.tables()?,
         };
-        let mut rows: Vec<_> =
-            self.rows.iter_mut().map(|row| StepRow { prompt: &row.prompt, own: &mut row.own }).collect();
+        let mut rows: Vec<_> = self
+            .rows
+            .iter_mut()
+            .map(|row| StepRow { prompt: &row.prompt, own: &mut row.own })
+            .collect();
         let step = AttentionStep { layer, qkv: &projected.qkv, cos: &tables[0], sin: &tables[1] };
         let attended = attend_step(step, projected.heads, &mut rows)?;
         self.tables = Some(tables);

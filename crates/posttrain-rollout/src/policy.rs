@@ -3,10 +3,11 @@
 use posttrain_lora::AdapterView;
 use std::sync::Arc;
 
-/// A policy version that a sampler can hold while training goes on: a frozen copy of the adapter, and its number.
+/// A policy version that a sampler can hold while training goes on: a frozen copy of the adapter,
+/// and its number.
 ///
-/// Two snapshots are the same policy if they hold the same copy; equal numbers do not make them so, since every trainer
-/// counts for itself.
+/// Two snapshots are the same policy if they hold the same copy; equal numbers do not make them so,
+/// since every trainer counts for itself.
 #[derive(Debug, Clone)]
 pub struct PolicySnapshot {
     /// The adapter's frozen copy in the model's kind.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// How tokens are drawn and when to stop.
 ///
-/// Defaults: temperature 1 and no truncation, as policy gradients need (TRL's and Tinker's defaults for RL); the length
-/// is TRL's `max_completion_length`.
+/// Defaults: temperature 1 and no truncation, as policy gradients need (TRL's and Tinker's defaults
+/// for RL); the length is TRL's `max_completion_length`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingParams {
@@ -60,7 +60,12 @@ impl SamplingParams {
     pub fn validate(&self) -> Result<(), RequestError> {
         let finite = self.temperature.is_finite() && self.temperature >= 0.0;
         check("max_tokens", self.max_tokens >= 1, "at least 1", self.max_tokens)?;
-        check("min_tokens", self.min_tokens <= self.max_tokens, "at most max_tokens", self.min_tokens)?;
+        check(
+            "min_tokens",
+            self.min_tokens <= self.max_tokens,
+            "at most max_tokens",
+            self.min_tokens,
+        )?;
         check("temperature", finite, "finite and at least 0", self.temperature)?;
         let top_k = self.top_k.unwrap_or(1);
         check("top_k", top_k >= 1, "at least 1", top_k)?;
@@ -73,7 +78,12 @@ impl SamplingParams {
     }
 }
 
-fn check(field: &'static str, ok: bool, expected: &'static str, got: impl ToString) -> Result<(), RequestError> {
+fn check(
+    field: &'static str,
+    ok: bool,
+    expected: &'static str,
+    got: impl ToString,
+) -> Result<(), RequestError> {
     if ok { Ok(()) } else { Err(RequestError::Params { field, expected, got: got.to_string() }) }
 }
 
@@ -91,12 +101,14 @@ pub struct Request {
     pub params: SamplingParams,
     /// The policy to sample from; `None` is the base alone, as version 0.
     pub policy: Option<PolicySnapshot>,
-    /// Among requests that wait, those of a higher priority get rows first; equal ones in the order of their coming.
+    /// Among requests that wait, those of a higher priority get rows first; equal ones in the order
+    /// of their coming.
     pub priority: i32,
 }
 
 impl Request {
     /// One completion of a prompt by the base.
+    #[must_use]
     pub fn new(prompt: Vec<i64>, params: SamplingParams) -> Self {
         Self { prompt, samples: 1, params, policy: None, priority: 0 }
     }

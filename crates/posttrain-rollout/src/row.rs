@@ -2,7 +2,8 @@
 
 use crate::policy::same_policy;
 use crate::{
-    Completion, FinishReason, PolicySnapshot, Recording, RequestError, RequestId, RolloutError, SamplingParams,
+    Completion, FinishReason, PolicySnapshot, Recording, RequestError, RequestId, RolloutError,
+    SamplingParams,
 };
 use posttrain_lora::AdapterView;
 use posttrain_loss::RowSampling;
@@ -108,7 +109,8 @@ impl Row {
         self.recording.is_some()
     }
 
-    /// Takes the place of the latest token's activations. Without one, what there is so far is given up.
+    /// Takes the place of the latest token's activations. Without one, what there is so far is
+    /// given up.
     pub fn record(&mut self, token: Option<RecordedToken>) {
         match (&mut self.recording, token) {
             (Some(recording), Some(token)) => recording.completion.push(token),
@@ -183,11 +185,12 @@ impl Row {
         })
     }
 
-    /// Looks for a stop text. Only the last tokens are decoded to see whether there is one, so that a long completion
-    /// does not cost its length squared.
+    /// Looks for a stop text. Only the last tokens are decoded to see whether there is one, so that
+    /// a long completion does not cost its length squared.
     fn stop_text(&self, tokenizer: Option<&TextTokenizer>) -> Result<Option<StopAt>, RolloutError> {
         let stop = &self.group.params.stop;
-        let (Some(tokenizer), Some(longest)) = (tokenizer, stop.iter().map(String::len).max()) else {
+        let (Some(tokenizer), Some(longest)) = (tokenizer, stop.iter().map(String::len).max())
+        else {
             return Ok(None);
         };
         let tail = self.tokens.len().saturating_sub(longest + 4);

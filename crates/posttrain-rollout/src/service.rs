@@ -21,8 +21,9 @@ use worker::Worker;
 pub struct SamplingServiceConfig {
     /// Rows, prompt tokens and threads of all its engines together.
     pub engine: EngineConfig,
-    /// Samples that may wait or run at a time, 1 and up: who submits more waits for room (back-pressure), and so does what
-    /// would pile up in memory. A request of more samples than that has the service to itself.
+    /// Samples that may wait or run at a time, 1 and up: who submits more waits for room
+    /// (back-pressure), and so does what would pile up in memory. A request of more samples than
+    /// that has the service to itself.
     pub max_pending: usize,
 }
 
@@ -40,7 +41,11 @@ impl SamplingServiceConfig {
     /// [`RolloutError::Config`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), RolloutError> {
         if self.max_pending == 0 {
-            return Err(RolloutError::Config { field: "max_pending", expected: "at least 1", got: "0".into() });
+            return Err(RolloutError::Config {
+                field: "max_pending",
+                expected: "at least 1",
+                got: "0".into(),
+            });
         }
         self.engine.validate()
     }
@@ -59,12 +64,14 @@ pub enum Transition {
 
 /// Engines on threads of their own.
 ///
-/// A request is submitted while others run, and its completions come by a stream, token by token where that is asked for.
-/// Each of its samples is answered exactly once: by a completion, or by the reason why there is none. On the CPU there is an
-/// engine a worker, and a request of many samples is divided among them; a device has one.
+/// A request is submitted while others run, and its completions come by a stream, token by token
+/// where that is asked for. Each of its samples is answered exactly once: by a completion, or by
+/// the reason why there is none. On the CPU there is an engine a worker, and a request of many
+/// samples is divided among them; a device has one.
 ///
-/// [`crate::Engine`] is the same without threads, and gives the same tokens: a sample follows from its request's seed and
-/// its own index, whatever runs beside it (exactly in f32; in bf16 rounding may differ with the batch).
+/// [`crate::Engine`] is the same without threads, and gives the same tokens: a sample follows from
+/// its request's seed and its own index, whatever runs beside it (exactly in f32; in bf16 rounding
+/// may differ with the batch).
 ///
 /// ```
 /// use posttrain_model::{Decoder, ModelConfig};
@@ -93,7 +100,8 @@ impl SamplingService {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`RolloutError::Config`] names a field that is out of range; [`RolloutError::Thread`] where the system gives none.
+    /// [`RolloutError::Config`] names a field that is out of range; [`RolloutError::Thread`] where
+    /// the system gives none.
     pub fn start(
         model: Arc<Decoder>,
         tokenizer: Option<Arc<TextTokenizer>>,
@@ -113,8 +121,15 @@ impl SamplingService {
         let mut service = Self { queue: queue.clone(), threads: Vec::with_capacity(workers) };
         let (ready, all_ready) = std::sync::mpsc::channel();
         for index in 0..workers {
-            let worker = Worker::new(queue.clone(), index, model.clone(), tokenizer.clone(), engine.clone())?;
-            // Rows are divided, so that each engine's operations stay on one thread's share of the cores.
+            let worker = Worker::new(
+                queue.clone(),
+                index,
+                model.clone(),
+                tokenizer.clone(),
+                engine.clone(),
+            )?;
+            // Rows are divided, so that each engine's operations stay on one thread's share of the
+            // cores.
             let share = (threads / workers as i32).max(1);
             let ready = ready.clone();
             let run = move || {
@@ -127,7 +142,8 @@ impl SamplingService {
             service.threads.push(spawned.map_err(|source| RolloutError::Thread { source })?);
         }
 
-        // The workers' setting is what threads born later would begin with: once all have made it, it is undone.
+        // The workers' setting is what threads born later would begin with: once all have made it,
+        // it is undone.
         drop(ready);
         let _: Result<(), _> = all_ready.recv();
         tch::set_num_threads(threads);

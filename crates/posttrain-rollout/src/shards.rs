@@ -1,6 +1,6 @@
 //! The waiting requests divided among threads, each an engine with rows of its own.
 
-use crate::deal::{Dealt, Offer, deal};
+use crate::assignment::{Assigned, Demand, assign};
 use crate::engine::Waiting;
 use crate::row::same_adapter;
 use crate::{Engine, EngineConfig, Outcome, RolloutError, SamplingStats, Workers};
@@ -16,7 +16,8 @@ struct Shard {
     outcomes: Sender<Result<Outcome, RolloutError>>,
 }
 
-/// Runs everything that waits in `engine` on `workers` threads; `each` sees the outcomes on the caller's.
+/// Runs everything that waits in `engine` on `workers` threads; `each` sees the outcomes on the
+/// caller's.
 pub(crate) fn run(
     engine: &mut Engine,
     workers: usize,
@@ -85,36 +86,37 @@ fn shards(
         ..engine.config.clone()
     };
     let waiting = std::mem::take(&mut engine.waiting);
-    let hands = deal(&offers(&waiting), workers);
+    let loads = assign(&demands(&waiting), workers);
 
-    let mut shards = Vec::with_capacity(hands.len());
-    for hand in hands.into_iter().filter(|hand| !hand.is_empty()) {
+    let mut shards = Vec::with_capacity(loads.len());
+    for load in loads.into_iter().filter(|load| !load.is_empty()) {
         let mut own = Engine::new(engine.model.clone(), engine.tokenizer.clone(), config.clone())?;
-        own.waiting = hand.into_iter().map(|dealt| dealt.of(&waiting)).collect();
+        own.waiting = load.into_iter().map(|assigned| assigned.of(&waiting)).collect();
         shards.push(Shard { engine: own, outcomes: outcomes.clone() });
     }
     Ok(shards)
 }
 
-impl Dealt {
-    /// The samples dealt, as they wait in a worker's own engine.
+impl Assigned {
+    /// The samples assigned, as they wait in a worker's own engine.
     fn of(self, waiting: &VecDeque<Waiting>) -> Waiting {
-        Waiting { group: waiting[self.offer].group.clone(), samples: self.samples, prefix: None }
+        Waiting { group: waiting[self.demand].group.clone(), samples: self.samples, prefix: None }
     }
 }
 
-/// What waits, to be dealt; an adapter's number is that of the first request that wants it.
-fn offers(waiting: &VecDeque<Waiting>) -> Vec<Offer> {
+/// What waits, to be assigned; an adapter's number is that of the first request that wants it.
+fn demands(waiting: &VecDeque<Waiting>) -> Vec<Demand> {
     let mut first: Vec<usize> = Vec::new();
-    let mut offers = Vec::with_capacity(waiting.len());
+    let mut demands = Vec::with_capacity(waiting.len());
     for (place, next) in waiting.iter().enumerate() {
-        let known = first.iter().copied().find(|&other| same_adapter(&waiting[other].group, &next.group));
+        let known =
+            first.iter().copied().find(|&other| same_adapter(&waiting[other].group, &next.group));
         if known.is_none() {
             first.push(place);
         }
-        offers.push(Offer { adapter: known.unwrap_or(place), samples: next.samples.clone() });
+        demands.push(Demand { adapter: known.unwrap_or(place), samples: next.samples.clone() });
     }
-    offers
+    demands
 }
 
 impl SamplingStats {

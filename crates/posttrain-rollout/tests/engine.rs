@@ -22,12 +22,18 @@ fn open(case: &str) -> Arc<Decoder> {
 #[test]
 fn greedy_decoding_through_the_cache_is_transformers_token_for_token() {
     for case in ["llama_tiny", "llama_untied"] {
-        let (model, golden) = (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
+        let (model, golden) =
+            (open(case), read_tensors(&fixture(case).join("expected.safetensors")).unwrap());
         let tokens = |name: String| Vec::<i64>::try_from(&golden[&name]).unwrap();
         let params = sampled(16, 0).greedy();
-        let requests = (0..3).map(|i| Request::new(tokens(format!("tokens.{i}")), params.clone())).collect();
+        let requests =
+            (0..3).map(|i| Request::new(tokens(format!("tokens.{i}")), params.clone())).collect();
         for (i, results) in run(&model, EngineConfig::default(), requests).into_iter().enumerate() {
-            assert_eq!(results[0].as_ref().unwrap().tokens, tokens(format!("greedy.{i}")), "{case} {i}");
+            assert_eq!(
+                results[0].as_ref().unwrap().tokens,
+                tokens(format!("greedy.{i}")),
+                "{case} {i}"
+            );
         }
     }
 }
@@ -37,7 +43,10 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
     let model = open("llama_tiny");
     let requests = || -> Vec<Request> {
         let request = |i: i64| {
-            Request::new((0..=i % 7).map(|t| (t * 13 + i) % 256).collect(), sampled(3 + (i % 5) as usize * 4, i as u64))
+            Request::new(
+                (0..=i % 7).map(|t| (t * 13 + i) % 256).collect(),
+                sampled(3 + (i % 5) as usize * 4, i as u64),
+            )
         };
         (0..9).map(|i| request(i).samples(3)).collect()
     };
@@ -50,9 +59,17 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
         ..EngineConfig::default()
     };
     let narrow = run(&model, narrow, requests());
-    let divided = [2, 3, 50]
-        .map(|n| run(&model, EngineConfig { workers: Workers::Count(n), ..EngineConfig::default() }, requests()));
-    let alone: Vec<_> = requests().into_iter().flat_map(|r| run(&model, EngineConfig::default(), vec![r])).collect();
+    let divided = [2, 3, 50].map(|n| {
+        run(
+            &model,
+            EngineConfig { workers: Workers::Count(n), ..EngineConfig::default() },
+            requests(),
+        )
+    });
+    let alone: Vec<_> = requests()
+        .into_iter()
+        .flat_map(|r| run(&model, EngineConfig::default(), vec![r]))
+        .collect();
     for (i, results) in wide.iter().enumerate() {
         assert_eq!(results.len(), 3);
         for (s, result) in results.iter().enumerate() {
@@ -60,7 +77,9 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
             for other in divided.iter().map(|d| &d[i][s]).chain([&narrow[i][s], &alone[i][s]]) {
                 let other = other.as_ref().unwrap();
                 assert_eq!(wide.tokens, other.tokens, "request {i} sample {s}");
-                assert!(wide.logprobs.iter().zip(&other.logprobs).all(|(a, b)| (a - b).abs() < 1e-4));
+                assert!(
+                    wide.logprobs.iter().zip(&other.logprobs).all(|(a, b)| (a - b).abs() < 1e-4)
+                );
             }
         }
         assert_ne!(results[0].as_ref().unwrap().tokens, results[1].as_ref().unwrap().tokens);
@@ -71,18 +90,21 @@ fn a_sample_is_the_same_whatever_else_is_in_the_batch() {
 fn rows_of_several_adapters_in_one_batch_are_each_as_alone() {
     let model = open("llama_tiny");
     let adapters = [None, Some(adapter(&model, 1)), Some(adapter(&model, 9))];
-    let request = |i: usize| Request::new(vec![5, 6, 7], sampled(12, 4)).policy(adapters[i % 3].clone());
+    let request =
+        |i: usize| Request::new(vec![5, 6, 7], sampled(12, 4)).policy(adapters[i % 3].clone());
     let mixed = run(&model, EngineConfig::default(), (0..6).map(request).collect());
     let divided = EngineConfig { workers: Workers::Count(2), ..EngineConfig::default() };
     let divided = run(&model, divided, (0..6).map(request).collect());
     for i in 0..mixed.len() {
-        let alone = run(&model, EngineConfig::default(), vec![request(i)]).remove(0).remove(0).unwrap();
+        let alone =
+            run(&model, EngineConfig::default(), vec![request(i)]).remove(0).remove(0).unwrap();
         for mixed in [&mixed, &divided] {
             let mixed = mixed[i][0].as_ref().unwrap();
             let version = [0, 1, 9][i % 3];
             assert_eq!((&mixed.tokens, mixed.policy_version), (&alone.tokens, version));
             assert!(
-                mixed.token_versions.iter().all(|v| *v == version) && mixed.token_versions.len() == mixed.tokens.len()
+                mixed.token_versions.iter().all(|v| *v == version)
+                    && mixed.token_versions.len() == mixed.tokens.len()
             );
         }
     }
@@ -97,21 +119,33 @@ fn a_bad_prompt_is_refused_alone_and_in_words() {
     let bad = [vec![], vec![1; context], vec![1, 2, 9999], vec![-1]];
     let mut requests: Vec<_> = bad.into_iter().map(|p| Request::new(p, sampled(2, 0))).collect();
     requests.push(Request::new(vec![1], SamplingParams { temperature: f64::NAN, ..sampled(2, 0) }));
-    requests.push(Request::new(vec![1], SamplingParams { stop: vec!["x".into()], ..sampled(2, 0) }));
+    requests
+        .push(Request::new(vec![1], SamplingParams { stop: vec!["x".into()], ..sampled(2, 0) }));
     requests.push(Request::new(vec![1, 2, 3], sampled(2, 0)));
     let results = run(&model, EngineConfig::default(), requests);
     let error = |i: usize| results[i][0].as_ref().unwrap_err().to_string();
-    assert!(error(0).contains("empty") && error(1).contains("context") && error(2).contains("9999"));
-    assert!(error(3).contains("-1") && error(4).contains("temperature") && error(5).contains("tokenizer"));
+    assert!(
+        error(0).contains("empty") && error(1).contains("context") && error(2).contains("9999")
+    );
+    assert!(
+        error(3).contains("-1")
+            && error(4).contains("temperature")
+            && error(5).contains("tokenizer")
+    );
     assert_eq!(results[6][0].as_ref().unwrap().tokens.len(), 2);
 }
 
 #[test]
 fn groups_come_back_complete_and_in_order_whatever_else_was_submitted() {
     let model = open("llama_tiny");
-    let request = |i: i64| Request::new(vec![i + 1, 5, 6], sampled(2 + i as usize * 3, i as u64)).samples(3);
+    let request =
+        |i: i64| Request::new(vec![i + 1, 5, 6], sampled(2 + i as usize * 3, i as u64)).samples(3);
     for workers in [1, 3] {
-        let config = EngineConfig { max_rows: 4, workers: Workers::Count(workers), ..EngineConfig::default() };
+        let config = EngineConfig {
+            max_rows: 4,
+            workers: Workers::Count(workers),
+            ..EngineConfig::default()
+        };
         let expected = run(&model, config.clone(), (0..4).map(request).collect());
         let mut engine = Engine::new(model.clone(), None, config).unwrap();
         let before = engine.submit(request(9));
@@ -125,10 +159,17 @@ fn groups_come_back_complete_and_in_order_whatever_else_was_submitted() {
             group.iter().zip(expected).for_each(|(one, other)| assert_same(one, other, "a group"));
         }
 
-        let mut others: Vec<_> =
-            engine.step().unwrap().into_iter().map(|o| (o.request, o.sample, o.result.is_ok())).collect();
+        let mut others: Vec<_> = engine
+            .step()
+            .unwrap()
+            .into_iter()
+            .map(|o| (o.request, o.sample, o.result.is_ok()))
+            .collect();
         others.sort_unstable();
-        assert_eq!(others, [(before, 0, true), (before, 1, true), (before, 2, true), (refused, 0, false)]);
+        assert_eq!(
+            others,
+            [(before, 0, true), (before, 1, true), (before, 2, true), (refused, 0, false)]
+        );
         assert!(engine.is_idle());
     }
 }
@@ -149,16 +190,27 @@ fn a_group_that_cannot_be_sampled_is_named_before_any_is() {
 fn a_completion_ends_at_the_context_and_at_its_stop_tokens() {
     let model = open("llama_tiny");
     let context = model.config().max_position_embeddings as usize;
-    let long = SamplingParams { max_tokens: 10 * context, min_tokens: 10 * context, ..SamplingParams::default() };
-    let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![1; context - 3], long)])
+    let long = SamplingParams {
+        max_tokens: 10 * context,
+        min_tokens: 10 * context,
+        ..SamplingParams::default()
+    };
+    let completion =
+        run(&model, EngineConfig::default(), vec![Request::new(vec![1; context - 3], long)])
+            .remove(0)
+            .remove(0)
+            .unwrap();
+    assert_eq!((completion.tokens.len(), completion.finish_reason), (3, FinishReason::Length));
+
+    let every_token = SamplingParams {
+        stop_token_ids: (0..256).collect(),
+        max_tokens: 5,
+        ..SamplingParams::default()
+    };
+    let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![1], every_token)])
         .remove(0)
         .remove(0)
         .unwrap();
-    assert_eq!((completion.tokens.len(), completion.finish_reason), (3, FinishReason::Length));
-
-    let every_token = SamplingParams { stop_token_ids: (0..256).collect(), max_tokens: 5, ..SamplingParams::default() };
-    let completion =
-        run(&model, EngineConfig::default(), vec![Request::new(vec![1], every_token)]).remove(0).remove(0).unwrap();
     assert_eq!((completion.tokens.len(), completion.finish_reason), (1, FinishReason::Stop));
 }
 
@@ -187,19 +239,27 @@ fn recorded_logprobs_are_those_of_a_forward_pass_at_any_temperature() {
     let model = open("llama_tiny");
     for temperature in [0.5, 1.0, 1.7] {
         let params = SamplingParams { temperature, ..sampled(12, 3) };
-        let completion = run(&model, EngineConfig::default(), vec![Request::new(vec![5, 6, 7], params)])
-            .remove(0)
-            .remove(0)
-            .unwrap();
+        let completion =
+            run(&model, EngineConfig::default(), vec![Request::new(vec![5, 6, 7], params)])
+                .remove(0)
+                .remove(0)
+                .unwrap();
         let text = [vec![5, 6, 7], completion.tokens.clone()].concat();
-        let packing =
-            posttrain_model::Packing::new(&[posttrain_model::Sequence { prompt: text, completions: vec![] }]).unwrap();
+        let packing = posttrain_model::Packing::new(&[posttrain_model::Sequence {
+            prompt: text,
+            completions: vec![],
+        }])
+        .unwrap();
         let mut attention = posttrain_model::PackedAttention::new(&packing, &model).unwrap();
         let input = packing.input(Device::Cpu).unwrap();
-        let hidden = model.forward(&input, &mut attention, &posttrain_lora::RowAdapters::none()).unwrap();
-        let logprobs = (model.logits(&hidden, &posttrain_lora::RowAdapters::none()).unwrap() / temperature)
+        let hidden =
+            model.forward(&input, &mut attention, &posttrain_lora::RowAdapters::none()).unwrap();
+        let logprobs = (model.logits(&hidden, &posttrain_lora::RowAdapters::none()).unwrap()
+            / temperature)
             .log_softmax(-1, Kind::Float);
-        for (place, (&token, &recorded)) in completion.tokens.iter().zip(&completion.logprobs).enumerate() {
+        for (place, (&token, &recorded)) in
+            completion.tokens.iter().zip(&completion.logprobs).enumerate()
+        {
             let expected = logprobs.double_value(&[2 + place as i64, token]);
             assert!(
                 (f64::from(recorded) - expected).abs() < 1e-4,
@@ -213,7 +273,10 @@ fn recorded_logprobs_are_those_of_a_forward_pass_at_any_temperature() {
 fn many_short_samples_through_few_rows_all_come_out() {
     let model = open("llama_tiny");
     let requests = (0..40)
-        .map(|i| Request::new(vec![i % 200 + 1; 1 + i as usize % 30], sampled(1 + i as usize % 9, 1)).samples(2))
+        .map(|i| {
+            Request::new(vec![i % 200 + 1; 1 + i as usize % 30], sampled(1 + i as usize % 9, 1))
+                .samples(2)
+        })
         .collect();
     let results = run(
         &model,

@@ -18,7 +18,8 @@ fn model(kind: Kind) -> Arc<Decoder> {
 /// Request `i` of a mixture: adapters in turn, prompts and completions of different lengths.
 fn request(i: usize, adapters: &[Option<PolicySnapshot>], greedy: bool) -> Request {
     let tokens = 2 + (i * 5) % 13;
-    let params = SamplingParams { temperature: if greedy { 0.0 } else { 1.0 }, ..sampled(tokens, i as u64) };
+    let params =
+        SamplingParams { temperature: if greedy { 0.0 } else { 1.0 }, ..sampled(tokens, i as u64) };
     let prompt = (0..1 + i as i64 * 3 % 11).map(|t| (t * 5 + i as i64) % 63 + 1).collect();
     let adapter = i % adapters.len();
     Request::new(prompt, params).samples(1 + i % 2).policy(adapters[adapter].clone())
@@ -26,18 +27,30 @@ fn request(i: usize, adapters: &[Option<PolicySnapshot>], greedy: bool) -> Reque
 
 fn check(kind: Kind) {
     let model = model(kind);
-    let adapters = [Some(adapter(&model, 1)), None, Some(adapter(&model, 5)), Some(adapter(&model, 9))];
+    let adapters =
+        [Some(adapter(&model, 1)), None, Some(adapter(&model, 5)), Some(adapter(&model, 9))];
     let places: Vec<usize> = (0..40).collect();
     for greedy in [true, false] {
         let mut alone: Vec<_> = places.iter().map(|_| Vec::new()).collect();
         for number in 0..adapters.len() {
-            let own: Vec<_> = places.iter().copied().filter(|i| i % adapters.len() == number).collect();
+            let own: Vec<_> =
+                places.iter().copied().filter(|i| i % adapters.len() == number).collect();
             let requests = own.iter().map(|&i| request(i, &adapters, greedy)).collect();
-            own.iter().zip(run(&model, EngineConfig::default(), requests)).for_each(|(&i, samples)| alone[i] = samples);
+            own.iter()
+                .zip(run(&model, EngineConfig::default(), requests))
+                .for_each(|(&i, samples)| alone[i] = samples);
         }
         for (max_rows, workers) in [(128, 1), (7, 1), (128, 2), (10, 2)] {
-            let config = EngineConfig { max_rows, workers: Workers::Count(workers), ..EngineConfig::default() };
-            let mixed = run(&model, config, places.iter().map(|&i| request(i, &adapters, greedy)).collect());
+            let config = EngineConfig {
+                max_rows,
+                workers: Workers::Count(workers),
+                ..EngineConfig::default()
+            };
+            let mixed = run(
+                &model,
+                config,
+                places.iter().map(|&i| request(i, &adapters, greedy)).collect(),
+            );
             for (i, (mixed, alone)) in mixed.iter().zip(&alone).enumerate() {
                 assert_eq!(mixed.len(), alone.len());
                 for (mixed, alone) in mixed.iter().zip(alone) {
@@ -72,7 +85,9 @@ fn an_adapter_is_replaced_while_its_rows_run() {
     let (first, second) = (adapter(&model, 1), adapter(&model, 5));
     let old = |seed| Request::new(vec![3, 4], sampled(12, seed)).policy(first.clone());
     let new = |seed| Request::new(vec![3, 4], sampled(9, seed)).policy(second.clone());
-    let mut engine = Engine::new(model.clone(), None, EngineConfig { max_rows: 4, ..EngineConfig::default() }).unwrap();
+    let mut engine =
+        Engine::new(model.clone(), None, EngineConfig { max_rows: 4, ..EngineConfig::default() })
+            .unwrap();
     let (mut done, mut requests): (Vec<Outcome>, _) = (Vec::new(), vec![old(0), old(1), old(2)]);
     for request in &requests {
         engine.submit(request.clone());
@@ -81,7 +96,8 @@ fn an_adapter_is_replaced_while_its_rows_run() {
         done.extend(engine.step().unwrap());
     }
     assert!(done.is_empty(), "three rows run");
-    // The same prompt and seeds, so that only the adapter can make a difference; one more than there are rows.
+    // The same prompt and seeds, so that only the adapter can make a difference; one more than
+    // there are rows.
     for request in [new(0), new(1)] {
         engine.submit(request.clone());
         requests.push(request);
@@ -93,7 +109,8 @@ fn an_adapter_is_replaced_while_its_rows_run() {
     assert_eq!(done.len(), 5);
     for (outcome, request) in done.iter().zip(requests) {
         let version = request.policy.as_ref().unwrap().version;
-        let alone = run(&model, EngineConfig::default(), vec![request]).remove(0).remove(0).unwrap();
+        let alone =
+            run(&model, EngineConfig::default(), vec![request]).remove(0).remove(0).unwrap();
         let swapped = outcome.result.as_ref().unwrap();
         assert_eq!(swapped.policy_version, version);
         assert_same(swapped, &alone, &format!("request {}", outcome.request));
@@ -102,18 +119,26 @@ fn an_adapter_is_replaced_while_its_rows_run() {
     assert!(tokens(0) != tokens(3), "the versions do not differ");
 }
 
-/// Rows move on to the next version at a token's border: what stands is the old one's, what follows the new one's, and every
-/// token says whose it is.
+/// Rows move on to the next version at a token's border: what stands is the old one's, what follows
+/// the new one's, and every token says whose it is.
 #[test]
 fn rows_that_follow_go_on_under_the_new_policy() {
     let model = model(Kind::Float);
     let (old, new) = (adapter(&model, 1), adapter(&model, 5));
-    let request = |policy: &PolicySnapshot, seed| Request::new(vec![3, 4], sampled(12, seed)).policy(policy.clone());
-    let alone =
-        |policy, seed| run(&model, EngineConfig::default(), vec![request(policy, seed)]).remove(0).remove(0).unwrap();
+    let request = |policy: &PolicySnapshot, seed| {
+        Request::new(vec![3, 4], sampled(12, seed)).policy(policy.clone())
+    };
+    let alone = |policy, seed| {
+        run(&model, EngineConfig::default(), vec![request(policy, seed)])
+            .remove(0)
+            .remove(0)
+            .unwrap()
+    };
 
     // One row too many, so that one request waits when the policy is replaced.
-    let mut engine = Engine::new(model.clone(), None, EngineConfig { max_rows: 2, ..EngineConfig::default() }).unwrap();
+    let mut engine =
+        Engine::new(model.clone(), None, EngineConfig { max_rows: 2, ..EngineConfig::default() })
+            .unwrap();
     for seed in 0..3 {
         engine.submit(request(&old, seed));
     }
@@ -149,7 +174,8 @@ fn a_cancelled_request_leaves_and_the_others_are_as_without_it() {
     let requests: Vec<_> = (0..12).map(|i| request(i, &policies, false).samples(2)).collect();
     let whole = run(&model, EngineConfig::default(), requests.clone());
 
-    let mut engine = Engine::new(model, None, EngineConfig { max_rows: 9, ..EngineConfig::default() }).unwrap();
+    let mut engine =
+        Engine::new(model, None, EngineConfig { max_rows: 9, ..EngineConfig::default() }).unwrap();
     for request in &requests {
         engine.submit(request.clone());
     }
@@ -168,8 +194,15 @@ fn a_cancelled_request_leaves_and_the_others_are_as_without_it() {
     for outcome in &done {
         let what = format!("request {} sample {}", outcome.request, outcome.sample);
         match &outcome.result {
-            Err(error) => assert!(cancelled.contains(&outcome.request) && *error == RequestError::Cancelled, "{what}"),
-            Ok(completion) => assert_same(completion, whole[outcome.request][outcome.sample].as_ref().unwrap(), &what),
+            Err(error) => assert!(
+                cancelled.contains(&outcome.request) && *error == RequestError::Cancelled,
+                "{what}"
+            ),
+            Ok(completion) => assert_same(
+                completion,
+                whole[outcome.request][outcome.sample].as_ref().unwrap(),
+                &what,
+            ),
         }
     }
 }
@@ -177,7 +210,8 @@ fn a_cancelled_request_leaves_and_the_others_are_as_without_it() {
 #[test]
 fn a_higher_priority_gets_rows_first_and_equals_come_in_order() {
     let model = model(Kind::Float);
-    let mut engine = Engine::new(model, None, EngineConfig { max_rows: 1, ..EngineConfig::default() }).unwrap();
+    let mut engine =
+        Engine::new(model, None, EngineConfig { max_rows: 1, ..EngineConfig::default() }).unwrap();
     for priority in [0, 5, 0, 9, 5] {
         engine.submit(Request::new(vec![1, 2], sampled(3, 0)).priority(priority));
     }
@@ -196,7 +230,11 @@ fn every_token_is_shown_as_it_is_drawn() {
     let mut shown = vec![Vec::new(); 2];
     let mut done = Vec::new();
     while !engine.is_idle() {
-        done.extend(engine.step_with(&mut |token| shown[token.sample].push((token.token, token.logprob))).unwrap());
+        done.extend(
+            engine
+                .step_with(&mut |token| shown[token.sample].push((token.token, token.logprob)))
+                .unwrap(),
+        );
     }
     for outcome in done {
         let completion = outcome.result.unwrap();

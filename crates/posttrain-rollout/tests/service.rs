@@ -1,5 +1,6 @@
-//! The sampling service's promises: whatever is submitted, cancelled, swapped and shut down, and from however many threads,
-//! each sample is answered once, and as the engine without threads would have answered it.
+//! The sampling service's promises: whatever is submitted, cancelled, swapped and shut down, and
+//! from however many threads, each sample is answered once, and as the engine without threads would
+//! have answered it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,7 +11,9 @@ use posttrain_model::{Decoder, ModelConfig};
 use posttrain_rollout::service::{
     SampleEvent, SampleRequest, SampleStream, SamplingService, SamplingServiceConfig, Transition,
 };
-use posttrain_rollout::{Completion, EngineConfig, PolicySnapshot, Request, RequestError, ServiceError, Workers};
+use posttrain_rollout::{
+    Completion, EngineConfig, PolicySnapshot, Request, RequestError, ServiceError, Workers,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +25,8 @@ fn model() -> Arc<Decoder> {
 }
 
 fn config(workers: usize, max_rows: usize, max_pending: usize) -> SamplingServiceConfig {
-    let engine = EngineConfig { workers: Workers::Count(workers), max_rows, ..EngineConfig::default() };
+    let engine =
+        EngineConfig { workers: Workers::Count(workers), max_rows, ..EngineConfig::default() };
     SamplingServiceConfig { engine, max_pending }
 }
 
@@ -82,7 +86,10 @@ fn collect(sent: Sent) -> (Sent2, Vec<Vec<i64>>, Vec<Result<Completion, RequestE
         match event {
             SampleEvent::Token(token) => told[token.sample].push(token.token),
             SampleEvent::Finished(outcome) => {
-                assert!(results[outcome.sample].replace(outcome.result).is_none(), "answered twice");
+                assert!(
+                    results[outcome.sample].replace(outcome.result).is_none(),
+                    "answered twice"
+                );
             }
         }
     }
@@ -103,15 +110,19 @@ fn check(model: &Arc<Decoder>, sent: Sent) {
     let expected = alone(model, &sent.request);
     for (sample, result) in results.iter().enumerate() {
         match result {
-            Err(error) => assert!(sent.may_be_cancelled && *error == RequestError::Cancelled, "{error}"),
+            Err(error) => {
+                assert!(sent.may_be_cancelled && *error == RequestError::Cancelled, "{error}")
+            }
             Ok(completion) => {
                 assert_eq!(completion.token_versions.len(), completion.tokens.len());
                 if sent.tokens {
                     assert_eq!(told[sample], completion.tokens);
                 }
-                // Who follows is the old policy's up to some token, and a later one's from there on.
+                // Who follows is the old policy's up to some token, and a later one's from there
+                // on.
                 let own = sent.request.policy.as_ref().map_or(0, |policy| policy.version);
-                let same = completion.token_versions.iter().take_while(|version| **version == own).count();
+                let same =
+                    completion.token_versions.iter().take_while(|version| **version == own).count();
                 assert!(sent.may_follow || same == completion.tokens.len());
                 assert!(completion.token_versions.is_sorted() || !sent.may_follow);
                 if same == completion.tokens.len() {
@@ -157,8 +168,13 @@ fn play(
                     asked = asked.with_tokens();
                 }
                 let stream = client.submit_blocking(asked).unwrap();
-                let sent_now =
-                    Sent { request: plain, stream, tokens: *tokens, may_be_cancelled: !drain, may_follow: false };
+                let sent_now = Sent {
+                    request: plain,
+                    stream,
+                    tokens: *tokens,
+                    may_be_cancelled: !drain,
+                    may_follow: false,
+                };
                 sent.push(sent_now);
             }
             Action::Cancel { which } if !sent.is_empty() => {
@@ -175,8 +191,9 @@ fn play(
                 client.publish("arm", versions[published].clone(), transition);
                 if *follow {
                     let old = &versions[published - 1];
-                    let theirs =
-                        |sent: &&mut Sent| sent.may_follow || sent.request.policy.as_ref().is_some_and(|p| p.is(old));
+                    let theirs = |sent: &&mut Sent| {
+                        sent.may_follow || sent.request.policy.as_ref().is_some_and(|p| p.is(old))
+                    };
                     sent.iter_mut().filter(theirs).for_each(|sent| sent.may_follow = true);
                 }
             }
@@ -221,7 +238,8 @@ fn sixty_four_clients_on_threads_get_each_their_own() {
             scope.spawn(move || {
                 for round in 0..3 {
                     let request = request(number * 3 + round);
-                    let outcomes = client.submit_blocking(SampleRequest::new(request.clone())).unwrap().wait();
+                    let outcomes =
+                        client.submit_blocking(SampleRequest::new(request.clone())).unwrap().wait();
                     for (outcome, expected) in outcomes.iter().zip(alone(&model, &request)) {
                         assert_same(outcome.result.as_ref().unwrap(), &expected, "a client's own");
                     }
@@ -241,7 +259,10 @@ fn a_full_service_says_so_and_lets_those_who_wait_in_by_turns() {
     let long = |seed| SampleRequest::new(Request::new(vec![1, 2], sampled(60, seed)).samples(4));
     let first = client.submit_blocking(long(0)).unwrap();
     let refused = client.try_submit(long(1));
-    assert!(matches!(refused, Err(ServiceError::Full { pending: 4 })), "it took more than it may have");
+    assert!(
+        matches!(refused, Err(ServiceError::Full { pending: 4 })),
+        "it took more than it may have"
+    );
 
     let waiting = std::thread::spawn({
         let client = client.clone();
@@ -260,12 +281,14 @@ fn a_deadline_that_passes_gives_up_what_is_not_finished() {
     let service = start(&model, config(1, 8, 100));
     let client = service.client();
     let endless = Request::new(vec![1, 2], sampled(100, 0)).samples(3);
-    let late = client.submit_blocking(SampleRequest::new(endless).deadline(Duration::ZERO)).unwrap();
+    let late =
+        client.submit_blocking(SampleRequest::new(endless).deadline(Duration::ZERO)).unwrap();
     let outcomes = late.wait();
     assert_eq!(outcomes.len(), 3);
     assert!(outcomes.iter().all(|outcome| outcome.result == Err(RequestError::DeadlinePassed)));
 
-    let patient = client.submit_blocking(SampleRequest::new(request(3)).deadline(Duration::MAX)).unwrap();
+    let patient =
+        client.submit_blocking(SampleRequest::new(request(3)).deadline(Duration::MAX)).unwrap();
     assert!(patient.wait().iter().all(|outcome| outcome.result.is_ok()));
 }
 
@@ -293,13 +316,16 @@ fn a_refused_request_says_why_for_every_sample_and_an_unknown_policy_is_named() 
     let model = model();
     let service = start(&model, config(2, 8, 100));
     let client = service.client();
-    let outcomes =
-        client.submit_blocking(SampleRequest::new(Request::new(vec![], sampled(2, 0)).samples(9))).unwrap().wait();
+    let outcomes = client
+        .submit_blocking(SampleRequest::new(Request::new(vec![], sampled(2, 0)).samples(9)))
+        .unwrap()
+        .wait();
     assert_eq!(outcomes.len(), 9);
     assert!(outcomes.iter().all(|outcome| outcome.result == Err(RequestError::PromptEmpty)));
 
     client.publish("math", adapter(&model, 1), Transition::Finish);
-    let error = client.submit_blocking(SampleRequest::new(request(1)).policy_name("maths")).err().unwrap();
+    let error =
+        client.submit_blocking(SampleRequest::new(request(1)).policy_name("maths")).err().unwrap();
     assert_eq!(error.to_string(), "no policy is published as `maths`; there are: math");
     assert!(client.retire("math").is_some() && client.retire("math").is_none());
 }

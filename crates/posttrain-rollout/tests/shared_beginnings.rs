@@ -52,7 +52,9 @@ fn check(kind: Kind, tokens: usize) {
         },
         EngineConfig { workers: Workers::Count(2), ..EngineConfig::default() },
     ];
-    for (adapters, params) in [(&adapters[..], sampled(tokens, 0)), (&adapters[..1], sampled(tokens, 0).greedy())] {
+    for (adapters, params) in
+        [(&adapters[..], sampled(tokens, 0)), (&adapters[..1], sampled(tokens, 0).greedy())]
+    {
         let alone: Vec<_> = requests(adapters, &params)
             .into_iter()
             .flat_map(|request| run(&model, EngineConfig::default(), vec![request]))
@@ -77,12 +79,15 @@ fn completions_are_those_of_each_prompt_alone() {
 
 #[test]
 fn the_beginning_is_computed_once() {
-    let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 5, Kind::Float, Device::Cpu).unwrap());
+    let model =
+        Arc::new(Decoder::random(&ModelConfig::tiny(), 5, Kind::Float, Device::Cpu).unwrap());
     let computed = |config: EngineConfig, adapters: &[Option<PolicySnapshot>]| {
         let mut engine = Engine::new(model.clone(), None, config).unwrap();
         for own in 0..20 {
             let adapter = adapters[own as usize % adapters.len()].clone();
-            engine.submit(Request::new(prompt(1, 45, &[own + 1, 1, 2]), sampled(4, 0)).policy(adapter));
+            engine.submit(
+                Request::new(prompt(1, 45, &[own + 1, 1, 2]), sampled(4, 0)).policy(adapter),
+            );
         }
         engine.run(|outcome| assert_eq!(outcome.result.unwrap().tokens.len(), 4)).unwrap();
         engine.stats().prompt_tokens
@@ -90,9 +95,9 @@ fn the_beginning_is_computed_once() {
     let one = EngineConfig { workers: Workers::Count(1), ..EngineConfig::default() };
     assert_eq!(computed(one.clone(), &[None]), 45 + 20 * 3);
     // Those that wait for a row are computed with those that have one.
-    assert_eq!(computed(EngineConfig { max_rows: 2, ..one.clone() }, &[None]), 45 + 20 * 3);
+    assert_eq!(computed(EngineConfig { max_rows: 2, ..one }, &[None]), 45 + 20 * 3);
     // Ten prompts of 48 tokens a pass.
-    assert_eq!(computed(EngineConfig { prefill_tokens: 480, ..one.clone() }, &[None]), 2 * 45 + 20 * 3);
+    assert_eq!(computed(EngineConfig { prefill_tokens: 480, ..one }, &[None]), 2 * 45 + 20 * 3);
     // Each adapter has keys and values of its own.
     let adapters = [Some(adapter(&model, 1)), Some(adapter(&model, 2))];
     assert_eq!(computed(one, &adapters), 2 * 45 + 20 * 3);

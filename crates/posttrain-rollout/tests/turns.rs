@@ -1,11 +1,14 @@
-//! The turns of a conversation: what was read is not read again, and nobody can tell from what comes out.
+//! The turns of a conversation: what was read is not read again, and nobody can tell from what
+//! comes out.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_rollout::service::{SampleRequest, SamplingService, SamplingServiceConfig};
-use posttrain_rollout::{Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingStats, Workers};
+use posttrain_rollout::{
+    Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingStats, Workers,
+};
 use std::sync::Arc;
 use support::{adapter, assert_same, run, sampled};
 use tch::{Device, Kind};
@@ -14,12 +17,18 @@ fn model() -> Arc<Decoder> {
     Arc::new(Decoder::random(&ModelConfig::tiny(), 3, Kind::Float, Device::Cpu).unwrap())
 }
 
-/// Four turns, each behind all that came before it: the completion before, and three tokens of a tool's.
-fn converse(engine: &mut Engine, policy: &Option<PolicySnapshot>, seed: u64) -> Vec<(Request, Completion)> {
+/// Four turns, each behind all that came before it: the completion before, and three tokens of a
+/// tool's.
+fn converse(
+    engine: &mut Engine,
+    policy: &Option<PolicySnapshot>,
+    seed: u64,
+) -> Vec<(Request, Completion)> {
     let mut turns = Vec::new();
     let mut prompt: Vec<i64> = (0..20).map(|t| (t * 5 + seed as i64) % 63 + 1).collect();
     for turn in 0..4 {
-        let request = Request::new(prompt.clone(), sampled(6, seed * 10 + turn)).policy(policy.clone());
+        let request =
+            Request::new(prompt.clone(), sampled(6, seed * 10 + turn)).policy(policy.clone());
         engine.submit(request.clone());
         let mut completion = None;
         while !engine.is_idle() {
@@ -35,10 +44,15 @@ fn converse(engine: &mut Engine, policy: &Option<PolicySnapshot>, seed: u64) -> 
 
 fn conversations(keep_tokens: usize) -> (Vec<(Request, Completion)>, SamplingStats) {
     let model = model();
-    let config = EngineConfig { keep_tokens, workers: Workers::Count(1), ..EngineConfig::default() };
+    let config =
+        EngineConfig { keep_tokens, workers: Workers::Count(1), ..EngineConfig::default() };
     let mut engine = Engine::new(model.clone(), None, config).unwrap();
     let policies = [None, Some(adapter(&model, 1)), Some(adapter(&model, 2))];
-    let all = policies.iter().zip(1..).flat_map(|(policy, seed)| converse(&mut engine, policy, seed)).collect();
+    let all = policies
+        .iter()
+        .zip(1..)
+        .flat_map(|(policy, seed)| converse(&mut engine, policy, seed))
+        .collect();
     (all, engine.stats())
 }
 
@@ -62,7 +76,10 @@ fn what_the_budget_does_not_hold_is_read_again() {
     let (anew, nothing) = conversations(0);
     assert!(small.iter().zip(&anew).all(|((_, a), (_, b))| a.tokens == b.tokens));
     let whole = conversations(1000).1.kept_tokens;
-    assert!(0 < stats.kept_tokens && stats.kept_tokens < whole, "{stats:?}, {whole} with room for all");
+    assert!(
+        0 < stats.kept_tokens && stats.kept_tokens < whole,
+        "{stats:?}, {whole} with room for all"
+    );
     assert_eq!(stats.prompt_tokens + stats.kept_tokens, nothing.prompt_tokens);
 }
 
@@ -89,17 +106,20 @@ fn another_policy_reads_for_itself() {
 #[test]
 fn a_services_conversations_stay_with_their_engine() {
     let model = model();
-    let engine = EngineConfig { keep_tokens: 2000, workers: Workers::Count(3), ..EngineConfig::default() };
+    let engine =
+        EngineConfig { keep_tokens: 2000, workers: Workers::Count(3), ..EngineConfig::default() };
     let config = SamplingServiceConfig { engine, ..SamplingServiceConfig::default() };
     let service = SamplingService::start(model.clone(), None, config).unwrap();
     let client = service.client();
     for conversation in 0..9 {
-        let mut prompt: Vec<i64> = (0..20).map(|t| (t * 3 + conversation as i64) % 63 + 1).collect();
+        let mut prompt: Vec<i64> =
+            (0..20).map(|t| (t * 3 + conversation as i64) % 63 + 1).collect();
         for turn in 0..3 {
             let request = Request::new(prompt.clone(), sampled(5, turn));
             let turn = SampleRequest::new(request.clone()).conversation(conversation);
             let outcome = client.submit_blocking(turn).unwrap().wait().remove(0);
-            let alone = run(&model, EngineConfig::default(), vec![request]).remove(0).remove(0).unwrap();
+            let alone =
+                run(&model, EngineConfig::default(), vec![request]).remove(0).remove(0).unwrap();
             let completion = outcome.result.unwrap();
             assert_same(&completion, &alone, "a turn");
             prompt.extend(completion.tokens);

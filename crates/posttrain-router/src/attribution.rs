@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use posttrain_statistics::{Share, share_form};
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, RouterError, Share, labels};
+use crate::{Decision, RouterError, labels};
 
 /// What was routed, and what each specialist makes of it.
 #[derive(Debug, Clone, Copy)]
@@ -15,8 +16,8 @@ pub struct AttributionInput<'a> {
     pub decisions: &'a [Decision],
     /// The place of each question's label.
     pub truth: &'a [usize],
-    /// `[question][specialist]`: whether the specialist answers the question right; none where it was not asked or not
-    /// scored.
+    /// `[question][specialist]`: whether the specialist answers the question right; none where it
+    /// was not asked or not scored.
     pub right: &'a [Vec<Option<bool>>],
 }
 
@@ -35,10 +36,12 @@ pub struct MisroutedPair {
     pub right_specialist_right: usize,
 }
 
-/// What a router's errors cost: accuracy as routed, beside what a router without errors would have had.
+/// What a router's errors cost: accuracy as routed, beside what a router without errors would have
+/// had.
 ///
-/// Everything is over the questions on which both the specialist that was asked and the one that should have been are
-/// scored; the others are counted apart. So the loss is exactly what is lost on misrouted questions:
+/// Everything is over the questions on which both the specialist that was asked and the one that
+/// should have been are scored; the others are counted apart. So the loss is exactly what is lost
+/// on misrouted questions:
 /// `oracle − routed = (right_specialist − wrong_specialist) · misrouted / n`.
 ///
 /// ```
@@ -53,7 +56,7 @@ pub struct MisroutedPair {
 ///     truth: &[0, 1],
 ///     right: &[vec![Some(true), Some(false)], vec![Some(false), Some(true)]],
 /// })?;
-/// assert_eq!((attribution.routed.share, attribution.oracle.share), (Some(0.5), Some(1.0)));
+/// assert_eq!((attribution.routed.share, attribution.oracle.share), (0.5, 1.0));
 /// assert_eq!(attribution.loss, Some(0.5));
 /// # Ok::<(), posttrain_router::RouterError>(())
 /// ```
@@ -64,16 +67,20 @@ pub struct ErrorAttribution {
     /// Questions that do not, since one of the two specialists is not scored on them.
     pub unscored: usize,
     /// The share that is right as routed.
+    #[serde(with = "share_form")]
     pub routed: Share,
     /// The share that would be right if every question went to its own specialist.
+    #[serde(with = "share_form")]
     pub oracle: Share,
     /// `oracle − routed`: negative where the wrong specialists do better; none of nothing.
     pub loss: Option<f64>,
     /// Questions that went to a wrong specialist.
     pub misrouted: usize,
     /// Of those, the share that the wrong specialist answers right.
+    #[serde(with = "share_form")]
     pub wrong_specialist: Share,
     /// Of those, the share that the right specialist would have answered right.
+    #[serde(with = "share_form")]
     pub right_specialist: Share,
     /// Those by label and decision, in the labels' order; pairs that do not occur are left out.
     pub pairs: Vec<MisroutedPair>,
@@ -83,12 +90,13 @@ impl ErrorAttribution {
     /// Compares what was routed with what could have been.
     ///
     /// # Errors
-    /// [`RouterError::InvalidLabels`]; [`RouterError::BadAnswer`] where the lists are of different lengths, or hold a place
-    /// that is no label's.
+    /// [`RouterError::InvalidLabels`]; [`RouterError::BadAnswer`] where the lists are of different
+    /// lengths, or hold a place that is no label's.
     pub fn of(input: AttributionInput<'_>) -> Result<Self, RouterError> {
         check(&input)?;
         let cases = Case::all(&input);
-        let misrouted: Vec<Case> = cases.iter().copied().filter(|case| case.truth != case.predicted).collect();
+        let misrouted: Vec<Case> =
+            cases.iter().copied().filter(|case| case.truth != case.predicted).collect();
         let routed = Share::of(count(&cases, |case| case.as_routed), cases.len());
         let oracle = Share::of(count(&cases, |case| case.as_meant), cases.len());
         Ok(Self {
@@ -96,7 +104,7 @@ impl ErrorAttribution {
             unscored: input.truth.len() - cases.len(),
             routed,
             oracle,
-            loss: oracle.share.zip(routed.share).map(|(oracle, routed)| oracle - routed),
+            loss: oracle.value().zip(routed.value()).map(|(oracle, routed)| oracle - routed),
             misrouted: misrouted.len(),
             wrong_specialist: Share::of(count(&misrouted, |case| case.as_routed), misrouted.len()),
             right_specialist: Share::of(count(&misrouted, |case| case.as_meant), misrouted.len()),
@@ -130,7 +138,8 @@ fn count(cases: &[Case], test: impl Fn(&Case) -> bool) -> usize {
 }
 
 fn pairs(misrouted: &[Case], labels: &[String]) -> Vec<MisroutedPair> {
-    let places = (0..labels.len()).flat_map(|truth| (0..labels.len()).map(move |predicted| (truth, predicted)));
+    let places = (0..labels.len())
+        .flat_map(|truth| (0..labels.len()).map(move |predicted| (truth, predicted)));
     let pair = |(truth, predicted): (usize, usize)| {
         let of_pair = |case: &&Case| (case.truth, case.predicted) == (truth, predicted);
         let cases: Vec<Case> = misrouted.iter().filter(of_pair).copied().collect();
@@ -148,8 +157,13 @@ fn pairs(misrouted: &[Case], labels: &[String]) -> Vec<MisroutedPair> {
 fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
     let AttributionInput { labels, decisions, truth, right } = input;
     labels::checked(labels.iter().map(String::as_str))?;
-    let wrong = |field, got: String, expected: String| Err(RouterError::answer("attribution", field, got, expected));
-    for (field, got) in [("the number of decisions", decisions.len()), ("the number of rows of `right`", right.len())] {
+    let wrong = |field, got: String, expected: String| {
+        Err(RouterError::answer("attribution", field, got, expected))
+    };
+    for (field, got) in [
+        ("the number of decisions", decisions.len()),
+        ("the number of rows of `right`", right.len()),
+    ] {
         if got != truth.len() {
             return wrong(field, got.to_string(), format!("{}, one a question", truth.len()));
         }
@@ -172,14 +186,28 @@ fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
 impl fmt::Display for ErrorAttribution {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let loss = self.loss.map_or("-".to_owned(), |loss| format!("{loss:+.3}"));
-        writeln!(out, "routed {}, oracle {}, lost {loss}, n = {}", self.routed, self.oracle, self.n)?;
+        writeln!(
+            out,
+            "routed {}, oracle {}, lost {loss}, n = {}",
+            self.routed, self.oracle, self.n
+        )?;
         if self.unscored > 0 {
             writeln!(out, "{} more are not scored by both specialists", self.unscored)?;
         }
         let (wrong, right) = (self.wrong_specialist, self.right_specialist);
-        writeln!(out, "misrouted {}: the wrong specialist {wrong}, the right one {right}", self.misrouted)?;
+        writeln!(
+            out,
+            "misrouted {}: the wrong specialist {wrong}, the right one {right}",
+            self.misrouted
+        )?;
         for pair in &self.pairs {
-            let MisroutedPair { truth, predicted, questions, wrong_specialist_right, right_specialist_right } = pair;
+            let MisroutedPair {
+                truth,
+                predicted,
+                questions,
+                wrong_specialist_right,
+                right_specialist_right,
+            } = pair;
             writeln!(
                 out,
                 "  {truth} -> {predicted}: {questions}, of which {predicted} has {wrong_specialist_right} right and {truth} \

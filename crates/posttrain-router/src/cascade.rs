@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Decision, Question, Router, RouterError, ValidationSet, distribution, labels};
 
-/// Asks the first router, and the second about the questions whose probability is below the threshold. Either may be a
-/// cascade itself.
+/// Asks the first router, and the second about the questions whose probability is below the
+/// threshold. Either may be a cascade itself.
 ///
 /// ```
 /// use posttrain_router::{Cascade, ConstantRouter, KeywordConfig, Question, Router};
@@ -30,8 +30,8 @@ pub struct Cascade<First, Second> {
 }
 
 impl<First: Router, Second: Router> Cascade<First, Second> {
-    /// A cascade of two routers of the same labels; `threshold` from 0 (nothing is passed on) to 1 (all but what is
-    /// certain).
+    /// A cascade of two routers of the same labels; `threshold` from 0 (nothing is passed on) to 1
+    /// (all but what is certain).
     ///
     /// # Errors
     /// [`RouterError::OtherLabels`], [`RouterError::InvalidConfig`].
@@ -50,19 +50,21 @@ impl<First: Router, Second: Router> Cascade<First, Second> {
         self.threshold
     }
 
-    /// Of all questions routed so far, the share that was passed on; none of none. Tuning does not count.
+    /// Of all questions routed so far, the share that was passed on; none of none. Tuning does not
+    /// count.
     pub fn share_passed_on(&self) -> Option<f64> {
-        let (routed, passed_on) = (self.routed.load(Ordering::Relaxed), self.passed_on.load(Ordering::Relaxed));
+        let (routed, passed_on) =
+            (self.routed.load(Ordering::Relaxed), self.passed_on.load(Ordering::Relaxed));
         (routed > 0).then(|| passed_on as f64 / routed as f64)
     }
 
-    /// Sets the threshold to the least one, of those that make a difference, whose accuracy on the validation set is at most
-    /// `allowance` below the best one's, and returns it. An allowance of 0 buys all the accuracy there is with as few
-    /// questions passed on as that takes.
+    /// Sets the threshold to the least one, of those that make a difference, whose accuracy on the
+    /// validation set is at most `allowance` below the best one's, and returns it. An allowance of
+    /// 0 buys all the accuracy there is with as few questions passed on as that takes.
     ///
     /// # Errors
-    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set; [`RouterError::InvalidConfig`] of an
-    /// allowance below 0; what the routers return.
+    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set;
+    /// [`RouterError::InvalidConfig`] of an allowance below 0; what the routers return.
     pub fn tune(&mut self, validation: &ValidationSet, allowance: f64) -> Result<f64, RouterError> {
         labels::same("the validation set", validation.labels(), self.first.labels())?;
         if validation.is_empty() {
@@ -90,8 +92,9 @@ impl<First: Router, Second: Router> Router for Cascade<First, Second> {
 
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
         let mut decisions = asked(&self.first, questions)?;
-        let unsure: Vec<usize> =
-            (0..decisions.len()).filter(|&at| decisions[at].confidence() < self.threshold).collect();
+        let unsure: Vec<usize> = (0..decisions.len())
+            .filter(|&at| decisions[at].confidence() < self.threshold)
+            .collect();
         if !unsure.is_empty() {
             let passed_on: Vec<Question> = unsure.iter().map(|&at| questions[at].clone()).collect();
             for (at, second) in unsure.iter().zip(asked(&self.second, &passed_on)?) {
@@ -111,8 +114,14 @@ fn asked(router: &impl Router, questions: &[Question]) -> Result<Vec<Decision>, 
     Ok(decisions)
 }
 
-/// Passes questions on one after the other, from the least sure on, and stops where that no longer pays.
-fn least_threshold(first: &[Decision], second: &[Decision], truth: &[usize], allowance: f64) -> f64 {
+/// Passes questions on one after the other, from the least sure on, and stops where that no longer
+/// pays.
+fn least_threshold(
+    first: &[Decision],
+    second: &[Decision],
+    truth: &[usize],
+    allowance: f64,
+) -> f64 {
     let mut order: Vec<usize> = (0..truth.len()).collect();
     order.sort_by(|&left, &right| first[left].confidence().total_cmp(&first[right].confidence()));
     let right = |decisions: &[Decision], at: usize| i64::from(decisions[at].label == truth[at]);
@@ -128,7 +137,9 @@ fn least_threshold(first: &[Decision], second: &[Decision], truth: &[usize], all
         }
     }
     let best = choices.iter().map(|(_, count)| *count).max().unwrap_or(0) as f64;
-    let enough = |(_, count): &&(f64, i64)| *count as f64 >= best - allowance * truth.len() as f64 - 1e-9;
+    let enough = |(_, count): &&(f64, i64)| {
+        *count as f64 >= allowance.mul_add(-(truth.len() as f64), best) - 1e-9
+    };
     choices.iter().find(enough).map_or(0.0, |(threshold, _)| *threshold)
 }
 

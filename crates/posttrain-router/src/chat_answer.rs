@@ -16,15 +16,19 @@ pub(crate) fn schema(names: &[String]) -> Value {
     })
 }
 
-/// The place of the name that the answer is; or that its one JSON object has; or the only one that its last line mentions,
-/// or else its text. None where that is no name, or several: which one is meant is not guessed.
+/// The place of the name that the answer is; or that its one JSON object has; or the only one that
+/// its last line mentions, or else its text. None where that is no name, or several: which one is
+/// meant is not guessed.
 pub(crate) fn read_label(response: &ChatResponse, names: &[String]) -> Option<usize> {
     let place = |found: &str| names.iter().position(|name| name == found);
     if let Ok(name) = response.choice(names) {
         return place(name);
     }
     if let Ok(Value::Object(object)) = response.json() {
-        let text = object.get(FIELD).or_else(|| object.values().next().filter(|_| object.len() == 1))?.as_str()?;
+        let text = object
+            .get(FIELD)
+            .or_else(|| object.values().next().filter(|_| object.len() == 1))?
+            .as_str()?;
         return ChatResponse::from_text(text).choice(names).ok().and_then(place);
     }
     let last = response.text.lines().rev().find(|line| !line.trim().is_empty())?;
@@ -38,7 +42,8 @@ pub(crate) fn read_label(response: &ChatResponse, names: &[String]) -> Option<us
     }
 }
 
-/// The places of the names that stand in the text as words; a name within a longer one does not count.
+/// The places of the names that stand in the text as words; a name within a longer one does not
+/// count.
 fn mentioned(text: &str, names: &[String]) -> Vec<usize> {
     let mut text = text.to_lowercase();
     let mut order: Vec<usize> = (0..names.len()).collect();
@@ -96,9 +101,16 @@ mod tests {
 
     #[test]
     fn what_names_none_or_several_is_not() {
-        for text in
-            ["", "42", "math or social", "mathematics", r#"{"label": 0}"#, r#"{"label": "art"}"#, "{", "unsocial"]
-        {
+        for text in [
+            "",
+            "42",
+            "math or social",
+            "mathematics",
+            r#"{"label": 0}"#,
+            r#"{"label": "art"}"#,
+            "{",
+            "unsocial",
+        ] {
             assert_eq!(read(text), None, "{text:?}");
         }
     }

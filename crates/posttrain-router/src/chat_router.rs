@@ -16,11 +16,13 @@ use crate::{ChatConfidence, ChatRouterConfig, Decision, Question, Router, Router
 /// Characters of an unreadable answer that its error shows.
 const SHOWN: usize = 200;
 
-/// Asks a chat model for the label of each question, several at a time, by constrained generation where the server has it.
+/// Asks a chat model for the label of each question, several at a time, by constrained generation
+/// where the server has it.
 ///
-/// An answer that names no label, or several, is an error (or the configured fallback, counted), and a failure of the server
-/// is one always: neither is ever a label. [`route`](Router::route) waits for the runtime, so that async callers had
-/// better go by `spawn_blocking`; with one label there is nothing to ask.
+/// An answer that names no label, or several, is an error (or the configured fallback, counted),
+/// and a failure of the server is one always: neither is ever a label. [`route`](Router::route)
+/// waits for the runtime, so that async callers had better go by `spawn_blocking`; with one label
+/// there is nothing to ask.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,9 +59,17 @@ impl ChatRouter {
         runtime: Handle,
     ) -> Result<Self, RouterError> {
         let fallback = config.fallback.as_ref();
-        let fallback =
-            fallback.map(|label| labels::index(&config.labels, label, || "`fallback`".to_owned())).transpose()?;
-        Ok(Self { answers: config.answers(), config, fallback, fallbacks: AtomicUsize::new(0), model, runtime })
+        let fallback = fallback
+            .map(|label| labels::index(&config.labels, label, || "`fallback`".to_owned()))
+            .transpose()?;
+        Ok(Self {
+            answers: config.answers(),
+            config,
+            fallback,
+            fallbacks: AtomicUsize::new(0),
+            model,
+            runtime,
+        })
     }
 
     /// How many answers named no label so far, and went to the fallback.
@@ -72,7 +82,8 @@ impl ChatRouter {
         if self.answers.len() == 1 {
             return questions.iter().map(|_| Ok(Decision::certain(0, 1, 0.0))).collect();
         }
-        let mut results: Vec<_> = questions.iter().map(|question| Err(self.cancelled(question))).collect();
+        let mut results: Vec<_> =
+            questions.iter().map(|question| Err(self.cancelled(question))).collect();
         let answers = self.answers_to(questions);
         let mut wait = || {
             answers.iter().for_each(|(at, answered, seconds)| {
@@ -90,7 +101,8 @@ impl ChatRouter {
     /// The answers as they come; those that never come are missing.
     fn answers_to(&self, questions: &[Question]) -> mpsc::Receiver<Answered> {
         let (sender, receiver) = mpsc::channel();
-        let requests: Vec<ChatRequest> = questions.iter().map(|question| self.config.request(&question.text)).collect();
+        let requests: Vec<ChatRequest> =
+            questions.iter().map(|question| self.config.request(&question.text)).collect();
         let (model, in_flight) = (Arc::clone(&self.model), self.config.in_flight);
         self.runtime.spawn(async move {
             let ask = |(at, request): (usize, ChatRequest)| {
@@ -98,7 +110,8 @@ impl ChatRouter {
                 // A task of its own each, so that a panic costs one question.
                 async move { tokio::spawn(ask_one(model, at, request)).await }
             };
-            let mut answers = stream::iter(requests.into_iter().enumerate().map(ask)).buffer_unordered(in_flight);
+            let mut answers =
+                stream::iter(requests.into_iter().enumerate().map(ask)).buffer_unordered(in_flight);
             while let Some(answer) = answers.next().await {
                 // A receiver that has gone away wants no more answers.
                 if answer.is_ok_and(|answer| sender.send(answer).is_err()) {
@@ -125,7 +138,8 @@ impl ChatRouter {
         match (read_label(&response, &self.answers), self.fallback) {
             (Some(label), _) => {
                 let (confidence, rest) = self.confidence(&response);
-                let probabilities = (0..count).map(|at| if at == label { confidence } else { rest }).collect();
+                let probabilities =
+                    (0..count).map(|at| if at == label { confidence } else { rest }).collect();
                 Ok(Decision { label, probabilities, seconds })
             }
             (None, Some(label)) => {
@@ -142,8 +156,12 @@ impl ChatRouter {
     /// The probability of the label that was named, and of each other one.
     fn confidence(&self, response: &ChatResponse) -> (f64, f64) {
         let count = self.answers.len() as f64;
-        let logprobs = response.logprobs.as_ref().filter(|_| self.config.confidence == ChatConfidence::Logprobs);
-        let named = logprobs.map_or(1.0, |tokens| tokens.iter().map(|token| token.logprob).sum::<f64>().exp());
+        let logprobs = response
+            .logprobs
+            .as_ref()
+            .filter(|_| self.config.confidence == ChatConfidence::Logprobs);
+        let named = logprobs
+            .map_or(1.0, |tokens| tokens.iter().map(|token| token.logprob).sum::<f64>().exp());
         let named = if named.is_finite() { named.clamp(1.0 / count, 1.0) } else { 1.0 / count };
         (named, (1.0 - named) / (count - 1.0))
     }

@@ -7,16 +7,16 @@ use ndarray::Array2;
 use crate::classifier_config::Trial;
 use crate::distribution::softmax;
 use crate::logistic::Logistic;
-use crate::standardiser::Standardiser;
+use crate::standardizer::Standardizer;
 use crate::{Decision, Embedder, Question, Router, RouterError};
 
 /// Questions that are embedded at the same time.
 const BATCH: usize = 1024;
 
-/// Multinomial logistic regression over an embedder's vectors, standardised.
+/// Multinomial logistic regression over an embedder's vectors, standardized.
 ///
-/// [`ClassifierConfig::fit`](crate::ClassifierConfig::fit) makes one, [`save`](Self::save) and [`load`](Self::load) keep it.
-/// The fit is deterministic, whatever the number of threads.
+/// [`ClassifierConfig::fit`](crate::ClassifierConfig::fit) makes one, [`save`](Self::save) and
+/// [`load`](Self::load) keep it. The fit is deterministic, whatever the number of threads.
 ///
 /// ```
 /// use posttrain_data::{SplitConfig, SplitSizes, sciences, split};
@@ -34,14 +34,15 @@ const BATCH: usize = 1024;
 pub struct Classifier<E> {
     pub(crate) labels: Vec<String>,
     pub(crate) embedder: E,
-    pub(crate) standardiser: Standardiser,
+    pub(crate) standardizer: Standardizer,
     pub(crate) model: Logistic,
     pub(crate) temperature: f64,
     pub(crate) trials: Vec<Trial>,
 }
 
 impl<E> Classifier<E> {
-    /// What came of each strength of L2, from the strongest to the weakest; empty of one that was loaded.
+    /// What came of each strength of L2, from the strongest to the weakest; empty of one that was
+    /// loaded.
     pub fn trials(&self) -> &[Trial] {
         &self.trials
     }
@@ -56,11 +57,15 @@ impl<E: Embedder> Classifier<E> {
     fn route_batch(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
         let start = Instant::now();
         let texts: Vec<&str> = questions.iter().map(|question| question.text.as_str()).collect();
-        let features = self.standardiser.apply(embed(&self.embedder, &texts)?);
+        let features = self.standardizer.apply(embed(&self.embedder, &texts)?);
         let scores = self.model.scores(features.view());
-        let probabilities: Vec<Vec<f64>> = scores.iter().map(|scores| softmax(scores, self.temperature)).collect();
+        let probabilities: Vec<Vec<f64>> =
+            scores.iter().map(|scores| softmax(scores, self.temperature)).collect();
         let seconds = start.elapsed().as_secs_f64() / questions.len() as f64;
-        Ok(probabilities.into_iter().map(|probabilities| Decision::most_probable(probabilities, seconds)).collect())
+        Ok(probabilities
+            .into_iter()
+            .map(|probabilities| Decision::most_probable(probabilities, seconds))
+            .collect())
     }
 }
 
@@ -92,9 +97,17 @@ pub(crate) fn embed(embedder: &impl Embedder, texts: &[&str]) -> Result<Array2<f
     }
     match vectors.iter().position(|value| !value.is_finite()) {
         Some(at) => {
-            let got =
-                format!("{} for text {}", vectors.iter().nth(at).copied().unwrap_or(f32::NAN), at / expected.1 + 1);
-            Err(RouterError::answer(embedder.name(), "a vector's component", got, "a finite number"))
+            let got = format!(
+                "{} for text {}",
+                vectors.iter().nth(at).copied().unwrap_or(f32::NAN),
+                at / expected.1 + 1
+            );
+            Err(RouterError::answer(
+                embedder.name(),
+                "a vector's component",
+                got,
+                "a finite number",
+            ))
         }
         None => Ok(vectors),
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::classifier::{Classifier, embed};
 use crate::lbfgs::Stop;
 use crate::logistic::{Logistic, Problem};
-use crate::standardiser::Standardiser;
+use crate::standardizer::Standardizer;
 use crate::temperature::{fit_temperature, nll};
 use crate::{Embedder, Question, RouterError, TrainSet, ValidationSet, labels};
 
@@ -23,8 +23,8 @@ use crate::{Embedder, Question, RouterError, TrainSet, ValidationSet, labels};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// The strengths of L2 that are tried, each more than 0: `1/N Σ −ln p(truth) + l2/2 · ‖weights‖²`. Default: 10 to
-    /// 0.001 in powers of ten.
+    /// The strengths of L2 that are tried, each more than 0:
+    /// `1/N Σ −ln p(truth) + l2/2 · ‖weights‖²`. Default: 10 to 0.001 in powers of ten.
     pub l2: Vec<f64>,
     /// A fit has converged where no component of the gradient is larger, more than 0. Default 10⁻⁵.
     pub tolerance: f64,
@@ -45,7 +45,8 @@ pub struct Trial {
     pub l2: f64,
     /// The temperature that suits the validation set best.
     pub temperature: f64,
-    /// The mean of `−ln p(truth)` on the validation set under it, nats, with one truth in `n + 2` in doubt (Platt, 1999).
+    /// The mean of `−ln p(truth)` on the validation set under it, nats, with one truth in `n + 2`
+    /// in doubt (Platt, 1999).
     pub validation_nll: f64,
     /// The share of the validation set that is right.
     pub validation_accuracy: f64,
@@ -78,7 +79,11 @@ impl ClassifierConfig {
             ));
         }
         if !positive(self.tolerance) {
-            return Err(RouterError::config("tolerance", self.tolerance, "a finite number, more than 0"));
+            return Err(RouterError::config(
+                "tolerance",
+                self.tolerance,
+                "a finite number, more than 0",
+            ));
         }
         if self.max_iterations == 0 {
             return Err(RouterError::config("max_iterations", 0, "at least 1"));
@@ -86,12 +91,13 @@ impl ClassifierConfig {
         Ok(())
     }
 
-    /// Fits on the training set, and chooses strength and temperature by the validation set's log-likelihood.
+    /// Fits on the training set, and chooses strength and temperature by the validation set's
+    /// log-likelihood.
     ///
     /// # Errors
-    /// As in [`validate`](Self::validate); [`RouterError::OtherLabels`] where the sets are of two datasets;
-    /// [`RouterError::TooFewExamples`] of a label without training examples or an empty validation set; what the embedder
-    /// returns.
+    /// As in [`validate`](Self::validate); [`RouterError::OtherLabels`] where the sets are of two
+    /// datasets; [`RouterError::TooFewExamples`] of a label without training examples or an empty
+    /// validation set; what the embedder returns.
     pub fn fit<E: Embedder>(
         &self,
         embedder: E,
@@ -101,18 +107,28 @@ impl ClassifierConfig {
         self.validate()?;
         check_sets(train, validation)?;
         let raw = embed(&embedder, &texts(train.questions()))?;
-        let standardiser = Standardiser::fit(raw.view());
-        let features = standardiser.apply(raw);
-        let held_out = standardiser.apply(embed(&embedder, &texts(validation.questions()))?);
-        let problem = Problem { features: features.view(), truth: train.truth(), labels: train.labels().len() };
+        let standardizer = Standardizer::fit(raw.view());
+        let features = standardizer.apply(raw);
+        let held_out = standardizer.apply(embed(&embedder, &texts(validation.questions()))?);
+        let problem = Problem {
+            features: features.view(),
+            truth: train.truth(),
+            labels: train.labels().len(),
+        };
         let (best, trials) = self.try_all(problem, &held_out, validation.truth());
         let temperature = best.trial.temperature;
         let labels = train.labels().to_vec();
-        Ok(Classifier { labels, embedder, standardiser, model: best.model, temperature, trials })
+        Ok(Classifier { labels, embedder, standardizer, model: best.model, temperature, trials })
     }
 
-    /// From the strongest to the weakest, each from where the one before ended; of equals the stronger one.
-    fn try_all(&self, problem: Problem<'_>, held_out: &Array2<f32>, truth: &[usize]) -> (Tried, Vec<Trial>) {
+    /// From the strongest to the weakest, each from where the one before ended; of equals the
+    /// stronger one.
+    fn try_all(
+        &self,
+        problem: Problem<'_>,
+        held_out: &Array2<f32>,
+        truth: &[usize],
+    ) -> (Tried, Vec<Trial>) {
         let mut strengths = self.l2.clone();
         strengths.sort_by(|left, right| right.total_cmp(left));
         let start = Logistic::zero(problem.labels, problem.features.ncols());
@@ -129,7 +145,14 @@ impl ClassifierConfig {
         (best, trials)
     }
 
-    fn try_one(&self, l2: f64, from: Logistic, problem: Problem<'_>, held_out: &Array2<f32>, truth: &[usize]) -> Tried {
+    fn try_one(
+        &self,
+        l2: f64,
+        from: Logistic,
+        problem: Problem<'_>,
+        held_out: &Array2<f32>,
+        truth: &[usize],
+    ) -> Tried {
         let start = Instant::now();
         let stop = Stop { tolerance: self.tolerance, max_iterations: self.max_iterations };
         let fitted = from.fit(problem, l2, stop);
@@ -154,13 +177,20 @@ fn texts(questions: &[Question]) -> Vec<&str> {
 }
 
 fn accuracy(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
-    let right = |(scores, truth): &(&Vec<f64>, &usize)| scores.iter().all(|score| *score <= scores[**truth]);
+    let right = |(scores, truth): &(&Vec<f64>, &usize)| {
+        scores.iter().all(|score| *score <= scores[**truth])
+    };
     scores.iter().zip(truth).filter(right).count() as f64 / truth.len() as f64
 }
 
 fn check_sets(train: &TrainSet, validation: &ValidationSet) -> Result<(), RouterError> {
     labels::same("the validation set", validation.labels(), train.labels())?;
-    let few = |split, label: &str| RouterError::TooFewExamples { split, label: label.to_owned(), needed: 1, got: 0 };
+    let few = |split, label: &str| RouterError::TooFewExamples {
+        split,
+        label: label.to_owned(),
+        needed: 1,
+        got: 0,
+    };
     let missing = (0..train.labels().len()).find(|label| !train.truth().contains(label));
     if let Some(label) = missing {
         return Err(few("training", &train.labels()[label]));

@@ -9,7 +9,7 @@ use posttrain_store::replace_file;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::logistic::Logistic;
-use crate::standardiser::Standardiser;
+use crate::standardizer::Standardizer;
 use crate::{Classifier, Embedder, RouterError, labels};
 
 /// What the metadata's `format` says.
@@ -19,8 +19,8 @@ const LARGEST: u64 = 1 << 30;
 
 impl<E: Embedder> Classifier<E> {
     /// Writes the classifier, whole or not at all: `weights [L, D]`, `bias [L]`, `mean [D]`,
-    /// `scale [D]` and `temperature [1]` in f64, with the labels and the embedder's name, dimension and settings as
-    /// metadata. The embedder itself is not kept.
+    /// `scale [D]` and `temperature [1]` in f64, with the labels and the embedder's name, dimension
+    /// and settings as metadata. The embedder itself is not kept.
     ///
     /// # Errors
     /// [`RouterError::Store`].
@@ -30,8 +30,8 @@ impl<E: Embedder> Classifier<E> {
         let tensors = [
             ("weights", vec![labels, dimension], bytes(&self.model.weights)),
             ("bias", vec![labels], bytes(&self.model.bias)),
-            ("mean", vec![dimension], bytes(&self.standardiser.mean)),
-            ("scale", vec![dimension], bytes(&self.standardiser.scale)),
+            ("mean", vec![dimension], bytes(&self.standardizer.mean)),
+            ("scale", vec![dimension], bytes(&self.standardizer.scale)),
             ("temperature", vec![1], bytes(&[self.temperature])),
         ];
         let broken = |source| RouterError::NotSafetensors { path: path.to_owned(), source };
@@ -43,8 +43,8 @@ impl<E: Embedder> Classifier<E> {
     /// Reads a classifier that was fitted on the vectors of this embedder.
     ///
     /// # Errors
-    /// [`RouterError::Io`]; [`RouterError::NotSafetensors`]; [`RouterError::BadFile`] where it is no classifier, or one of
-    /// another embedder.
+    /// [`RouterError::Io`]; [`RouterError::NotSafetensors`]; [`RouterError::BadFile`] where it is
+    /// no classifier, or one of another embedder.
     pub fn load(path: impl AsRef<Path>, embedder: E) -> Result<Self, RouterError> {
         let path = path.as_ref();
         let whole = read(path)?;
@@ -53,7 +53,9 @@ impl<E: Embedder> Classifier<E> {
         file.check_embedder(&embedder)?;
         let (count, dimension) = (labels.len(), embedder.dimension());
         let weights = file.tensor("weights", &[count, dimension])?;
-        let weights = Array2::from_shape_fn((count, dimension), |(label, at)| weights[label * dimension + at]);
+        let weights = Array2::from_shape_fn((count, dimension), |(label, at)| {
+            weights[label * dimension + at]
+        });
         let bias = Array1::from_vec(file.tensor("bias", &[count])?);
         let mean = Array1::from_vec(file.tensor("mean", &[dimension])?);
         let scale = Array1::from_vec(file.tensor("scale", &[dimension])?);
@@ -61,8 +63,8 @@ impl<E: Embedder> Classifier<E> {
         if temperature <= 0.0 {
             return Err(file.bad("temperature", temperature, "more than 0"));
         }
-        let (standardiser, model) = (Standardiser { mean, scale }, Logistic { weights, bias });
-        Ok(Self { labels, embedder, standardiser, model, temperature, trials: Vec::new() })
+        let (standardizer, model) = (Standardizer { mean, scale }, Logistic { weights, bias });
+        Ok(Self { labels, embedder, standardizer, model, temperature, trials: Vec::new() })
     }
 
     fn metadata(&self) -> HashMap<String, String> {
@@ -112,13 +114,20 @@ impl<'a> ClassifierFile<'a> {
 
     fn labels(&self) -> Result<Vec<String>, RouterError> {
         let text = self.metadata.get("labels").map_or("", String::as_str);
-        let labels = serde_json::from_str::<Vec<String>>(text).ok().and_then(|labels| labels::checked(labels).ok());
-        labels.ok_or_else(|| self.bad("labels", format!("{text:?}"), "a JSON list of different texts"))
+        let labels = serde_json::from_str::<Vec<String>>(text)
+            .ok()
+            .and_then(|labels| labels::checked(labels).ok());
+        labels.ok_or_else(|| {
+            self.bad("labels", format!("{text:?}"), "a JSON list of different texts")
+        })
     }
 
     /// The values of a tensor of this shape, all finite.
     fn tensor(&self, name: &'static str, shape: &[usize]) -> Result<Vec<f64>, RouterError> {
-        let view = self.tensors.tensor(name).map_err(|_| self.bad(name, "missing", format!("F64 {shape:?}")))?;
+        let view = self
+            .tensors
+            .tensor(name)
+            .map_err(|_| self.bad(name, "missing", format!("F64 {shape:?}")))?;
         if view.dtype() != Dtype::F64 || view.shape() != shape {
             let got = format!("{:?} {:?}", view.dtype(), view.shape());
             return Err(self.bad(name, got, format!("F64 {shape:?}")));
@@ -139,7 +148,9 @@ impl<'a> ClassifierFile<'a> {
 
 type Stored = (&'static str, Vec<usize>, Vec<u8>);
 
-fn view_of((name, shape, bytes): &Stored) -> Result<(&'static str, TensorView<'_>), safetensors::SafeTensorError> {
+fn view_of(
+    (name, shape, bytes): &Stored,
+) -> Result<(&'static str, TensorView<'_>), safetensors::SafeTensorError> {
     Ok((*name, TensorView::new(Dtype::F64, shape.clone(), bytes)?))
 }
 

@@ -23,7 +23,10 @@ impl ConstantRouter {
     ///
     /// # Errors
     /// [`RouterError::InvalidLabels`], [`RouterError::UnknownLabel`].
-    pub fn new(labels: impl IntoIterator<Item = impl Into<String>>, label: &str) -> Result<Self, RouterError> {
+    pub fn new(
+        labels: impl IntoIterator<Item = impl Into<String>>,
+        label: &str,
+    ) -> Result<Self, RouterError> {
         let labels = labels::checked(labels)?;
         let label = labels::index(&labels, label, || "the constant router's label".to_owned())?;
         Ok(Self { labels, label })

@@ -11,7 +11,8 @@ pub(crate) fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     if !highest.is_finite() {
         return vec![1.0 / scores.len() as f64; scores.len()];
     }
-    let weights: Vec<f64> = scores.iter().map(|score| ((score - highest) / temperature).exp()).collect();
+    let weights: Vec<f64> =
+        scores.iter().map(|score| ((score - highest) / temperature).exp()).collect();
     let total: f64 = weights.iter().sum();
     weights.into_iter().map(|weight| weight / total).collect()
 }
@@ -29,10 +30,20 @@ pub(crate) fn log_softmax(scores: &[f64]) -> Vec<f64> {
 }
 
 /// Checks what a router answered: a decision a question, of a known label, with a distribution.
-pub(crate) fn check(router: &str, decisions: &[Decision], questions: usize, labels: usize) -> Result<(), RouterError> {
+pub(crate) fn check(
+    router: &str,
+    decisions: &[Decision],
+    questions: usize,
+    labels: usize,
+) -> Result<(), RouterError> {
     if decisions.len() != questions {
         let expected = format!("{questions}, one a question");
-        return Err(RouterError::answer(router, "the number of decisions", decisions.len(), expected));
+        return Err(RouterError::answer(
+            router,
+            "the number of decisions",
+            decisions.len(),
+            expected,
+        ));
     }
     decisions.iter().try_for_each(|decision| check_one(router, decision, labels))
 }
@@ -40,15 +51,33 @@ pub(crate) fn check(router: &str, decisions: &[Decision], questions: usize, labe
 fn check_one(router: &str, decision: &Decision, labels: usize) -> Result<(), RouterError> {
     let Decision { label, probabilities, seconds } = decision;
     if *label >= labels {
-        return Err(RouterError::answer(router, "the label's place", label, format!("less than {labels}")));
+        return Err(RouterError::answer(
+            router,
+            "the label's place",
+            label,
+            format!("less than {labels}"),
+        ));
     }
     let shares = probabilities.iter().all(|p| (0.0..=1.0 + TOLERANCE).contains(p));
-    if probabilities.len() != labels || !shares || (probabilities.iter().sum::<f64>() - 1.0).abs() > TOLERANCE {
+    if probabilities.len() != labels
+        || !shares
+        || (probabilities.iter().sum::<f64>() - 1.0).abs() > TOLERANCE
+    {
         let expected = format!("{labels} numbers from 0 to 1 that add up to 1");
-        return Err(RouterError::answer(router, "the probabilities", format!("{probabilities:?}"), expected));
+        return Err(RouterError::answer(
+            router,
+            "the probabilities",
+            format!("{probabilities:?}"),
+            expected,
+        ));
     }
     if !(seconds.is_finite() && *seconds >= 0.0) {
-        return Err(RouterError::answer(router, "the time", seconds, "a finite number of seconds, at least 0"));
+        return Err(RouterError::answer(
+            router,
+            "the time",
+            seconds,
+            "a finite number of seconds, at least 0",
+        ));
     }
     Ok(())
 }
@@ -77,7 +106,9 @@ mod tests {
         ] {
             assert!(check("r", &wrong, 1, 2).unwrap_err().to_string().contains(part));
         }
-        assert!(check("r", &[], 1, 2).unwrap_err().to_string().contains("the number of decisions is 0"));
+        assert!(
+            check("r", &[], 1, 2).unwrap_err().to_string().contains("the number of decisions is 0")
+        );
         check("r", &decision(1, vec![0.5, 0.5], 0.0), 1, 2).unwrap();
     }
 

@@ -4,7 +4,8 @@ use ndarray::Array2;
 
 use crate::RouterError;
 
-/// Turns texts into vectors. [`HashedNgrams`](crate::HashedNgrams) needs no model; a local language model may be another.
+/// Turns texts into vectors. [`HashedNgrams`](crate::HashedNgrams) needs no model; a local language
+/// model may be another.
 ///
 /// ```
 /// use posttrain_router::{Embedder, HashedNgrams};
@@ -17,17 +18,19 @@ pub trait Embedder {
     /// `[texts.len(), dimension]`, one row a text, all finite.
     ///
     /// # Errors
-    /// Whatever kept the embedder from any of them; [`RouterError::foreign`] carries an implementor's own error.
+    /// Whatever kept the embedder from any of them; [`RouterError::foreign`] carries an
+    /// implementor's own error.
     fn embed(&self, texts: &[&str]) -> Result<Array2<f32>, RouterError>;
 
     /// The length of a vector.
     fn dimension(&self) -> usize;
 
-    /// The embedder's name: of a model, the checkpoint's. A saved classifier is loaded only beside an embedder of the same
-    /// name, dimension and settings.
+    /// The embedder's name: of a model, the checkpoint's. A saved classifier is loaded only beside
+    /// an embedder of the same name, dimension and settings.
     fn name(&self) -> &str;
 
-    /// Everything beside the name that vectors depend on, in any form that stays the same from run to run.
+    /// Everything beside the name that vectors depend on, in any form that stays the same from run
+    /// to run.
     fn settings(&self) -> String {
         String::new()
     }

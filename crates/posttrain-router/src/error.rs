@@ -118,7 +118,9 @@ pub enum RouterError {
         labels: Vec<String>,
     },
     /// The runtime was shut down, or the model panicked, before the question was answered.
-    #[error("question `{id}`: model `{model}` was cancelled: it panicked or its runtime has shut down")]
+    #[error(
+        "question `{id}`: model `{model}` was cancelled: it panicked or its runtime has shut down"
+    )]
     Cancelled {
         /// The question's id.
         id: String,
@@ -160,8 +162,8 @@ pub enum RouterError {
         /// What should be there.
         expected: String,
     },
-    /// An implementor's own error: of a [`LabelScorer`](crate::LabelScorer), an [`Embedder`](crate::Embedder) or a
-    /// [`Router`](crate::Router) that lives elsewhere.
+    /// An implementor's own error: of a [`LabelScorer`](crate::LabelScorer), an
+    /// [`Embedder`](crate::Embedder) or a [`Router`](crate::Router) that lives elsewhere.
     #[error("`{part}` failed")]
     Foreign {
         /// What failed.
@@ -182,7 +184,10 @@ impl RouterError {
     /// let error = RouterError::foreign("scorer", std::io::Error::other("the device is gone"));
     /// assert_eq!(error.source().unwrap().to_string(), "the device is gone");
     /// ```
-    pub fn foreign(part: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn foreign(
+        part: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         Self::Foreign { part: part.into(), source: source.into() }
     }
 
@@ -190,7 +195,17 @@ impl RouterError {
         Self::InvalidConfig { field, got: got.to_string(), expected }
     }
 
-    pub(crate) fn answer(part: &str, field: &'static str, got: impl ToString, expected: impl ToString) -> Self {
-        Self::BadAnswer { part: part.to_owned(), field, got: got.to_string(), expected: expected.to_string() }
+    pub(crate) fn answer(
+        part: &str,
+        field: &'static str,
+        got: impl ToString,
+        expected: impl ToString,
+    ) -> Self {
+        Self::BadAnswer {
+            part: part.to_owned(),
+            field,
+            got: got.to_string(),
+            expected: expected.to_string(),
+        }
     }
 }

@@ -24,8 +24,8 @@ const LARGEST: usize = 1 << 20;
 pub struct NgramConfig {
     /// The length of a vector, from 1 to 2²⁰. Default 4096.
     pub dimension: usize,
-    /// The longest runs of characters of a word that count, from 2 on, the marks of its beginning and end included; 0 for
-    /// none, at most 8. Default 4.
+    /// The longest runs of characters of a word that count, from 2 on, the marks of its beginning
+    /// and end included; 0 for none, at most 8. Default 4.
     pub characters: usize,
     /// The longest runs of words that count; 0 for none, at most 8. Default 2.
     pub words: usize,
@@ -54,7 +54,11 @@ impl NgramConfig {
             return Err(RouterError::config("characters", self.characters, "0, or from 2 to 8"));
         }
         if self.words > 8 || self.words + self.characters == 0 {
-            return Err(RouterError::config("words", self.words, "from 0 to 8, and not 0 without characters"));
+            return Err(RouterError::config(
+                "words",
+                self.words,
+                "from 0 to 8, and not 0 without characters",
+            ));
         }
         if self.text_chars == 0 {
             return Err(RouterError::config("text_chars", 0, "at least 1"));
@@ -72,9 +76,10 @@ impl NgramConfig {
     }
 }
 
-/// Counts a text's n-grams of characters and words in places that a seeded hash gives them (Weinberger et al., 2009), each
-/// count damped to `ln(1 + n)`, the whole scaled to length 1; a text without letters and digits is the zero vector. Needs
-/// no model, and gives the same vectors on every platform.
+/// Counts a text's n-grams of characters and words in places that a seeded hash gives them
+/// (Weinberger et al., 2009), each count damped to `ln(1 + n)`, the whole scaled to length 1; a
+/// text without letters and digits is the zero vector. Needs no model, and gives the same vectors
+/// on every platform.
 ///
 /// ```
 /// use posttrain_router::{Embedder, HashedNgrams};
@@ -92,6 +97,7 @@ pub struct HashedNgrams {
 
 impl HashedNgrams {
     /// What it was made of.
+    #[must_use]
     pub fn config(&self) -> &NgramConfig {
         &self.config
     }
@@ -114,9 +120,11 @@ impl HashedNgrams {
 
     fn count_characters(&self, row: &mut [f32], word: &str) {
         let marked = format!("<{word}>");
-        let ends: Vec<usize> = marked.char_indices().map(|(at, _)| at).chain([marked.len()]).collect();
+        let ends: Vec<usize> =
+            marked.char_indices().map(|(at, _)| at).chain([marked.len()]).collect();
         for run in 2..=self.config.characters {
-            ends.windows(run + 1).for_each(|ends| self.count(row, b'c', &[&marked[ends[0]..ends[run]]]));
+            ends.windows(run + 1)
+                .for_each(|ends| self.count(row, b'c', &[&marked[ends[0]..ends[run]]]));
         }
     }
 
@@ -150,7 +158,9 @@ impl Embedder for HashedNgrams {
 
     fn settings(&self) -> String {
         let NgramConfig { dimension, characters, words, seed, text_chars } = self.config;
-        format!("dimension={dimension} characters={characters} words={words} seed={seed} text_chars={text_chars}")
+        format!(
+            "dimension={dimension} characters={characters} words={words} seed={seed} text_chars={text_chars}"
+        )
     }
 }
 
@@ -158,16 +168,20 @@ impl Embedder for HashedNgrams {
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     let calculates = |c: char| "+*/=<>^%$€£°√²³".contains(c);
     let parts = text.split(move |c: char| !(c.is_alphanumeric() || calculates(c)));
-    parts.flat_map(move |part| part.split_inclusive(calculates).flat_map(move |part| split_symbol(part, calculates)))
+    parts.flat_map(move |part| {
+        part.split_inclusive(calculates).flat_map(move |part| split_symbol(part, calculates))
+    })
 }
 
 /// A run of letters with the symbol that ends it, as two words.
 fn split_symbol(part: &str, calculates: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
-    let end = part.char_indices().last().filter(|(_, c)| calculates(*c)).map_or(part.len(), |(at, _)| at);
+    let end =
+        part.char_indices().last().filter(|(_, c)| calculates(*c)).map_or(part.len(), |(at, _)| at);
     [&part[..end], &part[end..]].into_iter().filter(|part| !part.is_empty())
 }
 
-/// FNV-1a with a seed, its bits mixed at the end (SplitMix64's finish), so that the low ones are as good as any.
+/// FNV-1a with a seed, its bits mixed at the end (SplitMix64's finish), so that the low ones are as
+/// good as any.
 struct Fnv(u64);
 
 impl Fnv {
@@ -214,8 +228,13 @@ mod tests {
 
     #[test]
     fn a_seed_puts_n_grams_elsewhere() {
-        let embed =
-            |seed| NgramConfig { seed, ..NgramConfig::default() }.build().unwrap().embed(&["elements"]).unwrap();
+        let embed = |seed| {
+            NgramConfig { seed, ..NgramConfig::default() }
+                .build()
+                .unwrap()
+                .embed(&["elements"])
+                .unwrap()
+        };
         assert_eq!(embed(1), embed(1));
         assert_ne!(embed(1), embed(2));
     }

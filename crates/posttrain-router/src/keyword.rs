@@ -32,8 +32,8 @@ const SMOOTHING: f64 = 0.5;
 pub struct KeywordConfig {
     /// The labels, all different.
     pub labels: Vec<String>,
-    /// Each label's words, one list a label, without regard to case: runs of letters and digits, or single symbols such as
-    /// `+`.
+    /// Each label's words, one list a label, without regard to case: runs of letters and digits, or
+    /// single symbols such as `+`.
     pub keywords: Vec<Vec<String>>,
     /// The label of questions that have as many words of several labels, or none of any.
     pub fallback: String,
@@ -45,14 +45,18 @@ impl KeywordConfig {
     /// ```
     /// assert_eq!(posttrain_router::KeywordConfig::new(["math", "social"], "math").keywords, [[""; 0]; 2]);
     /// ```
-    pub fn new(labels: impl IntoIterator<Item = impl Into<String>>, fallback: impl Into<String>) -> Self {
+    pub fn new(
+        labels: impl IntoIterator<Item = impl Into<String>>,
+        fallback: impl Into<String>,
+    ) -> Self {
         let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
         Self { keywords: vec![Vec::new(); labels.len()], labels, fallback: fallback.into() }
     }
 
-    /// The `per_label` words of each label that tell it best from the others in the training set: those of the largest
-    /// `(questions of the label with the word − questions of other labels with it)`, where that is positive. The fallback is
-    /// the label of the most questions.
+    /// The `per_label` words of each label that tell it best from the others in the training set:
+    /// those of the largest
+    /// `(questions of the label with the word − questions of other labels with it)`, where that is
+    /// positive. The fallback is the label of the most questions.
     ///
     /// ```
     /// use posttrain_data::{SplitConfig, SplitSizes, sciences, split};
@@ -65,8 +69,10 @@ impl KeywordConfig {
     /// assert!(config.keywords[1].contains(&"element".to_owned()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[must_use]
     pub fn learn(train: &TrainSet, per_label: usize) -> Self {
-        let (mut counts, mut sizes) = (BTreeMap::<String, Vec<usize>>::new(), vec![0_usize; train.labels().len()]);
+        let (mut counts, mut sizes) =
+            (BTreeMap::<String, Vec<usize>>::new(), vec![0_usize; train.labels().len()]);
         for (question, &label) in train.questions().iter().zip(train.truth()) {
             sizes[label] += 1;
             for word in distinct_words(&question.text) {
@@ -75,14 +81,19 @@ impl KeywordConfig {
         }
         let keywords = (0..sizes.len()).map(|label| telling(&counts, label, per_label)).collect();
         let largest = (0..sizes.len()).rev().max_by_key(|label| sizes[*label]).unwrap_or(0);
-        Self { labels: train.labels().to_vec(), keywords, fallback: train.labels()[largest].clone() }
+        Self {
+            labels: train.labels().to_vec(),
+            keywords,
+            fallback: train.labels()[largest].clone(),
+        }
     }
 
     /// Checks the lists.
     ///
     /// # Errors
-    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`] of the fallback; [`RouterError::InvalidConfig`] where
-    /// there is not a list a label, or a keyword is not one word.
+    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`] of the fallback;
+    /// [`RouterError::InvalidConfig`] where there is not a list a label, or a keyword is not one
+    /// word.
     pub fn validate(&self) -> Result<(), RouterError> {
         let labels = labels::checked(&self.labels)?;
         labels::index(&labels, &self.fallback, || "`fallback`".to_owned())?;
@@ -90,9 +101,15 @@ impl KeywordConfig {
             let got = format!("{} lists", self.keywords.len());
             return Err(RouterError::config("keywords", got, "one list a label"));
         }
-        let one_word = |keyword: &&String| words(&keyword.to_lowercase()).eq([keyword.to_lowercase().as_str()]);
+        let one_word = |keyword: &&String| {
+            words(&keyword.to_lowercase()).eq([keyword.to_lowercase().as_str()])
+        };
         match self.keywords.iter().flatten().find(|keyword| !one_word(keyword)) {
-            Some(keyword) => Err(RouterError::config("keywords", format!("{keyword:?}"), "single words or symbols")),
+            Some(keyword) => Err(RouterError::config(
+                "keywords",
+                format!("{keyword:?}"),
+                "single words or symbols",
+            )),
             None => Ok(()),
         }
     }
@@ -114,8 +131,9 @@ impl KeywordConfig {
     }
 }
 
-/// Counts the question's different words that are keywords of each label: the first router that anyone writes, and what a
-/// better one must beat. A label's probability is `(count + ½) / Σ (count + ½)`.
+/// Counts the question's different words that are keywords of each label: the first router that
+/// anyone writes, and what a better one must beat. A label's probability is
+/// `(count + ½) / Σ (count + ½)`.
 #[derive(Debug, Clone)]
 pub struct KeywordRouter {
     labels: Vec<String>,
@@ -127,7 +145,8 @@ impl KeywordRouter {
     fn decide(&self, question: &Question) -> Decision {
         let start = Instant::now();
         let mut counts = vec![SMOOTHING; self.labels.len()];
-        let known = distinct_words(&question.text).into_iter().filter_map(|word| self.labels_of.get(&word));
+        let known =
+            distinct_words(&question.text).into_iter().filter_map(|word| self.labels_of.get(&word));
         known.flatten().for_each(|label| counts[*label] += 1.0);
         let total: f64 = counts.iter().sum();
         let highest = counts.iter().copied().fold(0.0, f64::max);
@@ -162,7 +181,8 @@ fn distinct_words(text: &str) -> BTreeSet<String> {
 /// The words of the largest difference, in that order, and of equals alphabetically.
 fn telling(counts: &BTreeMap<String, Vec<usize>>, label: usize, per_label: usize) -> Vec<String> {
     let gain = |counts: &Vec<usize>| (2 * counts[label]).saturating_sub(counts.iter().sum());
-    let mut gains: Vec<(&String, usize)> = counts.iter().map(|(word, counts)| (word, gain(counts))).collect();
+    let mut gains: Vec<(&String, usize)> =
+        counts.iter().map(|(word, counts)| (word, gain(counts))).collect();
     gains.retain(|(_, gain)| *gain > 0);
     gains.sort_by_key(|(_, gain)| std::cmp::Reverse(*gain));
     gains.into_iter().take(per_label).map(|(word, _)| word.clone()).collect()

@@ -57,6 +57,7 @@ impl Likelihood {
     /// ```
     /// assert_eq!(posttrain_router::Likelihood { logprob: 0.0, tokens: 0 }.per_token(), f64::NEG_INFINITY);
     /// ```
+    #[must_use]
     pub fn per_token(self) -> f64 {
         if self.tokens == 0 { f64::NEG_INFINITY } else { self.logprob / self.tokens as f64 }
     }
@@ -83,7 +84,8 @@ pub trait LabelScorer {
     /// One list a query, one likelihood a continuation, in the same orders.
     ///
     /// # Errors
-    /// Whatever kept the model from scoring; [`RouterError::foreign`] carries an implementor's own error.
+    /// Whatever kept the model from scoring; [`RouterError::foreign`] carries an implementor's own
+    /// error.
     fn score(&self, queries: &[LabelQuery]) -> Result<Vec<Vec<Likelihood>>, RouterError>;
 }
 

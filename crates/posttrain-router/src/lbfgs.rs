@@ -40,7 +40,11 @@ struct Pair {
 }
 
 /// Walks from `at` to where `function`, which gives value and gradient, is least.
-pub(crate) fn minimise(mut at: Vec<f64>, stop: Stop, function: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Minimum {
+pub(crate) fn minimize(
+    mut at: Vec<f64>,
+    stop: Stop,
+    function: impl Fn(&[f64]) -> (f64, Vec<f64>),
+) -> Minimum {
     let (mut value, mut gradient) = function(&at);
     let mut curvature = Curvature::default();
     for iterations in 0..stop.max_iterations {
@@ -60,7 +64,8 @@ pub(crate) fn minimise(mut at: Vec<f64>, stop: Stop, function: impl Fn(&[f64]) -
     Minimum { at, iterations: stop.max_iterations, converged }
 }
 
-/// The first of the halved steps that decreases the function enough; none where rounding is all that is left.
+/// The first of the halved steps that decreases the function enough; none where rounding is all
+/// that is left.
 fn search(
     function: impl Fn(&[f64]) -> (f64, Vec<f64>),
     at: &[f64],
@@ -74,7 +79,7 @@ fn search(
     for _ in 0..HALVINGS {
         let next: Vec<f64> = at.iter().zip(direction).map(|(x, d)| x + length * d).collect();
         let (next_value, gradient) = function(&next);
-        if next_value <= value + DECREASE * length * slope + rounding {
+        if next_value <= (DECREASE * length).mul_add(slope, value) + rounding {
             return Some((next, next_value, gradient));
         }
         length /= 2.0;
@@ -147,15 +152,18 @@ mod tests {
             let value = far.iter().enumerate().map(|(i, far)| scale(i) * far * far).sum();
             (value, far.iter().enumerate().map(|(i, far)| 2.0 * scale(i) * far).collect())
         };
-        let minimum = minimise(vec![0.0; 10], STOP, bowl);
+        let minimum = minimize(vec![0.0; 10], STOP, bowl);
         assert!(minimum.converged);
-        assert!(minimum.at.iter().enumerate().all(|(i, x)| (x - i as f64).abs() < 1e-8), "{minimum:?}");
+        assert!(
+            minimum.at.iter().enumerate().all(|(i, x)| (x - i as f64).abs() < 1e-8),
+            "{minimum:?}"
+        );
     }
 
     #[test]
     fn says_so_where_it_did_not_get_there() {
         let far = |x: &[f64]| ((x[0] - 1e6).powi(2), vec![2.0 * (x[0] - 1e6)]);
-        assert!(!minimise(vec![0.0], Stop { max_iterations: 1, ..STOP }, far).converged);
-        assert_eq!(minimise(vec![1e6], STOP, far).iterations, 0);
+        assert!(!minimize(vec![0.0], Stop { max_iterations: 1, ..STOP }, far).converged);
+        assert_eq!(minimize(vec![1e6], STOP, far).iterations, 0);
     }
 }

@@ -1,6 +1,8 @@
-//! Routers: what sends a question to the specialist that should answer it, and what its errors cost.
+//! Routers: what sends a question to the specialist that should answer it, and what its errors
+//! cost.
 //!
-//! A [`Router`] gives each [`Question`] a [`Decision`]: a label with the probability of each. There are several kinds:
+//! A [`Router`] gives each [`Question`] a [`Decision`]: a label with the probability of each. There
+//! are several kinds:
 //!
 //! | router | decides by | needs |
 //! | --- | --- | --- |
@@ -11,14 +13,16 @@
 //! | [`Cascade`] | a cheap router, and another where that is not sure | two routers |
 //! | [`ConstantRouter`], [`OracleRouter`] | nothing; the truth | the floor and the ceiling of the others |
 //!
-//! **Roles.** [`RouterData`] makes a [`TrainSet`], a [`ValidationSet`] and a [`TestSet`] of one dataset's splits. What is
-//! fitted takes the first, what is tuned the second, and only a report the third, so that a mix-up does not compile.
+//! **Roles.** [`RouterData`] makes a [`TrainSet`], a [`ValidationSet`] and a [`TestSet`] of one
+//! dataset's splits. What is fitted takes the first, what is tuned the second, and only a report
+//! the third, so that a mix-up does not compile.
 //!
-//! **Reports.** [`RouterReport`] has accuracy, confusion, calibration and time on the test set. [`ErrorAttribution`] says what
-//! misrouted questions cost in answers: a router that errs where the wrong specialist does as well costs nothing.
+//! **Reports.** [`RouterReport`] has accuracy, confusion, calibration and time on the test set.
+//! [`ErrorAttribution`] says what misrouted questions cost in answers: a router that errs where the
+//! wrong specialist does as well costs nothing.
 //!
-//! The crate knows neither models nor policies, and does not link libtorch. The same seed and the same data give the same
-//! numbers.
+//! The crate knows neither models nor policies, and does not link libtorch. The same seed and the
+//! same data give the same numbers.
 //!
 //! ```
 //! use posttrain_data::{SplitConfig, SplitSizes, sciences, split};
@@ -65,9 +69,8 @@ mod reliability;
 mod report;
 mod router;
 mod router_data;
-mod share;
 mod shots;
-mod standardiser;
+mod standardizer;
 mod temperature;
 
 pub use attribution::{AttributionInput, ErrorAttribution, MisroutedPair};
@@ -83,12 +86,11 @@ pub use hashed_ngrams::{HashedNgrams, NgramConfig};
 pub use keyword::{KeywordConfig, KeywordRouter};
 pub use label_scorer::{LabelQuery, LabelScorer, Likelihood, Prompt};
 pub use likelihood::LikelihoodRouter;
-pub use likelihood_config::{Calibration, LikelihoodConfig, PromptStyle};
+pub use likelihood_config::{Calibration, LikelihoodConfig, RouterPromptStyle};
 pub use oracle::OracleRouter;
 pub use question::{Decision, Question};
 pub use reliability::ReliabilityBin;
 pub use report::{LabelReport, RoutedQuestion, RouterReport};
 pub use router::Router;
 pub use router_data::{RouterData, TestSet, TrainSet, ValidationSet};
-pub use share::Share;
-pub use shots::{Shot, Shots};
+pub use shots::{LabeledQuestion, Shots};

@@ -6,15 +6,16 @@ use crate::distribution::{log_softmax, log_sum_exp, softmax};
 use crate::likelihood_prompt::PromptMaker;
 use crate::temperature::fit_temperature;
 use crate::{
-    Calibration, Decision, LabelQuery, LabelScorer, Likelihood, LikelihoodConfig, Question, Router, RouterError,
-    ValidationSet, labels,
+    Calibration, Decision, LabelQuery, LabelScorer, Likelihood, LikelihoodConfig, Question, Router,
+    RouterError, ValidationSet, labels,
 };
 
 /// Asks a language model how likely each label is after the question.
 ///
-/// A label's score is `ln p(label | prompt) / tokens − ln prior`, and its probability the softmax of the scores. The prior is
-/// what the model says to questions without content: small models name one label whatever is asked, and only what the
-/// question adds to that tells labels apart. [`LikelihoodConfig`] makes one and measures the prior, once.
+/// A label's score is `ln p(label | prompt) / tokens − ln prior`, and its probability the softmax
+/// of the scores. The prior is what the model says to questions without content: small models name
+/// one label whatever is asked, and only what the question adds to that tells labels apart.
+/// [`LikelihoodConfig`] makes one and measures the prior, once.
 ///
 /// ```
 /// use posttrain_router::{
@@ -52,10 +53,15 @@ pub struct LikelihoodRouter<S> {
 }
 
 impl<S: LabelScorer> LikelihoodRouter<S> {
-    pub(crate) fn new(config: LikelihoodConfig, prompts: PromptMaker, scorer: S) -> Result<Self, RouterError> {
+    pub(crate) fn new(
+        config: LikelihoodConfig,
+        prompts: PromptMaker,
+        scorer: S,
+    ) -> Result<Self, RouterError> {
         let labels = config.labels;
         let log_prior = vec![-(labels.len() as f64).ln(); labels.len()];
-        let mut router = Self { labels, prompts, log_prior, temperature: config.temperature, scorer };
+        let mut router =
+            Self { labels, prompts, log_prior, temperature: config.temperature, scorer };
         if config.calibration == Calibration::Prior {
             router.log_prior = router.measure_prior(&config.content_free)?;
         }
@@ -72,19 +78,21 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
         self.temperature
     }
 
-    /// Sets the temperature to the one under which the validation set is most probable, one truth in `n + 2` taken to be in
-    /// doubt (Platt, 1999), and returns it. Decisions stay as
-    /// they are; only their probabilities change.
+    /// Sets the temperature to the one under which the validation set is most probable, one truth
+    /// in `n + 2` taken to be in doubt (Platt, 1999), and returns it. Decisions stay as they are;
+    /// only their probabilities change.
     ///
     /// # Errors
-    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set; what the scorer returns.
+    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set; what the
+    /// scorer returns.
     pub fn tune(&mut self, validation: &ValidationSet) -> Result<f64, RouterError> {
         labels::same("the validation set", validation.labels(), &self.labels)?;
         if validation.is_empty() {
             let (split, label) = ("validation", "any label".to_owned());
             return Err(RouterError::TooFewExamples { split, label, needed: 1, got: 0 });
         }
-        let scores = self.scores(validation.questions().iter().map(|question| question.text.as_str()))?;
+        let scores =
+            self.scores(validation.questions().iter().map(|question| question.text.as_str()))?;
         self.temperature = fit_temperature(&scores, validation.truth());
         Ok(self.temperature)
     }
@@ -94,21 +102,31 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
         let scores = self.scores(content_free.iter().map(String::as_str))?;
         let logs: Vec<Vec<f64>> = scores.iter().map(|scores| log_softmax(scores)).collect();
         let mean = |label: usize| {
-            log_sum_exp(&logs.iter().map(|log| log[label]).collect::<Vec<_>>()) - (logs.len() as f64).ln()
+            log_sum_exp(&logs.iter().map(|log| log[label]).collect::<Vec<_>>())
+                - (logs.len() as f64).ln()
         };
         Ok((0..self.labels.len()).map(mean).collect())
     }
 
     /// `ln p / tokens − ln prior` of each label for each question.
-    fn scores<'q>(&self, questions: impl Iterator<Item = &'q str>) -> Result<Vec<Vec<f64>>, RouterError> {
-        let queries: Vec<LabelQuery> = questions.map(|question| self.prompts.query(question)).collect();
+    fn scores<'q>(
+        &self,
+        questions: impl Iterator<Item = &'q str>,
+    ) -> Result<Vec<Vec<f64>>, RouterError> {
+        let queries: Vec<LabelQuery> =
+            questions.map(|question| self.prompts.query(question)).collect();
         if queries.is_empty() {
             return Ok(Vec::new());
         }
         let likelihoods = self.scorer.score(&queries)?;
         if likelihoods.len() != queries.len() {
             let expected = format!("{}, one a query", queries.len());
-            return Err(RouterError::answer("label scorer", "the number of answers", likelihoods.len(), expected));
+            return Err(RouterError::answer(
+                "label scorer",
+                "the number of answers",
+                likelihoods.len(),
+                expected,
+            ));
         }
         likelihoods.iter().map(|likelihoods| self.score(likelihoods)).collect()
     }
@@ -116,13 +134,27 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
     fn score(&self, likelihoods: &[Likelihood]) -> Result<Vec<f64>, RouterError> {
         if likelihoods.len() != self.labels.len() {
             let expected = format!("{}, one a continuation", self.labels.len());
-            return Err(RouterError::answer("label scorer", "the number of likelihoods", likelihoods.len(), expected));
+            return Err(RouterError::answer(
+                "label scorer",
+                "the number of likelihoods",
+                likelihoods.len(),
+                expected,
+            ));
         }
         if let Some(bad) = likelihoods.iter().find(|one| !one.per_token().is_finite()) {
             let expected = "a finite number of nats over at least one token";
-            return Err(RouterError::answer("label scorer", "a likelihood", format!("{bad:?}"), expected));
+            return Err(RouterError::answer(
+                "label scorer",
+                "a likelihood",
+                format!("{bad:?}"),
+                expected,
+            ));
         }
-        Ok(likelihoods.iter().zip(&self.log_prior).map(|(one, log_prior)| one.per_token() - log_prior).collect())
+        Ok(likelihoods
+            .iter()
+            .zip(&self.log_prior)
+            .map(|(one, log_prior)| one.per_token() - log_prior)
+            .collect())
     }
 }
 
@@ -139,7 +171,8 @@ impl<S: LabelScorer> Router for LikelihoodRouter<S> {
         let start = Instant::now();
         let scores = self.scores(questions.iter().map(|question| question.text.as_str()))?;
         let seconds = start.elapsed().as_secs_f64() / questions.len().max(1) as f64;
-        let decide = |scores: &Vec<f64>| Decision::most_probable(softmax(scores, self.temperature), seconds);
+        let decide =
+            |scores: &Vec<f64>| Decision::most_probable(softmax(scores, self.temperature), seconds);
         Ok(scores.iter().map(decide).collect())
     }
 }

@@ -4,18 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::likelihood::LikelihoodRouter;
 use crate::likelihood_prompt::PromptMaker;
-use crate::{LabelScorer, RouterError, Shot, Shots, TrainSet, labels, shots};
+use crate::{LabelScorer, LabeledQuestion, RouterError, Shots, TrainSet, labels, shots};
 
 /// The form of a [`LikelihoodRouter`]'s prompt.
 ///
 /// ```
-/// assert_eq!(posttrain_router::PromptStyle::default(), posttrain_router::PromptStyle::FewShot);
+/// assert_eq!(posttrain_router::RouterPromptStyle::default(), posttrain_router::RouterPromptStyle::FewShot);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum PromptStyle {
-    /// Plain text: the shots as `Question: …` and `Subject: …`, then the question. What a small model understands best.
+pub enum RouterPromptStyle {
+    /// Plain text: the shots as `Question: …` and `Subject: …`, then the question. What a small
+    /// model understands best.
     #[default]
     FewShot,
     /// A conversation: the labels in the system's message, the shots as turns.
@@ -33,16 +34,17 @@ pub enum PromptStyle {
 pub enum Calibration {
     /// It is not.
     None,
-    /// The label's prior is divided out: its probability after the content-free questions under the same prompt, on
-    /// average (contextual calibration: Zhao et al., 2021).
+    /// The label's prior is divided out: its probability after the content-free questions under the
+    /// same prompt, on average (contextual calibration: Zhao et al., 2021).
     #[default]
     Prior,
 }
 
 /// Configuration of a [`LikelihoodRouter`].
 ///
-/// The defaults are what served SmolLM2-135M best on 90 questions of three domains: three shots in plain text, right in 60%
-/// as they come and in 89% with the prior divided out; a chat prompt had 33% and 54%.
+/// The defaults are what served SmolLM2-135M best on 90 questions of three domains: three shots in
+/// plain text, right in 60% as they come and in 89% with the prior divided out; a chat prompt had
+/// 33% and 54%.
 ///
 /// ```
 /// use posttrain_router::LikelihoodConfig;
@@ -53,29 +55,30 @@ pub enum Calibration {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LikelihoodConfig {
-    /// The labels, all different. Default: none, which [`fit`](Self::fit) takes for the training set's.
+    /// The labels, all different. Default: none, which [`fit`](Self::fit) takes for the training
+    /// set's.
     pub labels: Vec<String>,
-    /// What the model reads for each label and may continue with, all different (`natural sciences` for `natural`, say).
-    /// Default: none, for the labels themselves.
+    /// What the model reads for each label and may continue with, all different (`natural sciences`
+    /// for `natural`, say). Default: none, for the labels themselves.
     pub names: Vec<String>,
     /// What each label covers, a line of the instructions each. Default: none.
     pub descriptions: Vec<String>,
     /// What the prompt calls a label. Default: `Subject`.
     pub heading: String,
     /// The prompt's form.
-    pub style: PromptStyle,
+    pub style: RouterPromptStyle,
     /// The examples in the prompt.
     pub shots: Shots,
     /// Whether the labels' prior is divided out.
     pub calibration: Calibration,
-    /// Questions without content, by which the prior is measured; at least one where it is. Default: `N/A`, nothing and
-    /// `[MASK]`, as in Zhao et al.
+    /// Questions without content, by which the prior is measured; at least one where it is.
+    /// Default: `N/A`, nothing and `[MASK]`, as in Zhao et al.
     pub content_free: Vec<String>,
-    /// Divides the scores before they become probabilities, more than 0; [`tune`](LikelihoodRouter::tune) finds a better
-    /// one. Default 1.
+    /// Divides the scores before they become probabilities, more than 0;
+    /// [`tune`](LikelihoodRouter::tune) finds a better one. Default 1.
     pub temperature: f64,
-    /// Characters of a question that the model reads at most, at least 1; of a longer one, the beginning. Default 2000:
-    /// a page, by which its subject is clear.
+    /// Characters of a question that the model reads at most, at least 1; of a longer one, the
+    /// beginning. Default 2000: a page, by which its subject is clear.
     pub question_chars: usize,
 }
 
@@ -86,7 +89,7 @@ impl Default for LikelihoodConfig {
             names: Vec::new(),
             descriptions: Vec::new(),
             heading: "Subject".to_owned(),
-            style: PromptStyle::default(),
+            style: RouterPromptStyle::default(),
             shots: Shots::default(),
             calibration: Calibration::default(),
             content_free: ["N/A", "", "[MASK]"].map(str::to_owned).to_vec(),
@@ -109,7 +112,8 @@ impl LikelihoodConfig {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`RouterError::InvalidConfig`] naming the first field that is out of its range; [`RouterError::InvalidLabels`].
+    /// [`RouterError::InvalidConfig`] naming the first field that is out of its range;
+    /// [`RouterError::InvalidLabels`].
     pub fn validate(&self) -> Result<(), RouterError> {
         let labels = labels::checked(&self.labels)?;
         if !self.names.is_empty() {
@@ -117,17 +121,29 @@ impl LikelihoodConfig {
         }
         for (field, texts) in [("names", &self.names), ("descriptions", &self.descriptions)] {
             if !texts.is_empty() && texts.len() != labels.len() {
-                return Err(RouterError::config(field, format!("{texts:?}"), "none, or one a label"));
+                return Err(RouterError::config(
+                    field,
+                    format!("{texts:?}"),
+                    "none, or one a label",
+                ));
             }
         }
         if self.heading.trim().is_empty() {
             return Err(RouterError::config("heading", format!("{:?}", self.heading), "a word"));
         }
         if self.calibration == Calibration::Prior && self.content_free.is_empty() {
-            return Err(RouterError::config("content_free", "empty", "at least one text to measure the prior by"));
+            return Err(RouterError::config(
+                "content_free",
+                "empty",
+                "at least one text to measure the prior by",
+            ));
         }
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            return Err(RouterError::config("temperature", self.temperature, "a finite number, more than 0"));
+            return Err(RouterError::config(
+                "temperature",
+                self.temperature,
+                "a finite number, more than 0",
+            ));
         }
         if self.question_chars == 0 {
             return Err(RouterError::config("question_chars", 0, "at least 1"));
@@ -135,12 +151,18 @@ impl LikelihoodConfig {
         self.shots.validate(&labels)
     }
 
-    /// A router with shots from the training set (or given ones, if the configuration has them), and its prior, measured.
+    /// A router with shots from the training set (or given ones, if the configuration has them),
+    /// and its prior, measured.
     ///
     /// # Errors
-    /// As in [`validate`](Self::validate); [`RouterError::OtherLabels`] where the training set's labels are others;
-    /// [`RouterError::TooFewExamples`] where it has fewer than the shots asked for; what the scorer returns.
-    pub fn fit<S: LabelScorer>(mut self, scorer: S, train: &TrainSet) -> Result<LikelihoodRouter<S>, RouterError> {
+    /// As in [`validate`](Self::validate); [`RouterError::OtherLabels`] where the training set's
+    /// labels are others; [`RouterError::TooFewExamples`] where it has fewer than the shots asked
+    /// for; what the scorer returns.
+    pub fn fit<S: LabelScorer>(
+        mut self,
+        scorer: S,
+        train: &TrainSet,
+    ) -> Result<LikelihoodRouter<S>, RouterError> {
         if self.labels.is_empty() {
             self.labels = train.labels().to_vec();
         }
@@ -153,15 +175,19 @@ impl LikelihoodConfig {
     /// A router with given shots (or none), and its prior, measured.
     ///
     /// # Errors
-    /// As in [`validate`](Self::validate); [`RouterError::InvalidConfig`] where the shots are to be drawn from a training
-    /// set; what the scorer returns.
+    /// As in [`validate`](Self::validate); [`RouterError::InvalidConfig`] where the shots are to be
+    /// drawn from a training set; what the scorer returns.
     pub fn build<S: LabelScorer>(self, scorer: S) -> Result<LikelihoodRouter<S>, RouterError> {
         self.validate()?;
         let shots = shots::given(&self.shots)?.to_vec();
         self.with_shots(scorer, &shots)
     }
 
-    fn with_shots<S: LabelScorer>(self, scorer: S, shots: &[Shot]) -> Result<LikelihoodRouter<S>, RouterError> {
+    fn with_shots<S: LabelScorer>(
+        self,
+        scorer: S,
+        shots: &[LabeledQuestion],
+    ) -> Result<LikelihoodRouter<S>, RouterError> {
         let prompts = PromptMaker::new(&self, shots)?;
         LikelihoodRouter::new(self, prompts, scorer)
     }

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use posttrain_chat::Message;
 
 use crate::excerpt::excerpt;
-use crate::{LabelQuery, LikelihoodConfig, Prompt, PromptStyle, RouterError, Shot, labels};
+use crate::{
+    LabelQuery, LabeledQuestion, LikelihoodConfig, Prompt, RouterError, RouterPromptStyle, labels,
+};
 
 /// Makes a query of a question.
 #[derive(Debug, Clone)]
@@ -17,10 +19,11 @@ pub(crate) struct PromptMaker {
 }
 
 impl PromptMaker {
-    pub fn new(config: &LikelihoodConfig, shots: &[Shot]) -> Result<Self, RouterError> {
+    pub fn new(config: &LikelihoodConfig, shots: &[LabeledQuestion]) -> Result<Self, RouterError> {
         let names = if config.names.is_empty() { &config.labels } else { &config.names };
-        let name =
-            |shot: &Shot| labels::index(&config.labels, &shot.label, || "a shot".to_owned()).map(|at| &names[at]);
+        let name = |shot: &LabeledQuestion| {
+            labels::index(&config.labels, &shot.label, || "a shot".to_owned()).map(|at| &names[at])
+        };
         let named = shots.iter().map(|shot| Ok((shot.question.as_str(), name(shot)?.as_str())));
         let named: Vec<(&str, &str)> = named.collect::<Result<_, RouterError>>()?;
         let mut maker = Self {
@@ -30,12 +33,14 @@ impl PromptMaker {
             question_chars: config.question_chars,
         };
         match config.style {
-            PromptStyle::FewShot => {
+            RouterPromptStyle::FewShot => {
                 // A word in the middle of a text begins with its space.
                 maker.continuations.iter_mut().for_each(|name| name.insert(0, ' '));
                 maker.before = Prompt::Text(maker.text_before(config, names, &named));
             }
-            PromptStyle::Chat => maker.before = Prompt::Chat(maker.messages_before(config, names, &named)),
+            RouterPromptStyle::Chat => {
+                maker.before = Prompt::Chat(maker.messages_before(config, names, &named))
+            }
         }
         Ok(maker)
     }
@@ -59,7 +64,12 @@ impl PromptMaker {
         format!("Question: {line}\n{}:", self.heading)
     }
 
-    fn text_before(&self, config: &LikelihoodConfig, names: &[String], shots: &[(&str, &str)]) -> String {
+    fn text_before(
+        &self,
+        config: &LikelihoodConfig,
+        names: &[String],
+        shots: &[(&str, &str)],
+    ) -> String {
         let mut text = described(config, names);
         if !text.is_empty() {
             text.push('\n');
@@ -71,11 +81,17 @@ impl PromptMaker {
         text
     }
 
-    fn messages_before(&self, config: &LikelihoodConfig, names: &[String], shots: &[(&str, &str)]) -> Vec<Message> {
+    fn messages_before(
+        &self,
+        config: &LikelihoodConfig,
+        names: &[String],
+        shots: &[(&str, &str)],
+    ) -> Vec<Message> {
         let heading = self.heading.to_lowercase();
         let list = names.join(", ");
-        let mut system =
-            format!("Say which {heading} the question belongs to: {list}. Answer with the {heading} only.");
+        let mut system = format!(
+            "Say which {heading} the question belongs to: {list}. Answer with the {heading} only."
+        );
         let described = described(config, names);
         if !described.is_empty() {
             system = format!("{system}\n{}", described.trim_end());
@@ -100,18 +116,25 @@ fn described(config: &LikelihoodConfig, names: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn shots() -> Vec<Shot> {
-        vec![Shot { question: "7 +\n5?".into(), label: "math".into() }]
+    fn shots() -> Vec<LabeledQuestion> {
+        vec![LabeledQuestion { question: "7 +\n5?".into(), label: "math".into() }]
     }
 
-    fn config(style: PromptStyle) -> LikelihoodConfig {
+    fn config(style: RouterPromptStyle) -> LikelihoodConfig {
         let names = vec!["mathematics".to_owned(), "social sciences".to_owned()];
-        LikelihoodConfig { names, style, question_chars: 5, ..LikelihoodConfig::new(["math", "social"]) }
+        LikelihoodConfig {
+            names,
+            style,
+            question_chars: 5,
+            ..LikelihoodConfig::new(["math", "social"])
+        }
     }
 
     #[test]
     fn plain_text_ends_where_the_label_begins() {
-        let query = PromptMaker::new(&config(PromptStyle::FewShot), &shots()).unwrap().query("Who was it?");
+        let query = PromptMaker::new(&config(RouterPromptStyle::FewShot), &shots())
+            .unwrap()
+            .query("Who was it?");
         let text = "Question: 7 + 5…\nSubject: mathematics\n\nQuestion: Who w…\nSubject:";
         assert_eq!(query.prompt, Prompt::Text(text.to_owned()));
         assert_eq!(query.continuations, [" mathematics", " social sciences"]);
@@ -120,7 +143,7 @@ mod tests {
     #[test]
     fn a_chat_has_the_labels_in_its_instructions() {
         let descriptions = vec!["numbers".to_owned(), "people".to_owned()];
-        let config = LikelihoodConfig { descriptions, ..config(PromptStyle::Chat) };
+        let config = LikelihoodConfig { descriptions, ..config(RouterPromptStyle::Chat) };
         let query = PromptMaker::new(&config, &shots()).unwrap().query("Who?");
         let Prompt::Chat(messages) = query.prompt else { panic!("{query:?}") };
         assert_eq!(
@@ -128,7 +151,10 @@ mod tests {
             "Say which subject the question belongs to: mathematics, social sciences. Answer with the subject only.\n\
              mathematics: numbers\nsocial sciences: people"
         );
-        assert_eq!(messages[1..], [Message::user("7 +\n5…"), Message::assistant("mathematics"), Message::user("Who?")]);
+        assert_eq!(
+            messages[1..],
+            [Message::user("7 +\n5…"), Message::assistant("mathematics"), Message::user("Who?")]
+        );
         assert_eq!(query.continuations, ["mathematics", "social sciences"]);
     }
 }

@@ -4,9 +4,10 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::distribution::{log_softmax, softmax};
-use crate::lbfgs::{Minimum, Stop, minimise};
+use crate::lbfgs::{Minimum, Stop, minimize};
 
-/// Rows that are computed together. Sums are formed block by block in this order, on however many threads.
+/// Rows that are computed together. Sums are formed block by block in this order, on however many
+/// threads.
 const BLOCK: usize = 256;
 
 /// Labels of rows of features: `[N, D] f32` and a label's place a row.
@@ -37,11 +38,12 @@ impl Logistic {
         Self { weights: Array2::zeros((labels, dimension)), bias: Array1::zeros(labels) }
     }
 
-    /// Minimises `1/N Σ −ln p(truth) + l2/2 · ‖weights‖²` from here on; the bias is free. (scikit-learn's `C` is `1/(N·l2)`.)
+    /// Minimizes `1/N Σ −ln p(truth) + l2/2 · ‖weights‖²` from here on; the bias is free.
+    /// (scikit-learn's `C` is `1/(N·l2)`.)
     pub fn fit(self, problem: Problem<'_>, l2: f64, stop: Stop) -> Fitted {
         let shape = self.weights.dim();
         let Minimum { at, iterations, converged } =
-            minimise(self.flat(), stop, |at| objective(problem, l2, &Self::from_flat(at, shape)));
+            minimize(self.flat(), stop, |at| objective(problem, l2, &Self::from_flat(at, shape)));
         Fitted { model: Self::from_flat(&at, shape), iterations, converged }
     }
 
@@ -58,12 +60,18 @@ impl Logistic {
     }
 
     fn from_flat(flat: &[f64], (labels, dimension): (usize, usize)) -> Self {
-        let weights = Array2::from_shape_fn((labels, dimension), |(label, at)| flat[label * dimension + at]);
-        Self { weights, bias: Array1::from_shape_fn(labels, |label| flat[labels * dimension + label]) }
+        let weights =
+            Array2::from_shape_fn((labels, dimension), |(label, at)| flat[label * dimension + at]);
+        Self {
+            weights,
+            bias: Array1::from_shape_fn(labels, |label| flat[labels * dimension + label]),
+        }
     }
 }
 
-fn blocks<'a>(features: ArrayView2<'a, f32>) -> impl IndexedParallelIterator<Item = ArrayView2<'a, f32>> {
+fn blocks<'a>(
+    features: ArrayView2<'a, f32>,
+) -> impl IndexedParallelIterator<Item = ArrayView2<'a, f32>> {
     let count = features.nrows().div_ceil(BLOCK);
     (0..count).into_par_iter().map(move |block| {
         let end = ((block + 1) * BLOCK).min(features.nrows());
@@ -71,8 +79,14 @@ fn blocks<'a>(features: ArrayView2<'a, f32>) -> impl IndexedParallelIterator<Ite
     })
 }
 
-fn block_scores(block: ArrayView2<'_, f32>, weights: &Array2<f32>, bias: &Array1<f64>) -> Vec<Vec<f64>> {
-    let add = |row: ArrayView1<'_, f32>| row.iter().zip(bias).map(|(score, bias)| f64::from(*score) + bias).collect();
+fn block_scores(
+    block: ArrayView2<'_, f32>,
+    weights: &Array2<f32>,
+    bias: &Array1<f64>,
+) -> Vec<Vec<f64>> {
+    let add = |row: ArrayView1<'_, f32>| {
+        row.iter().zip(bias).map(|(score, bias)| f64::from(*score) + bias).collect()
+    };
     block.dot(&weights.t()).rows().into_iter().map(add).collect()
 }
 
@@ -84,11 +98,18 @@ struct BlockSums {
 }
 
 impl BlockSums {
-    fn new(block: ArrayView2<'_, f32>, truth: &[usize], weights: &Array2<f32>, bias: &Array1<f64>) -> Self {
+    fn new(
+        block: ArrayView2<'_, f32>,
+        truth: &[usize],
+        weights: &Array2<f32>,
+        bias: &Array1<f64>,
+    ) -> Self {
         let labels = bias.len();
         let mut sums = Self { cost: 0.0, weights: Array2::zeros((0, 0)), bias: vec![0.0; labels] };
         let mut residuals = Array2::<f32>::zeros((labels, block.nrows()));
-        for (row, (scores, &truth)) in block_scores(block, weights, bias).iter().zip(truth).enumerate() {
+        for (row, (scores, &truth)) in
+            block_scores(block, weights, bias).iter().zip(truth).enumerate()
+        {
             sums.cost -= log_softmax(scores)[truth];
             for (label, p) in softmax(scores, 1.0).into_iter().enumerate() {
                 let residual = p - f64::from(u8::from(label == truth));
@@ -109,7 +130,8 @@ fn objective(problem: Problem<'_>, l2: f64, model: &Logistic) -> (f64, Vec<f64>)
         .map(|(block, truth)| BlockSums::new(block, truth, &weights, &model.bias));
     let sums: Vec<BlockSums> = sums.collect();
     let share = 1.0 / problem.truth.len() as f64;
-    let mut gradient = Logistic { weights: &model.weights * l2, bias: Array1::zeros(problem.labels) };
+    let mut gradient =
+        Logistic { weights: &model.weights * l2, bias: Array1::zeros(problem.labels) };
     for block in &sums {
         gradient.weights.zip_mut_with(&block.weights, |sum, part| *sum += share * f64::from(*part));
         gradient.bias.iter_mut().zip(&block.bias).for_each(|(sum, part)| *sum += share * part);
@@ -130,11 +152,18 @@ mod tests {
 
     impl Fixture {
         fn read(name: &str) -> Self {
-            let path = format!("{}/tests/fixtures/logistic/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let path = format!(
+                "{}/tests/fixtures/logistic/{name}.safetensors",
+                env!("CARGO_MANIFEST_DIR")
+            );
             Self(std::fs::read(path).unwrap())
         }
 
-        fn values<const N: usize, T>(&self, name: &str, value: fn([u8; N]) -> T) -> (Vec<usize>, Vec<T>) {
+        fn values<const N: usize, T>(
+            &self,
+            name: &str,
+            value: fn([u8; N]) -> T,
+        ) -> (Vec<usize>, Vec<T>) {
             let tensors = SafeTensors::deserialize(&self.0).unwrap();
             let view = tensors.tensor(name).unwrap();
             let (bytes, rest) = view.data().as_chunks::<N>();
@@ -147,7 +176,12 @@ mod tests {
         }
     }
 
-    fn close<'a>(got: impl IntoIterator<Item = &'a f64>, expected: &[f64], tolerance: f64, what: &str) {
+    fn close<'a>(
+        got: impl IntoIterator<Item = &'a f64>,
+        expected: &[f64],
+        tolerance: f64,
+        what: &str,
+    ) {
         let got: Vec<f64> = got.into_iter().copied().collect();
         assert_eq!(got.len(), expected.len());
         let far = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).fold(0.0, f64::max);
@@ -160,17 +194,32 @@ mod tests {
             let fixture = Fixture::read(name);
             let (shape, features) = fixture.values("features", f32::from_le_bytes);
             let features = Array2::from_shape_vec((shape[0], shape[1]), features).unwrap();
-            let truth: Vec<usize> =
-                fixture.values("truth", i64::from_le_bytes).1.into_iter().map(|label| label as usize).collect();
+            let truth: Vec<usize> = fixture
+                .values("truth", i64::from_le_bytes)
+                .1
+                .into_iter()
+                .map(|label| label as usize)
+                .collect();
             let problem = Problem { features: features.view(), truth: &truth, labels };
             for (at, l2) in fixture.doubles("l2").into_iter().enumerate() {
                 let fitted = Logistic::zero(labels, shape[1]).fit(problem, l2, STOP);
                 assert!(fitted.converged, "{name}, {l2}: {} iterations", fitted.iterations);
-                close(&fitted.model.weights, &fixture.doubles(&format!("weights.{at}")), 2e-4, "a weight");
+                close(
+                    &fitted.model.weights,
+                    &fixture.doubles(&format!("weights.{at}")),
+                    2e-4,
+                    "a weight",
+                );
                 close(&fitted.model.bias, &fixture.doubles(&format!("bias.{at}")), 2e-4, "a bias");
                 let scores = fitted.model.scores(features.view());
-                let probabilities: Vec<f64> = scores.iter().flat_map(|scores| softmax(scores, 1.0)).collect();
-                close(&probabilities, &fixture.doubles(&format!("probabilities.{at}")), 1e-4, "a probability");
+                let probabilities: Vec<f64> =
+                    scores.iter().flat_map(|scores| softmax(scores, 1.0)).collect();
+                close(
+                    &probabilities,
+                    &fixture.doubles(&format!("probabilities.{at}")),
+                    1e-4,
+                    "a probability",
+                );
             }
         }
     }

@@ -24,7 +24,8 @@ impl OracleRouter {
     /// A router that knows these questions' labels, as (id, label).
     ///
     /// # Errors
-    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`]; [`RouterError::BadAnswer`] for an id of two labels.
+    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`]; [`RouterError::BadAnswer`]
+    /// for an id of two labels.
     pub fn new<Id: Into<String>>(
         labels: impl IntoIterator<Item = impl Into<String>>,
         truth: impl IntoIterator<Item = (Id, impl AsRef<str>)>,
@@ -32,7 +33,8 @@ impl OracleRouter {
         let mut oracle = Self { labels: labels::checked(labels)?, truth: HashMap::new() };
         for (id, label) in truth {
             let id = id.into();
-            let label = labels::index(&oracle.labels, label.as_ref(), || format!("the oracle's `{id}`"))?;
+            let label =
+                labels::index(&oracle.labels, label.as_ref(), || format!("the oracle's `{id}`"))?;
             oracle.learn(id, label)?;
         }
         Ok(oracle)
@@ -52,7 +54,8 @@ impl OracleRouter {
     fn learn(&mut self, id: String, label: usize) -> Result<(), RouterError> {
         match self.truth.get(&id) {
             Some(&known) if known != label => {
-                let got = format!("`{}` and `{}` of `{id}`", self.labels[known], self.labels[label]);
+                let got =
+                    format!("`{}` and `{}` of `{id}`", self.labels[known], self.labels[label]);
                 Err(RouterError::answer("oracle", "the truth", got, "one label a question"))
             }
             _ => {
@@ -73,7 +76,8 @@ impl Router for OracleRouter {
     }
 
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
-        let unknown = |id: &str| RouterError::UnknownId { router: "oracle".to_owned(), id: id.to_owned() };
+        let unknown =
+            |id: &str| RouterError::UnknownId { router: "oracle".to_owned(), id: id.to_owned() };
         let decide = |question: &Question| {
             let label = self.truth.get(&question.id).ok_or_else(|| unknown(&question.id))?;
             Ok(Decision::certain(*label, self.labels.len(), 0.0))

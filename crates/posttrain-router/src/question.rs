@@ -52,18 +52,25 @@ impl Decision {
     /// let decision = posttrain_router::Decision { label: 2, probabilities: vec![0.25, 0.75], seconds: 0.0 };
     /// assert_eq!(decision.confidence(), 0.0);
     /// ```
+    #[must_use]
     pub fn confidence(&self) -> f64 {
         self.probabilities.get(self.label).copied().unwrap_or(0.0)
     }
 
     /// All probability on one label.
     pub(crate) fn certain(label: usize, labels: usize, seconds: f64) -> Self {
-        Self { label, probabilities: (0..labels).map(|at| f64::from(u8::from(at == label))).collect(), seconds }
+        Self {
+            label,
+            probabilities: (0..labels).map(|at| f64::from(u8::from(at == label))).collect(),
+            seconds,
+        }
     }
 
     /// The most probable label, the first of equals.
     pub(crate) fn most_probable(probabilities: Vec<f64>, seconds: f64) -> Self {
-        let higher = |best: usize, at: usize| if probabilities[at] > probabilities[best] { at } else { best };
+        let higher = |best: usize, at: usize| {
+            if probabilities[at] > probabilities[best] { at } else { best }
+        };
         Self { label: (0..probabilities.len()).reduce(higher).unwrap_or(0), probabilities, seconds }
     }
 }

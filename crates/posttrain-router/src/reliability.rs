@@ -41,7 +41,13 @@ pub(crate) fn bins(decisions: &[Decision], truth: &[usize]) -> Vec<ReliabilityBi
     let edge = |at: usize| at as f64 / BINS as f64;
     let bin = |(at, (count, total, right)): (usize, (usize, f64, usize))| {
         let n = count.max(1) as f64;
-        ReliabilityBin { low: edge(at), high: edge(at + 1), count, confidence: total / n, accuracy: right as f64 / n }
+        ReliabilityBin {
+            low: edge(at),
+            high: edge(at + 1),
+            count,
+            confidence: total / n,
+            accuracy: right as f64 / n,
+        }
     };
     sums.into_iter().enumerate().map(bin).collect()
 }
@@ -49,7 +55,8 @@ pub(crate) fn bins(decisions: &[Decision], truth: &[usize]) -> Vec<ReliabilityBi
 /// The expected calibration error: `Σ nᵦ/n · |accuracyᵦ − confidenceᵦ|`; 0 of nothing.
 pub(crate) fn expected_calibration_error(bins: &[ReliabilityBin]) -> f64 {
     let n: usize = bins.iter().map(|bin| bin.count).sum();
-    bins.iter().map(|bin| bin.count as f64 * (bin.accuracy - bin.confidence).abs()).sum::<f64>() / n.max(1) as f64
+    bins.iter().map(|bin| bin.count as f64 * (bin.accuracy - bin.confidence).abs()).sum::<f64>()
+        / n.max(1) as f64
 }
 
 #[cfg(test)]
@@ -57,7 +64,10 @@ mod tests {
     use super::*;
 
     fn decisions(confidence: f64, n: usize) -> Vec<Decision> {
-        vec![Decision { label: 0, probabilities: vec![confidence, 1.0 - confidence], seconds: 0.0 }; n]
+        vec![
+            Decision { label: 0, probabilities: vec![confidence, 1.0 - confidence], seconds: 0.0 };
+            n
+        ]
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 
 use crate::reliability::{bins, expected_calibration_error};
 use crate::{
-    AttributionInput, Decision, ErrorAttribution, ReliabilityBin, Router, RouterError, Share, TestSet, distribution,
-    labels,
+    AttributionInput, Decision, ErrorAttribution, ReliabilityBin, Router, RouterError, TestSet,
+    distribution, labels,
 };
 
 /// The least probability that a mean log-likelihood is taken of.
@@ -72,7 +73,8 @@ pub struct RouterReport {
     pub confusion: Vec<Vec<usize>>,
     /// Precision and recall, one a label.
     pub by_label: Vec<LabelReport>,
-    /// The expected calibration error over [`reliability`](Self::reliability): `Σ nᵦ/n · |accuracyᵦ − confidenceᵦ|`.
+    /// The expected calibration error over [`reliability`](Self::reliability):
+    /// `Σ nᵦ/n · |accuracyᵦ − confidenceᵦ|`.
     pub ece: f64,
     /// Confidence against accuracy, in 15 bins of equal width.
     pub reliability: Vec<ReliabilityBin>,
@@ -88,8 +90,8 @@ impl RouterReport {
     /// Routes the test set.
     ///
     /// # Errors
-    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set; what the router returns;
-    /// [`RouterError::BadAnswer`] where that is no list of distributions.
+    /// [`RouterError::OtherLabels`]; [`RouterError::TooFewExamples`] of an empty set; what the
+    /// router returns; [`RouterError::BadAnswer`] where that is no list of distributions.
     pub fn of<R: Router + ?Sized>(router: &R, test: &TestSet) -> Result<Self, RouterError> {
         labels::same(router.name(), router.labels(), test.labels())?;
         if test.is_empty() {
@@ -107,31 +109,47 @@ impl RouterReport {
         let right: usize = (0..labels.len()).map(|label| confusion[label][label]).sum();
         let accuracy = Share::of(right, n);
         let reliability = bins(&decisions, truth);
-        let cost = |(decision, &label): (&Decision, &usize)| -decision.probabilities[label].max(LEAST).ln();
+        let cost = |(decision, &label): (&Decision, &usize)| {
+            -decision.probabilities[label].max(LEAST).ln()
+        };
         Self {
             router: router.to_owned(),
             labels: labels.to_vec(),
             n,
             accuracy: right as f64 / n as f64,
             accuracy_interval: [accuracy.low, accuracy.high],
-            by_label: labels.iter().enumerate().map(|(at, label)| LabelReport::new(label, at, &confusion)).collect(),
+            by_label: labels
+                .iter()
+                .enumerate()
+                .map(|(at, label)| LabelReport::new(label, at, &confusion))
+                .collect(),
             confusion,
             ece: expected_calibration_error(&reliability),
             reliability,
             nll: decisions.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost) / n as f64,
-            seconds_per_question: decisions.iter().map(|decision| decision.seconds).sum::<f64>() / n as f64,
+            seconds_per_question: decisions.iter().map(|decision| decision.seconds).sum::<f64>()
+                / n as f64,
             decisions: routed(test, decisions),
         }
     }
 
-    /// What the errors cost, where `right` says which specialist answers which question of the test set right.
+    /// What the errors cost, where `right` says which specialist answers which question of the test
+    /// set right.
     ///
     /// # Errors
     /// As in [`ErrorAttribution::of`].
-    pub fn attribution(&self, right: &[Vec<Option<bool>>]) -> Result<ErrorAttribution, RouterError> {
+    pub fn attribution(
+        &self,
+        right: &[Vec<Option<bool>>],
+    ) -> Result<ErrorAttribution, RouterError> {
         let decisions: Vec<Decision> = self.decisions().cloned().collect();
         let truth: Vec<usize> = self.decisions.iter().map(|routed| routed.truth).collect();
-        ErrorAttribution::of(AttributionInput { labels: &self.labels, decisions: &decisions, truth: &truth, right })
+        ErrorAttribution::of(AttributionInput {
+            labels: &self.labels,
+            decisions: &decisions,
+            truth: &truth,
+            right,
+        })
     }
 
     /// The decisions alone, in the test set's order.
@@ -145,7 +163,13 @@ impl LabelReport {
         let questions = confusion[at].iter().sum();
         let routed = confusion.iter().map(|row| row[at]).sum();
         let share = |n: usize| (n > 0).then(|| confusion[at][at] as f64 / n as f64);
-        Self { label: label.to_owned(), questions, routed, precision: share(routed), recall: share(questions) }
+        Self {
+            label: label.to_owned(),
+            questions,
+            routed,
+            precision: share(routed),
+            recall: share(questions),
+        }
     }
 }
 
@@ -157,14 +181,20 @@ fn confusion(decisions: &[Decision], truth: &[usize], labels: usize) -> Vec<Vec<
 
 fn routed(test: &TestSet, decisions: Vec<Decision>) -> Vec<RoutedQuestion> {
     let rows = test.questions().iter().zip(test.truth()).zip(decisions);
-    rows.map(|((question, &truth), decision)| RoutedQuestion { id: question.id.clone(), truth, decision }).collect()
+    rows.map(|((question, &truth), decision)| RoutedQuestion {
+        id: question.id.clone(),
+        truth,
+        decision,
+    })
+    .collect()
 }
 
 /// The matrix with precision and recall, and a line of the rest.
 impl fmt::Display for RouterReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(9);
-        let number = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.3}"));
+        let number =
+            |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.3}"));
         write!(out, "{:width$}", "truth")?;
         self.labels.iter().try_for_each(|label| write!(out, " {label:>width$}"))?;
         writeln!(out, " {:>9}", "recall")?;
@@ -174,9 +204,19 @@ impl fmt::Display for RouterReport {
             writeln!(out, " {:>9}", number(report.recall))?;
         }
         write!(out, "{:width$}", "precision")?;
-        self.by_label.iter().try_for_each(|report| write!(out, " {:>width$}", number(report.precision)))?;
+        self.by_label
+            .iter()
+            .try_for_each(|report| write!(out, " {:>width$}", number(report.precision)))?;
         let [low, high] = self.accuracy_interval;
-        writeln!(out, "\naccuracy {:.3} [{low:.3}, {high:.3}], n = {}, {}", self.accuracy, self.n, self.router)?;
-        writeln!(out, "ECE {:.3}, NLL {:.3} nats, {:.2e} s a question", self.ece, self.nll, self.seconds_per_question)
+        writeln!(
+            out,
+            "\naccuracy {:.3} [{low:.3}, {high:.3}], n = {}, {}",
+            self.accuracy, self.n, self.router
+        )?;
+        writeln!(
+            out,
+            "ECE {:.3}, NLL {:.3} nats, {:.2e} s a question",
+            self.ece, self.nll, self.seconds_per_question
+        )
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{Decision, Question, RouterError};
 
-/// Sends each question to one of its labels. Usable as `Box<dyn Router>`; routers that wait for a server do so inside.
+/// Sends each question to one of its labels. Usable as `Box<dyn Router>`; routers that wait for a
+/// server do so inside.
 ///
 /// ```
 /// use posttrain_router::{ConstantRouter, Question, Router};

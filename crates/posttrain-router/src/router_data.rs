@@ -54,13 +54,13 @@ role! {
     TrainSet
 }
 role! {
-    /// What a router's settings are chosen by: strength of regularisation, temperature, threshold. Only
-    /// [`RouterData::from_splits`] makes one.
+    /// What a router's settings are chosen by: strength of regularization, temperature, threshold.
+    /// Only [`RouterData::from_splits`] makes one.
     ValidationSet
 }
 role! {
-    /// What is reported. Nothing is fitted or tuned on it: whatever is takes one of the other two. Only
-    /// [`RouterData::from_splits`] makes one.
+    /// What is reported. Nothing is fitted or tuned on it: whatever is takes one of the other two.
+    /// Only [`RouterData::from_splits`] makes one.
     ///
     /// ```compile_fail,E0308
     /// use posttrain_router::{ClassifierConfig, HashedNgrams, RouterData};
@@ -108,8 +108,8 @@ impl RouterData {
     /// The three splits of a dataset, whose domains are the labels.
     ///
     /// # Errors
-    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`] for a row of another domain; [`RouterError::Leak`]
-    /// where an id, a group or a question stands in two splits.
+    /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`] for a row of another domain;
+    /// [`RouterError::Leak`] where an id, a group or a question stands in two splits.
     pub fn from_splits(splits: &Splits, labels: &[impl AsRef<str>]) -> Result<Self, RouterError> {
         let labels = labels::checked(labels.iter().map(AsRef::as_ref))?;
         let found = leaks(splits);
@@ -128,10 +128,13 @@ impl RouterData {
 impl Rows {
     fn new(examples: &[Example], split: Split, labels: &[String]) -> Result<Self, RouterError> {
         let label = |(row, example): (usize, &Example)| {
-            labels::index(labels, &example.domain, || format!("{split} row {} (`{}`)", row + 1, example.id))
+            labels::index(labels, &example.domain, || {
+                format!("{split} row {} (`{}`)", row + 1, example.id)
+            })
         };
         let truth = examples.iter().enumerate().map(label).collect::<Result<_, _>>()?;
-        let questions = examples.iter().map(|example| Question::new(&example.id, &example.question)).collect();
+        let questions =
+            examples.iter().map(|example| Question::new(&example.id, &example.question)).collect();
         Ok(Self { labels: labels.to_vec(), questions, truth })
     }
 }

@@ -5,21 +5,27 @@ use crate::distribution::log_softmax;
 /// The least and the largest temperature that are tried.
 const RANGE: (f64, f64) = (0.01, 100.0);
 
-/// The mean of `−ln p(truth)` of finite scores, nats, where one truth in `n + 2` is taken for one of the other labels (Laplace's rule, as in
-/// Platt, 1999): from `n` rows that are all right does not follow that all are, and no temperature is the best without end.
+/// The mean of `−ln p(truth)` of finite scores, nats, where one truth in `n + 2` is taken for one
+/// of the other labels (Laplace's rule, as in Platt, 1999): from `n` rows that are all right does
+/// not follow that all are, and no temperature is the best without end.
 pub(crate) fn nll(scores: &[Vec<f64>], truth: &[usize], temperature: f64) -> f64 {
     let doubt = 1.0 / (scores.len() as f64 + 2.0);
     let cost = |(scores, &truth): (&Vec<f64>, &usize)| {
         let others = (scores.len() - 1).max(1) as f64;
         let share = |label: usize| if label == truth { 1.0 - doubt } else { doubt / others };
         let scaled: Vec<f64> = scores.iter().map(|score| score / temperature).collect();
-        log_softmax(&scaled).into_iter().enumerate().fold(0.0, |sum, (label, log)| sum - share(label) * log)
+        log_softmax(&scaled)
+            .into_iter()
+            .enumerate()
+            .fold(0.0, |sum, (label, log)| sum - share(label) * log)
     };
-    scores.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost) / scores.len().max(1) as f64
+    scores.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost)
+        / scores.len().max(1) as f64
 }
 
-/// The temperature of the least [`nll`] (Guo et al., 2017), by golden-section search over its logarithm; the likelihood is
-/// concave in `1/T`, so that there is one minimum. 1 where there is nothing to tell by.
+/// The temperature of the least [`nll`] (Guo et al., 2017), by golden-section search over its
+/// logarithm; the likelihood is concave in `1/T`, so that there is one minimum. 1 where there is
+/// nothing to tell by.
 pub(crate) fn fit_temperature(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     if scores.is_empty() {
         return 1.0;
@@ -49,7 +55,8 @@ mod tests {
 
     #[test]
     fn the_temperature_is_that_of_the_odds() {
-        // Right three times of four with scores 4 apart, one in six in doubt: p = (3·5/6 + 1/6) / 4 = 2/3 where 4/T = ln 2.
+        // Right three times of four with scores 4 apart, one in six in doubt: p = (3·5/6 + 1/6) / 4
+        // = 2/3 where 4/T = ln 2.
         let scores = vec![vec![4.0, 0.0]; 4];
         let temperature = fit_temperature(&scores, &[0, 0, 0, 1]);
         assert!((temperature - 4.0 / 2f64.ln()).abs() < 1e-4, "{temperature}");

@@ -27,19 +27,29 @@ fn pairs_losses_and_what_is_not_scored_are_apart() {
     let decisions: Vec<Decision> = rows.iter().map(|row| to(row.1)).collect();
     let right: Vec<Vec<Option<bool>>> = rows.iter().map(|row| row.2.clone()).collect();
     let labels = labels();
-    let input = AttributionInput { labels: &labels, decisions: &decisions, truth: &truth, right: &right };
+    let input =
+        AttributionInput { labels: &labels, decisions: &decisions, truth: &truth, right: &right };
     let attribution = ErrorAttribution::of(input).unwrap();
     assert_eq!((attribution.n, attribution.unscored, attribution.misrouted), (5, 1, 3));
-    assert_eq!((attribution.routed.share, attribution.oracle.share), (Some(0.6), Some(0.6)));
+    assert_eq!((attribution.routed.share, attribution.oracle.share), (0.6, 0.6));
     assert_eq!(attribution.loss, Some(0.0));
-    assert_eq!(attribution.wrong_specialist.share, Some(2.0 / 3.0));
-    assert_eq!(attribution.right_specialist.share, Some(2.0 / 3.0));
-    let pairs: Vec<_> =
-        attribution.pairs.iter().map(|p| (p.truth.as_str(), p.predicted.as_str(), p.questions)).collect();
+    assert_eq!(attribution.wrong_specialist.share, 2.0 / 3.0);
+    assert_eq!(attribution.right_specialist.share, 2.0 / 3.0);
+    let pairs: Vec<_> = attribution
+        .pairs
+        .iter()
+        .map(|p| (p.truth.as_str(), p.predicted.as_str(), p.questions))
+        .collect();
     assert_eq!(pairs, [("math", "natural", 2), ("social", "natural", 1)]);
-    assert_eq!((attribution.pairs[0].wrong_specialist_right, attribution.pairs[0].right_specialist_right), (1, 1));
+    assert_eq!(
+        (attribution.pairs[0].wrong_specialist_right, attribution.pairs[0].right_specialist_right),
+        (1, 1)
+    );
     let text = attribution.to_string();
-    assert!(text.contains("math -> natural: 2, of which natural has 1 right and math would have 1"), "{text}");
+    assert!(
+        text.contains("math -> natural: 2, of which natural has 1 right and math would have 1"),
+        "{text}"
+    );
     let json = serde_json::to_value(&attribution).unwrap();
     assert_eq!(serde_json::from_value::<ErrorAttribution>(json).unwrap(), attribution);
 }
@@ -53,9 +63,15 @@ fn lists_of_other_lengths_and_places_are_refused() {
         assert!(matches!(error, RouterError::BadAnswer { .. }));
         error.to_string()
     };
-    assert!(problem(&[], &[0], std::slice::from_ref(&row)).contains("the number of decisions is 0: expected 1"));
+    assert!(
+        problem(&[], &[0], std::slice::from_ref(&row))
+            .contains("the number of decisions is 0: expected 1")
+    );
     assert!(problem(&[to(0)], &[0], &[]).contains("the number of rows of `right` is 0"));
-    assert!(problem(&[to(3)], &[0], std::slice::from_ref(&row)).contains("a label's place is 3: expected less than 3"));
+    assert!(
+        problem(&[to(3)], &[0], std::slice::from_ref(&row))
+            .contains("a label's place is 3: expected less than 3")
+    );
     assert!(problem(&[to(0)], &[9], std::slice::from_ref(&row)).contains("a label's place is 9"));
     assert!(problem(&[to(0)], &[0], &[vec![None]]).contains("the length of a row of `right` is 1"));
     let nothing = AttributionInput { labels: &labels, decisions: &[], truth: &[], right: &[] };
@@ -78,7 +94,7 @@ proptest! {
         let attribution = ErrorAttribution::of(input).unwrap();
         prop_assert_eq!(attribution.n + attribution.unscored, truth.len());
         prop_assert_eq!(attribution.pairs.iter().map(|pair| pair.questions).sum::<usize>(), attribution.misrouted);
-        let there = |share: posttrain_router::Share| share.share.unwrap_or(0.0) * attribution.misrouted as f64;
+        let there = |share: posttrain_statistics::Share| share.share * attribution.misrouted as f64;
         let lost = there(attribution.right_specialist) - there(attribution.wrong_specialist);
         let loss = attribution.loss.unwrap_or(0.0) * attribution.n as f64;
         prop_assert!((loss - lost).abs() < 1e-9, "{} {}", loss, lost);

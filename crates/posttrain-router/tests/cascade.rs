@@ -4,7 +4,8 @@
 mod sciences;
 
 use posttrain_router::{
-    Cascade, ConstantRouter, Decision, KeywordConfig, OracleRouter, Question, Router, RouterError, RouterReport,
+    Cascade, ConstantRouter, Decision, KeywordConfig, OracleRouter, Question, Router, RouterError,
+    RouterReport,
 };
 use proptest::prelude::*;
 use sciences::data;
@@ -24,8 +25,10 @@ impl Router for Literal {
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
         let decide = |question: &Question| {
             let (label, confidence) = question.text.split_once(' ').unwrap();
-            let (label, confidence): (usize, f64) = (label.parse().unwrap(), confidence.parse().unwrap());
-            let probabilities = (0..2).map(|at| if at == label { confidence } else { 1.0 - confidence }).collect();
+            let (label, confidence): (usize, f64) =
+                (label.parse().unwrap(), confidence.parse().unwrap());
+            let probabilities =
+                (0..2).map(|at| if at == label { confidence } else { 1.0 - confidence }).collect();
             Decision { label, probabilities, seconds: 1.0 }
         };
         Ok(questions.iter().map(decide).collect())
@@ -52,7 +55,11 @@ fn tuning_passes_on_no_more_than_it_takes() {
     let keyword = KeywordConfig::learn(&data().train, 20).build().unwrap();
     let validation_oracle = {
         let ids = data().validation.questions().iter().map(|question| question.id.as_str());
-        let labels = data().validation.truth().iter().map(|&label| data().validation.labels()[label].as_str());
+        let labels = data()
+            .validation
+            .truth()
+            .iter()
+            .map(|&label| data().validation.labels()[label].as_str());
         OracleRouter::new(data().validation.labels(), ids.zip(labels)).unwrap()
     };
     let mut cascade = Cascade::new(&keyword, &validation_oracle, 0.0).unwrap();
@@ -60,9 +67,14 @@ fn tuning_passes_on_no_more_than_it_takes() {
     assert_eq!(cascade.share_passed_on(), None);
     let decisions = cascade.route(data().validation.questions()).unwrap();
     let right = |decisions: &[Decision]| {
-        decisions.iter().zip(data().validation.truth()).filter(|(decision, truth)| decision.label == **truth).count()
+        decisions
+            .iter()
+            .zip(data().validation.truth())
+            .filter(|(decision, truth)| decision.label == **truth)
+            .count()
     };
-    // The oracle corrects whatever is passed on: what is left are errors that the keywords are as sure of as can be.
+    // The oracle corrects whatever is passed on: what is left are errors that the keywords are as
+    // sure of as can be.
     let alone = keyword.route(data().validation.questions()).unwrap();
     assert!(right(&decisions) > right(&alone), "{} {}", right(&decisions), right(&alone));
     let share = cascade.share_passed_on().unwrap();

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use posttrain_chat::{ChatError, ChatModel, ChatRequest, ChatResponse, ResponseFormat, TokenLogprob, from_fn};
-use posttrain_router::{AnswerForm, ChatConfidence, ChatRouter, ChatRouterConfig, Question, Router, RouterError};
+use posttrain_chat::{
+    ChatError, ChatModel, ChatRequest, ChatResponse, ResponseFormat, TokenLogprob, from_fn,
+};
+use posttrain_router::{
+    AnswerForm, ChatConfidence, ChatRouter, ChatRouterConfig, Question, Router, RouterError,
+};
 use tokio::runtime::Runtime;
 
 fn config() -> ChatRouterConfig {
@@ -18,13 +22,19 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-fn build(config: ChatRouterConfig, model: impl ChatModel + 'static, runtime: &Runtime) -> ChatRouter {
+fn build(
+    config: ChatRouterConfig,
+    model: impl ChatModel + 'static,
+    runtime: &Runtime,
+) -> ChatRouter {
     config.build(Arc::new(model), runtime.handle().clone()).unwrap()
 }
 
 /// Says what it is asked.
 fn parrot() -> impl ChatModel {
-    from_fn("parrot", async |request: ChatRequest| Ok(ChatResponse::from_text(request.messages[1].text().into_owned())))
+    from_fn("parrot", async |request: ChatRequest| {
+        Ok(ChatResponse::from_text(request.messages[1].text().into_owned()))
+    })
 }
 
 /// Questions whose text is what the parrot will say.
@@ -41,7 +51,8 @@ fn answers_come_back_in_the_order_of_the_questions() {
     });
     let runtime = runtime();
     let router = build(config(), slow_first, &runtime);
-    let decisions = router.route(&questions(&["math", "Social.", r#"{"label": "natural"}"#])).unwrap();
+    let decisions =
+        router.route(&questions(&["math", "Social.", r#"{"label": "natural"}"#])).unwrap();
     assert_eq!(decisions.iter().map(|decision| decision.label).collect::<Vec<_>>(), [0, 2, 1]);
     assert_eq!(decisions[1].probabilities, [0.0, 0.0, 1.0]);
     assert!(decisions[0].seconds >= 0.06);
@@ -74,15 +85,19 @@ fn a_fallback_is_taken_counted_and_unsure() {
 
 #[test]
 fn a_failing_server_and_a_panic_are_errors_even_with_a_fallback() {
-    let broken = from_fn("broken", async |request: ChatRequest| match request.messages[1].text().as_ref() {
-        "panic" => panic!("on purpose"),
-        "fail" => {
-            Err(ChatError::Failed { model: "broken".into(), cause: "down", message: "the server is down".into() })
-        }
-        text => Ok(ChatResponse::from_text(text)),
-    });
+    let broken =
+        from_fn("broken", async |request: ChatRequest| match request.messages[1].text().as_ref() {
+            "panic" => panic!("on purpose"),
+            "fail" => Err(ChatError::Failed {
+                model: "broken".into(),
+                cause: "down",
+                message: "the server is down".into(),
+            }),
+            text => Ok(ChatResponse::from_text(text)),
+        });
     let runtime = runtime();
-    let router = build(ChatRouterConfig { fallback: Some("math".into()), ..config() }, broken, &runtime);
+    let router =
+        build(ChatRouterConfig { fallback: Some("math".into()), ..config() }, broken, &runtime);
     let results = router.ask(&questions(&["fail", "panic", "social"]));
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.to_string(), "question `q0`: model `broken` gave no answer");
@@ -117,8 +132,12 @@ fn the_form_is_asked_for() {
     let form_of = |form: AnswerForm| {
         let teller = from_fn("teller", async |request: ChatRequest| {
             let label = match &request.format {
-                ResponseFormat::Choice(names) if names == &["maths", "nature", "society"] => "maths",
-                ResponseFormat::JsonSchema { schema, .. } if schema["properties"]["label"]["enum"][1] == "nature" => {
+                ResponseFormat::Choice(names) if names == &["maths", "nature", "society"] => {
+                    "maths"
+                }
+                ResponseFormat::JsonSchema { schema, .. }
+                    if schema["properties"]["label"]["enum"][1] == "nature" =>
+                {
                     "nature"
                 }
                 ResponseFormat::Text => "society",
@@ -130,7 +149,10 @@ fn the_form_is_asked_for() {
         let router = build(ChatRouterConfig { form, names, ..config() }, teller, &runtime);
         router.route(&questions(&["?"])).unwrap()[0].label
     };
-    assert_eq!([AnswerForm::Choice, AnswerForm::JsonSchema, AnswerForm::Text].map(form_of), [0, 1, 2]);
+    assert_eq!(
+        [AnswerForm::Choice, AnswerForm::JsonSchema, AnswerForm::Text].map(form_of),
+        [0, 1, 2]
+    );
 }
 
 #[test]
@@ -139,11 +161,16 @@ fn confidence_is_the_product_of_the_tokens_probabilities() {
     let confidence_of = |logprobs: &'static [f64]| {
         let model = from_fn("logprobs", async |request: ChatRequest| {
             assert_eq!(request.logprobs, Some(0));
-            let token = |logprob: &f64| TokenLogprob { token: "t".into(), logprob: *logprob, top: vec![] };
+            let token =
+                |logprob: &f64| TokenLogprob { token: "t".into(), logprob: *logprob, top: vec![] };
             let logprobs = Some(logprobs.iter().map(token).collect());
             Ok(ChatResponse { logprobs, ..ChatResponse::from_text("natural") })
         });
-        let router = build(ChatRouterConfig { confidence: ChatConfidence::Logprobs, ..config() }, model, &runtime);
+        let router = build(
+            ChatRouterConfig { confidence: ChatConfidence::Logprobs, ..config() },
+            model,
+            &runtime,
+        );
         router.route(&questions(&["?"])).unwrap()[0].probabilities.clone()
     };
     let probabilities = confidence_of(&[-std::f64::consts::LN_2, 0.0]);
@@ -180,7 +207,8 @@ fn it_may_be_called_where_blocking_would_panic() {
     assert_eq!(decisions.unwrap()[0].label, 0);
     let one_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let router = build(config(), parrot(), &one_worker);
-    let task = one_worker.spawn(async move { router.route(&questions(&["social"])).unwrap()[0].label });
+    let task =
+        one_worker.spawn(async move { router.route(&questions(&["social"])).unwrap()[0].label });
     assert_eq!(one_worker.block_on(task).unwrap(), 2);
 }
 
@@ -200,9 +228,16 @@ fn bad_configurations_say_what_is_wrong() {
     };
     assert!(problem(ChatRouterConfig::default()).starts_with("labels []"));
     assert!(problem(ChatRouterConfig::new(["a", "a"])).contains("all different"));
-    assert!(problem(ChatRouterConfig { fallback: Some("art".into()), ..config() }).contains("unknown label \"art\""));
-    assert!(problem(ChatRouterConfig { names: vec!["x".into()], ..config() }).starts_with("`names` is"));
-    assert!(problem(ChatRouterConfig { max_tokens: 0, ..config() }).starts_with("`max_tokens` is 0"));
+    assert!(
+        problem(ChatRouterConfig { fallback: Some("art".into()), ..config() })
+            .contains("unknown label \"art\"")
+    );
+    assert!(
+        problem(ChatRouterConfig { names: vec!["x".into()], ..config() }).starts_with("`names` is")
+    );
+    assert!(
+        problem(ChatRouterConfig { max_tokens: 0, ..config() }).starts_with("`max_tokens` is 0")
+    );
     let one_thread = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let error = config().build(Arc::new(parrot()), one_thread.handle().clone()).err().unwrap();
     assert!(error.to_string().starts_with("`runtime` is of the current thread"));

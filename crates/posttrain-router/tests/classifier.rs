@@ -8,8 +8,8 @@ use std::fs;
 use ndarray::Array2;
 use posttrain_data::{Example, SplitConfig, Splits, split};
 use posttrain_router::{
-    Classifier, ClassifierConfig, Embedder, HashedNgrams, NgramConfig, Question, Router, RouterData, RouterError,
-    RouterReport,
+    Classifier, ClassifierConfig, Embedder, HashedNgrams, NgramConfig, Question, Router,
+    RouterData, RouterError, RouterReport,
 };
 use sciences::data;
 
@@ -26,7 +26,9 @@ fn the_built_in_set_is_routed_right_in_95_of_100() {
     let dataset = posttrain_data::sciences::generate(7).unwrap();
     let splits = split(&dataset, &SplitConfig { seed: 7, ..SplitConfig::default() }).unwrap();
     let data = RouterData::from_splits(&splits, &posttrain_data::sciences::DOMAINS).unwrap();
-    let classifier = ClassifierConfig::default().fit(HashedNgrams::default(), &data.train, &data.validation).unwrap();
+    let classifier = ClassifierConfig::default()
+        .fit(HashedNgrams::default(), &data.train, &data.validation)
+        .unwrap();
     for trial in classifier.trials() {
         assert!(trial.converged, "{trial:?}");
     }
@@ -70,7 +72,9 @@ fn a_file_is_not_loaded_beside_another_embedder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("router.safetensors");
     fitted().save(&path).unwrap();
-    let load = |config: NgramConfig| Classifier::load(&path, config.build().unwrap()).err().unwrap().to_string();
+    let load = |config: NgramConfig| {
+        Classifier::load(&path, config.build().unwrap()).err().unwrap().to_string()
+    };
     let larger = load(NgramConfig::default());
     assert!(larger.ends_with("`embedder_dimension` is \"256\": expected \"4096\""), "{larger}");
     let other = load(NgramConfig { seed: 1, dimension: 256, ..NgramConfig::default() });
@@ -88,13 +92,19 @@ fn what_is_no_classifier_is_refused() {
     let whole = fs::read(&path).unwrap();
     for cut in [0, 7, 100, whole.len() - 1] {
         fs::write(&path, &whole[..cut]).unwrap();
-        assert!(matches!(Classifier::load(&path, small()), Err(RouterError::NotSafetensors { .. })), "{cut}");
+        assert!(
+            matches!(Classifier::load(&path, small()), Err(RouterError::NotSafetensors { .. })),
+            "{cut}"
+        );
     }
     let fixture = "tests/fixtures/logistic/a_row_a_label.safetensors";
     let error = Classifier::load(fixture, small()).err().unwrap().to_string();
-    assert!(error.ends_with("`format` is missing: expected \"posttrain-router classifier 1\""), "{error}");
+    assert!(
+        error.ends_with("`format` is missing: expected \"posttrain-router classifier 1\""),
+        "{error}"
+    );
     // The last eight bytes are some tensor's last value.
-    let mut broken = whole.clone();
+    let mut broken = whole;
     let end = broken.len();
     broken[end - 8..].copy_from_slice(&f64::NAN.to_le_bytes());
     fs::write(&path, &broken).unwrap();
@@ -122,14 +132,17 @@ impl Embedder for Named {
 #[test]
 fn an_embedder_that_tells_nothing_gives_equal_chances() {
     let boxed: Box<dyn Embedder> = Box::new(Named("zeros", 256));
-    let classifier = ClassifierConfig::default().fit(boxed, &data().train, &data().validation).unwrap();
+    let classifier =
+        ClassifierConfig::default().fit(boxed, &data().train, &data().validation).unwrap();
     let decisions = classifier.route(data().test.questions()).unwrap();
     assert!(decisions[0].probabilities.iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-6));
 }
 
 #[test]
 fn an_embedder_that_answers_otherwise_than_agreed_is_named() {
-    let fit = |embedder: Named| ClassifierConfig::default().fit(embedder, &data().train, &data().validation);
+    let fit = |embedder: Named| {
+        ClassifierConfig::default().fit(embedder, &data().train, &data().validation)
+    };
     let error = fit(Named("zeros", 7)).err().unwrap().to_string();
     assert_eq!(error, "`zeros`: the vectors' shape is (600, 256): expected (600, 7)");
 }
@@ -154,13 +167,19 @@ fn splits(domains: &[&str]) -> Splits {
         };
         (0..n).map(row).collect()
     };
-    Splits { train: rows("train", 12), validation: rows("validation", 6), test: rows("test", 6), left_over: vec![] }
+    Splits {
+        train: rows("train", 12),
+        validation: rows("validation", 6),
+        test: rows("test", 6),
+        left_over: vec![],
+    }
 }
 
 #[test]
 fn one_label_is_certain() {
     let data = RouterData::from_splits(&splits(&["math"]), &["math"]).unwrap();
-    let classifier = ClassifierConfig::default().fit(small(), &data.train, &data.validation).unwrap();
+    let classifier =
+        ClassifierConfig::default().fit(small(), &data.train, &data.validation).unwrap();
     assert_eq!(RouterReport::of(&classifier, &data.test).unwrap().confusion, [[6]]);
 }
 
@@ -168,7 +187,11 @@ fn one_label_is_certain() {
 fn a_label_without_examples_and_an_empty_validation_set_are_refused() {
     let fit = |splits: &Splits, labels: &[&str]| {
         let data = RouterData::from_splits(splits, labels).unwrap();
-        ClassifierConfig::default().fit(small(), &data.train, &data.validation).err().unwrap().to_string()
+        ClassifierConfig::default()
+            .fit(small(), &data.train, &data.validation)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let error = fit(&splits(&["math"]), &["math", "art"]);
     assert_eq!(error, "the training set has 0 examples of `art`: expected at least 1");

@@ -7,14 +7,15 @@ use std::cell::Cell;
 use std::error::Error;
 
 use posttrain_router::{
-    Calibration, LabelQuery, LabelScorer, Likelihood, LikelihoodConfig, LikelihoodRouter, Prompt, PromptStyle,
-    Question, Router, RouterError, RouterReport, Shot, Shots,
+    Calibration, LabelQuery, LabelScorer, LabeledQuestion, Likelihood, LikelihoodConfig,
+    LikelihoodRouter, Prompt, Question, Router, RouterError, RouterPromptStyle, RouterReport,
+    Shots,
 };
 use proptest::prelude::*;
 use sciences::data;
 
-/// Likes its labels in this order, three nats apart, whatever is asked; two nats more for a label whose word is in the
-/// question. Every label has as many tokens as words.
+/// Likes its labels in this order, three nats apart, whatever is asked; two nats more for a label
+/// whose word is in the question. Every label has as many tokens as words.
 struct Biased {
     words: [&'static str; 3],
     calls: Cell<usize>,
@@ -27,7 +28,8 @@ impl Biased {
 
     fn likelihood(&self, asked: &str, place: usize, continuation: &str) -> Likelihood {
         let tokens = continuation.split_whitespace().count();
-        let per_token = -1.0 - 1.5 * place as f64 + if asked.contains(self.words[place]) { 2.0 } else { 0.0 };
+        let per_token = 1.5f64.mul_add(-(place as f64), -1.0)
+            + if asked.contains(self.words[place]) { 2.0 } else { 0.0 };
         Likelihood { logprob: per_token * tokens as f64, tokens }
     }
 }
@@ -40,13 +42,18 @@ impl LabelScorer for Biased {
                 Prompt::Text(text) => text.rsplit("Question:").next().unwrap().to_owned(),
                 Prompt::Chat(messages) => messages.last().unwrap().text().into_owned(),
             };
-            query.continuations.iter().enumerate().map(|(at, text)| self.likelihood(&asked, at, text)).collect()
+            query
+                .continuations
+                .iter()
+                .enumerate()
+                .map(|(at, text)| self.likelihood(&asked, at, text))
+                .collect()
         };
         Ok(queries.iter().map(score).collect())
     }
 }
 
-fn config(calibration: Calibration, style: PromptStyle) -> LikelihoodConfig {
+fn config(calibration: Calibration, style: RouterPromptStyle) -> LikelihoodConfig {
     let names = ["mathematics", "natural sciences", "social sciences"].map(str::to_owned).to_vec();
     LikelihoodConfig { names, calibration, style, ..LikelihoodConfig::default() }
 }
@@ -62,7 +69,7 @@ fn chosen(router: &impl Router) -> Vec<usize> {
 
 #[test]
 fn only_with_the_prior_divided_out_does_a_biased_model_route() {
-    for style in [PromptStyle::FewShot, PromptStyle::Chat] {
+    for style in [RouterPromptStyle::FewShot, RouterPromptStyle::Chat] {
         let train = &data().train;
         let plain = config(Calibration::None, style).fit(Biased::new(), train).unwrap();
         assert_eq!(chosen(&plain), [0, 1, 0], "{style:?}");
@@ -74,7 +81,8 @@ fn only_with_the_prior_divided_out_does_a_biased_model_route() {
 #[test]
 fn the_prior_is_what_the_model_says_to_nothing_and_is_measured_once() {
     let scorer = Biased::new();
-    let router = config(Calibration::Prior, PromptStyle::FewShot).fit(&scorer, &data().train).unwrap();
+    let router =
+        config(Calibration::Prior, RouterPromptStyle::FewShot).fit(&scorer, &data().train).unwrap();
     let weights = [1.0, (-1.5f64).exp(), (-3f64).exp()];
     let total: f64 = weights.iter().sum();
     for (prior, weight) in router.prior().iter().zip(weights) {
@@ -98,22 +106,29 @@ fn shots_come_from_the_training_set_by_seed() {
     let prompt = |seed| {
         let recorder = Recorder(std::cell::RefCell::default());
         let shots = Shots::Drawn { per_label: 2, seed };
-        LikelihoodConfig { shots, ..LikelihoodConfig::default() }.fit(&recorder, &data().train).unwrap();
+        LikelihoodConfig { shots, ..LikelihoodConfig::default() }
+            .fit(&recorder, &data().train)
+            .unwrap();
         recorder.0.into_inner()
     };
     let text = prompt(1);
     assert_eq!(text, prompt(1));
     assert_ne!(text, prompt(2));
-    let labels: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Subject: ")).collect();
+    let labels: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("Subject: ")).collect();
     assert_eq!(labels, ["math", "natural", "social", "math", "natural", "social"]);
-    let asked: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Question: ")).collect();
-    let train: Vec<&str> = data().train.questions().iter().map(|question| question.text.as_str()).collect();
+    let asked: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("Question: ")).collect();
+    let train: Vec<&str> =
+        data().train.questions().iter().map(|question| question.text.as_str()).collect();
     assert!(asked[..6].iter().all(|question| train.contains(question)), "{asked:?}");
 }
 
 #[test]
 fn tuning_makes_probabilities_honest_and_changes_no_decision() {
-    let mut router = config(Calibration::Prior, PromptStyle::FewShot).fit(Biased::new(), &data().train).unwrap();
+    let mut router = config(Calibration::Prior, RouterPromptStyle::FewShot)
+        .fit(Biased::new(), &data().train)
+        .unwrap();
     let before = RouterReport::of(&router, &data().test).unwrap();
     let temperature = router.tune(&data().validation).unwrap();
     let after = RouterReport::of(&router, &data().test).unwrap();
@@ -122,15 +137,19 @@ fn tuning_makes_probabilities_honest_and_changes_no_decision() {
     assert!(after.nll < before.nll, "{} {}", after.nll, before.nll);
 }
 
-fn given(shots: Vec<Shot>) -> LikelihoodConfig {
-    LikelihoodConfig { shots: Shots::Given { shots }, ..LikelihoodConfig::new(["math", "natural", "social"]) }
+fn given(shots: Vec<LabeledQuestion>) -> LikelihoodConfig {
+    LikelihoodConfig {
+        shots: Shots::Given { shots },
+        ..LikelihoodConfig::new(["math", "natural", "social"])
+    }
 }
 
 #[test]
 fn hostile_questions_are_cut_and_answered() {
     let router = given(vec![]).build(Biased::new()).unwrap();
     let huge = "element ".repeat(1 << 17);
-    let decisions = router.route(&[Question::new("empty", ""), Question::new("huge", huge)]).unwrap();
+    let decisions =
+        router.route(&[Question::new("empty", ""), Question::new("huge", huge)]).unwrap();
     assert_eq!(decisions[1].label, 1);
     let third = decisions[0].probabilities[0];
     assert!((third - 1.0 / 3.0).abs() < 1e-9, "nothing is as likely as the prior says: {third}");
@@ -140,7 +159,10 @@ fn hostile_questions_are_cut_and_answered() {
 #[test]
 fn one_label_is_certain() {
     let config = LikelihoodConfig { labels: vec!["math".into()], ..given(vec![]) };
-    assert_eq!(config.build(Biased::new()).unwrap().route(&questions()).unwrap()[2].probabilities, [1.0]);
+    assert_eq!(
+        config.build(Biased::new()).unwrap().route(&questions()).unwrap()[2].probabilities,
+        [1.0]
+    );
 }
 
 fn problem(built: Result<LikelihoodRouter<Biased>, RouterError>) -> String {
@@ -151,20 +173,39 @@ fn problem(built: Result<LikelihoodRouter<Biased>, RouterError>) -> String {
 fn bad_configurations_say_what_is_wrong() {
     let build = |config: LikelihoodConfig| problem(config.build(Biased::new()));
     assert!(
-        build(LikelihoodConfig { labels: vec![], ..given(vec![]) }).starts_with("labels []: expected at least one")
+        build(LikelihoodConfig { labels: vec![], ..given(vec![]) })
+            .starts_with("labels []: expected at least one")
     );
     let twice = LikelihoodConfig { labels: vec!["a".into(), "a".into()], ..given(vec![]) };
     assert!(build(twice).contains("all different"));
-    assert!(build(LikelihoodConfig { content_free: vec![], ..given(vec![]) }).starts_with("`content_free` is empty"));
-    assert!(build(LikelihoodConfig { temperature: 0.0, ..given(vec![]) }).starts_with("`temperature` is 0"));
-    assert!(build(LikelihoodConfig { names: vec!["a".into()], ..given(vec![]) }).starts_with("`names` is [\"a\"]"));
+    assert!(
+        build(LikelihoodConfig { content_free: vec![], ..given(vec![]) })
+            .starts_with("`content_free` is empty")
+    );
+    assert!(
+        build(LikelihoodConfig { temperature: 0.0, ..given(vec![]) })
+            .starts_with("`temperature` is 0")
+    );
+    assert!(
+        build(LikelihoodConfig { names: vec!["a".into()], ..given(vec![]) })
+            .starts_with("`names` is [\"a\"]")
+    );
     assert!(build(LikelihoodConfig::new(["a", "b"])).starts_with("`shots` is drawn"));
-    let shot = Shot { question: "?".into(), label: "art".into() };
+    let shot = LabeledQuestion { question: "?".into(), label: "art".into() };
     assert!(build(given(vec![shot])).starts_with("shot 1: unknown label \"art\""));
-    let many = LikelihoodConfig { shots: Shots::Drawn { per_label: 1000, seed: 0 }, ..LikelihoodConfig::default() };
-    assert!(problem(many.fit(Biased::new(), &data().train)).starts_with("the training set has 200 examples of `math`"));
+    let many = LikelihoodConfig {
+        shots: Shots::Drawn { per_label: 1000, seed: 0 },
+        ..LikelihoodConfig::default()
+    };
+    assert!(
+        problem(many.fit(Biased::new(), &data().train))
+            .starts_with("the training set has 200 examples of `math`")
+    );
     let others = LikelihoodConfig::new(["math", "art"]);
-    assert!(problem(others.fit(Biased::new(), &data().train)).starts_with("`the training set` has the labels"));
+    assert!(
+        problem(others.fit(Biased::new(), &data().train))
+            .starts_with("`the training set` has the labels")
+    );
 }
 
 /// Answers what it is told to.

@@ -4,14 +4,21 @@
 mod sciences;
 
 use posttrain_data::{Example, Splits};
-use posttrain_router::{Cascade, ConstantRouter, Decision, KeywordConfig, OracleRouter, Question, Router, RouterData};
+use posttrain_router::{
+    Cascade, ConstantRouter, Decision, KeywordConfig, OracleRouter, Question, Router, RouterData,
+};
 use posttrain_router::{RouterError, RouterReport};
 use proptest::prelude::*;
 use sciences::data;
 
 fn splits() -> Splits {
     let row = |id: &str, domain: &str| Example::new(id, domain, format!("What is {id}?"), "1");
-    Splits { train: vec![row("a", "math")], validation: vec![], test: vec![row("b", "social")], left_over: vec![] }
+    Splits {
+        train: vec![row("a", "math")],
+        validation: vec![],
+        test: vec![row("b", "social")],
+        left_over: vec![],
+    }
 }
 
 fn problem(splits: &Splits, labels: &[&str]) -> String {
@@ -36,7 +43,8 @@ fn a_question_in_two_splits_is_refused() {
 #[test]
 fn left_over_rows_are_in_no_set() {
     let left_over = vec![Example::new("c", "art", "What is art?", "1")];
-    let data = RouterData::from_splits(&Splits { left_over, ..splits() }, &["math", "social"]).unwrap();
+    let data =
+        RouterData::from_splits(&Splits { left_over, ..splits() }, &["math", "social"]).unwrap();
     assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (1, 0, 1));
     assert!(data.validation.is_empty());
 }
@@ -45,8 +53,9 @@ fn left_over_rows_are_in_no_set() {
 fn the_oracle_is_always_right() {
     let report = RouterReport::of(&OracleRouter::of(&data().test).unwrap(), &data().test).unwrap();
     assert_eq!((report.accuracy, report.ece, report.nll), (1.0, 0.0, 0.0));
-    let attribution = report.attribution(&vec![vec![Some(false), Some(true), Some(true)]; 150]).unwrap();
-    assert_eq!((attribution.misrouted, attribution.routed.share), (0, Some(2.0 / 3.0)));
+    let attribution =
+        report.attribution(&vec![vec![Some(false), Some(true), Some(true)]; 150]).unwrap();
+    assert_eq!((attribution.misrouted, attribution.routed.share), (0, 2.0 / 3.0));
     assert_eq!(report.confusion, [[50, 0, 0], [0, 50, 0], [0, 0, 50]]);
     let twice = OracleRouter::new(["a", "b"], [("q", "a"), ("q", "b")]).err().unwrap().to_string();
     assert_eq!(twice, "`oracle`: the truth is `a` and `b` of `q`: expected one label a question");
@@ -58,7 +67,10 @@ fn a_report_needs_the_same_labels_and_some_questions() {
     assert!(matches!(RouterReport::of(&other, &data().test), Err(RouterError::OtherLabels { .. })));
     let empty = RouterData::from_splits(&Splits { test: vec![], ..splits() }, &["math"]).unwrap();
     let router = ConstantRouter::new(["math"], "math").unwrap();
-    assert!(matches!(RouterReport::of(&router, &empty.test), Err(RouterError::TooFewExamples { .. })));
+    assert!(matches!(
+        RouterReport::of(&router, &empty.test),
+        Err(RouterError::TooFewExamples { .. })
+    ));
 }
 
 /// Answers with one decision, whatever is asked.
@@ -106,11 +118,22 @@ fn keywords_route_better_than_chance_and_survive_hostile_questions() {
     let router = KeywordConfig::learn(&data().train, 50).build().unwrap();
     assert!(RouterReport::of(&router, &data().test).unwrap().accuracy > 0.7);
     let huge = "king ".repeat(1 << 18);
-    let decisions = router.route(&[Question::new("empty", ""), Question::new("huge", huge)]).unwrap();
+    let decisions =
+        router.route(&[Question::new("empty", ""), Question::new("huge", huge)]).unwrap();
     assert_eq!(decisions[0].label, 0); // the fallback: all labels are equally frequent
-    let config = KeywordConfig { keywords: vec![vec!["two words".into()]], ..KeywordConfig::new(["a"], "a") };
+    let config = KeywordConfig {
+        keywords: vec![vec!["two words".into()]],
+        ..KeywordConfig::new(["a"], "a")
+    };
     assert!(config.build().err().unwrap().to_string().starts_with("`keywords` is \"two words\""));
-    assert!(KeywordConfig::new(["a"], "b").build().err().unwrap().to_string().contains("unknown label \"b\""));
+    assert!(
+        KeywordConfig::new(["a"], "b")
+            .build()
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("unknown label \"b\"")
+    );
 }
 
 /// Sends the questions to these labels, in turn.
@@ -126,7 +149,11 @@ impl Router for Turns {
     }
 
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
-        let decide = |label: &usize| Decision { label: *label, probabilities: vec![1.0 / 3.0; 3], seconds: 0.0 };
+        let decide = |label: &usize| Decision {
+            label: *label,
+            probabilities: vec![1.0 / 3.0; 3],
+            seconds: 0.0,
+        };
         Ok(self.0.iter().cycle().take(questions.len()).map(decide).collect())
     }
 }

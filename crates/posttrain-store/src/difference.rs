@@ -15,7 +15,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The first difference of two configurations, in the order of the first one's fields; none where they are equal.
+    /// The first difference of two configurations, in the order of the first one's fields; none
+    /// where they are equal.
     ///
     /// ```
     /// use posttrain_store::Difference;
@@ -41,7 +42,11 @@ fn first_difference(field: String, was: &Value, now: &Value) -> Option<Differenc
     let added = new.keys().filter(|key| !old.contains_key(*key));
     old.keys().chain(added).find_map(|key| {
         let inner = if field.is_empty() { key.clone() } else { format!("{field}.{key}") };
-        first_difference(inner, old.get(key).unwrap_or(&Value::Null), new.get(key).unwrap_or(&Value::Null))
+        first_difference(
+            inner,
+            old.get(key).unwrap_or(&Value::Null),
+            new.get(key).unwrap_or(&Value::Null),
+        )
     })
 }
 

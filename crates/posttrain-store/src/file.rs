@@ -6,13 +6,14 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use tempfile::{Builder, NamedTempFile};
 
-/// Names of files that are still being written begin like this; a process that was killed may leave one behind.
+/// Names of files that are still being written begin like this; a process that was killed may leave
+/// one behind.
 pub(crate) const UNFINISHED: &str = ".writing-";
 
 /// Puts a file with these bytes in place, whole or not at all.
 ///
-/// It is written beside its place, flushed to the disk, and renamed, so that a reader sees either the old file or the whole
-/// new one. Its folder is made if it is not there.
+/// It is written beside its place, flushed to the disk, and renamed, so that a reader sees either
+/// the old file or the whole new one. Its folder is made if it is not there.
 ///
 /// # Errors
 /// [`StoreError::Io`] names the file, which is then as it was.
@@ -20,8 +21,8 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     replace_file_with(path, |file| file.write_all(bytes))
 }
 
-/// Puts a file in place, whole or not at all, whose bytes `write` writes piece by piece: [`replace_file`] for what should
-/// not be in memory at once.
+/// Puts a file in place, whole or not at all, whose bytes `write` writes piece by piece:
+/// [`replace_file`] for what should not be in memory at once.
 ///
 /// # Errors
 /// [`StoreError::Io`], also with an error of `write`'s; the file is then as it was.
@@ -66,7 +67,8 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A temporary file is its owner's alone; what is renamed into place is for every reader that the umask allows.
+/// A temporary file is its owner's alone; what is renamed into place is for every reader that the
+/// umask allows.
 #[cfg(unix)]
 fn unfinished_file(folder: &Path) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;

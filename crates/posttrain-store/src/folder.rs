@@ -5,10 +5,11 @@ use crate::file::{UNFINISHED, folder_of};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Writes a folder beside its place, then puts it there; what was there goes when the new one is in place. The folder around
-/// it is made if it is not there.
+/// Writes a folder beside its place, then puts it there; what was there goes when the new one is in
+/// place. The folder around it is made if it is not there.
 ///
-/// A process that dies between the two renames leaves the old folder as `<name>.old`, and [`recover_folder`] puts it back.
+/// A process that dies between the two renames leaves the old folder as `<name>.old`, and
+/// [`recover_folder`] puts it back.
 ///
 /// # Errors
 /// Whatever `write` returns, or [`StoreError::Io`]; the old folder is then as it was.
@@ -25,7 +26,10 @@ use std::path::{Path, PathBuf};
 /// assert_eq!(std::fs::read(state.join("step")).unwrap(), b"7");
 /// # Ok::<(), StoreError>(())
 /// ```
-pub fn replace_folder<E: From<StoreError>>(target: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+pub fn replace_folder<E: From<StoreError>>(
+    target: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let parent = folder_of(target);
     fs::create_dir_all(parent).map_err(StoreError::io("make", parent))?;
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent);
@@ -55,14 +59,16 @@ pub fn recover_folder(target: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A folder that is this process's own for as long as the lock lives; a process that dies lets go of it.
+/// A folder that is this process's own for as long as the lock lives; a process that dies lets go
+/// of it.
 #[derive(Debug)]
 #[must_use = "the folder is free again when the lock is dropped"]
 pub struct FolderLock {
     _file: File,
 }
 
-/// Keeps other processes from a folder, which is made if it is not there: they fail to lock it meanwhile.
+/// Keeps other processes from a folder, which is made if it is not there: they fail to lock it
+/// meanwhile.
 ///
 /// # Errors
 /// [`StoreError::Busy`] where another one has it, [`StoreError::Io`] names the file.
@@ -94,14 +100,20 @@ fn old_name(target: &Path) -> PathBuf {
 }
 
 fn remove_if_there(path: &Path) -> Result<(), StoreError> {
-    if path.exists() { fs::remove_dir_all(path).map_err(StoreError::io("remove", path)) } else { Ok(()) }
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(StoreError::io("remove", path))
+    } else {
+        Ok(())
+    }
 }
 
-/// A temporary folder is its owner's alone; what is put in place is as readable as any other folder.
+/// A temporary folder is its owner's alone; what is put in place is as readable as any other
+/// folder.
 #[cfg(unix)]
 fn open_to_readers(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(StoreError::io("open to readers", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .map_err(StoreError::io("open to readers", path))
 }
 
 #[cfg(not(unix))]
@@ -114,7 +126,9 @@ mod tests {
     use super::*;
 
     fn write(target: &Path, text: &str) -> Result<(), StoreError> {
-        replace_folder(target, |dir| fs::write(dir.join("f"), text).map_err(StoreError::io("write", dir)))
+        replace_folder(target, |dir| {
+            fs::write(dir.join("f"), text).map_err(StoreError::io("write", dir))
+        })
     }
 
     #[test]
@@ -122,7 +136,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = lock_folder(&dir.path().join("math")).unwrap();
         let error = lock_folder(&dir.path().join("math")).unwrap_err();
-        assert!(matches!(error, StoreError::Busy { .. }) && error.to_string().contains("math"), "{error}");
+        assert!(
+            matches!(error, StoreError::Busy { .. }) && error.to_string().contains("math"),
+            "{error}"
+        );
         drop(held);
         assert!(lock_folder(&dir.path().join("math")).is_ok());
     }

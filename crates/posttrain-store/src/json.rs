@@ -41,7 +41,8 @@ fn write(path: &Path, json: serde_json::Result<String>) -> Result<(), StoreError
 /// Reads a value from a JSON file.
 ///
 /// # Errors
-/// [`StoreError::Io`], or [`StoreError::Json`] with the line and the field that are not of the form.
+/// [`StoreError::Io`], or [`StoreError::Json`] with the line and the field that are not of the
+/// form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let text = fs::read(path).map_err(StoreError::io("read", path))?;
     parse(path, &text)
@@ -108,7 +109,10 @@ mod tests {
         let path = folder.path().join("counts.json");
         fs::write(&path, "{\n\"a\": {\"b\": \"two\"}\n}").unwrap();
         let error = read_json::<BTreeMap<String, BTreeMap<String, u8>>>(&path).unwrap_err();
-        assert!(matches!(&error, StoreError::Json { line: 2, field, .. } if field == "a.b"), "{error:?}");
+        assert!(
+            matches!(&error, StoreError::Json { line: 2, field, .. } if field == "a.b"),
+            "{error:?}"
+        );
 
         fs::write(&path, "{} trailing").unwrap();
         assert!(read_json::<BTreeMap<String, u8>>(&path).is_err());

@@ -1,10 +1,13 @@
-//! Files and folders that survive the death of whoever writes them. The crate knows nothing of what it stores.
+//! Files and folders that survive the death of whoever writes them. The crate knows nothing of what
+//! it stores.
 //!
-//! - [`replace_file`] and [`replace_folder`] put a file or a folder in place whole or not at all; [`recover_folder`] repairs
-//!   what a death in between left, and [`lock_folder`] keeps a second process out.
+//! - [`replace_file`] and [`replace_folder`] put a file or a folder in place whole or not at all;
+//!   [`recover_folder`] repairs what a death in between left, and [`lock_folder`] keeps a second
+//!   process out.
 //! - [`write_json`], [`read_json`]: values as files, whose errors name the line and the field.
 //! - [`JsonLog`] is appended to, and survives a torn last line; [`read_log`] reads along.
-//! - [`Difference`] is where two configurations first differ: what a folder was begun with it goes on with.
+//! - [`Difference`] is where two configurations first differ: what a folder was begun with it goes
+//!   on with.
 //!
 //! ```
 //! use posttrain_store::{StoreError, lock_folder, read_json, recover_folder, replace_folder, write_json};

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// An append-only file of values, one JSON line each (`.jsonl`).
 ///
-/// A process that dies while it writes leaves a torn last line, which is dropped when the log is opened again; a line that is
-/// damaged further up is an error.
+/// A process that dies while it writes leaves a torn last line, which is dropped when the log is
+/// opened again; a line that is damaged further up is an error.
 ///
 /// ```
 /// use posttrain_store::{JsonLog, read_log};
@@ -38,8 +38,9 @@ pub struct JsonLog<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> JsonLog<T> {
-    /// Opens a log to be appended to, with the values that it keeps: those before the first that `keep` refuses. What comes
-    /// after them is cut off. A log that is not there is begun, in a folder that is made.
+    /// Opens a log to be appended to, with the values that it keeps: those before the first that
+    /// `keep` refuses. What comes after them is cut off. A log that is not there is begun, in a
+    /// folder that is made.
     ///
     /// # Errors
     /// [`StoreError::Io`], or [`StoreError::Json`] with the line that is damaged.
@@ -59,12 +60,17 @@ impl<T: Serialize + DeserializeOwned> JsonLog<T> {
         }
 
         if end < bytes.len() {
-            let file = OpenOptions::new().write(true).open(path).map_err(StoreError::io("open", path))?;
+            let file =
+                OpenOptions::new().write(true).open(path).map_err(StoreError::io("open", path))?;
             file.set_len(end as u64).map_err(StoreError::io("cut", path))?;
         }
         let folder = folder_of(path);
         fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(StoreError::io("open", path))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(StoreError::io("open", path))?;
         Ok((Self { path: path.to_owned(), file, values: PhantomData }, kept))
     }
 
@@ -74,13 +80,16 @@ impl<T: Serialize + DeserializeOwned> JsonLog<T> {
     /// [`StoreError::Io`], or [`StoreError::Unwritable`] for what JSON has no form for.
     pub fn append(&mut self, value: &T) -> Result<(), StoreError> {
         let line = serde_json::to_string(value);
-        let line = line.map_err(|source| StoreError::Unwritable { path: self.path.clone(), source })?;
-        self.file.write_all((line + "\n").as_bytes()).map_err(StoreError::io("append to", &self.path))
+        let line =
+            line.map_err(|source| StoreError::Unwritable { path: self.path.clone(), source })?;
+        self.file
+            .write_all((line + "\n").as_bytes())
+            .map_err(StoreError::io("append to", &self.path))
     }
 }
 
-/// The values of a log; none where there is no file. Nothing is written, so that its writer may go on meanwhile: a last line
-/// that is being written is left out.
+/// The values of a log; none where there is no file. Nothing is written, so that its writer may go
+/// on meanwhile: a last line that is being written is left out.
 ///
 /// # Errors
 /// [`StoreError::Io`], or [`StoreError::Json`] with the line that is damaged.

@@ -3,7 +3,8 @@
 use crate::{TensorError, shim};
 use std::sync::OnceLock;
 
-/// Whether scaled dot-product attention may go through cuDNN, as `torch.backends.cuda.cudnn_sdp_enabled()`.
+/// Whether scaled dot-product attention may go through cuDNN, as
+/// `torch.backends.cuda.cudnn_sdp_enabled()`.
 ///
 /// # Errors
 /// [`TensorError::Shim`] with libtorch's words.
@@ -14,8 +15,8 @@ pub fn cudnn_attention() -> Result<bool, TensorError> {
 /// Lets scaled dot-product attention go through cuDNN or not, for the whole process, as
 /// `torch.backends.cuda.enable_cudnn_sdp(enabled)`.
 ///
-/// libtorch prefers cuDNN on Hopper, where cuDNN builds an execution plan, half a second long, for every new shape.
-/// (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` avoids it from outside.)
+/// libtorch prefers cuDNN on Hopper, where cuDNN builds an execution plan, half a second long, for
+/// every new shape. (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` avoids it from outside.)
 ///
 /// # Errors
 /// [`TensorError::Shim`] with libtorch's words.
@@ -31,14 +32,15 @@ pub fn set_cudnn_attention(enabled: bool) -> Result<(), TensorError> {
     shim::set_cudnn_attention(enabled)
 }
 
-/// Loads the CUDA library of the libtorch that this process runs on; does nothing where it is loaded.
+/// Loads the CUDA library of the libtorch that this process runs on; does nothing where it is
+/// loaded.
 ///
-/// A linker drops `libtorch_cuda.so`, since no symbol of it is named, and libtorch then says "no CUDA" on a machine that has
-/// it.
+/// A linker drops `libtorch_cuda.so`, since no symbol of it is named, and libtorch then says "no
+/// CUDA" on a machine that has it.
 ///
 /// # Errors
-/// [`TensorError::NoCuda`] where this libtorch has none, [`TensorError::CudaLibrary`] where it does not load: the libraries
-/// that it needs are not installed, usually.
+/// [`TensorError::NoCuda`] where this libtorch has none, [`TensorError::CudaLibrary`] where it does
+/// not load: the libraries that it needs are not installed, usually.
 ///
 /// ```
 /// match posttrain_tensor::load_cuda_library() {
@@ -56,7 +58,7 @@ pub fn load_cuda_library() -> Result<(), TensorError> {
 }
 
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "a library that is loaded runs its initialisers")]
+#[allow(unsafe_code, reason = "a library that is loaded runs its initializers")]
 fn load() -> Result<(), TensorError> {
     // Links are followed: what the library needs lies in folders beside the real one.
     let c10 = shim::c10_path()?;
@@ -67,8 +69,8 @@ fn load() -> Result<(), TensorError> {
         return Err(TensorError::NoCuda { reason: "this libtorch is built without CUDA" });
     }
 
-    // SAFETY: the library belongs to the libtorch that this process is linked to; its initialisers register kernels and are
-    // made to run at load time.
+    // SAFETY: the library belongs to the libtorch that this process is linked to; its initializers
+    // register kernels and are made to run at load time.
     let loaded = unsafe { shim::load_library(&path) };
     loaded.map_err(|error| match error {
         TensorError::Shim { reason, .. } => TensorError::CudaLibrary { path, reason },

@@ -1,4 +1,5 @@
-//! Crossings between the host and a device, which are counted, since each makes the caller wait for the device.
+//! Crossings between the host and a device, which are counted, since each makes the caller wait for
+//! the device.
 
 use crate::TensorError;
 use std::cell::Cell;
@@ -41,8 +42,9 @@ pub fn to_host<T: Element + Copy + Default>(tensor: &Tensor) -> Result<Vec<T>, T
     Ok(values)
 }
 
-/// How often this thread has crossed so far, whichever device was on the other side: a loop that must not wait for a device
-/// is held to a number of crossings by a test that needs no device.
+/// How often this thread has crossed so far, whichever device was on the other side: a loop that
+/// must not wait for a device is held to a number of crossings by a test that needs no device.
+#[must_use]
 pub fn crossings() -> u64 {
     CROSSINGS.get()
 }

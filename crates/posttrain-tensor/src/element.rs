@@ -1,4 +1,5 @@
-//! The two element kinds that the CPU kernels read and write: f32, and bf16 as its upper sixteen bits.
+//! The two element kinds that the CPU kernels read and write: f32, and bf16 as its upper sixteen
+//! bits.
 
 /// A number of a tensor, widened to f32 for arithmetic.
 pub trait Element: Copy + Send + Sync {
@@ -16,7 +17,7 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn narrow(value: f32) -> f32 {
+    fn narrow(value: f32) -> Self {
         value
     }
 }
@@ -32,12 +33,13 @@ impl Element for Bf16 {
         f32::from_bits(u32::from(self.0) << 16)
     }
 
-    // Finite values only: a NaN whose mantissa is all ones would carry into the sign. The kernels check before.
+    // Finite values only: a NaN whose mantissa is all ones would carry into the sign. The kernels
+    // check before.
     #[inline(always)]
-    fn narrow(value: f32) -> Bf16 {
+    fn narrow(value: f32) -> Self {
         let bits = value.to_bits();
         let half_minus_tie = 0x7fff + ((bits >> 16) & 1);
-        Bf16((bits.wrapping_add(half_minus_tie) >> 16) as u16)
+        Self((bits.wrapping_add(half_minus_tie) >> 16) as u16)
     }
 }
 

@@ -1,14 +1,15 @@
 //! What every crate on libtorch stands on.
 //!
-//! [`SharedTensor`] is a frozen tensor that threads share: weights, snapshots of adapters and recorded activations are
-//! never written after they are made, and one type says so. Beside it:
+//! [`SharedTensor`] is a frozen tensor that threads share: weights, snapshots of adapters and
+//! recorded activations are never written after they are made, and one type says so. Beside it:
 //!
-//! - [`values`], [`floats`], [`integers`], [`bytes`] show a CPU tensor's memory as a slice; [`Element`] is what the slice of
-//!   a floating-point tensor is made of.
+//! - [`values`], [`floats`], [`integers`], [`bytes`] show a CPU tensor's memory as a slice;
+//!   [`Element`] is what the slice of a floating-point tensor is made of.
 //! - [`check_shape`] names the argument, what was expected of it and what came.
 //! - [`to_device`] and [`to_host`] cross between the host and a device, and are counted.
-//! - [`load_cuda_library`] and [`set_cudnn_attention`] are what libtorch has and `tch` does not bind: C++ behind a C interface,
-//!   in the crate's folder `shim/`, compiled against libtorch's own headers.
+//! - [`load_cuda_library`] and [`set_cudnn_attention`] are what libtorch has and `tch` does not
+//!   bind: C++ behind a C interface, in the crate's folder `shim/`, compiled against libtorch's own
+//!   headers.
 //! - [`TensorFile`], [`read_tensors`] and [`write_tensors`] are safetensors files.
 //!
 //! ```

@@ -1,10 +1,11 @@
 //! A CPU tensor's memory as a slice.
 //!
-//! libtorch owns the memory and `tch` hands out a raw pointer. Each function checks what makes the pointer a slice (on the
-//! CPU, contiguous, of the kind asked for) and ties the slice to a borrow of the tensor, which keeps the storage alive.
-//! What the borrow checker cannot see is another tensor that shares the storage: a kernel writes only to tensors that it
-//! made itself, and only reads its callers'. A caller that writes in place to a shared storage from
-//! another thread during a call races with itself, as it would inside libtorch.
+//! libtorch owns the memory and `tch` hands out a raw pointer. Each function checks what makes the
+//! pointer a slice (on the CPU, contiguous, of the kind asked for) and ties the slice to a borrow
+//! of the tensor, which keeps the storage alive. What the borrow checker cannot see is another
+//! tensor that shares the storage: a kernel writes only to tensors that it made itself, and only
+//! reads its callers'. A caller that writes in place to a shared storage from another thread during
+//! a call races with itself, as it would inside libtorch.
 #![allow(unsafe_code, reason = "`tch` hands out a tensor's memory as a raw pointer alone")]
 
 use crate::TensorError;
@@ -42,8 +43,8 @@ pub enum ValuesMut<'a> {
 pub fn values<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<Values<'a>, TensorError> {
     let len = checked_len(argument, tensor)?;
     match tensor.kind() {
-        // SAFETY: `checked_len` proved `len` contiguous elements in CPU memory, the kind is the element's, and the
-        // lifetime is that of the tensor's borrow.
+        // SAFETY: `checked_len` proved `len` contiguous elements in CPU memory, the kind is the
+        // element's, and the lifetime is that of the tensor's borrow.
         Kind::Float => Ok(Values::F32(unsafe { slice(tensor, len) })),
         // SAFETY: as above; `Bf16` is a transparent u16, every pattern of which is valid.
         Kind::BFloat16 => Ok(Values::Bf16(unsafe { slice(tensor, len) })),
@@ -51,8 +52,8 @@ pub fn values<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<Values<'
     }
 }
 
-/// The values of a contiguous f32 or bf16 tensor on the CPU, to be written. The caller has made it: no other tensor that
-/// shares its storage may be in use meanwhile.
+/// The values of a contiguous f32 or bf16 tensor on the CPU, to be written. The caller has made it:
+/// no other tensor that shares its storage may be in use meanwhile.
 ///
 /// # Errors
 /// As for [`values`].
@@ -67,10 +68,14 @@ pub fn values<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<Values<'
 /// assert_eq!(tensor.double_value(&[0]), 3.0);
 /// # Ok::<(), posttrain_tensor::TensorError>(())
 /// ```
-pub fn values_mut<'a>(argument: &'static str, tensor: &'a mut Tensor) -> Result<ValuesMut<'a>, TensorError> {
+pub fn values_mut<'a>(
+    argument: &'static str,
+    tensor: &'a mut Tensor,
+) -> Result<ValuesMut<'a>, TensorError> {
     let len = checked_len(argument, tensor)?;
     match tensor.kind() {
-        // SAFETY: as in `values`; the borrow is exclusive and the caller made the tensor, so nothing else reads it.
+        // SAFETY: as in `values`; the borrow is exclusive and the caller made the tensor, so
+        // nothing else reads it.
         Kind::Float => Ok(ValuesMut::F32(unsafe { slice_mut(tensor, len) })),
         // SAFETY: as above.
         Kind::BFloat16 => Ok(ValuesMut::Bf16(unsafe { slice_mut(tensor, len) })),
@@ -91,15 +96,21 @@ pub fn values_mut<'a>(argument: &'static str, tensor: &'a mut Tensor) -> Result<
 pub fn floats<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [f32], TensorError> {
     match values(argument, tensor)? {
         Values::F32(values) => Ok(values),
-        Values::Bf16(_) => Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }),
+        Values::Bf16(_) => {
+            Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() })
+        }
     }
 }
 
-/// The values of a contiguous f32 tensor on the CPU, to be written, under the conditions of [`values_mut`].
+/// The values of a contiguous f32 tensor on the CPU, to be written, under the conditions of
+/// [`values_mut`].
 ///
 /// # Errors
 /// As for [`floats`].
-pub fn floats_mut<'a>(argument: &'static str, tensor: &'a mut Tensor) -> Result<&'a mut [f32], TensorError> {
+pub fn floats_mut<'a>(
+    argument: &'static str,
+    tensor: &'a mut Tensor,
+) -> Result<&'a mut [f32], TensorError> {
     let got = tensor.kind();
     match values_mut(argument, tensor)? {
         ValuesMut::F32(values) => Ok(values),
@@ -156,12 +167,14 @@ fn checked_len(argument: &'static str, tensor: &Tensor) -> Result<usize, TensorE
 }
 
 /// # Safety
-/// The tensor lies in CPU memory, is contiguous, and holds at least `len` elements of the kind that `T` stands for.
+/// The tensor lies in CPU memory, is contiguous, and holds at least `len` elements of the kind that
+/// `T` stands for.
 unsafe fn slice<T>(tensor: &Tensor, len: usize) -> &[T] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: the caller's promise; libtorch aligns storages to 64 bytes and offsets count whole elements.
+    // SAFETY: the caller's promise; libtorch aligns storages to 64 bytes and offsets count whole
+    // elements.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), len) }
 }
 
@@ -182,7 +195,9 @@ mod tests {
     #[test]
     fn slices_show_the_tensor_and_write_to_it() {
         let mut tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
-        let ValuesMut::F32(slice) = values_mut("tensor", &mut tensor).unwrap() else { panic!("kind") };
+        let ValuesMut::F32(slice) = values_mut("tensor", &mut tensor).unwrap() else {
+            panic!("kind")
+        };
         slice[1] = 5.0;
         assert_eq!(tensor.double_value(&[1]), 5.0);
         let narrow = tensor.to_kind(Kind::BFloat16);
@@ -193,7 +208,10 @@ mod tests {
     #[test]
     fn what_is_no_slice_is_refused() {
         let square = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
-        assert!(matches!(values("t", &square.tr()), Err(TensorError::Strided { argument: "t", .. })));
+        assert!(matches!(
+            values("t", &square.tr()),
+            Err(TensorError::Strided { argument: "t", .. })
+        ));
         assert!(matches!(values("t", &square.to_kind(Kind::Int64)), Err(TensorError::Kind { .. })));
         assert!(matches!(integers("t", &square), Err(TensorError::Kind { expected: "Int64", .. })));
     }

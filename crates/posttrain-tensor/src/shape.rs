@@ -17,8 +17,17 @@ use tch::Tensor;
 /// assert_eq!(error.to_string(), "`hidden` has shape [2, 3], expected [-1, 4]");
 /// # Ok::<(), posttrain_tensor::TensorError>(())
 /// ```
-pub fn check_shape(argument: &'static str, tensor: &Tensor, expected: &[i64]) -> Result<(), TensorError> {
+pub fn check_shape(
+    argument: &'static str,
+    tensor: &Tensor,
+    expected: &[i64],
+) -> Result<(), TensorError> {
     let got = tensor.size();
-    let fits = got.len() == expected.len() && got.iter().zip(expected).all(|(got, e)| *e == -1 || got == e);
-    if fits { Ok(()) } else { Err(TensorError::Shape { argument, expected: expected.to_vec(), got }) }
+    let fits = got.len() == expected.len()
+        && got.iter().zip(expected).all(|(got, e)| *e == -1 || got == e);
+    if fits {
+        Ok(())
+    } else {
+        Err(TensorError::Shape { argument, expected: expected.to_vec(), got })
+    }
 }

@@ -1,4 +1,5 @@
-//! The shim: C++ of libtorch that `tch` does not bind, as safe functions. The crate's `shim/` has the C++.
+//! The shim: C++ of libtorch that `tch` does not bind, as safe functions. The crate's `shim/` has
+//! the C++.
 #![allow(unsafe_code, reason = "functions of another language, declared as `shim/shim.h` does")]
 
 use crate::TensorError;
@@ -23,14 +24,18 @@ unsafe extern "C" {
 pub(crate) fn cudnn_attention() -> Result<bool, TensorError> {
     let mut enabled = false;
     // SAFETY: `enabled` outlives the call.
-    outcome("read whether attention may go through cuDNN", unsafe { posttrain_cudnn_attention(&mut enabled) })?;
+    outcome("read whether attention may go through cuDNN", unsafe {
+        posttrain_cudnn_attention(&mut enabled)
+    })?;
     Ok(enabled)
 }
 
 /// Lets attention go through cuDNN, or keeps it from there.
 pub(crate) fn set_cudnn_attention(enabled: bool) -> Result<(), TensorError> {
     // SAFETY: the function sets a flag of libtorch's context, which lives as long as the process.
-    outcome("set whether attention may go through cuDNN", unsafe { posttrain_set_cudnn_attention(enabled) })
+    outcome("set whether attention may go through cuDNN", unsafe {
+        posttrain_set_cudnn_attention(enabled)
+    })
 }
 
 /// The path of the `libc10` that this process runs on, beside which libtorch's other libraries lie.
@@ -39,8 +44,8 @@ pub(crate) fn c10_path() -> Result<PathBuf, TensorError> {
     let mut path = std::ptr::null();
     // SAFETY: `path` outlives the call.
     outcome("find libtorch's own file", unsafe { posttrain_c10_path(&mut path) })?;
-    // SAFETY: without an error the path is a text of the loader's, which lives as long as the library is loaded: this code
-    // is linked to it.
+    // SAFETY: without an error the path is a text of the loader's, which lives as long as the
+    // library is loaded: this code is linked to it.
     let path = unsafe { CStr::from_ptr(path) };
     Ok(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
@@ -48,13 +53,17 @@ pub(crate) fn c10_path() -> Result<PathBuf, TensorError> {
 /// Loads a shared library for as long as the process lives, its symbols visible to all others.
 ///
 /// # Safety
-/// A library runs its initialisers as it is loaded: they must be sound in this process.
+/// A library runs its initializers as it is loaded: they must be sound in this process.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn load_library(path: &Path) -> Result<(), TensorError> {
     let operation = "load a library";
     let name = CString::new(path.as_os_str().as_bytes());
-    let name = name.map_err(|_| TensorError::Shim { operation, reason: "its path holds a zero byte".into() })?;
-    // SAFETY: `name` ends in a zero byte and outlives the call; the initialisers are the caller's promise.
+    let name = name.map_err(|_| TensorError::Shim {
+        operation,
+        reason: "its path holds a zero byte".into(),
+    })?;
+    // SAFETY: `name` ends in a zero byte and outlives the call; the initializers are the caller's
+    // promise.
     outcome(operation, unsafe { posttrain_load_library(name.as_ptr()) })
 }
 
@@ -63,7 +72,8 @@ fn outcome(operation: &'static str, text: *const c_char) -> Result<(), TensorErr
     if text.is_null() {
         return Ok(());
     }
-    // SAFETY: the text ends in a zero byte and lives until this thread's next call, which is after the copy.
+    // SAFETY: the text ends in a zero byte and lives until this thread's next call, which is after
+    // the copy.
     let reason = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     Err(TensorError::Shim { operation, reason })
 }
@@ -77,8 +87,14 @@ mod tests {
     fn what_is_thrown_in_cpp_comes_back_as_an_error() {
         // SAFETY: there is no such library, so that nothing is run.
         let error = unsafe { load_library(Path::new("/absent/libabsent.so")) }.unwrap_err();
-        assert!(matches!(&error, TensorError::Shim { reason, .. } if reason.contains("libabsent.so")), "{error}");
-        assert!(!error.to_string().contains("Exception raised from"), "a trace of addresses in {error}");
+        assert!(
+            matches!(&error, TensorError::Shim { reason, .. } if reason.contains("libabsent.so")),
+            "{error}"
+        );
+        assert!(
+            !error.to_string().contains("Exception raised from"),
+            "a trace of addresses in {error}"
+        );
     }
 
     #[test]

@@ -36,11 +36,13 @@ impl TensorFile {
     }
 
     /// The tensors' names, in the order of their data.
+    #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
     /// A tensor's shape, or `None` if there is none of that name.
+    #[must_use]
     pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
         self.header.info(name).map(|info| info.shape.iter().map(|&d| d as i64).collect())
     }
@@ -48,7 +50,8 @@ impl TensorFile {
     /// The kind that a tensor is stored in.
     ///
     /// # Errors
-    /// [`TensorError::MissingTensor`], or [`TensorError::StoredTensor`] for a kind that libtorch does not have.
+    /// [`TensorError::MissingTensor`], or [`TensorError::StoredTensor`] for a kind that libtorch
+    /// does not have.
     pub fn kind(&self, name: &str) -> Result<Kind, TensorError> {
         let dtype = self.info(name)?.dtype;
         kind_of(dtype).ok_or_else(|| kind_error(&self.path, name, format!("{dtype:?}")))
@@ -65,18 +68,28 @@ impl TensorFile {
         Ok(tensor)
     }
 
-    /// Copies a tensor into another one, such as some rows of a larger one, without a copy in between. `to` is on the CPU,
-    /// contiguous, and of the stored kind and shape.
+    /// Copies a tensor into another one, such as some rows of a larger one, without a copy in
+    /// between. `to` is on the CPU, contiguous, and of the stored kind and shape.
     ///
     /// # Errors
-    /// Those of [`TensorFile::kind`], and [`TensorError::StoredTensor`] where `to` is anything else.
+    /// Those of [`TensorFile::kind`], and [`TensorError::StoredTensor`] where `to` is anything
+    /// else.
     pub fn read_into(&self, name: &str, to: &Tensor) -> Result<(), TensorError> {
         let (info, kind) = (self.info(name)?, self.kind(name)?);
         let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        if to.size() != shape || to.kind() != kind || to.device() != tch::Device::Cpu || !to.is_contiguous() {
+        if to.size() != shape
+            || to.kind() != kind
+            || to.device() != tch::Device::Cpu
+            || !to.is_contiguous()
+        {
             let expected = format!("contiguous {kind:?} of shape {shape:?} on the CPU");
             let got = format!("{:?} of shape {:?} on {:?}", to.kind(), to.size(), to.device());
-            return Err(TensorError::StoredTensor { path: self.path.clone(), name: name.into(), expected, got });
+            return Err(TensorError::StoredTensor {
+                path: self.path.clone(),
+                name: name.into(),
+                expected,
+                got,
+            });
         }
         let (start, end) = info.data_offsets;
         self.copy(self.data_start + start..self.data_start + end, to);
@@ -88,8 +101,8 @@ impl TensorFile {
         self.header.info(name).ok_or_else(missing)
     }
 
-    /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been copied is given back, so
-    /// that a tensor is never in memory twice.
+    /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been
+    /// copied is given back, so that a tensor is never in memory twice.
     #[allow(unsafe_code, reason = "`tch` gives a tensor's memory as a pointer alone")]
     fn copy(&self, range: Range<usize>, tensor: &Tensor) {
         let to = tensor.data_ptr().cast::<u8>();
@@ -97,9 +110,16 @@ impl TensorFile {
             let piece = start..(start + PIECE).min(range.end);
             fetch(&self.map, piece.start, piece.len());
             let from = &self.map[piece.clone()];
-            // SAFETY: the tensor is contiguous, on the CPU, and of the stored shape and kind, so of the range's length, which
-            // `open` has checked; it does not lie in the file, which is mapped for reading alone.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.add(start - range.start), from.len()) };
+            // SAFETY: the tensor is contiguous, on the CPU, and of the stored shape and kind, so of
+            // the range's length, which `open` has checked; it does not lie in the file, which is
+            // mapped for reading alone.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    from.as_ptr(),
+                    to.add(start - range.start),
+                    from.len(),
+                )
+            };
             release(&self.map, piece.start, piece.len());
         }
     }
@@ -108,8 +128,8 @@ impl TensorFile {
 /// Bytes that are copied at a time.
 const PIECE: usize = 8 << 20;
 
-/// Asks for a range in one go: page by page it comes at a fraction of the disk's speed. A system that does not know the
-/// request reads page by page.
+/// Asks for a range in one go: page by page it comes at a fraction of the disk's speed. A system
+/// that does not know the request reads page by page.
 fn fetch(map: &memmap2::Mmap, start: usize, length: usize) {
     #[cfg(target_os = "linux")]
     if map.advise_range(memmap2::Advice::PopulateRead, start, length).is_ok() {
@@ -120,12 +140,18 @@ fn fetch(map: &memmap2::Mmap, start: usize, length: usize) {
     let _ = (map, start, length);
 }
 
-/// Gives the pages of a range back: a tensor that has been copied out would else be in memory twice.
+/// Gives the pages of a range back: a tensor that has been copied out would else be in memory
+/// twice.
 #[cfg(unix)]
-#[allow(unsafe_code, reason = "`memmap2` cannot know that what is given back is read again from the file")]
+#[allow(
+    unsafe_code,
+    reason = "`memmap2` cannot know that what is given back is read again from the file"
+)]
 fn release(map: &memmap2::Mmap, start: usize, length: usize) {
-    // SAFETY: the map is a read-only view of a file; pages that are dropped are read again where they are needed.
-    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+    // SAFETY: the map is a read-only view of a file; pages that are dropped are read again where
+    // they are needed.
+    let _ =
+        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
 }
 
 #[cfg(not(unix))]
@@ -143,7 +169,8 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, TensorError
 /// Writes tensors to a safetensors file, whole or not at all.
 ///
 /// # Errors
-/// [`TensorError::Store`] names the file; [`TensorError::StoredTensor`] a tensor of a kind that the format does not have.
+/// [`TensorError::Store`] names the file; [`TensorError::StoredTensor`] a tensor of a kind that the
+/// format does not have.
 ///
 /// ```
 /// use posttrain_tensor::{read_tensors, write_tensors};
@@ -159,11 +186,14 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Te
     for (name, tensor) in tensors {
         stored.push((name.as_str(), Stored::of(path, name, tensor)?));
     }
-    let metadata = HashMap::from([(FORMAT.0.to_string(), FORMAT.1.to_string())]);
+    let metadata = HashMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
     let mut views = Vec::with_capacity(stored.len());
     for (name, stored) in &stored {
         let view = TensorView::new(stored.dtype, stored.shape.clone(), &stored.bytes);
-        views.push((*name, view.map_err(|source| TensorError::Safetensors { path: path.into(), source })?));
+        views.push((
+            *name,
+            view.map_err(|source| TensorError::Safetensors { path: path.into(), source })?,
+        ));
     }
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|source| TensorError::Safetensors { path: path.into(), source })?;
@@ -178,7 +208,8 @@ struct Stored {
 
 impl Stored {
     fn of(path: &Path, name: &str, tensor: &Tensor) -> Result<Self, TensorError> {
-        let dtype = dtype_of(tensor.f_kind()?).ok_or_else(|| kind_error(path, name, format!("{:?}", tensor.kind())))?;
+        let dtype = dtype_of(tensor.f_kind()?)
+            .ok_or_else(|| kind_error(path, name, format!("{:?}", tensor.kind())))?;
         let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
@@ -190,8 +221,9 @@ impl Stored {
 fn map_file(path: &Path) -> Result<memmap2::Mmap, TensorError> {
     let unreadable = |source| TensorError::Read { path: path.into(), source };
     let file = File::open(path).map_err(unreadable)?;
-    // SAFETY: the map is read only and copied from before it is dropped. Another process that truncates the file
-    // meanwhile would be a fault; files are replaced by renaming, which leaves the mapped one as it is.
+    // SAFETY: the map is read only and copied from before it is dropped. Another process that
+    // truncates the file meanwhile would be a fault; files are replaced by renaming, which leaves
+    // the mapped one as it is.
     unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable)
 }
 
@@ -233,7 +265,7 @@ mod tests {
         let written: Vec<_> = [Kind::Float, Kind::BFloat16, Kind::Double, Kind::Int64]
             .iter()
             .map(|&kind| (format!("{kind:?}"), values.to_kind(kind)))
-            .chain([("empty".to_string(), Tensor::zeros([0, 3], (Kind::Float, tch::Device::Cpu)))])
+            .chain([("empty".to_owned(), Tensor::zeros([0, 3], (Kind::Float, tch::Device::Cpu)))])
             .collect();
         write_tensors(&path, &written).unwrap();
         let read = read_tensors(&path).unwrap();
@@ -251,6 +283,8 @@ mod tests {
         write_tensors(&path, &[("x".into(), Tensor::from_slice(&[1.0f32; 64]))]).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
-        assert!(read_tensors(&path).unwrap_err().to_string().contains("not a readable safetensors"));
+        assert!(
+            read_tensors(&path).unwrap_err().to_string().contains("not a readable safetensors")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a model is trained on: a text, the positions that are scored, and what an objective needs of each.
+//! What a model is trained on: a text, the positions that are scored, and what an objective needs
+//! of each.
 
 use crate::TrainError;
 use posttrain_loss::{LossError, StepTotals};
@@ -6,13 +7,13 @@ use posttrain_rollout::{Completion, Recording};
 
 /// A text to train on, with what is known of each of its scored positions.
 ///
-/// The model reads `input`; at each of `positions` its prediction is scored against `targets`. A completion of a prompt, a
-/// conversation with turns that are masked, one half of a preference, a trajectory with observations, a teacher's `K` most
-/// probable tokens: all of them are datums, and what is done with their scores is an
-/// [`Objective`](posttrain_loss::Objective)'s matter.
+/// The model reads `input`; at each of `positions` its prediction is scored against `targets`. A
+/// completion of a prompt, a conversation with turns that are masked, one half of a preference, a
+/// trajectory with observations, a teacher's `K` most probable tokens: all of them are datums, and
+/// what is done with their scores is an [`Objective`](posttrain_loss::Objective)'s matter.
 ///
-/// Per-target fields stand in one order: position after position, each with its `K` targets. `S` is the number of
-/// positions, `T` that of tokens.
+/// Per-target fields stand in one order: position after position, each with its `K` targets. `S` is
+/// the number of positions, `T` that of tokens.
 ///
 /// ```
 /// use posttrain_train::Datum;
@@ -34,32 +35,34 @@ pub struct Datum {
     pub targets_per_position: usize,
     /// `[S·K]` token ids that the predictions are scored against.
     pub targets: Vec<i64>,
-    /// `[S·K]`, any sign; `None` is 1 everywhere. A target of weight 0 is scored, and nothing is trained on it.
+    /// `[S·K]`, any sign; `None` is 1 everywhere. A target of weight 0 is scored, and nothing is
+    /// trained on it.
     pub weights: Option<Vec<f32>>,
     /// `[S·K]`, what each target's probability is worth to a policy gradient.
     pub advantages: Option<Vec<f32>>,
     /// `[S·K]` nats, under the distribution that sampled the targets.
     pub sampling_logprobs: Option<Vec<f32>>,
-    /// `[S·K]` nats, under the trainer's own policy before the step, where it is to be told apart from the sampler's: ratios
-    /// are then taken to it, and what corrects for the sampler is its ratio to the sampler's. `None` where the sampler's
-    /// stand for both.
+    /// `[S·K]` nats, under the trainer's own policy before the step, where it is to be told apart
+    /// from the sampler's: ratios are then taken to it, and what corrects for the sampler is its
+    /// ratio to the sampler's. `None` where the sampler's stand for both.
     pub old_logprobs: Option<Vec<f32>>,
-    /// `[S·K]` nats, under a reference or a teacher. Where an objective needs a reference and there is none here, the base
-    /// without an adapter is the reference.
+    /// `[S·K]` nats, under a reference or a teacher. Where an objective needs a reference and there
+    /// is none here, the base without an adapter is the reference.
     pub reference_logprobs: Option<Vec<f32>>,
-    /// What the logits are divided by before they are scored: the temperature that the targets were sampled at.
+    /// What the logits are divided by before they are scored: the temperature that the targets were
+    /// sampled at.
     pub temperature: f64,
-    /// How many first tokens of `input` this datum shares with its neighbours in a batch. Neighbours whose first tokens
-    /// are the same have them computed once: a group's prompt.
+    /// How many first tokens of `input` this datum shares with its neighbors in a batch. Neighbors
+    /// whose first tokens are the same have them computed once: a group's prompt.
     pub shared_prefix: usize,
-    /// The activations that it was sampled from: if all texts of a pass have theirs, and the policy has not moved since,
-    /// its forward pass is not computed again.
+    /// The activations that it was sampled from: if all texts of a pass have theirs, and the policy
+    /// has not moved since, its forward pass is not computed again.
     pub recording: Option<Recording>,
 }
 
 impl Datum {
-    /// A prompt and its completion, of which every token is scored. The prompt is shared with the completions that stand
-    /// beside it.
+    /// A prompt and its completion, of which every token is scored. The prompt is shared with the
+    /// completions that stand beside it.
     #[must_use]
     pub fn completion(prompt: &[i64], tokens: &[i64]) -> Self {
         let read = tokens.len().saturating_sub(1);
@@ -73,8 +76,8 @@ impl Datum {
         }
     }
 
-    /// A completion as it came out of an engine, with its log-probabilities, its activations if they were recorded, and the
-    /// same advantage for each of its tokens.
+    /// A completion as it came out of an engine, with its log-probabilities, its activations if
+    /// they were recorded, and the same advantage for each of its tokens.
     #[must_use]
     pub fn sampled(prompt: &[i64], completion: &Completion, advantage: f32) -> Self {
         let datum = Self::completion(prompt, &completion.tokens)
@@ -83,8 +86,9 @@ impl Datum {
         Self { recording: completion.recording.clone(), ..datum }
     }
 
-    /// A text of `T + 1` tokens, each but the first scored with its weight: `weights` has one for every token, the first
-    /// one's without a meaning. Tokens of weight 0 (a system message, a question, an observation) are read and not scored.
+    /// A text of `T + 1` tokens, each but the first scored with its weight: `weights` has one for
+    /// every token, the first one's without a meaning. Tokens of weight 0 (a system message, a
+    /// question, an observation) are read and not scored.
     ///
     /// ```
     /// use posttrain_train::Datum;
@@ -94,8 +98,9 @@ impl Datum {
     /// ```
     #[must_use]
     pub fn text(tokens: &[i64], weights: &[f32]) -> Self {
-        let scored: Vec<usize> =
-            (1..tokens.len()).filter(|&place| weights.get(place).is_some_and(|w| *w != 0.0)).collect();
+        let scored: Vec<usize> = (1..tokens.len())
+            .filter(|&place| weights.get(place).is_some_and(|w| *w != 0.0))
+            .collect();
         Self {
             input: tokens[..tokens.len().saturating_sub(1)].to_vec(),
             positions: scored.iter().map(|place| place - 1).collect(),
@@ -108,7 +113,13 @@ impl Datum {
     /// An input whose every position is scored against `K` targets of its own: `targets: [T·K]`.
     #[must_use]
     pub fn with_targets(input: Vec<i64>, targets: Vec<i64>, targets_per_position: usize) -> Self {
-        Self { positions: (0..input.len()).collect(), input, targets, targets_per_position, ..Self::empty() }
+        Self {
+            positions: (0..input.len()).collect(),
+            input,
+            targets,
+            targets_per_position,
+            ..Self::empty()
+        }
     }
 
     fn empty() -> Self {
@@ -170,32 +181,38 @@ impl Datum {
         Self { temperature, ..self }
     }
 
-    /// Shares its first `tokens` tokens with its neighbours in a batch.
+    /// Shares its first `tokens` tokens with its neighbors in a batch.
     #[must_use]
     pub fn with_shared_prefix(self, tokens: usize) -> Self {
         Self { shared_prefix: tokens, ..self }
     }
 
-    /// The part of the input that neighbours may share.
+    /// The part of the input that neighbors may share.
     pub(crate) fn prefix(&self) -> &[i64] {
         &self.input[..self.shared_prefix]
     }
 
-    /// Whether any target can move the model: one of a weight other than 0 and, where there are advantages, an advantage
-    /// other than 0.
+    /// Whether any target can move the model: one of a weight other than 0 and, where there are
+    /// advantages, an advantage other than 0.
     #[must_use]
     pub fn has_signal(&self) -> bool {
-        let weighs = |place: usize| self.weights.as_ref().is_none_or(|weights| weights[place] != 0.0);
-        let counts = |place: usize| self.advantages.as_ref().is_none_or(|advantages| advantages[place] != 0.0);
+        let weighs =
+            |place: usize| self.weights.as_ref().is_none_or(|weights| weights[place] != 0.0);
+        let counts = |place: usize| {
+            self.advantages.as_ref().is_none_or(|advantages| advantages[place] != 0.0)
+        };
         (0..self.targets.len()).any(|place| weighs(place) && counts(place))
     }
 
-    /// Checks that all parts fit each other and a vocabulary of `vocab` tokens. `index` is the datum's place in its batch.
+    /// Checks that all parts fit each other and a vocabulary of `vocab` tokens. `index` is the
+    /// datum's place in its batch.
     ///
     /// # Errors
     /// [`TrainError::Datum`] names the field, what was expected and what came.
     pub(crate) fn check(&self, index: usize, vocab: i64) -> Result<(), TrainError> {
-        let error = |field, expected: String, got: String| Err(TrainError::Datum { index, field, expected, got });
+        let error = |field, expected: String, got: String| {
+            Err(TrainError::Datum { index, field, expected, got })
+        };
 
         if self.input.is_empty() {
             return error("input", "at least one token".into(), "none".into());
@@ -231,7 +248,11 @@ impl Datum {
         for (field, values) in self.fields() {
             let Some(values) = values else { continue };
             if values.len() != entries {
-                return error(field, format!("{entries} values, one a target"), values.len().to_string());
+                return error(
+                    field,
+                    format!("{entries} values, one a target"),
+                    values.len().to_string(),
+                );
             }
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return error(field, "finite values".into(), value.to_string());
@@ -251,8 +272,8 @@ impl Datum {
     }
 }
 
-/// Checks that all datums have the same fields: what an objective does must not depend on who shares a micro-batch with whom.
-/// Weights are 1 where they are not given.
+/// Checks that all datums have the same fields: what an objective does must not depend on who
+/// shares a micro-batch with whom. Weights are 1 where they are not given.
 pub(crate) fn check_alike(datums: &[Datum]) -> Result<(), TrainError> {
     let Some(first) = datums.first() else { return Ok(()) };
 
@@ -261,7 +282,8 @@ pub(crate) fn check_alike(datums: &[Datum]) -> Result<(), TrainError> {
             if field == "weights" || values.is_some() == of_first.is_some() {
                 continue;
             }
-            let [got, expected] = [values, of_first].map(|values| if values.is_some() { "values" } else { "none" });
+            let [got, expected] =
+                [values, of_first].map(|values| if values.is_some() { "values" } else { "none" });
             let expected = format!("{expected}, as datum 0 has");
             return Err(TrainError::Datum { index, field, expected, got: got.into() });
         }
@@ -283,15 +305,18 @@ pub(crate) fn check_alike(datums: &[Datum]) -> Result<(), TrainError> {
 /// # Ok::<(), posttrain_train::TrainError>(())
 /// ```
 pub fn step_totals(datums: &[Datum]) -> Result<StepTotals, TrainError> {
-    // All at once: what is a pair shows in neighbours alone.
+    // All at once: what is a pair shows in neighbors alone.
     let lengths: Vec<usize> = datums.iter().map(|datum| datum.targets.len()).collect();
     let mut weights = Vec::with_capacity(lengths.iter().sum());
     for datum in datums {
         match &datum.weights {
             Some(own) if own.len() != datum.targets.len() => {
-                return Err(
-                    LossError::Length { argument: "weights", expected: datum.targets.len(), got: own.len() }.into()
-                );
+                return Err(LossError::Length {
+                    argument: "weights",
+                    expected: datum.targets.len(),
+                    got: own.len(),
+                }
+                .into());
             }
             Some(own) => weights.extend_from_slice(own),
             None => weights.resize(weights.len() + datum.targets.len(), 1.0),

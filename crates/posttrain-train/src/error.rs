@@ -49,7 +49,7 @@ pub enum TrainError {
     },
     /// Memory did not suffice for a pass, nor for one of half the size.
     #[error(
-        "out of memory with micro-batches of {micro_batch_tokens} tokens ({reason}): lower `trainer.micro_batch_tokens`, set `trainer.checkpointing = \"blocks\"`, lower `lora.rank`, or quantise the base"
+        "out of memory with micro-batches of {micro_batch_tokens} tokens ({reason}): lower `trainer.micro_batch_tokens`, set `trainer.checkpointing = \"blocks\"`, lower `lora.rank`, or quantize the base"
     )]
     OutOfMemory {
         /// The budget of the last try.
@@ -104,11 +104,11 @@ impl TrainError {
         ok: bool,
         expected: &'static str,
         got: impl ToString,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }
 
-    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> TrainError {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }
     }

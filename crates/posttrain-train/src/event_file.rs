@@ -1,8 +1,8 @@
 //! TensorBoard's event files: scalars in TFRecord frames.
 //!
-//! Format: TensorFlow's `record_writer.cc` (length, masked CRC-32C of it, data, masked CRC-32C of that) around the
-//! protocol-buffer messages `Event` and `Summary` of `event.proto` and `summary.proto`. Written here since the crate
-//! that does it has not been kept since 2022.
+//! Format: TensorFlow's `record_writer.cc` (length, masked CRC-32C of it, data, masked CRC-32C of
+//! that) around the protocol-buffer messages `Event` and `Summary` of `event.proto` and
+//! `summary.proto`. Written here since the crate that does it has not been kept since 2022.
 
 use crate::TrainError;
 use std::fs::File;
@@ -17,7 +17,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new file `events.out.tfevents.<seconds>.posttrain` in `folder`, in place of those that were there.
+    /// A new file `events.out.tfevents.<seconds>.posttrain` in `folder`, in place of those that
+    /// were there.
     ///
     /// # Errors
     /// [`TrainError::Io`] names what could not be written.
@@ -39,7 +40,12 @@ impl EventFile {
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file.
-    pub fn scalars(&mut self, step: u64, seconds: f64, values: &[(&str, f64)]) -> Result<(), TrainError> {
+    pub fn scalars(
+        &mut self,
+        step: u64,
+        seconds: f64,
+        values: &[(&str, f64)],
+    ) -> Result<(), TrainError> {
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut entry = Vec::new();
@@ -98,7 +104,8 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
 
-    /// A version event is 24 bytes, whose header every TensorFlow event file begins with. (TensorBoard 2.21 reads the files.)
+    /// A version event is 24 bytes, whose header every TensorFlow event file begins with.
+    /// (TensorBoard 2.21 reads the files.)
     #[test]
     fn the_first_frame_is_tensorboards() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,14 @@
 //! Training an adapter: datums, the trainer's primitives, a service around them, memory plans.
 //!
 //! A [`Datum`] is a text with the positions that are scored and what is known of each; an
-//! [`Objective`](posttrain_loss::Objective) turns their scores into a loss. [`Trainer`] knows neither policy gradients nor
-//! preferences: it is primitives. [`forward`](Trainer::forward) scores datums,
-//! [`forward_backward`](Trainer::forward_backward) adds the gradient of an objective,
-//! [`optim_step`](Trainer::optim_step) applies what has been added up, [`snapshot`](Trainer::snapshot) gives a sampler the
-//! present policy without copying the base, [`save_state`](Trainer::save_state) keeps all of it and
-//! [`load_state`](Trainer::load_state) goes on. Any number of trainers stand on one base; a [`TrainingService`] has them on
-//! a thread of its own, for clients on others.
+//! [`Objective`](posttrain_loss::Objective) turns their scores into a loss. [`Trainer`] knows
+//! neither policy gradients nor preferences: it is primitives. [`forward`](Trainer::forward) scores
+//! datums, [`forward_backward`](Trainer::forward_backward) adds the gradient of an objective,
+//! [`optim_step`](Trainer::optim_step) applies what has been added up,
+//! [`snapshot`](Trainer::snapshot) gives a sampler the present policy without copying the base,
+//! [`save_state`](Trainer::save_state) keeps all of it and [`load_state`](Trainer::load_state) goes
+//! on. Any number of trainers stand on one base; a [`TrainingService`] has them on a thread of its
+//! own, for clients on others.
 //!
 //! ```
 //! use posttrain_loss::PolicyObjective;
@@ -50,12 +51,13 @@ mod service;
 mod trainer;
 mod whole_batch;
 
-pub use config::{DeadGroups, GradientCheckpointing, TrainerConfig, TrainerWorkers};
+pub use config::{DeadGroups, GradientCheckpointing, TrainerConfig};
 pub use datum::{Datum, step_totals};
 pub use error::TrainError;
 pub use event_file::EventFile;
 pub use memory::peak_memory_bytes;
 pub use plan::{MemoryPlan, PlanRequest};
+pub use posttrain_kernel::Workers;
 pub use scores::{DatumScores, TextScores, score_texts};
 pub use seed::derive_seed;
 pub use service::{Pending, TrainingClient, TrainingService};

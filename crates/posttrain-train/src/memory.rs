@@ -1,6 +1,8 @@
 //! How much memory the process has taken.
 
-/// The largest resident size that this process has had, in bytes; `None` where the system does not tell.
+/// The largest resident size that this process has had, in bytes; `None` where the system does not
+/// tell.
+#[must_use]
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

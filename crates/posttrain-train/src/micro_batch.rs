@@ -41,8 +41,8 @@ pub(crate) struct Packed {
 }
 
 impl<'a> Cluster<'a> {
-    /// Tokens that a pass over some of its units computes: what they share once, each datum's own, and its last target,
-    /// which is not read but scored.
+    /// Tokens that a pass over some of its units computes: what they share once, each datum's own,
+    /// and its last target, which is not read but scored.
     fn tokens(&self) -> usize {
         self.prefix.len() + self.units.iter().map(|unit| self.unit_tokens(unit)).sum::<usize>()
     }
@@ -67,7 +67,10 @@ impl<'a> Cluster<'a> {
     /// The datums behind what they share; where they share nothing, each alone.
     fn sequences(&self) -> Vec<Sequence> {
         if self.prefix.is_empty() {
-            let alone = |placed: Placed| Sequence { prompt: placed.datum.input.clone(), completions: Vec::new() };
+            let alone = |placed: Placed| Sequence {
+                prompt: placed.datum.input.clone(),
+                completions: Vec::new(),
+            };
             return self.datums().map(alone).collect();
         }
         let completions = self.datums().map(|placed| self.own(placed.datum).to_vec()).collect();
@@ -104,7 +107,8 @@ impl<'a> MicroBatch<'a> {
         let sequences: Vec<Sequence> = self.clusters.iter().flat_map(Cluster::sequences).collect();
         let packing = Packing::new(&sequences)?;
 
-        // Where each datum's tokens lie: those of the sequence's prompt, then its own, if it has any.
+        // Where each datum's tokens lie: those of the sequence's prompt, then its own, if it has
+        // any.
         let mut places: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         for (prompt, own) in packing.prompt_rows().into_iter().zip(packing.completion_rows()) {
             match own.is_empty() {
@@ -126,8 +130,8 @@ impl<'a> MicroBatch<'a> {
         Ok(Packed { packing, rows, targets })
     }
 
-    /// The tokens of [`MicroBatch::pack`], in its order, as the policy with the snapshot `adapter` computed them while it
-    /// sampled; `None` if any of them was not recorded then.
+    /// The tokens of [`MicroBatch::pack`], in its order, as the policy with the snapshot `adapter`
+    /// computed them while it sampled; `None` if any of them was not recorded then.
     pub fn recorded(&self, adapter: &Arc<AdapterView>) -> Option<Vec<&'a RecordedToken>> {
         let mut tokens = Vec::new();
         for cluster in &self.clusters {
@@ -135,8 +139,10 @@ impl<'a> MicroBatch<'a> {
                 let datum = placed.datum;
                 let recording = datum.recording.as_ref()?;
                 let sampled_by = &recording.policy.as_ref()?.adapter;
-                let whole = recording.prompt.len() + recording.completion.len() == datum.input.len();
-                let shares = cluster.prefix.is_empty() || cluster.prefix.len() == recording.prompt.len();
+                let whole =
+                    recording.prompt.len() + recording.completion.len() == datum.input.len();
+                let shares =
+                    cluster.prefix.is_empty() || cluster.prefix.len() == recording.prompt.len();
                 if !whole || !shares || !Arc::ptr_eq(sampled_by, adapter) {
                     return None;
                 }
@@ -151,9 +157,13 @@ impl<'a> MicroBatch<'a> {
     }
 }
 
-/// Groups a batch's datums: `per_unit` neighbours are a unit, and neighbouring units that share a prefix and a temperature a
-/// cluster. Units of which `keep` keeps no datum are left out.
-pub(crate) fn clusters(datums: &[Datum], per_unit: usize, keep: impl Fn(&Datum) -> bool) -> Vec<Cluster<'_>> {
+/// Groups a batch's datums: `per_unit` neighbors are a unit, and neighboring units that share a
+/// prefix and a temperature a cluster. Units of which `keep` keeps no datum are left out.
+pub(crate) fn clusters(
+    datums: &[Datum],
+    per_unit: usize,
+    keep: impl Fn(&Datum) -> bool,
+) -> Vec<Cluster<'_>> {
     let mut clusters: Vec<Cluster> = Vec::new();
     for (index, unit) in datums.chunks(per_unit).enumerate() {
         if !unit.iter().any(&keep) {
@@ -162,14 +172,24 @@ pub(crate) fn clusters(datums: &[Datum], per_unit: usize, keep: impl Fn(&Datum) 
         let first = &unit[0];
         let alike = unit.iter().all(|datum| datum.prefix() == first.prefix());
         let prefix = if alike { first.prefix() } else { &[] };
-        let placed = unit.iter().zip(index * per_unit..).map(|(datum, place)| Placed { place, datum }).collect();
+        let placed = unit
+            .iter()
+            .zip(index * per_unit..)
+            .map(|(datum, place)| Placed { place, datum })
+            .collect();
 
         let joins = |cluster: &&mut Cluster| {
-            !prefix.is_empty() && cluster.prefix == prefix && cluster.temperature == first.temperature
+            !prefix.is_empty()
+                && cluster.prefix == prefix
+                && cluster.temperature == first.temperature
         };
         match clusters.last_mut().filter(joins) {
             Some(cluster) => cluster.units.push(placed),
-            None => clusters.push(Cluster { prefix, temperature: first.temperature, units: vec![placed] }),
+            None => clusters.push(Cluster {
+                prefix,
+                temperature: first.temperature,
+                units: vec![placed],
+            }),
         }
     }
     clusters
@@ -180,31 +200,44 @@ pub(crate) fn tokens(clusters: &[Cluster]) -> usize {
     clusters.iter().map(Cluster::tokens).sum()
 }
 
-/// Deals micro-batches out to `workers` hands, each to the one with the least tokens so far: the same batches are always
-/// dealt the same way. Hands that would stay empty are left out.
-pub(crate) fn deal(batches: Vec<MicroBatch>, workers: usize) -> Vec<Vec<MicroBatch>> {
-    let mut hands: Vec<(usize, Vec<MicroBatch>)> = (0..workers.max(1)).map(|_| (0, Vec::new())).collect();
+/// Distributes micro-batches over `workers` loads, each to the one with the least tokens so far:
+/// the same batches are always distributed the same way. Loads that would stay empty are left out.
+pub(crate) fn distribute(batches: Vec<MicroBatch>, workers: usize) -> Vec<Vec<MicroBatch>> {
+    let mut loads: Vec<(usize, Vec<MicroBatch>)> =
+        (0..workers.max(1)).map(|_| (0, Vec::new())).collect();
     for batch in batches {
-        let least = hands.iter().enumerate().min_by_key(|(_, (tokens, _))| *tokens).map_or(0, |(index, _)| index);
-        hands[least].0 += batch.tokens();
-        hands[least].1.push(batch);
+        let least = loads
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (tokens, _))| *tokens)
+            .map_or(0, |(index, _)| index);
+        loads[least].0 += batch.tokens();
+        loads[least].1.push(batch);
     }
-    hands.into_iter().map(|(_, hand)| hand).filter(|hand| !hand.is_empty()).collect()
+    loads.into_iter().map(|(_, load)| load).filter(|load| !load.is_empty()).collect()
 }
 
-/// Cuts clusters into micro-batches of at most `budget` tokens each, what is shared counted once a micro-batch, as few as
-/// there can be and a multiple of `workers`, of nearly equal size. Clusters stay together where they fit; one that does not
-/// is cut between units, its prefix computed again. A single unit over the budget has a micro-batch of its own. A
-/// micro-batch has one temperature, and one number of targets per position.
-pub(crate) fn micro_batches<'a>(clusters: &[Cluster<'a>], budget: usize, workers: usize) -> Vec<MicroBatch<'a>> {
-    let mut pieces: Vec<Cluster> = clusters.iter().flat_map(|cluster| cut(cluster, budget)).collect();
-    // A stable sort: equal lengths keep the batch's order, so that the same step is always cut the same way.
+/// Cuts clusters into micro-batches of at most `budget` tokens each, what is shared counted once a
+/// micro-batch, as few as there can be and a multiple of `workers`, of nearly equal size. Clusters
+/// stay together where they fit; one that does not is cut between units, its prefix computed again.
+/// A single unit over the budget has a micro-batch of its own. A micro-batch has one temperature,
+/// and one number of targets per position.
+pub(crate) fn micro_batches<'a>(
+    clusters: &[Cluster<'a>],
+    budget: usize,
+    workers: usize,
+) -> Vec<MicroBatch<'a>> {
+    let mut pieces: Vec<Cluster> =
+        clusters.iter().flat_map(|cluster| cut(cluster, budget)).collect();
+    // A stable sort: equal lengths keep the batch's order, so that the same step is always cut the
+    // same way.
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.tokens()));
 
     let mut batches = Vec::new();
     while let Some(first) = pieces.first() {
         let form = first.form();
-        let (same, others): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|piece| piece.form() == form);
+        let (same, others): (Vec<_>, Vec<_>) =
+            pieces.into_iter().partition(|piece| piece.form() == form);
         batches.extend(filled(&same, budget, workers.max(1)));
         pieces = others;
     }
@@ -212,7 +245,8 @@ pub(crate) fn micro_batches<'a>(clusters: &[Cluster<'a>], budget: usize, workers
 }
 
 impl Cluster<'_> {
-    /// What a head's pass has one of: the temperature (by its bits) and the number of targets per position.
+    /// What a head's pass has one of: the temperature (by its bits) and the number of targets per
+    /// position.
     fn form(&self) -> (u64, usize) {
         let targets = self.datums().next().map_or(1, |placed| placed.datum.targets_per_position);
         (self.temperature.to_bits(), targets)
@@ -231,9 +265,11 @@ fn filled<'a>(pieces: &[Cluster<'a>], budget: usize, workers: usize) -> Vec<Micr
     }
 }
 
-/// Lays pieces into `count` micro-batches, each into the one with the least tokens; `None` where that breaks the budget.
+/// Lays pieces into `count` micro-batches, each into the one with the least tokens; `None` where
+/// that breaks the budget.
 fn fill<'a>(pieces: &[Cluster<'a>], count: usize, budget: usize) -> Option<Vec<MicroBatch<'a>>> {
-    let mut batches: Vec<(usize, MicroBatch)> = (0..count).map(|_| (0, MicroBatch { clusters: Vec::new() })).collect();
+    let mut batches: Vec<(usize, MicroBatch)> =
+        (0..count).map(|_| (0, MicroBatch { clusters: Vec::new() })).collect();
     for piece in pieces {
         let (used, batch) = batches.iter_mut().min_by_key(|(used, _)| *used)?;
         let more = piece.tokens();
@@ -324,9 +360,12 @@ mod tests {
             Datum::with_targets(vec![1, 2], vec![3, 4, 5, 6], 2),
         ];
         let micro = micro_batches(&clusters(&datums, 1, |_| true), 100, 1);
-        let forms: Vec<_> = micro.iter().map(|m| (m.temperature(), m.targets_per_position())).collect();
+        let forms: Vec<_> =
+            micro.iter().map(|m| (m.temperature(), m.targets_per_position())).collect();
         assert_eq!(forms.len(), 3);
-        assert!(forms.contains(&(1.0, 2)) && forms.contains(&(0.5, 1)) && forms.contains(&(1.0, 1)));
+        assert!(
+            forms.contains(&(1.0, 2)) && forms.contains(&(0.5, 1)) && forms.contains(&(1.0, 1))
+        );
     }
 
     #[test]

@@ -3,16 +3,23 @@
 use crate::TrainError;
 use std::error::Error;
 
-/// Runs a pass over micro-batches of `tokens` tokens, and once more with half of them where memory did not suffice. The pass
-/// must leave nothing behind when it fails.
-pub(crate) fn retried<T>(tokens: usize, mut pass: impl FnMut(usize) -> Result<T, TrainError>) -> Result<T, TrainError> {
+/// Runs a pass over micro-batches of `tokens` tokens, and once more with half of them where memory
+/// did not suffice. The pass must leave nothing behind when it fails.
+pub(crate) fn retried<T>(
+    tokens: usize,
+    mut pass: impl FnMut(usize) -> Result<T, TrainError>,
+) -> Result<T, TrainError> {
     let first = match pass(tokens) {
         Err(error) if is_out_of_memory(&error) => error,
         other => return other,
     };
     let fewer = (tokens / 2).max(1);
-    tracing::warn!("out of memory with micro_batch_tokens = {tokens}: once more with {fewer} ({first})");
-    pass(fewer).map_err(|error| if is_out_of_memory(&error) { out_of_memory(fewer, &error) } else { error })
+    tracing::warn!(
+        "out of memory with micro_batch_tokens = {tokens}: once more with {fewer} ({first})"
+    );
+    pass(fewer).map_err(
+        |error| if is_out_of_memory(&error) { out_of_memory(fewer, &error) } else { error },
+    )
 }
 
 fn out_of_memory(micro_batch_tokens: usize, error: &TrainError) -> TrainError {
@@ -30,9 +37,12 @@ fn missing_memory(error: &TrainError) -> Option<String> {
     while let Some(error) = cause {
         let text = error.to_string();
         // As CUDA's allocator, the CPU's and a library of CUDA say it.
-        if ["out of memory", "can't allocate memory", "_ALLOC_FAILED"].iter().any(|said| text.contains(said)) {
+        if ["out of memory", "can't allocate memory", "_ALLOC_FAILED"]
+            .iter()
+            .any(|said| text.contains(said))
+        {
             // libtorch's message goes on with a trace of its own.
-            return text.lines().next().map(str::to_string);
+            return text.lines().next().map(str::to_owned);
         }
         cause = error.source();
     }
@@ -64,7 +74,10 @@ mod tests {
         let error = retried(7, |_| too_much()).unwrap_err();
         assert!(matches!(error, TrainError::OutOfMemory { micro_batch_tokens: 3, .. }), "{error}");
         let message = error.to_string();
-        assert!(message.contains("micro_batch_tokens") && message.contains("checkpointing"), "{message}");
+        assert!(
+            message.contains("micro_batch_tokens") && message.contains("checkpointing"),
+            "{message}"
+        );
     }
 
     #[test]

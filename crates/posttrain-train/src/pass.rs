@@ -1,7 +1,8 @@
-//! Forward and backward passes over a batch's micro-batches, on as many threads as there are workers.
+//! Forward and backward passes over a batch's micro-batches, on as many threads as there are
+//! workers.
 
 use crate::config::{GradientCheckpointing, TrainerConfig};
-use crate::micro_batch::{MicroBatch, Packed, deal};
+use crate::micro_batch::{MicroBatch, Packed, distribute};
 use crate::scores::{DatumScores, head, score_rows};
 use crate::seed::derive_seed;
 use crate::{ForwardBackward, TrainError};
@@ -37,7 +38,8 @@ struct Passed {
 }
 
 impl Passes<'_> {
-    /// Adds the gradients of all micro-batches to the adapter's. `datums` is how many the whole batch has.
+    /// Adds the gradients of all micro-batches to the adapter's. `datums` is how many the whole
+    /// batch has.
     pub fn run(
         &self,
         adapter: &Adapter,
@@ -53,8 +55,10 @@ impl Passes<'_> {
             let index = next.next().unwrap_or_default();
             (batch, derive_seed(self.seed, "dropout", self.policy.version, index))
         };
-        let hands = deal(batches, workers).into_iter();
-        let jobs: Vec<Job> = hands.map(|hand| Job { batches: hand.into_iter().map(&mut seeded).collect() }).collect();
+        let loads = distribute(batches, workers).into_iter();
+        let jobs: Vec<Job> = loads
+            .map(|load| Job { batches: load.into_iter().map(&mut seeded).collect() })
+            .collect();
         let results = on_workers(jobs, |job| self.work(job, datums), || ());
 
         // Of a batch that fails, nothing stays in the adapter.
@@ -66,7 +70,10 @@ impl Passes<'_> {
     }
 
     fn work(&self, job: Job, datums: usize) -> Result<Passed, TrainError> {
-        let mut passed = Passed { outcome: ForwardBackward::none(datums), gradients: AdapterGradients::default() };
+        let mut passed = Passed {
+            outcome: ForwardBackward::none(datums),
+            gradients: AdapterGradients::default(),
+        };
         for (batch, seed) in &job.batches {
             let view = (*self.policy.adapter).clone().with_dropout(self.dropout, *seed);
             self.pass(&view, batch, &mut passed)?;
@@ -75,7 +82,12 @@ impl Passes<'_> {
     }
 
     /// One micro-batch, forward and backward.
-    fn pass(&self, view: &AdapterView, micro: &MicroBatch, passed: &mut Passed) -> Result<(), TrainError> {
+    fn pass(
+        &self,
+        view: &AdapterView,
+        micro: &MicroBatch,
+        passed: &mut Passed,
+    ) -> Result<(), TrainError> {
         let model = self.model;
         let packed = micro.pack()?;
         let keep = match self.config.checkpointing {
@@ -98,7 +110,8 @@ impl Passes<'_> {
         let step = Step { objective: self.objective, batch: &fields.batch(), totals: self.totals };
         let scored = head.step(&hidden, &targets, step)?;
 
-        // A prompt's last row predicts the first token of every completion: their gradients meet there.
+        // A prompt's last row predicts the first token of every completion: their gradients meet
+        // there.
         let by_scored = scored.gradients.hidden.f_to_kind(all.kind())?;
         let by_hidden = all.f_zeros_like()?.f_index_add_(0, &rows, &by_scored)?;
         tape.backward(&by_hidden, &mut passed.gradients)?;
@@ -129,7 +142,11 @@ pub(crate) fn on_device(values: &[i64], model: &Decoder) -> Result<Tensor, Train
 }
 
 /// The targets as the head takes them: `[N]`, or `[N, K]` with several per position.
-pub(crate) fn target_tensor(packed: &Packed, micro: &MicroBatch, model: &Decoder) -> Result<Tensor, TrainError> {
+pub(crate) fn target_tensor(
+    packed: &Packed,
+    micro: &MicroBatch,
+    model: &Decoder,
+) -> Result<Tensor, TrainError> {
     let targets = on_device(&packed.targets, model)?;
     match micro.targets_per_position() as i64 {
         1 => Ok(targets),
@@ -148,8 +165,8 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Gathers the fields that all datums have; weights that only some have are 1 elsewhere. Where the objective needs a
-    /// reference that a datum lacks, `reference` gives all of it.
+    /// Gathers the fields that all datums have; weights that only some have are 1 elsewhere. Where
+    /// the objective needs a reference that a datum lacks, `reference` gives all of it.
     pub fn of(
         micro: &MicroBatch,
         objective: &dyn Objective,

@@ -3,7 +3,7 @@
 use crate::{GradientCheckpointing, TrainerConfig};
 use posttrain_lora::LoraConfig;
 use posttrain_loss::HeadOptions;
-use posttrain_model::{ModelConfig, ModelSize, Quantise};
+use posttrain_model::{ModelConfig, ModelSize, Quantize};
 use std::fmt;
 use tch::{Device, Kind};
 
@@ -13,7 +13,7 @@ pub struct PlanRequest<'a> {
     /// The model.
     pub model: &'a ModelConfig,
     /// How its frozen layers are kept.
-    pub quantise: Quantise,
+    pub quantize: Quantize,
     /// The kind that it computes in.
     pub kind: Kind,
     /// Where. On the CPU native attention keeps less than libtorch's.
@@ -32,7 +32,8 @@ pub struct PlanRequest<'a> {
     pub completion_tokens: usize,
     /// Completions of a prompt.
     pub group_size: usize,
-    /// MiB of activations that sampling may record ([`posttrain_rollout::EngineConfig::record_mib`]).
+    /// MiB of activations that sampling may record
+    /// ([`posttrain_rollout::EngineConfig::record_mib`]).
     pub record_mib: usize,
 }
 
@@ -46,8 +47,9 @@ pub struct MemoryPlan {
     /// Gradients while they are collected, a sum in f32 for each worker.
     pub collected: u64,
     /// AdamW's two moments.
-    pub optimiser: u64,
-    /// A copy of the adapter in the compute kind: the policy version that is sampled from or computed with.
+    pub optimizer: u64,
+    /// A copy of the adapter in the compute kind: the policy version that is sampled from or
+    /// computed with.
     pub snapshot: u64,
     /// What the forward passes of all workers keep for the way back, as the configuration has it.
     pub activations: u64,
@@ -59,8 +61,8 @@ pub struct MemoryPlan {
     pub head: u64,
     /// Keys and values of all rows and their prompts.
     pub cache: u64,
-    /// Activations that sampling records, all that it may. What is recorded does not stand among [`MemoryPlan::activations`], but
-    /// how much will be is not known before.
+    /// Activations that sampling records, all that it may. What is recorded does not stand among
+    /// [`MemoryPlan::activations`], but how much will be is not known before.
     pub recorded: u64,
 }
 
@@ -69,13 +71,13 @@ impl MemoryPlan {
     ///
     /// ```
     /// use posttrain_lora::LoraConfig;
-    /// use posttrain_model::{ModelConfig, Quantise};
+    /// use posttrain_model::{ModelConfig, Quantize};
     /// use posttrain_train::{MemoryPlan, PlanRequest, TrainerConfig};
     ///
     /// let (model, lora) = (ModelConfig::tiny(), LoraConfig { rank: 1, ..LoraConfig::default() });
     /// let plan = MemoryPlan::of(&PlanRequest {
     ///     model: &model,
-    ///     quantise: Quantise::None,
+    ///     quantize: Quantize::None,
     ///     kind: tch::Kind::Float,
     ///     device: tch::Device::Cpu,
     ///     lora: &lora,
@@ -91,20 +93,24 @@ impl MemoryPlan {
     /// // One layer, one key head of eight: a prompt for both rows, and two completions.
     /// assert_eq!(plan.cache, 2 * 8 * 4 * (10 + 2 * 5));
     /// ```
+    #[must_use]
     pub fn of(request: &PlanRequest) -> Self {
         let PlanRequest { model, kind, workers, .. } = request;
         let (element, workers) = (kind.elt_size_in_bytes() as u64, *workers as u64);
         let pairs = request.lora.rank as u64 * adapted_features(request);
         let tokens = request.trainer.micro_batch_tokens as u64;
-        let blocks = || (0..model.num_hidden_layers).map(move |layer| tokens * kept_a_token(request, layer));
+        let blocks =
+            || (0..model.num_hidden_layers).map(move |layer| tokens * kept_a_token(request, layer));
         let inputs = model.num_hidden_layers as u64 * tokens * model.hidden_size as u64 * element;
-        let (without, with) = (blocks().sum::<u64>() * workers, (inputs + blocks().max().unwrap_or(0)) * workers);
-        let chunk = (HeadOptions::default().chunk_tokens as u64).min(tokens) * model.vocab_size as u64;
+        let (without, with) =
+            (blocks().sum::<u64>() * workers, (inputs + blocks().max().unwrap_or(0)) * workers);
+        let chunk =
+            (HeadOptions::default().chunk_tokens as u64).min(tokens) * model.vocab_size as u64;
         Self {
-            weights: ModelSize::of(model, request.quantise, *kind).memory_bytes as u64,
+            weights: ModelSize::of(model, request.quantize, *kind).memory_bytes as u64,
             adapter: 8 * pairs,
             collected: 4 * pairs * workers,
-            optimiser: 8 * pairs,
+            optimizer: 8 * pairs,
             snapshot: element * pairs,
             activations: match request.trainer.checkpointing {
                 GradientCheckpointing::Off => without,
@@ -119,11 +125,12 @@ impl MemoryPlan {
     }
 
     /// Everything that is held at once while a step trains: the cache is free then.
+    #[must_use]
     pub fn training(&self) -> u64 {
         self.weights
             + self.adapter
             + self.collected
-            + self.optimiser
+            + self.optimizer
             + self.snapshot
             + self.activations
             + self.head
@@ -131,11 +138,13 @@ impl MemoryPlan {
     }
 
     /// Everything that is held at once while completions are sampled.
+    #[must_use]
     pub fn sampling(&self) -> u64 {
-        self.weights + self.adapter + self.optimiser + self.snapshot + self.cache + self.recorded
+        self.weights + self.adapter + self.optimizer + self.snapshot + self.cache + self.recorded
     }
 
     /// The most that is held at once.
+    #[must_use]
     pub fn peak(&self) -> u64 {
         self.training().max(self.sampling())
     }
@@ -148,15 +157,16 @@ fn adapted_features(request: &PlanRequest) -> u64 {
     modules.map(|m| (m.in_features + m.out_features) as u64).sum()
 }
 
-/// Bytes that a block's forward pass keeps of one token. `posttrain-model`'s `Kept` is the list; prompts alone are counted,
-/// a completion's copy of its prompt's keys is not.
+/// Bytes that a block's forward pass keeps of one token. `posttrain-model`'s `Kept` is the list;
+/// prompts alone are counted, a completion's copy of its prompt's keys is not.
 fn kept_a_token(request: &PlanRequest, layer: i64) -> u64 {
     let (model, element) = (request.model, request.kind.elt_size_in_bytes() as u64);
     let hidden = model.hidden_size as u64;
     let query = (model.num_attention_heads * model.head_dim) as u64;
     let qkv = query + 2 * (model.num_key_value_heads * model.head_dim) as u64;
-    // Queries, keys and values, what attention gives, and the logarithms of its sums of exponentials. libtorch's attention
-    // keeps all of them twice: as they come from the projections, turned, and in the order of its kernel.
+    // Queries, keys and values, what attention gives, and the logarithms of its sums of
+    // exponentials. libtorch's attention keeps all of them twice: as they come from the
+    // projections, rotated, and in the order of its kernel.
     let sums = 4 * model.num_attention_heads as u64;
     let attention = match request.device {
         Device::Cpu => element * (qkv + query) + sums,
@@ -179,7 +189,8 @@ fn cache(request: &PlanRequest, element: u64) -> u64 {
     let model = request.model;
     let width = (model.num_key_value_heads * model.head_dim) as u64;
     let groups = request.rows.div_ceil(request.group_size.max(1)) as u64;
-    let tokens = groups * request.prompt_tokens as u64 + (request.rows * request.completion_tokens) as u64;
+    let tokens =
+        groups * request.prompt_tokens as u64 + (request.rows * request.completion_tokens) as u64;
     2 * model.num_hidden_layers as u64 * width * element * tokens
 }
 
@@ -189,7 +200,7 @@ impl fmt::Display for MemoryPlan {
             ("frozen weights", self.weights),
             ("adapter and its gradients", self.adapter),
             ("gradients being collected", self.collected),
-            ("AdamW's moments", self.optimiser),
+            ("AdamW's moments", self.optimizer),
             ("adapter in the compute kind", self.snapshot),
             ("activations", self.activations),
             ("  without checkpointing", self.activations_without_checkpointing),

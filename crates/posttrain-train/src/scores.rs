@@ -1,6 +1,6 @@
 //! Log-probabilities of texts that are there already.
 
-use crate::micro_batch::{MicroBatch, Packed, clusters, deal, micro_batches};
+use crate::micro_batch::{MicroBatch, Packed, clusters, distribute, micro_batches};
 use crate::pass::{on_device, target_tensor};
 use crate::{Datum, TrainError};
 use posttrain_kernel::on_workers;
@@ -11,8 +11,8 @@ use posttrain_model::{Decoder, ModelError, PackedAttention};
 /// What a model says of a batch's targets.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatumScores {
-    /// Of each datum its targets' log-probabilities, `[S·K]` nats at the datum's temperature; empty for one that was not
-    /// computed.
+    /// Of each datum its targets' log-probabilities, `[S·K]` nats at the datum's temperature; empty
+    /// for one that was not computed.
     pub logprobs: Vec<Vec<f32>>,
     /// Of each datum its positions' entropies, `[S]` nats.
     pub entropy: Vec<Vec<f32>>,
@@ -25,7 +25,11 @@ impl DatumScores {
     }
 
     /// Puts a micro-batch's flat scores to its datums.
-    pub(crate) fn take_from(&mut self, micro: &MicroBatch, (logprobs, entropy): &(Vec<f32>, Vec<f32>)) {
+    pub(crate) fn take_from(
+        &mut self,
+        micro: &MicroBatch,
+        (logprobs, entropy): &(Vec<f32>, Vec<f32>),
+    ) {
         let mut logprobs = logprobs.as_slice();
         let mut entropy = entropy.as_slice();
         for placed in micro.datums() {
@@ -59,10 +63,12 @@ pub struct TextScores {
     pub entropy: Vec<f32>,
 }
 
-/// Scores whole texts under a model with an adapter or without, at temperature 1. No gradient flows.
+/// Scores whole texts under a model with an adapter or without, at temperature 1. No gradient
+/// flows.
 ///
 /// # Errors
-/// [`TrainError::Model`] for an empty text, or one over the context; [`TrainError::Datum`] for a token beyond the vocabulary.
+/// [`TrainError::Model`] for an empty text, or one over the context; [`TrainError::Datum`] for a
+/// token beyond the vocabulary.
 ///
 /// ```
 /// use posttrain_model::{Decoder, ModelConfig};
@@ -82,7 +88,12 @@ pub fn score_texts(
     for text in texts {
         if text.is_empty() {
             let expected = "texts of at least one token".into();
-            return Err(ModelError::Argument { argument: "texts", expected, got: "an empty one".into() }.into());
+            return Err(ModelError::Argument {
+                argument: "texts",
+                expected,
+                got: "an empty one".into(),
+            }
+            .into());
         }
         if text.len() == 1 {
             all.push(TextScores { logprobs: Vec::new(), entropy: Vec::new() });
@@ -121,17 +132,17 @@ pub(crate) fn score_datums(
         datum.check(index, model.config().vocab_size)?;
     }
     let micro = micro_batches(&clusters(datums, 1, |_| true), budget.tokens, budget.workers);
-    let hands = deal(micro, budget.workers);
-    let score = |hand: Vec<MicroBatch>| -> Result<DatumScores, TrainError> {
+    let loads = distribute(micro, budget.workers);
+    let score = |load: Vec<MicroBatch>| -> Result<DatumScores, TrainError> {
         let mut scores = DatumScores::of(datums.len());
-        for micro in &hand {
+        for micro in &load {
             scores.take_from(micro, &score_rows(model, adapter, &micro.pack()?, micro)?);
         }
         Ok(scores)
     };
 
     let mut all = DatumScores::of(datums.len());
-    for scores in on_workers(hands, score, || ()) {
+    for scores in on_workers(loads, score, || ()) {
         all.merge(scores?);
     }
     Ok(all)
@@ -154,13 +165,19 @@ pub(crate) fn score_rows(
 }
 
 /// The model's head, with what an adapter has beside it.
-pub(crate) fn head(model: &Decoder, adapter: Option<&AdapterView>, temperature: f64) -> Result<Head, TrainError> {
+pub(crate) fn head(
+    model: &Decoder,
+    adapter: Option<&AdapterView>,
+    temperature: f64,
+) -> Result<Head, TrainError> {
     let head = Head::new(model.head(), HeadOptions { temperature, ..HeadOptions::default() })?;
     match adapter.zip(model.head_module()).and_then(|(view, module)| view.pair(module)) {
         // The view's B holds the scale.
-        Some((a, b)) => {
-            Ok(head.with_adapter(HeadAdapter { a: a.shallow_clone(), b: b.shallow_clone(), scale: 1.0 })?)
-        }
+        Some((a, b)) => Ok(head.with_adapter(HeadAdapter {
+            a: a.shallow_clone(),
+            b: b.shallow_clone(),
+            scale: 1.0,
+        })?),
         None => Ok(head),
     }
 }

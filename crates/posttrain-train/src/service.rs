@@ -59,8 +59,9 @@ struct Shared {
 
 /// Trainers of any number of adapters on one base, on a thread of their own.
 ///
-/// Calls of one trainer are done in the order in which they were made, those of several by turns. The next call may be made
-/// while one runs. An error, a panic included, goes to the call that caused it, and to no other.
+/// Calls of one trainer are done in the order in which they were made, those of several by turns.
+/// The next call may be made while one runs. An error, a panic included, goes to the call that
+/// caused it, and to no other.
 ///
 /// [`Trainer`] is the same without a thread, and gives the same numbers.
 ///
@@ -89,8 +90,8 @@ pub struct TrainingService {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Speaks to one trainer of a service: `Send`, `Sync` and cheap to clone. When its last clone goes, the trainer ends once
-/// its calls are done.
+/// Speaks to one trainer of a service: `Send`, `Sync` and cheap to clone. When its last clone goes,
+/// the trainer ends once its calls are done.
 #[derive(Clone)]
 pub struct TrainingClient {
     handle: Arc<Handle>,
@@ -101,8 +102,8 @@ struct Handle {
     id: TrainerId,
 }
 
-/// What a call will give: a future, or [`Pending::wait`] for a thread that can wait. To drop it is to take no interest: the
-/// call is done all the same.
+/// What a call will give: a future, or [`Pending::wait`] for a thread that can wait. To drop it is
+/// to take no interest: the call is done all the same.
 #[must_use = "whether a call has failed is known from what it gives alone"]
 pub struct Pending<T> {
     result: oneshot::Receiver<Result<T, TrainError>>,
@@ -133,7 +134,12 @@ impl TrainingService {
     ///
     /// # Errors
     /// Those of [`Trainer::new`]; [`TrainError::ServiceClosed`] once the service ends.
-    pub fn create(&self, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<TrainingClient, TrainError> {
+    pub fn create(
+        &self,
+        lora: &LoraConfig,
+        config: TrainerConfig,
+        seed: u64,
+    ) -> Result<TrainingClient, TrainError> {
         self.add(Trainer::new(self.shared.model.clone(), lora, config, seed)?)
     }
 
@@ -148,7 +154,9 @@ impl TrainingService {
         }
         let id = inner.next_id;
         inner.next_id += 1;
-        inner.places.insert(id, Place { trainer: Some(trainer), jobs: VecDeque::new(), closing: false });
+        inner
+            .places
+            .insert(id, Place { trainer: Some(trainer), jobs: VecDeque::new(), closing: false });
         drop(inner);
 
         Ok(TrainingClient { handle: Arc::new(Handle { shared: self.shared.clone(), id }) })
@@ -198,7 +206,11 @@ impl TrainingClient {
     }
 
     /// [`Trainer::forward_backward`].
-    pub fn forward_backward(&self, datums: Vec<Datum>, objective: Arc<dyn Objective>) -> Pending<ForwardBackward> {
+    pub fn forward_backward(
+        &self,
+        datums: Vec<Datum>,
+        objective: Arc<dyn Objective>,
+    ) -> Pending<ForwardBackward> {
         self.call(move |trainer| trainer.forward_backward(&datums, &*objective))
     }
 
@@ -219,7 +231,9 @@ impl TrainingClient {
 
     /// [`Trainer::save_state`] as a folder of its own, whole or not at all.
     pub fn save_state(&self, dir: PathBuf) -> Pending<()> {
-        self.call(move |trainer| posttrain_store::replace_folder(&dir, |fresh| trainer.save_state(fresh)))
+        self.call(move |trainer| {
+            posttrain_store::replace_folder(&dir, |fresh| trainer.save_state(fresh))
+        })
     }
 
     /// [`Trainer::load_state`].
@@ -232,7 +246,8 @@ impl TrainingClient {
         self.call(move |trainer| trainer.load_weights(&peft))
     }
 
-    /// Does anything with the trainer when its turn comes. A panic comes back as [`TrainError::Panicked`].
+    /// Does anything with the trainer when its turn comes. A panic comes back as
+    /// [`TrainError::Panicked`].
     pub fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Trainer) -> Result<T, TrainError> + Send + 'static,
@@ -240,7 +255,8 @@ impl TrainingClient {
         let (send, result) = oneshot::channel();
         let job = move |trainer: &mut Trainer| {
             let done = catch_unwind(AssertUnwindSafe(|| work(trainer)));
-            let result = done.unwrap_or_else(|panic| Err(TrainError::Panicked { reason: panic_text(&*panic) }));
+            let result = done
+                .unwrap_or_else(|panic| Err(TrainError::Panicked { reason: panic_text(&*panic) }));
             // Whoever has dropped the call takes no interest in it.
             let _ = send.send(result);
         };
@@ -285,7 +301,8 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job. Where the service takes nothing more the job is dropped, and who waits for it hears so.
+    /// Queues a job. Where the service takes nothing more the job is dropped, and who waits for it
+    /// hears so.
     fn queue(&self, id: TrainerId, job: Job) {
         let mut inner = self.lock();
         if inner.state == State::Open
@@ -342,12 +359,14 @@ impl Inner {
 
     /// Lets go of the trainers that nobody can call any more and that have nothing left to do.
     fn clear_up(&mut self) {
-        self.places.retain(|_, place| !place.closing || !place.jobs.is_empty() || place.trainer.is_none());
+        self.places
+            .retain(|_, place| !place.closing || !place.jobs.is_empty() || place.trainer.is_none());
     }
 }
 
 /// What a panic says.
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }

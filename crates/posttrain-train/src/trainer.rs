@@ -1,6 +1,7 @@
-//! The primitives: forward, forward and backward, a step of the optimizer, snapshots, state, export.
+//! The primitives: forward, forward and backward, a step of the optimizer, snapshots, state,
+//! export.
 
-use crate::config::{DeadGroups, TrainerConfig, TrainerWorkers};
+use crate::config::{DeadGroups, TrainerConfig};
 use crate::datum::check_alike;
 use crate::micro_batch::{clusters, micro_batches, tokens};
 use crate::out_of_memory::retried;
@@ -9,6 +10,7 @@ use crate::scores::{Budget, DatumScores, score_datums};
 use crate::seed::derive_seed;
 use crate::whole_batch::linear_datums;
 use crate::{Datum, TrainError, step_totals};
+use posttrain_kernel::Workers;
 use posttrain_lora::{Adapter, LoraConfig, load_peft, save_peft};
 use posttrain_loss::{LossMetrics, Objective, Scope, StepTotals};
 use posttrain_model::{Checkpoint, Decoder};
@@ -59,8 +61,9 @@ pub struct OptimStep {
 
 /// An adapter in training on a frozen base. See the crate's documentation for the primitives.
 ///
-/// Any number of trainers stand on one base, each with an adapter of its own rank, alpha and targets, its own optimizer,
-/// its own step and its own seed. They are trained in any order, and dropped while others go on.
+/// Any number of trainers stand on one base, each with an adapter of its own rank, alpha and
+/// targets, its own optimizer, its own step and its own seed. They are trained in any order, and
+/// dropped while others go on.
 #[derive(Debug)]
 pub struct Trainer {
     model: Arc<Decoder>,
@@ -79,7 +82,7 @@ pub struct Trainer {
 #[serde(deny_unknown_fields)]
 struct SavedTrainer {
     policy_version: u64,
-    optimiser_steps: u64,
+    optimizer_steps: u64,
 }
 
 const ADAPTER: &str = "adapter";
@@ -91,12 +94,23 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Config`] or [`TrainError::Lora`] names a field that is out of range.
-    pub fn new(model: Arc<Decoder>, lora: &LoraConfig, config: TrainerConfig, seed: u64) -> Result<Self, TrainError> {
-        let adapter = Adapter::init(lora, model.modules(), derive_seed(seed, "adapter", 0, 0), model.device())?;
+    pub fn new(
+        model: Arc<Decoder>,
+        lora: &LoraConfig,
+        config: TrainerConfig,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let adapter = Adapter::init(
+            lora,
+            model.modules(),
+            derive_seed(seed, "adapter", 0, 0),
+            model.device(),
+        )?;
         Self::with_adapter(model, adapter, config, seed)
     }
 
-    /// A trainer that goes on from an adapter's weights with a fresh optimizer: a warm start, not a resumption.
+    /// A trainer that goes on from an adapter's weights with a fresh optimizer: a warm start, not a
+    /// resumption.
     ///
     /// # Errors
     /// [`TrainError::Config`] names a field that is out of range.
@@ -143,11 +157,13 @@ impl Trainer {
         self.policy_version
     }
 
-    /// Scores a batch's targets under the present policy. No gradient flows, and none that was collected is touched.
+    /// Scores a batch's targets under the present policy. No gradient flows, and none that was
+    /// collected is touched.
     ///
     /// # Errors
-    /// [`TrainError::Datum`] names the field of a datum that does not fit; [`TrainError::OutOfMemory`],
-    /// [`TrainError::Model`] or [`TrainError::Torch`] when memory or the device fails.
+    /// [`TrainError::Datum`] names the field of a datum that does not fit;
+    /// [`TrainError::OutOfMemory`], [`TrainError::Model`] or [`TrainError::Torch`] when memory or
+    /// the device fails.
     pub fn forward(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
         let snapshot = self.snapshot()?;
         let workers = self.workers(tokens(&clusters(datums, 1, |_| true)));
@@ -156,8 +172,9 @@ impl Trainer {
         })
     }
 
-    /// Scores a batch's targets under the base without the adapter: the reference policy, or a teacher that reads another
-    /// prompt than the policy does. A LoRA policy needs no second model for either. No gradient flows.
+    /// Scores a batch's targets under the base without the adapter: the reference policy, or a
+    /// teacher that reads another prompt than the policy does. A LoRA policy needs no second model
+    /// for either. No gradient flows.
     ///
     /// ```
     /// use posttrain_lora::LoraConfig;
@@ -182,18 +199,20 @@ impl Trainer {
         })
     }
 
-    /// Adds the gradient of a batch's objective to the adapter's, the batch being a whole step: its own totals are what the
-    /// objective divides by.
+    /// Adds the gradient of a batch's objective to the adapter's, the batch being a whole step: its
+    /// own totals are what the objective divides by.
     ///
-    /// Gradients add up over calls until [`Trainer::optim_step`]. Passes are cut by the token budget; `k` of them give the
-    /// gradient of one, and where memory does not suffice, half the budget is tried once. At the first batch that moves
-    /// anything, it is checked that a gradient reached every layer.
+    /// Gradients add up over calls until [`Trainer::optim_step`]. Passes are cut by the token
+    /// budget; `k` of them give the gradient of one, and where memory does not suffice, half the
+    /// budget is tried once. At the first batch that moves anything, it is checked that a gradient
+    /// reached every layer.
     ///
     /// # Errors
-    /// [`TrainError::Datum`] names the field of a datum that does not fit; [`TrainError::Loss`] for values that are not
-    /// finite, or what the objective lacks; [`TrainError::Lora`] where a layer got no gradient;
-    /// [`TrainError::OutOfMemory`] when memory did not suffice for half the budget either; [`TrainError::Model`] or
-    /// [`TrainError::Torch`] when the device fails. Of a call that fails nothing stays in the gradients.
+    /// [`TrainError::Datum`] names the field of a datum that does not fit; [`TrainError::Loss`] for
+    /// values that are not finite, or what the objective lacks; [`TrainError::Lora`] where a layer
+    /// got no gradient; [`TrainError::OutOfMemory`] when memory did not suffice for half the budget
+    /// either; [`TrainError::Model`] or [`TrainError::Torch`] when the device fails. Of a call that
+    /// fails nothing stays in the gradients.
     pub fn forward_backward(
         &mut self,
         datums: &[Datum],
@@ -203,9 +222,9 @@ impl Trainer {
         self.forward_backward_of(datums, objective, &step_totals(datums)?)
     }
 
-    /// [`Trainer::forward_backward`] of a part of a step, whose `totals` are known: the gradients of the parts add up to
-    /// that of the whole step. (Where they are not known yet, an objective that sums, and
-    /// [`AdamParams::gradient_scale`] in the end, come to the same.)
+    /// [`Trainer::forward_backward`] of a part of a step, whose `totals` are known: the gradients
+    /// of the parts add up to that of the whole step. (Where they are not known yet, an objective
+    /// that sums, and [`AdamParams::gradient_scale`] in the end, come to the same.)
     ///
     /// # Errors
     /// Those of [`Trainer::forward_backward`].
@@ -221,16 +240,23 @@ impl Trainer {
         let outcome = match objective.scope() {
             Scope::Batch => self.whole_batch(datums, objective, totals)?,
             Scope::Pair if !datums.len().is_multiple_of(2) => {
-                let expected = "pairs: a chosen datum, then its rejected one".to_string();
+                let expected = "pairs: a chosen datum, then its rejected one".to_owned();
                 let got = format!("{} datums", datums.len());
-                return Err(TrainError::Datum { index: datums.len() - 1, field: "batch", expected, got });
+                return Err(TrainError::Datum {
+                    index: datums.len() - 1,
+                    field: "batch",
+                    expected,
+                    got,
+                });
             }
             _ => self.passes(datums, objective, totals)?,
         };
 
         self.has_gradient = true;
-        // A text of one token attends to itself alone, whatever its query and key are: they have no gradient then.
-        let attends = datums.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
+        // A text of one token attends to itself alone, whatever its query and key are: they have no
+        // gradient then.
+        let attends =
+            datums.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
         if !self.gradients_checked && attends && self.adapter.has_gradients()? {
             self.adapter.check_gradients()?;
             self.gradients_checked = true;
@@ -252,7 +278,8 @@ impl Trainer {
         totals: &StepTotals,
     ) -> Result<ForwardBackward, TrainError> {
         let per_unit = if objective.scope() == Scope::Pair { 2 } else { 1 };
-        // A batch without any signal is computed all the same: every step measures how far the policies are apart.
+        // A batch without any signal is computed all the same: every step measures how far the
+        // policies are apart.
         let skip = self.config.dead_groups == DeadGroups::Skip
             && objective.ignores_zero_advantages()
             && datums.iter().any(Datum::has_signal);
@@ -274,8 +301,9 @@ impl Trainer {
         })
     }
 
-    /// The passes of an objective that needs the whole batch at once: its log-probabilities first, without a gradient, then
-    /// the objective, then the passes of the linear loss that has the objective's gradient. Half as much again as one pass.
+    /// The passes of an objective that needs the whole batch at once: its log-probabilities first,
+    /// without a gradient, then the objective, then the passes of the linear loss that has the
+    /// objective's gradient. Half as much again as one pass.
     fn whole_batch(
         &self,
         datums: &[Datum],
@@ -283,7 +311,8 @@ impl Trainer {
         totals: &StepTotals,
     ) -> Result<ForwardBackward, TrainError> {
         let scores = self.forward(datums)?;
-        let reference = if objective.needs_reference() { Some(self.forward_reference(datums)?) } else { None };
+        let reference =
+            if objective.needs_reference() { Some(self.forward_reference(datums)?) } else { None };
         let linear = linear_datums(datums, objective, &scores, reference.as_ref(), totals)?;
 
         let passes = self.passes(&linear.datums, &linear.objective(), totals)?;
@@ -296,17 +325,20 @@ impl Trainer {
         })
     }
 
-    /// The optimizer's constants for a step at learning rate `lr`, as the trainer's configuration has them.
+    /// The optimizer's constants for a step at learning rate `lr`, as the trainer's configuration
+    /// has them.
     #[must_use]
     pub fn adam_params(&self, lr: f64) -> AdamParams {
         self.config.adam_params(lr)
     }
 
-    /// Applies the gradient with the constants of this step, and clears it. The policy is then a version further.
+    /// Applies the gradient with the constants of this step, and clears it. The policy is then a
+    /// version further.
     ///
     /// # Errors
-    /// [`TrainError::Optim`] for constants out of range, or for a gradient that is not finite, which leaves weights and
-    /// moments as they were and clears the gradient; [`TrainError::NoGradient`] if there is none.
+    /// [`TrainError::Optim`] for constants out of range, or for a gradient that is not finite,
+    /// which leaves weights and moments as they were and clears the gradient;
+    /// [`TrainError::NoGradient`] if there is none.
     pub fn optim_step(&mut self, params: &AdamParams) -> Result<OptimStep, TrainError> {
         params.validate()?;
         if !std::mem::take(&mut self.has_gradient) {
@@ -325,8 +357,8 @@ impl Trainer {
         self.has_gradient = false;
     }
 
-    /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is shared. Of one version
-    /// there is one copy, however often it is asked for.
+    /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is
+    /// shared. Of one version there is one copy, however often it is asked for.
     ///
     /// # Errors
     /// [`TrainError::Lora`] when memory fails.
@@ -334,7 +366,8 @@ impl Trainer {
         if let Some(snapshot) = self.snapshot.get() {
             return Ok(snapshot.clone());
         }
-        let copy = PolicySnapshot::new(self.adapter.snapshot(self.model.kind())?, self.policy_version);
+        let copy =
+            PolicySnapshot::new(self.adapter.snapshot(self.model.kind())?, self.policy_version);
         Ok(self.snapshot.get_or_init(|| copy).clone())
     }
 
@@ -346,38 +379,45 @@ impl Trainer {
         replace_folder(dir, |fresh| Ok(save_peft(&self.adapter, fresh, base_model)?))
     }
 
-    /// Writes the base with the adapter folded in as a folder in the Hugging Face layout, whole or not at all, for whoever
-    /// serves neither this workspace's models nor PEFT's adapters. `checkpoint` is what the base was read from.
+    /// Writes the base with the adapter folded in as a folder in the Hugging Face layout, whole or
+    /// not at all, for whoever serves neither this workspace's models nor PEFT's adapters.
+    /// `checkpoint` is what the base was read from.
     ///
     /// # Errors
-    /// [`TrainError::Model`] for a quantised base; [`TrainError::Io`] or [`TrainError::Model`] names what could not be
-    /// written.
+    /// [`TrainError::Model`] for a quantized base; [`TrainError::Io`] or [`TrainError::Model`]
+    /// names what could not be written.
     pub fn export_merged(&self, dir: &Path, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        replace_folder(dir, |fresh| Ok(checkpoint.export_merged(&self.model, &self.adapter, fresh)?))
+        replace_folder(dir, |fresh| {
+            Ok(checkpoint.export_merged(&self.model, &self.adapter, fresh)?)
+        })
     }
 
-    /// Writes everything that going on needs into a folder: adapter, moments, counters. The caller makes it atomic
-    /// together with what else belongs to the moment (see [`replace_folder`]).
+    /// Writes everything that going on needs into a folder: adapter, moments, counters. The caller
+    /// makes it atomic together with what else belongs to the moment (see [`replace_folder`]).
     ///
     /// # Errors
     /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
     pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
         save_peft(&self.adapter, &dir.join(ADAPTER), "")?;
         self.optimizer.save(&dir.join(OPTIMIZER))?;
-        let saved = SavedTrainer { policy_version: self.policy_version, optimiser_steps: self.optimizer.steps() };
+        let saved = SavedTrainer {
+            policy_version: self.policy_version,
+            optimizer_steps: self.optimizer.steps(),
+        };
         Ok(write_json_pretty(&dir.join(TRAINER), &saved)?)
     }
 
-    /// Takes up a state that [`Trainer::save_state`] wrote. What follows is what would have followed then.
+    /// Takes up a state that [`Trainer::save_state`] wrote. What follows is what would have
+    /// followed then.
     ///
     /// # Errors
-    /// [`TrainError::State`], [`TrainError::Optim`] or [`TrainError::Lora`] names what does not fit; the trainer is then as
-    /// it was.
+    /// [`TrainError::State`], [`TrainError::Optim`] or [`TrainError::Lora`] names what does not
+    /// fit; the trainer is then as it was.
     pub fn load_state(&mut self, dir: &Path) -> Result<(), TrainError> {
         let adapter = self.read_adapter(&dir.join(ADAPTER))?;
         let saved: SavedTrainer = read_json(&dir.join(TRAINER))?;
         let mut optimizer = AdamW::new(adapter.parameters())?;
-        optimizer.load(&dir.join(OPTIMIZER), saved.optimiser_steps)?;
+        optimizer.load(&dir.join(OPTIMIZER), saved.optimizer_steps)?;
 
         self.begin_from(adapter, optimizer, saved.policy_version);
         Ok(())
@@ -386,7 +426,8 @@ impl Trainer {
     /// Takes up the weights of a PEFT folder with a fresh optimizer, as version 0: a warm start.
     ///
     /// # Errors
-    /// [`TrainError::State`] or [`TrainError::Lora`] names what does not fit; the trainer is then as it was.
+    /// [`TrainError::State`] or [`TrainError::Lora`] names what does not fit; the trainer is then
+    /// as it was.
     pub fn load_weights(&mut self, peft: &Path) -> Result<(), TrainError> {
         let adapter = self.read_adapter(peft)?;
         let optimizer = AdamW::new(adapter.parameters())?;
@@ -425,13 +466,16 @@ impl Trainer {
             return 1;
         }
         match self.config.workers {
-            TrainerWorkers::Count(count) => count.max(1),
-            TrainerWorkers::Auto => (tokens / TOKENS_PER_WORKER).clamp(1, tch::get_num_threads().max(1) as usize),
+            Workers::Count(count) => count.max(1),
+            Workers::Auto => {
+                (tokens / TOKENS_PER_WORKER).clamp(1, tch::get_num_threads().max(1) as usize)
+            }
         }
     }
 }
 
-/// Tokens below which another worker costs more than it brings: each reads all weights and adds up gradients of its own.
+/// Tokens below which another worker costs more than it brings: each reads all weights and adds up
+/// gradients of its own.
 const TOKENS_PER_WORKER: usize = 256;
 
 /// The fused pass over the head drops nothing, so an adapter on it cannot have dropout.

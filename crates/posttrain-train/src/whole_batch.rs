@@ -3,7 +3,8 @@
 use crate::scores::DatumScores;
 use crate::{Datum, TrainError};
 use posttrain_loss::{
-    Aggregation, CrossEntropy, LossBatch, LossError, LossMetrics, Objective, StepTotals, TokenAdvantages,
+    Aggregation, CrossEntropy, LossBatch, LossError, LossMetrics, Objective, StepTotals,
+    TokenAdvantages,
 };
 
 /// A loss that is linear in the log-probabilities, with the gradient of another one.
@@ -23,11 +24,12 @@ impl Linear {
     }
 }
 
-/// Evaluates an objective on a whole batch, and turns its gradient into weights of the batch's targets.
+/// Evaluates an objective on a whole batch, and turns its gradient into weights of the batch's
+/// targets.
 ///
 /// # Errors
-/// [`TrainError::Loss`] for what the objective refuses, or for a gradient that is not one of each target;
-/// [`TrainError::Config`] for one by the entropies, which is not to be had for a batch.
+/// [`TrainError::Loss`] for what the objective refuses, or for a gradient that is not one of each
+/// target; [`TrainError::Config`] for one by the entropies, which is not to be had for a batch.
 pub(crate) fn linear_datums(
     datums: &[Datum],
     objective: &dyn Objective,
@@ -36,7 +38,9 @@ pub(crate) fn linear_datums(
     totals: &StepTotals,
 ) -> Result<Linear, TrainError> {
     let lengths: Vec<usize> = datums.iter().map(|datum| datum.targets.len()).collect();
-    let weights = field(datums, |datum| Some(datum.weights.clone().unwrap_or_else(|| vec![1.0; datum.targets.len()])));
+    let weights = field(datums, |datum| {
+        Some(datum.weights.clone().unwrap_or_else(|| vec![1.0; datum.targets.len()]))
+    });
     let sampling = field(datums, |datum| datum.sampling_logprobs.clone());
     let old = field(datums, |datum| datum.old_logprobs.clone());
     let advantages = field(datums, |datum| datum.advantages.clone());
@@ -59,14 +63,20 @@ pub(crate) fn linear_datums(
         return Err(LossError::Length { argument: "gradient", expected: entries, got }.into());
     }
     let by_entropy = outcome.entropy_gradient.map_or("none", |_| "one");
-    TrainError::check("objective's gradient by the entropies", by_entropy == "none", "none", by_entropy)?;
+    TrainError::check(
+        "objective's gradient by the entropies",
+        by_entropy == "none",
+        "none",
+        by_entropy,
+    )?;
 
     let mut gradient = outcome.gradient.as_slice();
     let mut linear = Vec::with_capacity(datums.len());
     for datum in datums {
         let (own, later) = gradient.split_at(datum.targets.len());
         gradient = later;
-        let weights = own.iter().map(|slope| (-f64::from(*slope) / outcome.denominator) as f32).collect();
+        let weights =
+            own.iter().map(|slope| (-f64::from(*slope) / outcome.denominator) as f32).collect();
         linear.push(datum.clone().with_weights(weights));
     }
     Ok(Linear {

@@ -1,5 +1,5 @@
-//! Adapters of rank 8, 32 and 128 with different targets on one base, trained interleaved: each is what it is alone, to the
-//! last bit.
+//! Adapters of rank 8, 32 and 128 with different targets on one base, trained interleaved: each is
+//! what it is alone, to the last bit.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_lora::{LoraConfig, TargetModules};
@@ -10,11 +10,22 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 fn loras() -> [LoraConfig; 3] {
-    let names = |names: &[&str]| TargetModules::Names(names.iter().map(ToString::to_string).collect());
+    let names =
+        |names: &[&str]| TargetModules::Names(names.iter().map(ToString::to_string).collect());
     [
-        LoraConfig { rank: 8, alpha: 16.0, target_modules: names(&["q_proj", "v_proj"]), ..LoraConfig::default() },
+        LoraConfig {
+            rank: 8,
+            alpha: 16.0,
+            target_modules: names(&["q_proj", "v_proj"]),
+            ..LoraConfig::default()
+        },
         LoraConfig { rank: 32, dropout: 0.2, ..LoraConfig::default() },
-        LoraConfig { rank: 128, use_rslora: true, target_modules: names(&["down_proj"]), ..LoraConfig::default() },
+        LoraConfig {
+            rank: 128,
+            use_rslora: true,
+            target_modules: names(&["down_proj"]),
+            ..LoraConfig::default()
+        },
     ]
 }
 
@@ -23,7 +34,9 @@ fn datums(arm: usize, step: usize) -> Vec<Datum> {
     let completion = |start: usize, advantage: f32| {
         let tokens: Vec<i64> = (start..start + 6).map(token).collect();
         let prompt: Vec<i64> = (0..4).map(token).collect();
-        Datum::completion(&prompt, &tokens).with_sampling_logprobs(vec![-4.1; 6]).with_advantage(advantage)
+        Datum::completion(&prompt, &tokens)
+            .with_sampling_logprobs(vec![-4.1; 6])
+            .with_advantage(advantage)
     };
     vec![completion(1, 1.0), completion(9, -0.4), completion(20, 0.3)]
 }
@@ -35,15 +48,21 @@ fn step(trainer: &mut Trainer, arm: usize, step: usize) {
 }
 
 fn parameters(trainer: &Trainer) -> Vec<(String, Tensor)> {
-    trainer.adapter().parameters().into_iter().map(|(name, leaf)| (name, leaf.detach().copy())).collect()
+    trainer
+        .adapter()
+        .parameters()
+        .into_iter()
+        .map(|(name, leaf)| (name, leaf.detach().copy()))
+        .collect()
 }
 
 #[test]
 fn adapters_that_are_trained_interleaved_are_each_as_alone() {
     let config = ModelConfig { num_hidden_layers: 2, ..ModelConfig::tiny() };
     let model = Arc::new(Decoder::random(&config, 3, Kind::Float, Device::Cpu).unwrap());
-    let trainer =
-        |arm: usize| Trainer::new(model.clone(), &loras()[arm], TrainerConfig::default(), arm as u64).unwrap();
+    let trainer = |arm: usize| {
+        Trainer::new(model.clone(), &loras()[arm], TrainerConfig::default(), arm as u64).unwrap()
+    };
 
     let alone: Vec<_> = (0..3)
         .map(|arm| {
@@ -63,7 +82,11 @@ fn adapters_that_are_trained_interleaved_are_each_as_alone() {
         step(&mut passing, 1, number);
     }
     for (arm, alone) in alone.iter().enumerate() {
-        assert!(alone.iter().any(|(name, value)| name.contains("lora_B") && value.norm().double_value(&[]) > 0.0));
+        assert!(
+            alone.iter().any(
+                |(name, value)| name.contains("lora_B") && value.norm().double_value(&[]) > 0.0
+            )
+        );
         for ((name, alone), (_, together)) in alone.iter().zip(parameters(&together[arm])) {
             assert_eq!(alone, &together, "{name} of rank {}", loras()[arm].rank);
         }

@@ -1,6 +1,7 @@
 //! An adapter on the head: PEFT's logits and gradients, in the trainer and in the engine.
 //!
-//! `posttrain-model/tests/fixtures/families/generate.py` wrote the adapter and what a float64 reference and PEFT compute.
+//! `posttrain-model/tests/fixtures/families/generate.py` wrote the adapter and what a float64
+//! reference and PEFT compute.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../posttrain-model/tests/device/mod.rs"]
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../posttrain-model/tests/fixtures/families/qwen3_yarn")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../posttrain-model/tests/fixtures/families/qwen3_yarn")
 }
 
 fn model() -> Decoder {
@@ -65,7 +67,8 @@ fn scores_are_pefts_and_the_engines_own() {
     // One row with the adapter and one without, in a batch: each is scored as it was sampled.
     let mut engine = Engine::new(model.clone(), None, EngineConfig::default()).unwrap();
     for adapter in [Some(policy.clone()), None] {
-        let params = SamplingParams { max_tokens: 10, min_tokens: 10, seed: 3, ..SamplingParams::default() };
+        let params =
+            SamplingParams { max_tokens: 10, min_tokens: 10, seed: 3, ..SamplingParams::default() };
         engine.submit(Request::new(texts()[1].clone(), params).policy(adapter));
     }
     let mut sampled = Vec::new();
@@ -87,18 +90,24 @@ fn gradients_are_pefts_and_the_adapter_is_written_in_its_keys() {
         let mut trainer = Trainer::with_adapter(model.clone(), adapter(&model), config, 1).unwrap();
         let datum = |(i, text): (usize, Vec<i64>)| {
             let sampling = logprobs(&golden[&format!("adapted.{i}")], &text);
-            Datum::completion(&text[..1], &text[1..]).with_sampling_logprobs(sampling).with_advantage(1.0)
+            Datum::completion(&text[..1], &text[1..])
+                .with_sampling_logprobs(sampling)
+                .with_advantage(1.0)
         };
-        let datums: Vec<_> = texts().into_iter().enumerate().filter(|(_, t)| t.len() > 1).map(datum).collect();
+        let datums: Vec<_> =
+            texts().into_iter().enumerate().filter(|(_, t)| t.len() > 1).map(datum).collect();
         let tokens: usize = datums.iter().map(|datum| datum.targets.len()).sum();
         trainer.forward_backward(&datums, &PolicyObjective::default()).unwrap();
         let parameters = trainer.adapter().parameters();
         assert!(parameters.iter().any(|(name, _)| name == "lm_head.lora_A.weight"));
         for (name, leaf) in parameters {
             // With ratios of one the loss's gradient is that of −Σ log p, over the tokens.
-            let (got, expected) =
-                (leaf.grad().to_device(Device::Cpu) * -(tokens as f64), &golden[&format!("grad.{name}")]);
-            let off = (got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+            let (got, expected) = (
+                leaf.grad().to_device(Device::Cpu) * -(tokens as f64),
+                &golden[&format!("grad.{name}")],
+            );
+            let off = (got - expected).abs().max().double_value(&[])
+                / expected.abs().max().double_value(&[]);
             assert!(off < 1e-4, "{name}: {off}");
         }
         trainer.adapter().check_gradients().unwrap();
@@ -119,18 +128,30 @@ fn merged_it_gives_the_same_and_what_cannot_be_computed_is_refused() {
     let text = texts().remove(2);
     let expected = logprobs(&golden()["adapted.2"], &text);
     model.merge(&adapter).unwrap();
-    assert_near(&score_texts(&model, None, std::slice::from_ref(&text)).unwrap()[0].logprobs, &expected);
+    assert_near(
+        &score_texts(&model, None, std::slice::from_ref(&text)).unwrap()[0].logprobs,
+        &expected,
+    );
     model.unmerge();
     let base = score_texts(&model, None, std::slice::from_ref(&text)).unwrap();
-    assert!(base[0].logprobs.iter().zip(&expected).any(|(base, adapted)| (base - adapted).abs() > 0.1));
+    assert!(
+        base[0].logprobs.iter().zip(&expected).any(|(base, adapted)| (base - adapted).abs() > 0.1)
+    );
 
     let mut config = adapter.config().clone();
     config.dropout = 0.1;
-    let error = Trainer::new(Arc::new(model), &config, TrainerConfig::default(), 1).unwrap_err().to_string();
+    let error = Trainer::new(Arc::new(model), &config, TrainerConfig::default(), 1)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("lora.dropout") && error.contains("head"), "{error}");
 
     // A head that is the embedding has no adapter.
-    let tied = Checkpoint::open(&folder().with_file_name("qwen3")).unwrap().decoder(Kind::Float, device()).unwrap();
-    let error = load_peft(&folder().join("head_adapter"), tied.modules(), device()).unwrap_err().to_string();
+    let tied = Checkpoint::open(&folder().with_file_name("qwen3"))
+        .unwrap()
+        .decoder(Kind::Float, device())
+        .unwrap();
+    let error = load_peft(&folder().join("head_adapter"), tied.modules(), device())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("lm_head"), "{error}");
 }

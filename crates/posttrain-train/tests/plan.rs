@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_lora::{Adapter, LoraConfig};
-use posttrain_model::{Decoder, ExpertsConfig, Keep, ModelConfig, Packing, Quantise, Sequence, Tape};
+use posttrain_model::{
+    Decoder, ExpertsConfig, Keep, ModelConfig, Packing, Quantize, Sequence, Tape,
+};
 use posttrain_optim::AdamW;
 use posttrain_train::{GradientCheckpointing, MemoryPlan, PlanRequest, TrainerConfig};
 use std::process::Command;
@@ -26,16 +28,27 @@ fn dense() -> ModelConfig {
 }
 
 fn with_experts() -> ModelConfig {
-    let experts =
-        ExpertsConfig { count: 8, a_token: 2, intermediate_size: 640, normalised: true, layers: (0..4).collect() };
+    let experts = ExpertsConfig {
+        count: 8,
+        a_token: 2,
+        intermediate_size: 640,
+        normalized: true,
+        layers: (0..4).collect(),
+    };
     ModelConfig { experts: Some(experts), ..dense() }
 }
 
-fn plan(model: &ModelConfig, lora: &LoraConfig, kind: Kind, checkpointing: GradientCheckpointing) -> MemoryPlan {
-    let trainer = TrainerConfig { micro_batch_tokens: TOKENS, checkpointing, ..TrainerConfig::default() };
+fn plan(
+    model: &ModelConfig,
+    lora: &LoraConfig,
+    kind: Kind,
+    checkpointing: GradientCheckpointing,
+) -> MemoryPlan {
+    let trainer =
+        TrainerConfig { micro_batch_tokens: TOKENS, checkpointing, ..TrainerConfig::default() };
     let shape = PlanRequest {
         model,
-        quantise: Quantise::None,
+        quantize: Quantize::None,
         kind,
         device: Device::Cpu,
         lora,
@@ -76,15 +89,18 @@ fn assert_near(what: &str, planned: u64, measured: f64) {
 }
 
 fn packing() -> Packing {
-    let text =
-        |n: usize| Sequence { prompt: (0..256).map(|i| ((i * 7 + n) % 64) as i64).collect(), completions: vec![] };
+    let text = |n: usize| Sequence {
+        prompt: (0..256).map(|i| ((i * 7 + n) % 64) as i64).collect(),
+        completions: vec![],
+    };
     Packing::new(&(0..TOKENS / 256).map(text).collect::<Vec<_>>()).unwrap()
 }
 
 /// Set where the test runs in a process of its own.
 const CHILD: &str = "POSTTRAIN_PLAN_CHILD";
 
-/// In a process whose allocator gives back what is freed at once: else what was freed and is kept counts as held.
+/// In a process whose allocator gives back what is freed at once: else what was freed and is kept
+/// counts as held.
 #[test]
 fn what_is_planned_is_within_a_tenth_of_what_is_held() {
     if resident().is_none() {
@@ -112,28 +128,38 @@ fn compare() {
         let (bytes, adapter) = growth(init).unwrap();
         assert_near(&format!("{name}: adapter"), off.adapter / 2, bytes);
         let moments = || AdamW::new(adapter.parameters()).unwrap();
-        let (bytes, mut optimiser) = growth(|| {
+        let (bytes, mut optimizer) = growth(|| {
             let mut made = moments();
             for (_, mut leaf) in adapter.parameters() {
                 leaf.zero_grad();
                 (&leaf * 1e-3).sum(Kind::Float).backward();
             }
-            made.step(&posttrain_optim::AdamParams { learning_rate: 1e-9, ..Default::default() }).unwrap();
+            made.step(&posttrain_optim::AdamParams { learning_rate: 1e-9, ..Default::default() })
+                .unwrap();
             made
         })
         .unwrap();
         // The gradients stay, as zeros.
-        assert_near(&format!("{name}: optimiser and gradients"), off.optimiser + off.adapter / 2, bytes);
-        optimiser.clear_gradients();
+        assert_near(
+            &format!("{name}: optimizer and gradients"),
+            off.optimizer + off.adapter / 2,
+            bytes,
+        );
+        optimizer.clear_gradients();
         let view = adapter.snapshot(Kind::Float).unwrap();
         let texts = packing();
         drop(Tape::forward(&model, &view, &texts, Keep::Everything).unwrap());
-        for (keep, planned) in [(Keep::Everything, off.activations), (Keep::Inputs, blocks.activations)] {
-            let (bytes, tape) = growth(|| Tape::forward(&model, &view, &texts, keep).unwrap()).unwrap();
+        for (keep, planned) in
+            [(Keep::Everything, off.activations), (Keep::Inputs, blocks.activations)]
+        {
+            let (bytes, tape) =
+                growth(|| Tape::forward(&model, &view, &texts, keep).unwrap()).unwrap();
             // While the passes run, the last block is held in full; here only what stays is.
             let planned = match keep {
                 Keep::Everything => planned,
-                Keep::Inputs => (config.num_hidden_layers * config.hidden_size) as u64 * 4 * TOKENS as u64,
+                Keep::Inputs => {
+                    (config.num_hidden_layers * config.hidden_size) as u64 * 4 * TOKENS as u64
+                }
             };
             let ends = (2 * config.hidden_size * 4) as u64 * TOKENS as u64; // the last block's output, and the final norm's
             assert_near(&format!("{name}: activations, {keep:?}"), planned + ends, bytes);

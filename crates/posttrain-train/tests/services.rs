@@ -1,15 +1,23 @@
-//! Both services together: whatever is submitted, cancelled, trained, snapshotted and swapped, in whatever order, each call
-//! and each sample is answered once, and the numbers are those of the same calls without threads.
+//! Both services together: whatever is submitted, cancelled, trained, snapshotted and swapped, in
+//! whatever order, each call and each sample is answered once, and the numbers are those of the
+//! same calls without threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_lora::{LoraConfig, TargetModules};
-use posttrain_loss::{LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals};
-use posttrain_model::{Decoder, ModelConfig};
-use posttrain_rollout::service::{SampleRequest, SampleStream, SamplingService, SamplingServiceConfig, Transition};
-use posttrain_rollout::{
-    Completion, Engine, EngineConfig, PolicySnapshot, Request, RequestError, SamplingParams, Workers,
+use posttrain_loss::{
+    LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals,
 };
-use posttrain_train::{Datum, Pending, TrainError, Trainer, TrainerConfig, TrainingClient, TrainingService};
+use posttrain_model::{Decoder, ModelConfig};
+use posttrain_rollout::service::{
+    SampleRequest, SampleStream, SamplingService, SamplingServiceConfig, Transition,
+};
+use posttrain_rollout::{
+    Completion, Engine, EngineConfig, PolicySnapshot, Request, RequestError, SamplingParams,
+    Workers,
+};
+use posttrain_train::{
+    Datum, Pending, TrainError, Trainer, TrainerConfig, TrainingClient, TrainingService,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -33,17 +41,22 @@ fn lora(arm: usize) -> LoraConfig {
 }
 
 fn config() -> TrainerConfig {
-    TrainerConfig { workers: posttrain_train::TrainerWorkers::Count(1), ..TrainerConfig::default() }
+    TrainerConfig { workers: posttrain_train::Workers::Count(1), ..TrainerConfig::default() }
 }
 
 fn start(model: &Arc<Decoder>, workers: usize, max_rows: usize) -> SamplingService {
-    let engine = EngineConfig { workers: Workers::Count(workers), max_rows, ..EngineConfig::default() };
+    let engine =
+        EngineConfig { workers: Workers::Count(workers), max_rows, ..EngineConfig::default() };
     let config = SamplingServiceConfig { engine, max_pending: 200 };
     SamplingService::start(model.clone(), None, config).unwrap()
 }
 
 fn request(number: u64) -> Request {
-    let params = SamplingParams { max_tokens: 1 + number as usize % 6, seed: number, ..SamplingParams::default() };
+    let params = SamplingParams {
+        max_tokens: 1 + number as usize % 6,
+        seed: number,
+        ..SamplingParams::default()
+    };
     Request::new(vec![number as i64 % 60 + 1, 2, 3], params).samples(1 + number as usize % 5)
 }
 
@@ -51,7 +64,9 @@ fn datums(number: u64) -> Vec<Datum> {
     let token = |place: u64| ((number * 7 + place * 11) % 63) as i64 + 1;
     let completion = |start: u64, advantage: f32| {
         let tokens: Vec<i64> = (start..start + 3).map(token).collect();
-        Datum::completion(&[token(0), 5], &tokens).with_sampling_logprobs(vec![-4.1; 3]).with_advantage(advantage)
+        Datum::completion(&[token(0), 5], &tokens)
+            .with_sampling_logprobs(vec![-4.1; 3])
+            .with_advantage(advantage)
     };
     vec![completion(1, 1.0), completion(4, -0.5)]
 }
@@ -105,12 +120,14 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
     let client = sampling.client();
     let trainers: Vec<TrainingClient> =
         (0..2).map(|arm| training.create(&lora(arm), config(), arm as u64).unwrap()).collect();
-    let mut published: Vec<PolicySnapshot> = trainers.iter().map(|t| t.snapshot().wait().unwrap()).collect();
+    let mut published: Vec<PolicySnapshot> =
+        trainers.iter().map(|t| t.snapshot().wait().unwrap()).collect();
     for (name, policy) in NAMES.iter().zip(&published) {
         client.publish(name, policy.clone(), Transition::Finish);
     }
 
-    let mut played = Played { calls: [Vec::new(), Vec::new()], adapters: Vec::new(), sent: Vec::new() };
+    let mut played =
+        Played { calls: [Vec::new(), Vec::new()], adapters: Vec::new(), sent: Vec::new() };
     let mut waiting: Vec<Box<dyn FnOnce()>> = Vec::new();
     let mut has_gradient = [false; 2];
     for action in actions {
@@ -132,7 +149,8 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
             }
             Action::Cancel { .. } => {}
             Action::Accumulate { number, arm } => {
-                let pending = trainers[arm].forward_backward(datums(number), Arc::new(PolicyObjective::default()));
+                let pending = trainers[arm]
+                    .forward_backward(datums(number), Arc::new(PolicyObjective::default()));
                 waiting.push(Box::new(move || drop(pending.wait().unwrap())));
                 played.calls[arm].push(Call::Accumulate(number));
                 has_gradient[arm] = true;
@@ -140,10 +158,13 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
             Action::Step { arm } => {
                 let pending = trainers[arm].optim_step(config().adam_params(1e-2));
                 if std::mem::take(&mut has_gradient[arm]) {
-                    waiting.push(Box::new(move || assert!(pending.wait().unwrap().grad_norm > 0.0)));
+                    waiting
+                        .push(Box::new(move || assert!(pending.wait().unwrap().grad_norm > 0.0)));
                     played.calls[arm].push(Call::Step);
                 } else {
-                    waiting.push(Box::new(move || assert!(matches!(pending.wait(), Err(TrainError::NoGradient)))));
+                    waiting.push(Box::new(move || {
+                        assert!(matches!(pending.wait(), Err(TrainError::NoGradient)))
+                    }));
                 }
             }
             Action::Swap { arm, follow } => {
@@ -152,7 +173,9 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
                 client.publish(NAMES[arm], next.clone(), transition);
                 let old = std::mem::replace(&mut published[arm], next);
                 if follow {
-                    let theirs = |s: &&mut Sent| s.follows || s.request.policy.as_ref().is_some_and(|p| p.is(&old));
+                    let theirs = |s: &&mut Sent| {
+                        s.follows || s.request.policy.as_ref().is_some_and(|p| p.is(&old))
+                    };
                     played.sent.iter_mut().filter(theirs).for_each(|sent| sent.follows = true);
                 }
             }
@@ -170,7 +193,12 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
 }
 
 fn parameters(trainer: &Trainer) -> Vec<(String, Tensor)> {
-    trainer.adapter().parameters().into_iter().map(|(name, leaf)| (name, leaf.detach().copy())).collect()
+    trainer
+        .adapter()
+        .parameters()
+        .into_iter()
+        .map(|(name, leaf)| (name, leaf.detach().copy()))
+        .collect()
 }
 
 /// The same calls without threads.
@@ -208,7 +236,8 @@ fn check_samples(model: &Arc<Decoder>, sent: Sent) {
             Err(error) => assert!(sent.cancelled && error == RequestError::Cancelled, "{error}"),
             // A policy that follows another of the same version is the same policy.
             Ok(completion) => {
-                let same = completion.token_versions.iter().take_while(|version| **version == own).count();
+                let same =
+                    completion.token_versions.iter().take_while(|version| **version == own).count();
                 assert!(sent.follows || same == completion.tokens.len());
                 assert!(completion.token_versions.is_sorted());
                 assert_eq!(completion.tokens[..same], expected.tokens[..same]);
@@ -237,7 +266,8 @@ proptest! {
     }
 }
 
-/// What the process holds, in bytes, pages of files left out; `None` where the system does not tell.
+/// What the process holds, in bytes, pages of files left out; `None` where the system does not
+/// tell.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
@@ -250,10 +280,16 @@ fn memory_does_not_grow_with_what_has_been_done() {
     let rounds = |count: u64| {
         for round in 0..count {
             let numbers = round * 3..round * 3 + 3;
-            let sample = numbers.clone().map(|number| Action::Sample { number, arm: Some(number as usize % 2) });
+            let sample = numbers
+                .clone()
+                .map(|number| Action::Sample { number, arm: Some(number as usize % 2) });
             let train = numbers.flat_map(|number| {
                 let arm = number as usize % 2;
-                [Action::Accumulate { number, arm }, Action::Step { arm }, Action::Swap { arm, follow: true }]
+                [
+                    Action::Accumulate { number, arm },
+                    Action::Step { arm },
+                    Action::Swap { arm, follow: true },
+                ]
             });
             let actions: Vec<_> = sample.chain(train).collect();
             play(&model, &actions, 2, 8).sent.into_iter().for_each(|sent| drop(sent.stream.wait()));
@@ -308,7 +344,10 @@ fn an_error_is_its_calls_alone() {
     for wrong in ["panic", "nan"] {
         pending.push(client.forward_backward(datums(2), Arc::new(Wrong(wrong))));
     }
-    pending.push(client.forward_backward(vec![Datum::completion(&[1], &[9999])], Arc::new(PolicyObjective::default())));
+    pending.push(client.forward_backward(
+        vec![Datum::completion(&[1], &[9999])],
+        Arc::new(PolicyObjective::default()),
+    ));
     let step = client.optim_step(config().adam_params(1e-2));
     let results: Vec<_> = pending.into_iter().map(Pending::wait).collect();
     assert!(results[0].is_ok());
@@ -319,7 +358,9 @@ fn an_error_is_its_calls_alone() {
     step.wait().unwrap();
 
     let trained = client.call(|trainer| Ok(parameters(trainer))).wait().unwrap();
-    for ((name, ours), (_, theirs)) in trained.iter().zip(replay(&model, 0, &[Call::Accumulate(1), Call::Step])) {
+    for ((name, ours), (_, theirs)) in
+        trained.iter().zip(replay(&model, 0, &[Call::Accumulate(1), Call::Step]))
+    {
         assert_eq!(ours, &theirs, "{name}");
     }
 }
@@ -334,12 +375,16 @@ fn sixty_four_clients_on_threads_train_each_its_own() {
             let model = model.clone();
             scope.spawn(move || {
                 for round in 0..3 {
-                    drop(client.forward_backward(datums(number + round), Arc::new(PolicyObjective::default())));
+                    drop(client.forward_backward(
+                        datums(number + round),
+                        Arc::new(PolicyObjective::default()),
+                    ));
                     drop(client.optim_step(config().adam_params(1e-2)));
                 }
                 let ours = client.call(|trainer| Ok(parameters(trainer))).wait().unwrap();
-                let calls: Vec<Call> =
-                    (0..3).flat_map(|round| [Call::Accumulate(number + round), Call::Step]).collect();
+                let calls: Vec<Call> = (0..3)
+                    .flat_map(|round| [Call::Accumulate(number + round), Call::Step])
+                    .collect();
                 for ((name, ours), (_, theirs)) in ours.iter().zip(replay(&model, 0, &calls)) {
                     assert_eq!(ours, &theirs, "{name} of client {number}");
                 }

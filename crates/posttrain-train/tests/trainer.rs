@@ -3,7 +3,9 @@
 
 use posttrain_lora::LoraConfig;
 use posttrain_loss::preference::Dpo;
-use posttrain_loss::{Aggregation, LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals};
+use posttrain_loss::{
+    Aggregation, LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals,
+};
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_optim::AdamParams;
 use posttrain_train::{Datum, DeadGroups, Trainer, TrainerConfig};
@@ -40,7 +42,8 @@ fn batch(shapes: &[(usize, Vec<usize>)]) -> Vec<Datum> {
         for (c, &length) in lengths.iter().enumerate() {
             let tokens: Vec<i64> = (0..length).map(|t| token(t * 5 + c * 11 + g)).collect();
             let advantage = if c.is_multiple_of(2) { 1.0 } else { -0.7 };
-            let datum = Datum::completion(&prompt, &tokens).with_sampling_logprobs(vec![-4.1; length]);
+            let datum =
+                Datum::completion(&prompt, &tokens).with_sampling_logprobs(vec![-4.1; length]);
             datums.push(datum.with_advantage(advantage));
         }
     }
@@ -53,14 +56,16 @@ fn gradients(trainer: &mut Trainer, batch: &[Datum]) -> Vec<Tensor> {
 }
 
 fn relative_difference(a: &[Tensor], b: &[Tensor]) -> f64 {
-    let largest = |t: &[Tensor]| t.iter().map(|t| t.abs().max().double_value(&[])).fold(0.0, f64::max);
+    let largest =
+        |t: &[Tensor]| t.iter().map(|t| t.abs().max().double_value(&[])).fold(0.0, f64::max);
     let differences: Vec<Tensor> = a.iter().zip(b).map(|(a, b)| a - b).collect();
     largest(&differences) / largest(a)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// k micro-batches, with prompts shared within each, give the gradient of one; so does every completion on its own.
+    /// k micro-batches, with prompts shared within each, give the gradient of one; so does every
+    /// completion on its own.
     #[test]
     fn any_cut_gives_the_same_gradient(
         shapes in prop::collection::vec((1usize..6, prop::collection::vec(1usize..6, 1..4)), 1..4),
@@ -83,10 +88,16 @@ fn skipping_what_has_no_advantage_changes_no_gradient() {
     batch[2..].iter_mut().for_each(|datum| datum.advantages = Some(vec![0.0; 3]));
     let with = |dead_groups| {
         let config = TrainerConfig { dead_groups, ..TrainerConfig::default() };
-        let mut trainer =
-            Trainer::new(model.clone(), &LoraConfig { rank: 4, ..LoraConfig::default() }, config, 5).unwrap();
+        let mut trainer = Trainer::new(
+            model.clone(),
+            &LoraConfig { rank: 4, ..LoraConfig::default() },
+            config,
+            5,
+        )
+        .unwrap();
         let outcome = trainer.forward_backward(&batch, &PolicyObjective::default()).unwrap();
-        let gradients: Vec<_> = trainer.adapter().parameters().iter().map(|(_, p)| p.grad().copy()).collect();
+        let gradients: Vec<_> =
+            trainer.adapter().parameters().iter().map(|(_, p)| p.grad().copy()).collect();
         (outcome.metrics.policy.tokens, gradients)
     };
     let ((skipped, a), (computed, b)) = (with(DeadGroups::Skip), with(DeadGroups::Compute));
@@ -131,7 +142,9 @@ fn a_loaded_state_goes_on_to_the_same_numbers() {
     resumed.load_state(dir.path()).unwrap();
     train(&mut resumed, &batches[2..]);
     assert_eq!(resumed.policy_version(), whole.policy_version());
-    for ((name, a), (_, b)) in whole.adapter().parameters().iter().zip(resumed.adapter().parameters()) {
+    for ((name, a), (_, b)) in
+        whole.adapter().parameters().iter().zip(resumed.adapter().parameters())
+    {
         assert_eq!(a, &b, "{name}");
     }
     let other = LoraConfig { rank: 8, ..LoraConfig::default() };
@@ -145,7 +158,8 @@ fn a_gradient_that_is_not_a_number_takes_no_step() {
     let mut trainer = trainer(&model, 4096);
     let params = trainer.adam_params(1.0);
     assert!(trainer.optim_step(&params).unwrap_err().to_string().contains("no gradient"));
-    let before: Vec<_> = trainer.adapter().parameters().iter().map(|(_, p)| p.detach().copy()).collect();
+    let before: Vec<_> =
+        trainer.adapter().parameters().iter().map(|(_, p)| p.detach().copy()).collect();
     trainer.forward_backward(&batch(&[(3, vec![4, 2])]), &PolicyObjective::default()).unwrap();
     let (_, first) = &trainer.adapter().parameters()[0];
     let _ = tch::no_grad(|| first.grad().fill_(f64::NAN));
@@ -159,34 +173,49 @@ fn a_gradient_that_is_not_a_number_takes_no_step() {
 fn datums_that_do_not_fit_are_named_and_leave_nothing_behind() {
     let model = model();
     let mut trainer = trainer(&model, 4096);
-    let good = || Datum::completion(&[1, 2], &[3, 4]).with_sampling_logprobs(vec![-4.1; 2]).with_advantage(1.0);
+    let good = || {
+        Datum::completion(&[1, 2], &[3, 4])
+            .with_sampling_logprobs(vec![-4.1; 2])
+            .with_advantage(1.0)
+    };
     let bad = [
-        (Datum { input: vec![], positions: vec![], targets: vec![], shared_prefix: 0, ..good() }, "`input`"),
+        (
+            Datum { input: vec![], positions: vec![], targets: vec![], shared_prefix: 0, ..good() },
+            "`input`",
+        ),
         (Datum { input: vec![1, 64, 3], ..good() }, "token ids from 0 below 64, got 64"),
         (Datum { targets: vec![3, -1], ..good() }, "token ids from 0 below 64, got -1"),
         (Datum { targets: vec![3], ..good() }, "`targets`: expected 2"),
         (Datum { positions: vec![2, 1], ..good() }, "`positions`"),
         (Datum { positions: vec![1, 3], ..good() }, "`positions`"),
         (good().with_sampling_logprobs(vec![-1.0]), "`sampling_logprobs`: expected 2 values"),
-        (good().with_advantages(vec![1.0, f32::NAN]), "`advantages`: expected finite values, got NaN"),
+        (
+            good().with_advantages(vec![1.0, f32::NAN]),
+            "`advantages`: expected finite values, got NaN",
+        ),
         (good().with_weights(vec![1.0; 3]), "`weights`"),
         (good().with_temperature(0.0), "`temperature`"),
         (good().with_shared_prefix(4), "`shared_prefix`"),
     ];
     for (datum, expected) in bad {
-        let error = trainer.forward_backward(&[good(), datum], &PolicyObjective::default()).unwrap_err().to_string();
+        let error = trainer
+            .forward_backward(&[good(), datum], &PolicyObjective::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("datum 1") && error.contains(expected), "{error}");
         let params = trainer.adam_params(1e-2);
         assert!(trainer.optim_step(&params).is_err(), "a call that failed left a gradient");
     }
 }
 
-/// What is known of one datum and of no other is no field of the batch; a missing one is named by the objective.
+/// What is known of one datum and of no other is no field of the batch; a missing one is named by
+/// the objective.
 #[test]
 fn what_an_objective_lacks_is_named() {
     let mut trainer = trainer(&model(), 4096);
     let datum = Datum::completion(&[1, 2], &[3, 4]).with_advantage(1.0);
-    let error = trainer.forward_backward(&[datum], &PolicyObjective::default()).unwrap_err().to_string();
+    let error =
+        trainer.forward_backward(&[datum], &PolicyObjective::default()).unwrap_err().to_string();
     assert!(error.contains("sampling_logprobs"), "{error}");
 }
 
@@ -198,13 +227,26 @@ fn a_field_that_only_some_datums_have_is_named() {
     let cases = [
         ("sampling_logprobs", Datum { sampling_logprobs: None, ..whole[1].clone() }, "got none"),
         ("advantages", Datum { advantages: None, ..whole[1].clone() }, "got none"),
-        ("old_logprobs", Datum { old_logprobs: Some(vec![-4.0; 2]), ..whole[1].clone() }, "got values"),
-        ("reference_logprobs", whole[1].clone().with_reference_logprobs(vec![-4.0; 2]), "got values"),
+        (
+            "old_logprobs",
+            Datum { old_logprobs: Some(vec![-4.0; 2]), ..whole[1].clone() },
+            "got values",
+        ),
+        (
+            "reference_logprobs",
+            whole[1].clone().with_reference_logprobs(vec![-4.0; 2]),
+            "got values",
+        ),
     ];
     for (field, other, got) in cases {
-        let error = trainer.forward_backward(&[whole[0].clone(), other], &PolicyObjective::default()).unwrap_err();
+        let error = trainer
+            .forward_backward(&[whole[0].clone(), other], &PolicyObjective::default())
+            .unwrap_err();
         let error = error.to_string();
-        assert!(error.starts_with(&format!("datum 1: `{field}`")) && error.ends_with(got), "{error}");
+        assert!(
+            error.starts_with(&format!("datum 1: `{field}`")) && error.ends_with(got),
+            "{error}"
+        );
     }
     let weighed = whole[1].clone().with_weights(vec![1.0, 0.5]);
     trainer.forward_backward(&[whole[0].clone(), weighed], &PolicyObjective::default()).unwrap();
@@ -236,8 +278,10 @@ impl Objective for Odd {
         _totals: &StepTotals,
     ) -> Result<LossOutcome, LossError> {
         let entries = batch.entries();
-        let outcome = LossOutcome::new(0.0, 1.0, vec![0.1; entries - usize::from(self.short)]);
-        Ok(LossOutcome { entropy_gradient: (!self.short).then(|| vec![0.1; entries]), ..outcome })
+        let gradient = vec![0.1; entries - usize::from(self.short)];
+        let mut outcome = LossOutcome::new(0.0, 1.0, gradient);
+        outcome.entropy_gradient = (!self.short).then(|| vec![0.1; entries]);
+        Ok(outcome)
     }
 }
 
@@ -245,7 +289,9 @@ impl Objective for Odd {
 fn what_a_batchs_objective_gives_is_taken_whole_or_refused() {
     let mut trainer = trainer(&model(), 4096);
     let batch = batch(&[(3, vec![4, 2])]);
-    for (short, word) in [(true, "`gradient` has 5 elements, expected 6"), (false, "by the entropies")] {
+    for (short, word) in
+        [(true, "`gradient` has 5 elements, expected 6"), (false, "by the entropies")]
+    {
         let error = trainer.forward_backward(&batch, &Odd { short }).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
@@ -256,11 +302,18 @@ fn a_warm_start_takes_the_weights_and_nothing_else() {
     let (model, dir) = (model(), tempfile::tempdir().unwrap());
     let mut first = trainer(&model, 4096);
     first.save_adapter(dir.path(), "base").unwrap();
-    let mut second =
-        Trainer::new(model, &LoraConfig { rank: 4, ..LoraConfig::default() }, TrainerConfig::default(), 9).unwrap();
+    let mut second = Trainer::new(
+        model,
+        &LoraConfig { rank: 4, ..LoraConfig::default() },
+        TrainerConfig::default(),
+        9,
+    )
+    .unwrap();
     second.load_weights(dir.path()).unwrap();
     assert_eq!(second.policy_version(), 0);
-    for ((name, a), (_, b)) in first.adapter().parameters().iter().zip(second.adapter().parameters()) {
+    for ((name, a), (_, b)) in
+        first.adapter().parameters().iter().zip(second.adapter().parameters())
+    {
         assert_eq!(a, &b, "{name}");
     }
 
@@ -302,8 +355,8 @@ fn pairs_are_divided_by_their_number_in_any_cut() {
     }
 }
 
-/// The parts of a step, each with the whole step's totals, give the gradient of the step; so do sums that are divided in
-/// the end.
+/// The parts of a step, each with the whole step's totals, give the gradient of the step; so do
+/// sums that are divided in the end.
 #[test]
 fn parts_of_a_step_add_up_to_it() {
     let model = model();
@@ -315,19 +368,27 @@ fn parts_of_a_step_add_up_to_it() {
     for part in batch.chunks(2) {
         parts.forward_backward_of(part, &PolicyObjective::default(), &totals).unwrap();
     }
-    let parts: Vec<_> = parts.adapter().parameters().into_iter().map(|(_, p)| p.grad().copy()).collect();
+    let parts: Vec<_> =
+        parts.adapter().parameters().into_iter().map(|(_, p)| p.grad().copy()).collect();
     assert!(relative_difference(&whole, &parts) < 1e-5);
 
-    let sums = PolicyObjective { aggregation: Aggregation::TokenSum {}, ..PolicyObjective::default() };
+    let sums =
+        PolicyObjective { aggregation: Aggregation::TokenSum {}, ..PolicyObjective::default() };
     let mut divided = trainer(&model, 4096);
     batch.chunks(2).for_each(|part| drop(divided.forward_backward(part, &sums).unwrap()));
-    let params = AdamParams { gradient_scale: 1.0 / totals.tokens as f64, ..divided.adam_params(1e-2) };
+    let params =
+        AdamParams { gradient_scale: 1.0 / totals.tokens as f64, ..divided.adam_params(1e-2) };
     divided.optim_step(&params).unwrap();
     let mut at_once = trainer(&model, 4096);
     at_once.forward_backward(&batch, &PolicyObjective::default()).unwrap();
     step(&mut at_once, 1e-2);
     let parameters = |trainer: &Trainer| {
-        trainer.adapter().parameters().into_iter().map(|(_, p)| p.detach().copy()).collect::<Vec<_>>()
+        trainer
+            .adapter()
+            .parameters()
+            .into_iter()
+            .map(|(_, p)| p.detach().copy())
+            .collect::<Vec<_>>()
     };
     assert!(relative_difference(&parameters(&at_once), &parameters(&divided)) < 1e-4);
 }

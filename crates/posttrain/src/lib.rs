@@ -5,6 +5,7 @@
 //! | module | crate | for |
 //! | --- | --- | --- |
 //! | [`store`] | `posttrain-store` | files and folders that survive the death of their writer, append-only logs |
+//! | [`statistics`] | `posttrain-statistics` | Wilson and bootstrap intervals, McNemar's test, sequential paired tests |
 //! | [`tensor`] | `posttrain-tensor` | frozen tensors that threads share, tensors' memory as slices, safetensors files |
 //! | [`answer`] | `posttrain-answer` | text to answer: `same(reference, answer)` |
 //! | [`data`] | `posttrain-data` | examples, readers, leak-free splits, domain mixing |
@@ -20,7 +21,7 @@
 //! | [`train`] | `posttrain-train` | datums, trainer primitives, the training service |
 //! | [`optim`] | `posttrain-optim` | AdamW, schedules, clipping |
 //! | [`recipes`] | `posttrain-recipes` | training loops, evaluation, runs that resume |
-//! | [`experiment`] | `posttrain-experiment` | specialists against a generalist: statistics, the report |
+//! | [`experiment`] | `posttrain-experiment` | specialists against a generalist, the report |
 //!
 //! ```
 //! use posttrain::loss::AdvantageConfig;
@@ -50,6 +51,7 @@ pub use posttrain_recipes as recipes;
 pub use posttrain_reward as reward;
 pub use posttrain_rollout as rollout;
 pub use posttrain_router as router;
+pub use posttrain_statistics as statistics;
 pub use posttrain_store as store;
 pub use posttrain_tensor as tensor;
 pub use posttrain_train as train;

@@ -5,7 +5,8 @@ use crate::text::joins_words;
 /// The most options: A to Z.
 pub(super) const MAX_OPTIONS: usize = 26;
 /// Words before a letter that make it a choice, `A` included.
-const LEADS: [&str; 10] = ["is", "option", "choice", "answer", "be", "choose", "pick", "select", "letter", "options"];
+const LEADS: [&str; 10] =
+    ["is", "option", "choice", "answer", "be", "choose", "pick", "select", "letter", "options"];
 /// Words before a letter that make it a choice also in lower case.
 const CUES: [&str; 7] = ["option", "choice", "letter", "choose", "pick", "select", "options"];
 /// Signs before a letter that make it a choice, in scripts without blanks.
@@ -32,8 +33,8 @@ pub(super) fn mentions(text: &str) -> Vec<Mention> {
     text.char_indices().filter_map(|(at, letter)| mention(text, at, letter)).collect()
 }
 
-/// The mention at a letter that stands alone; an `A` or `I` in a sentence is a word, and so is a lower-case letter that
-/// nothing makes a choice.
+/// The mention at a letter that stands alone; an `A` or `I` in a sentence is a word, and so is a
+/// lower-case letter that nothing makes a choice.
 fn mention(text: &str, at: usize, letter: char) -> Option<Mention> {
     let index = index(letter.to_ascii_uppercase())?;
     if !stands_alone(text, at) {
@@ -78,7 +79,11 @@ pub(super) fn leading(phrase: &str) -> Option<Mention> {
     let reason = after.split_whitespace().next().is_some_and(|word| is_one_of(word, &REASONS));
     let word = goes_on(letter, after) && !(reason && letter.is_ascii_uppercase());
 
-    (stands_alone(phrase, at) && !word).then(|| Mention { index, at, end: at + 1 + mark_length(after) })
+    (stands_alone(phrase, at) && !word).then(|| Mention {
+        index,
+        at,
+        end: at + 1 + mark_length(after),
+    })
 }
 
 /// Whether no other letter or sign makes the letter at `at` a part of a word or formula.
@@ -102,7 +107,8 @@ fn ends(after: &str) -> bool {
 
 /// Whether what stands before a letter makes it a choice.
 fn is_led(before: &str) -> bool {
-    let near = crate::response::ending(before, NEAR).trim_end_matches(|c: char| !c.is_alphanumeric());
+    let near =
+        crate::response::ending(before, NEAR).trim_end_matches(|c: char| !c.is_alphanumeric());
 
     near_word(before).is_some_and(|word| is_one_of(word, &LEADS))
         || LEADS_WITHOUT_BLANKS.iter().any(|lead| near.ends_with(lead))
@@ -110,14 +116,16 @@ fn is_led(before: &str) -> bool {
 
 /// The word before a letter, if it is a short one.
 fn near_word(before: &str) -> Option<&str> {
-    let near = crate::response::ending(before, NEAR).trim_end_matches(|c: char| !c.is_alphanumeric());
+    let near =
+        crate::response::ending(before, NEAR).trim_end_matches(|c: char| !c.is_alphanumeric());
 
     near.rsplit(|c: char| !c.is_alphanumeric()).next()
 }
 
 /// Whether a letter that is also a word is followed by the rest of its sentence.
 fn goes_on(letter: char, after: &str) -> bool {
-    is_word(letter) && after.strip_prefix(' ').is_some_and(|rest| rest.starts_with(|c: char| c.is_lowercase()))
+    is_word(letter)
+        && after.strip_prefix(' ').is_some_and(|rest| rest.starts_with(|c: char| c.is_lowercase()))
 }
 
 /// `A` and `I` are words of English, too.
@@ -129,7 +137,8 @@ fn is_one_of(word: &str, words: &[&str]) -> bool {
     words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-/// The letter that a line begins with as an option's mark, `A)`, `(A)`, `A.` or `A:`, and what follows.
+/// The letter that a line begins with as an option's mark, `A)`, `(A)`, `A.` or `A:`, and what
+/// follows.
 pub(super) fn marked(line: &str) -> Option<(usize, &str)> {
     let open = line.strip_prefix('(');
     let rest = open.unwrap_or(line);

@@ -6,11 +6,13 @@ use crate::text::clause::is_denied;
 use crate::text::ending::ends_on;
 
 /// What stands between a choice and one that it is set against: `B, not C`.
-const CONTRASTS: [&str; 8] = ["not", "and not", "rather than", "instead of", "而不是", "不是", "而非", "不选"];
+const CONTRASTS: [&str; 8] =
+    ["not", "and not", "rather than", "instead of", "而不是", "不是", "而非", "不选"];
 /// The most letters of a phrase that denies some and gives one.
 const MAX_CORRECTED: usize = 8;
 /// What stands between two letters that are given together.
-const JOINS: [&str; 11] = ["", "or", "and", "nor", "and/or", "or maybe", "or option", "或", "或者", "和", "及"];
+const JOINS: [&str; 11] =
+    ["", "or", "and", "nor", "and/or", "or maybe", "or option", "或", "或者", "和", "及"];
 
 /// The texts of a question's options, in the order of their letters.
 ///
@@ -40,14 +42,15 @@ impl Options {
         (1..=MAX_OPTIONS).contains(&texts.len()).then_some(Self { texts })
     }
 
-    /// The lines of a question that begin with `A)`, `(A)`, `A.` or `A:`, then `B)`, …; the last such run counts.
-    /// [`unknown`](Self::unknown) where there are none. Linear.
+    /// The lines of a question that begin with `A)`, `(A)`, `A.` or `A:`, then `B)`, …; the last
+    /// such run counts. [`unknown`](Self::unknown) where there are none. Linear.
     ///
     /// ```
     /// use posttrain_answer::choice::Options;
     ///
     /// assert_eq!(Options::in_question("2 + 2?\n(A) 4\n(B) 5").texts(), ["4", "5"]);
     /// ```
+    #[must_use]
     pub fn in_question(question: &str) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for line in question.lines() {
@@ -68,6 +71,7 @@ impl Options {
     /// ```
     /// assert!(posttrain_answer::choice::Options::unknown().texts().is_empty());
     /// ```
+    #[must_use]
     pub fn unknown() -> Self {
         Self::default()
     }
@@ -77,6 +81,7 @@ impl Options {
     /// ```
     /// assert!(posttrain_answer::choice::Options::in_question("2 + 2?").texts().is_empty());
     /// ```
+    #[must_use]
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
@@ -101,7 +106,8 @@ impl Options {
     /// The option that the whole of a text is: `B`, `(B)`, `b`, `B) Paris`, `Paris`.
     pub(super) fn whole(&self, text: &str, normalizer: &Normalizer) -> Option<usize> {
         let plain = plain(text);
-        let trimmed = plain.trim_matches(|c: char| c.is_whitespace() || "*_`.:()[]\"'。".contains(c));
+        let trimmed =
+            plain.trim_matches(|c: char| c.is_whitespace() || "*_`.:()[]\"'。".contains(c));
 
         let mut letters = trimmed.chars();
         if let (Some(only), None) = (letters.next(), letters.next()) {
@@ -109,7 +115,9 @@ impl Options {
         }
 
         if let Some((index, rest)) = marked(plain.trim().trim_start_matches('*')) {
-            let alone = !rest.trim_end().contains('\n') && mentions(rest).is_empty() && !is_denied("", rest);
+            let alone = !rest.trim_end().contains('\n')
+                && mentions(rest).is_empty()
+                && !is_denied("", rest);
             let chosen = alone && index < self.count() && self.agrees(index, rest, normalizer);
             return chosen.then_some(index);
         }
@@ -123,7 +131,8 @@ impl Options {
         let mut mentions = mentions(&phrase);
 
         if let Some(lead) = leading(&phrase) {
-            // A lower-case letter is a mention here, where it stands behind the cue, and so is one that is joined to it.
+            // A lower-case letter is a mention here, where it stands behind the cue, and so is one
+            // that is joined to it.
             if !mentions.contains(&lead) {
                 mentions.insert(0, lead);
                 mentions.extend(joined_lower_case(&phrase, lead));
@@ -165,7 +174,13 @@ impl Options {
     }
 
     /// The mention's option, if it is the only one there and is not denied.
-    fn chosen(&self, text: &str, mention: Mention, all: &[Mention], normalizer: &Normalizer) -> Option<usize> {
+    fn chosen(
+        &self,
+        text: &str,
+        mention: Mention,
+        all: &[Mention],
+        normalizer: &Normalizer,
+    ) -> Option<usize> {
         let line = text[mention.end..].lines().next().unwrap_or("");
 
         let alone = !all.iter().any(|other| are_joined(text, mention, *other));
@@ -175,9 +190,18 @@ impl Options {
         (consistent && !self.is_recited(text, mention, all, normalizer)).then_some(mention.index)
     }
 
-    /// Whether a mention is the end of a list of options with their texts: the question said again, not answered.
-    fn is_recited(&self, text: &str, mention: Mention, all: &[Mention], normalizer: &Normalizer) -> bool {
-        let Some(previous) = all.iter().rev().find(|other| other.at < mention.at) else { return false };
+    /// Whether a mention is the end of a list of options with their texts: the question said again,
+    /// not answered.
+    fn is_recited(
+        &self,
+        text: &str,
+        mention: Mention,
+        all: &[Mention],
+        normalizer: &Normalizer,
+    ) -> bool {
+        let Some(previous) = all.iter().rev().find(|other| other.at < mention.at) else {
+            return false;
+        };
 
         let says = |index: usize, part: &str| {
             let part = part.trim_matches(|c: char| c.is_whitespace() || "()[]*,;".contains(c));
@@ -199,7 +223,8 @@ impl Options {
 
     /// The option that alone satisfies `is`.
     fn only(&self, is: impl Fn(&str) -> bool) -> Option<usize> {
-        let mut found = self.texts.iter().enumerate().filter(|(_, text)| is(text)).map(|(index, _)| index);
+        let mut found =
+            self.texts.iter().enumerate().filter(|(_, text)| is(text)).map(|(index, _)| index);
         let first = found.next();
 
         first.filter(|_| found.next().is_none())
@@ -222,7 +247,11 @@ fn joined_lower_case(text: &str, lead: Mention) -> Option<Mention> {
     }
 
     let after = lead.end + (word.as_ptr() as usize - rest.as_ptr() as usize) + word.len();
-    leading(&text[after..]).map(|other| Mention { at: after + other.at, end: after + other.end, ..other })
+    leading(&text[after..]).map(|other| Mention {
+        at: after + other.at,
+        end: after + other.end,
+        ..other
+    })
 }
 
 /// Whether two mentions are given together: `A or B`.
@@ -231,7 +260,11 @@ fn are_joined(text: &str, mention: Mention, other: Mention) -> bool {
         return false;
     }
 
-    let gap = if other.at < mention.at { &text[other.end..mention.at] } else { &text[mention.end..other.at] };
+    let gap = if other.at < mention.at {
+        &text[other.end..mention.at]
+    } else {
+        &text[mention.end..other.at]
+    };
     let gap = gap.trim_matches(|c: char| !c.is_alphanumeric());
     gap.len() <= 16 && JOINS.contains(&gap.to_ascii_lowercase().as_str())
 }
@@ -243,7 +276,8 @@ fn is_contrast(gap: &str) -> bool {
     gap.len() <= 16 && CONTRASTS.contains(&gap.to_ascii_lowercase().as_str())
 }
 
-/// A text without LaTeX's commands around letters and words (`\text{(B)}`, `\mathbf{B}`), full-width signs as ASCII.
+/// A text without LaTeX's commands around letters and words (`\text{(B)}`, `\mathbf{B}`),
+/// full-width signs as ASCII.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

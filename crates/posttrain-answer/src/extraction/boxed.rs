@@ -3,12 +3,25 @@
 /// Words that part two boxes without making them two attempts.
 const JOINS: [&str; 2] = ["and", "or"];
 /// Words between two boxes after which the second takes the first back.
-const TAKES_BACK: [&str; 12] =
-    ["so", "then", "thus", "hence", "no", "not", "wait", "actually", "rather", "therefore", "finally", "is"];
+const TAKES_BACK: [&str; 12] = [
+    "so",
+    "then",
+    "thus",
+    "hence",
+    "no",
+    "not",
+    "wait",
+    "actually",
+    "rather",
+    "therefore",
+    "finally",
+    "is",
+];
 /// The longest text between two boxes of one answer, in bytes.
 const MAX_GAP: usize = 70;
 
-/// The contents of the box that begins last; none where it never closes, since it takes an earlier answer back.
+/// The contents of the box that begins last; none where it never closes, since it takes an earlier
+/// answer back.
 pub(crate) fn last_boxed(text: &str) -> Option<&str> {
     let last = boxes(text).into_iter().max_by_key(|one| one.start)?;
 
@@ -20,8 +33,9 @@ pub(crate) fn is_left_open(text: &str) -> bool {
     boxes(text).into_iter().max_by_key(|one| one.start).is_some_and(|last| last.end.is_none())
 }
 
-/// The contents of the last box and of those before it from which only commas, `and` or `or` and at most a word part
-/// it: `\boxed{1} and \boxed{2}`. In the order of the text; equal neighbours once. None where the last never closes.
+/// The contents of the last box and of those before it from which only commas, `and` or `or` and at
+/// most a word part it: `\boxed{1} and \boxed{2}`. In the order of the text; equal neighbors once.
+/// None where the last never closes.
 pub(crate) fn last_boxes(text: &str) -> Vec<&str> {
     let mut boxes = boxes(text);
     boxes.sort_unstable_by_key(|one| one.start);
@@ -42,12 +56,14 @@ pub(crate) fn last_boxes(text: &str) -> Vec<&str> {
         }
     }
 
-    let mut contents: Vec<&str> = joined.into_iter().rev().map(|(start, end)| &text[start..end]).collect();
+    let mut contents: Vec<&str> =
+        joined.into_iter().rev().map(|(start, end)| &text[start..end]).collect();
     contents.dedup();
     contents
 }
 
-/// Whether what stands between two boxes, from the brace that closes the first to the contents of the second, joins them.
+/// Whether what stands between two boxes, from the brace that closes the first to the contents of
+/// the second, joins them.
 fn joins(gap: &str) -> bool {
     let gap = gap.trim_start_matches('}').trim_end_matches('{').trim_end();
     let gap = gap.strip_suffix("boxed").or_else(|| gap.strip_suffix("fbox")).unwrap_or(gap);
@@ -55,7 +71,8 @@ fn joins(gap: &str) -> bool {
         return false;
     }
     let words = gap.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
-    let others: Vec<&str> = words.filter(|word| !is_markup(word) && !is_one_of(word, &JOINS)).collect();
+    let others: Vec<&str> =
+        words.filter(|word| !is_markup(word) && !is_one_of(word, &JOINS)).collect();
     others.len() <= 1 && !others.iter().any(|word| is_one_of(word, &TAKES_BACK))
 }
 

@@ -1,18 +1,20 @@
 //! `The answer is …`
 
 /// What may follow `answer` before the answer itself. Longer ones first.
-const VERBS: [&str; 10] = ["would be", "should be", "must be", "will be", "comes to", "equals", "is", "was", ":", "="];
+const VERBS: [&str; 10] =
+    ["would be", "should be", "must be", "will be", "comes to", "equals", "is", "was", ":", "="];
 /// Words whose full stop ends no sentence.
-const ABBREVIATIONS: [&str; 12] = ["st", "mr", "mrs", "ms", "dr", "mt", "ft", "no", "vs", "approx", "e.g", "i.e"];
+const ABBREVIATIONS: [&str; 12] =
+    ["st", "mr", "mrs", "ms", "dr", "mt", "ft", "no", "vs", "approx", "e.g", "i.e"];
 /// White space and markup that are skipped after a verb, at most.
 const MAX_GAP: usize = 16;
 
-/// What follows the last `answer is`, `answer:` and their like, up to the end of the sentence or line; the next line
-/// where that is blank.
+/// What follows the last `answer is`, `answer:` and their like, up to the end of the sentence or
+/// line; the next line where that is blank.
 pub(crate) fn last_phrase(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
-    let starts = lower.rmatch_indices("answer").map(|(at, word)| at + word.len());
-    let start = starts.filter_map(|at| verb_end(&lower, at)).next()?;
+    let mut starts = lower.rmatch_indices("answer").map(|(at, word)| at + word.len());
+    let start = starts.find_map(|at| verb_end(&lower, at))?;
     Some(sentence(without_closing_markup(&text[start..])))
 }
 
@@ -21,7 +23,8 @@ fn verb_end(lower: &str, at: usize) -> Option<usize> {
     let start = skip_gap(lower, at);
     let verb = VERBS.iter().find(|verb| lower[start..].starts_with(**verb))?;
     let end = start + verb.len();
-    let whole = !verb.ends_with(char::is_alphabetic) || !lower[end..].starts_with(char::is_alphanumeric);
+    let whole =
+        !verb.ends_with(char::is_alphabetic) || !lower[end..].starts_with(char::is_alphanumeric);
     // `the answer is: 12`
     let colon = skip_gap(lower, end);
     whole.then(|| if lower[colon..].starts_with([':', '=']) { colon + 1 } else { end })
@@ -43,16 +46,26 @@ fn sentence(text: &str) -> &str {
     let stops = line.char_indices().filter(|&(_, c)| ".!?。".contains(c));
     let mut ends = stops.filter(|&(at, c)| {
         let after = &line[at + c.len_utf8()..];
-        let ends = after.trim_start_matches(['*', '"', ')']).chars().next().is_none_or(char::is_whitespace);
+        let ends = after
+            .trim_start_matches(['*', '"', ')'])
+            .chars()
+            .next()
+            .is_none_or(char::is_whitespace);
         (c == '。' || ends) && !(c == '.' && is_abbreviation(&line[..at]))
     });
     ends.next().map_or(line, |(at, _)| &line[..at])
 }
 
 fn is_abbreviation(before: &str) -> bool {
-    let length = before.bytes().rev().take(8).take_while(|byte| byte.is_ascii_alphabetic() || *byte == b'.').count();
+    let length = before
+        .bytes()
+        .rev()
+        .take(8)
+        .take_while(|byte| byte.is_ascii_alphabetic() || *byte == b'.')
+        .count();
     let word = before[before.len() - length..].to_ascii_lowercase();
-    let initials = word.rsplit('.').next().is_some_and(|letter| letter.len() == 1) && !word.is_empty();
+    let initials =
+        word.rsplit('.').next().is_some_and(|letter| letter.len() == 1) && !word.is_empty();
     initials && word.len() > 1 || ABBREVIATIONS.contains(&word.as_str())
 }
 

@@ -7,9 +7,9 @@ const MAX_STARTS: usize = 4096;
 /// Bytes that are read in all these trials together.
 const MAX_READ: usize = 1 << 24;
 
-/// The JSON that a text gives as its answer: all of the text; else the last block between fences of three backticks that
-/// is JSON (a fence inside of a JSON text is none); else the last object or array. `None` where there is none, or where a
-/// name stands twice in it.
+/// The JSON that a text gives as its answer: all of the text; else the last block between fences of
+/// three backticks that is JSON (a fence inside of a JSON text is none); else the last object or
+/// array. `None` where there is none, or where a name stands twice in it.
 ///
 /// ```
 /// use posttrain_answer::json::find;
@@ -19,6 +19,7 @@ const MAX_READ: usize = 1 << 24;
 /// assert_eq!(find(r#"{"text": "```[1]```"}"#), Some(r#"{"text": "```[1]```"}"#));
 /// assert_eq!(find(r#"{"a": 1, "a": 2}"#), None);
 /// ```
+#[must_use]
 pub fn find(text: &str) -> Option<&str> {
     match read(text) {
         Ok(_) => return Some(text.trim()),
@@ -41,7 +42,8 @@ struct Span {
     end: usize,
 }
 
-/// All objects and arrays of a text that are not part of another one; `None` where finding them costs too much.
+/// All objects and arrays of a text that are not part of another one; `None` where finding them
+/// costs too much.
 fn values(text: &str) -> Option<Vec<Span>> {
     let mut values = Vec::new();
     let mut at = 0;
@@ -72,11 +74,14 @@ fn values(text: &str) -> Option<Vec<Span>> {
 
 /// The last block between two fences that is JSON, and is not itself part of a JSON text.
 fn last_fenced<'t>(text: &'t str, values: &[Span]) -> Option<&'t str> {
-    let fences: Vec<usize> = text.match_indices("```").map(|(at, _)| at).filter(|at| !is_inside(*at, values)).collect();
+    let fences: Vec<usize> =
+        text.match_indices("```").map(|(at, _)| at).filter(|at| !is_inside(*at, values)).collect();
 
     // Every second fence closes a block; the last one may be open.
     let blocks = fences.chunks_exact(2).rev().take(MAX_STARTS);
-    blocks.map(|fences| block(&text[fences[0] + 3..fences[1]])).find(|block| read(block) != Err(Unread::NotJson))
+    blocks
+        .map(|fences| block(&text[fences[0] + 3..fences[1]]))
+        .find(|block| read(block) != Err(Unread::NotJson))
 }
 
 /// The contents of a block without the language that it names.

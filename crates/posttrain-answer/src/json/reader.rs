@@ -1,4 +1,5 @@
-//! A reader of JSON (RFC 8259) that keeps numbers as they are written and refuses a name that stands twice.
+//! A reader of JSON (RFC 8259) that keeps numbers as they are written and refuses a name that
+//! stands twice.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +13,8 @@ pub(crate) enum JsonValue {
     Bool(bool),
     Number(JsonNumber),
     Text(String),
-    Array(Vec<JsonValue>),
-    Object(BTreeMap<String, JsonValue>),
+    Array(Vec<Self>),
+    Object(BTreeMap<String, Self>),
 }
 
 /// A decimal number, exactly: `±digits · 10^exponent`, without zeros at either end of the digits.
@@ -66,7 +67,8 @@ impl fmt::Display for JsonNumber {
 pub(crate) enum Unread {
     /// It is no JSON, or nested deeper than 128 levels.
     NotJson,
-    /// It is JSON in which a name stands twice in one object: which of the two counts nobody can say.
+    /// It is JSON in which a name stands twice in one object: which of the two counts nobody can
+    /// say.
     Twice,
 }
 
@@ -83,7 +85,8 @@ pub(crate) fn read(text: &str) -> Result<JsonValue, Unread> {
     }
 }
 
-/// Where the value that begins at `start` ends, whether or not a name stands twice in it; and how far was read.
+/// Where the value that begins at `start` ends, whether or not a name stands twice in it; and how
+/// far was read.
 pub(super) fn end_of(text: &str, start: usize) -> (Option<usize>, usize) {
     let mut reader = Reader { text, at: start, twice: false };
     let whole = reader.value(0).is_some();
@@ -238,7 +241,8 @@ impl Reader<'_> {
     }
 
     fn digits(&mut self) -> Option<()> {
-        let count = self.text.as_bytes()[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let count =
+            self.text.as_bytes()[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
 
         (count > 0).then_some(())
@@ -260,7 +264,10 @@ impl Reader<'_> {
     }
 
     fn skip_space(&mut self) {
-        self.at += self.text.as_bytes()[self.at..].iter().take_while(|byte| is_space(char::from(**byte))).count();
+        self.at += self.text.as_bytes()[self.at..]
+            .iter()
+            .take_while(|byte| is_space(char::from(**byte)))
+            .count();
     }
 }
 
@@ -309,7 +316,15 @@ mod tests {
     #[test]
     fn texts_are_unescaped() {
         assert_eq!(read(r#""\ud83d\ude00\n\/""#), Ok(JsonValue::Text("😀\n/".to_owned())));
-        for text in [r#""\ud83d""#, r#""\ud83dx""#, r#""\x""#, "\"a\nb\"", r#""\u12g4""#, "\"é", r#""\ud83d\u0041""#] {
+        for text in [
+            r#""\ud83d""#,
+            r#""\ud83dx""#,
+            r#""\x""#,
+            "\"a\nb\"",
+            r#""\u12g4""#,
+            "\"é",
+            r#""\ud83d\u0041""#,
+        ] {
             assert_eq!(read(text), Err(Unread::NotJson), "{text}");
         }
     }
@@ -321,8 +336,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a widely used reader takes is taken here, but for names that stand twice; and the other way round, but
-        /// for numbers that it finds too large.
+        /// What a widely used reader takes is taken here, but for names that stand twice; and the
+        /// other way round, but for numbers that it finds too large.
         #[test]
         fn agrees_with_another_reader(text in r#"[\[\]{}:,"a\\0-9.eE+ tfn-]{0,24}"#) {
             let theirs = serde_json::from_str::<serde_json::Value>(&text);

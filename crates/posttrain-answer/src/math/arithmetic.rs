@@ -4,7 +4,9 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 
 use crate::math::expression::{Expr, Function};
-use crate::math::operators::{less, negated, percent, plus, quotient, raised, ratio, scalar, times, with_unit};
+use crate::math::operators::{
+    less, negated, percent, plus, quotient, raised, ratio, scalar, times, with_unit,
+};
 use crate::math::parser::Parser;
 use crate::math::token::{Fence, Token, Unread};
 use crate::math::value::Value;
@@ -100,12 +102,17 @@ impl Parser<'_> {
             // `[` may also close `]0, 1[`.
             Token::Open(Fence::Square) => !matches!(
                 self.peek_at(1),
-                None | Some(Token::Close(_) | Token::Set(_) | Token::Comma | Token::And | Token::Or)
+                None | Some(
+                    Token::Close(_) | Token::Set(_) | Token::Comma | Token::And | Token::Or
+                )
             ),
             Token::Open(fence) => *fence != Fence::Brace,
-            Token::Number(_) | Token::Letter(_) | Token::Word(_) | Token::Text(_) | Token::Function(_) | Token::Log => {
-                true
-            }
+            Token::Number(_)
+            | Token::Letter(_)
+            | Token::Word(_)
+            | Token::Text(_)
+            | Token::Function(_)
+            | Token::Log => true,
             Token::Frac | Token::Sqrt | Token::Binom | Token::Pi | Token::Matrix(_) => true,
             _ => false,
         }
@@ -194,7 +201,11 @@ impl Parser<'_> {
     fn eat_degree(&mut self) -> bool {
         let braced = matches!(
             (self.peek(), self.peek_at(1), self.peek_at(2)),
-            (Some(Token::Open(Fence::Group)), Some(Token::Degree), Some(Token::Close(Fence::Group)))
+            (
+                Some(Token::Open(Fence::Group)),
+                Some(Token::Degree),
+                Some(Token::Close(Fence::Group))
+            )
         );
         let length = if braced { 3 } else { usize::from(self.peek() == Some(&Token::Degree)) };
         self.at += length;

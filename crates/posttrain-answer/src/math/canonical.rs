@@ -1,9 +1,9 @@
 //! The canonical form of an expression: one polynomial over another.
 //!
-//! Two expressions whose forms agree (`a/b` and `c/d` with `ad − bc = 0`) are equal wherever both are defined. Where the
-//! only atoms are variables, roots of primes, i and one of π and e, expressions whose forms differ are different: products
-//! of powers below 1 of distinct primes are linearly independent over the rationals (Besicovitch, 1940), and π and e are
-//! transcendental.
+//! Two expressions whose forms agree (`a/b` and `c/d` with `ad − bc = 0`) are equal wherever both
+//! are defined. Where the only atoms are variables, roots of primes, i and one of π and e,
+//! expressions whose forms differ are different: products of powers below 1 of distinct primes are
+//! linearly independent over the rationals (Besicovitch, 1940), and π and e are transcendental.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -40,8 +40,10 @@ impl Fraction {
     }
 
     /// The same with the lower polynomial's last coefficient 1.
-    fn normalised(self) -> Self {
-        let Some(leading) = self.under.leading().cloned().filter(|value| *value != one()) else { return self };
+    fn normalized(self) -> Self {
+        let Some(leading) = self.under.leading().cloned().filter(|value| *value != one()) else {
+            return self;
+        };
         let by = leading.recip();
         Self { over: self.over.scaled(&by), under: self.under.scaled(&by) }
     }
@@ -56,7 +58,8 @@ impl Algebra {
         Self { atoms: Atoms::default(), names }
     }
 
-    /// Whether two expressions have the same form; `Some(false)` only where that makes them different.
+    /// Whether two expressions have the same form; `Some(false)` only where that makes them
+    /// different.
     pub fn same(&mut self, left: &Expr, right: &Expr) -> Option<bool> {
         let (left, right) = (self.fraction(left)?, self.fraction(right)?);
         let cross = self.cross(&left, &right)?;
@@ -69,18 +72,31 @@ impl Algebra {
 
     /// `ad − bc` for `a/b` and `c/d`.
     fn cross(&mut self, left: &Fraction, right: &Fraction) -> Option<Polynomial> {
-        let (ad, bc) = (self.atoms.times(&left.over, &right.under)?, self.atoms.times(&right.over, &left.under)?);
+        let (ad, bc) = (
+            self.atoms.times(&left.over, &right.under)?,
+            self.atoms.times(&right.over, &left.under)?,
+        );
         ad.plus(&bc.scaled(&-one()))
     }
 
     /// Whether a polynomial that is not 0 has a value that is not 0.
     fn is_decisive(&self, polynomial: &Polynomial) -> bool {
-        let atoms = || polynomial.0.keys().flat_map(|monomial| &monomial.0).filter_map(|(id, _)| self.atoms.atom(*id));
-        let known = |atom: &Atom| matches!(atom, Atom::Symbol | Atom::Pi | Atom::E | Atom::I | Atom::Prime(_));
-        atoms().all(known) && !(atoms().any(|atom| *atom == Atom::Pi) && atoms().any(|atom| *atom == Atom::E))
+        let atoms = || {
+            polynomial
+                .0
+                .keys()
+                .flat_map(|monomial| &monomial.0)
+                .filter_map(|(id, _)| self.atoms.atom(*id))
+        };
+        let known = |atom: &Atom| {
+            matches!(atom, Atom::Symbol | Atom::Pi | Atom::E | Atom::I | Atom::Prime(_))
+        };
+        atoms().all(known)
+            && !(atoms().any(|atom| *atom == Atom::Pi) && atoms().any(|atom| *atom == Atom::E))
     }
 
-    /// The `factor` that is not 0 with `left = factor · right`, and whether that holds for the numerators alone.
+    /// The `factor` that is not 0 with `left = factor · right`, and whether that holds for the
+    /// numerators alone.
     pub fn proportion(&mut self, left: &Expr, right: &Expr) -> Option<(BigRational, bool)> {
         let (left, right) = (self.fraction(left)?, self.fraction(right)?);
         let factor = left.over.leading()? / right.over.leading()?;
@@ -92,7 +108,8 @@ impl Algebra {
         let form = self.fraction(expr)?;
         let under = form.under.as_constant()?.recip();
         let id = self.symbol(symbol)?;
-        let mut parts = [BigRational::from_integer(BigInt::ZERO), BigRational::from_integer(BigInt::ZERO)];
+        let mut parts =
+            [BigRational::from_integer(BigInt::ZERO), BigRational::from_integer(BigInt::ZERO)];
         for (monomial, value) in &form.over.0 {
             let place = match monomial.0.as_slice() {
                 [] => 1,
@@ -121,7 +138,7 @@ impl Algebra {
             Expr::Binomial(n, k) => self.binomial(n, k)?,
             Expr::Apply(name, arguments) => self.applied(name, arguments)?,
         };
-        (!form.under.is_zero()).then(|| form.normalised())
+        (!form.under.is_zero()).then(|| form.normalized())
     }
 
     fn symbol(&mut self, name: &str) -> Option<Id> {
@@ -129,7 +146,11 @@ impl Algebra {
         self.atoms.id(format!("symbol {name}"), Atom::Symbol)
     }
 
-    pub(crate) fn atom_of(&mut self, name: Option<&String>, constant: Option<Constant>) -> Option<Fraction> {
+    pub(crate) fn atom_of(
+        &mut self,
+        name: Option<&String>,
+        constant: Option<Constant>,
+    ) -> Option<Fraction> {
         let id = match (name, constant) {
             (Some(name), _) => self.symbol(name)?,
             (None, Some(Constant::Pi)) => self.atoms.id("π".to_owned(), Atom::Pi)?,
@@ -152,7 +173,10 @@ impl Algebra {
             } else {
                 let over = self.atoms.times(&sum.over, &term.under)?;
                 let other = self.atoms.times(&term.over, &sum.under)?;
-                Fraction { over: over.plus(&other)?, under: self.atoms.times(&sum.under, &term.under)? }
+                Fraction {
+                    over: over.plus(&other)?,
+                    under: self.atoms.times(&sum.under, &term.under)?,
+                }
             };
         }
         Some(sum)

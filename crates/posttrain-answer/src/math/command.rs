@@ -124,8 +124,9 @@ pub(crate) fn command(name: &str) -> Option<Option<Token>> {
         "circ" | "degree" => Token::Degree,
         "lor" | "vee" => Token::Or,
         "land" | "wedge" => Token::And,
-        "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "displaystyle"
-        | "textstyle" | "quad" | "qquad" | "limits" | "nolimits" | "boxed" | "fbox" | "mathop" | "middle" => {
+        "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr"
+        | "displaystyle" | "textstyle" | "quad" | "qquad" | "limits" | "nolimits" | "boxed"
+        | "fbox" | "mathop" | "middle" => {
             return Some(None);
         }
         _ => return function(name).or_else(|| greek(name)).map(Some),
@@ -133,7 +134,10 @@ pub(crate) fn command(name: &str) -> Option<Option<Token>> {
 }
 
 fn greek(name: &str) -> Option<Token> {
-    GREEK.iter().find(|(greek, _)| *greek == name).map(|(greek, _)| Token::Letter((*greek).to_owned()))
+    GREEK
+        .iter()
+        .find(|(greek, _)| *greek == name)
+        .map(|(greek, _)| Token::Letter((*greek).to_owned()))
 }
 
 /// What a single character beyond ASCII is.

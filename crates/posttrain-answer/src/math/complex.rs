@@ -91,7 +91,9 @@ impl<R: Real> Complex<R> {
     pub fn logarithm(&self) -> Option<Self> {
         match &self.im {
             None if self.re.is_zero() => None,
-            None if self.re.is_negative() => Some(Self::new(self.re.negate().logarithm()?, R::pi())),
+            None if self.re.is_negative() => {
+                Some(Self::new(self.re.negate().logarithm()?, R::pi()))
+            }
             None => self.re.logarithm().map(Self::real),
             Some(im) => Some(Self::new(self.absolute()?.logarithm()?, im.angle(&self.re)?)),
         }
@@ -99,7 +101,9 @@ impl<R: Real> Complex<R> {
 
     pub fn square_root(&self, half: &R) -> Option<Self> {
         match &self.im {
-            None if self.re.is_negative() => Some(Self::new(self.zero(), self.re.negate().square_root()?)),
+            None if self.re.is_negative() => {
+                Some(Self::new(self.zero(), self.re.negate().square_root()?))
+            }
             None => self.re.square_root().map(Self::real),
             Some(_) => self.logarithm()?.multiply(&Self::real(half.clone())).exponential(),
         }
@@ -121,7 +125,7 @@ impl<R: Real> Complex<R> {
     }
 
     /// `i · self`.
-    pub fn turned(&self) -> Self {
+    pub fn times_i(&self) -> Self {
         Self::new(self.imaginary().negate(), self.re.clone())
     }
 }

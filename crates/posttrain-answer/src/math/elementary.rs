@@ -16,7 +16,8 @@ impl Algebra {
     pub(crate) fn root(&mut self, degree: u32, radicand: &Expr) -> Option<Fraction> {
         let radicand = self.fraction(radicand)?;
         let exponent = Ratio::new(1, i64::from(degree));
-        let negative = radicand.as_number().filter(|value| value.numer().sign() == num_bigint::Sign::Minus);
+        let negative =
+            radicand.as_number().filter(|value| value.numer().sign() == num_bigint::Sign::Minus);
         match negative {
             Some(value) if degree % 2 == 1 => {
                 let root = self.power_of_number(&-value, exponent)?;
@@ -53,12 +54,21 @@ impl Algebra {
         }
     }
 
-    pub(crate) fn circular_inverse(&mut self, function: Function, form: &Fraction) -> Option<Fraction> {
+    pub(crate) fn circular_inverse(
+        &mut self,
+        function: Function,
+        form: &Fraction,
+    ) -> Option<Fraction> {
         let value = self.opaque(format!("{function:?} {}", form.key()), Atom::Other)?;
         Some(Fraction { over: value.under, under: value.over })
     }
 
-    pub(crate) fn circular_quotient(&mut self, over: Function, under: Function, form: &Fraction) -> Option<Fraction> {
+    pub(crate) fn circular_quotient(
+        &mut self,
+        over: Function,
+        under: Function,
+        form: &Fraction,
+    ) -> Option<Fraction> {
         let over = self.opaque(format!("{over:?} {}", form.key()), Atom::Other)?;
         let under = self.circular_inverse(under, form)?;
         self.times(&over, &under)
@@ -67,14 +77,18 @@ impl Algebra {
     /// The logarithm of a positive term is the sum of its factors' logarithms.
     pub(crate) fn logarithm(&mut self, form: &Fraction) -> Option<Fraction> {
         let term = form.over.as_term().filter(|_| form.under == Polynomial::one());
-        let Some((monomial, value)) = term.filter(|(monomial, value)| self.is_positive(monomial, value)) else {
+        let Some((monomial, value)) =
+            term.filter(|(monomial, value)| self.is_positive(monomial, value))
+        else {
             return self.opaque(format!("Ln {}", form.key()), Atom::Other);
         };
         let (monomial, value) = (monomial.clone(), value.clone());
         let mut sum = Polynomial::default();
         for (part, sign) in [(value.numer(), 1), (value.denom(), -1)] {
             for (factor, count) in self.factors(part)? {
-                sum = sum.plus(&self.logarithm_of(factor.key(), Exponent::from_integer(count * sign))?)?;
+                sum = sum.plus(
+                    &self.logarithm_of(factor.key(), Exponent::from_integer(count * sign))?,
+                )?;
             }
         }
         for (id, exponent) in monomial.0 {
@@ -98,18 +112,23 @@ impl Algebra {
 
     pub(crate) fn binomial(&mut self, n: &Expr, k: &Expr) -> Option<Fraction> {
         let (n, k) = (self.fraction(n)?, self.fraction(k)?);
-        let count = k.as_number().filter(BigRational::is_integer).and_then(|k| u32::try_from(k.numer()).ok());
+        let count = k
+            .as_number()
+            .filter(BigRational::is_integer)
+            .and_then(|k| u32::try_from(k.numer()).ok());
         let limit = if n.as_number().is_some() { MAX_FACTORIAL } else { MAX_CHOICE };
         let Some(count) = count.filter(|count| *count <= limit) else {
             return self.opaque(format!("binomial {} {}", n.key(), k.key()), Atom::Other);
         };
         let mut product = Fraction::number(one());
         for index in 0..count {
-            let shift = Polynomial::constant(BigRational::from_integer(BigInt::from(-i64::from(index))));
+            let shift =
+                Polynomial::constant(BigRational::from_integer(BigInt::from(-i64::from(index))));
             let shift = self.atoms.times(&shift, &n.under)?;
             let over = n.over.clone().plus(&shift)?;
             let by = BigRational::new(BigInt::from(1), BigInt::from(index + 1));
-            product = self.times(&product, &Fraction { over: over.scaled(&by), under: n.under.clone() })?;
+            product =
+                self.times(&product, &Fraction { over: over.scaled(&by), under: n.under.clone() })?;
         }
         Some(product)
     }
@@ -132,7 +151,9 @@ fn magnitude(value: BigRational) -> BigRational {
 }
 
 fn factorial(value: &BigRational) -> Option<BigRational> {
-    let count = u32::try_from(value.numer()).ok().filter(|count| value.is_integer() && *count <= MAX_FACTORIAL)?;
+    let count = u32::try_from(value.numer())
+        .ok()
+        .filter(|count| value.is_integer() && *count <= MAX_FACTORIAL)?;
     let product = (2..=count).fold(BigInt::from(1), |product, factor| product * factor);
     Some(BigRational::from_integer(product))
 }

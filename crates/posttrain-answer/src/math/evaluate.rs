@@ -1,7 +1,7 @@
 //! The value of an expression at a point, in either precision.
 //!
-//! A variable's value is a fixed function of its name and of the number of the point, so that both sides of a comparison
-//! see the same one without agreeing on anything.
+//! A variable's value is a fixed function of its name and of the number of the point, so that both
+//! sides of a comparison see the same one without agreeing on anything.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -97,7 +97,8 @@ impl<R: Real> Evaluator<R> {
         if self.names.whole {
             return self.number(3 + (hash % 38) as i64).map(Complex::real);
         }
-        let value = BigRational::new(BigInt::from((1 << 20) + hash % (1 << 20)), BigInt::from(1 << 19));
+        let value =
+            BigRational::new(BigInt::from((1 << 20) + hash % (1 << 20)), BigInt::from(1 << 19));
         let negative = match self.point {
             0 => false,
             1 => true,
@@ -121,7 +122,7 @@ impl<R: Real> Evaluator<R> {
         Some(match constant {
             Constant::Pi => Complex::real(R::pi()),
             Constant::E => Complex::real(self.one.exponential()?),
-            Constant::I => Complex::real(self.one.clone()).turned(),
+            Constant::I => Complex::real(self.one.clone()).times_i(),
         })
     }
 
@@ -159,9 +160,12 @@ impl<R: Real> Evaluator<R> {
         }
         let variable = base.has_symbols();
         let base = self.value(base)?;
-        // x^(2/3) of a real variable is (∛x)², which is real; of a number it is the principal value.
+        // x^(2/3) of a real variable is (∛x)², which is real; of a number it is the principal
+        // value.
         let odd_root = variable && base.im.is_none() && base.re.is_negative();
-        if let Some(number) = exponent.as_number().filter(|number| odd_root && number.denom().bit(0)) {
+        if let Some(number) =
+            exponent.as_number().filter(|number| odd_root && number.denom().bit(0))
+        {
             let (odd, exponent) = (number.numer().bit(0), Complex::real(R::of(number)?));
             let power = self.logarithm(&base.negate())?.multiply(&exponent).exponential()?;
             return Some(if odd { power.negate() } else { power });
@@ -190,7 +194,11 @@ impl<R: Real> Evaluator<R> {
             rest >>= 1;
             square = square.multiply(&square);
             self.spend(2)?;
-            if result.exponent().max(square.exponent()).is_some_and(|exponent| exponent > MAX_MAGNITUDE && rest > 0) {
+            if result
+                .exponent()
+                .max(square.exponent())
+                .is_some_and(|exponent| exponent > MAX_MAGNITUDE && rest > 0)
+            {
                 return None;
             }
         }
@@ -212,7 +220,8 @@ impl<R: Real> Evaluator<R> {
         Some(if negative { root.negate() } else { root })
     }
 
-    /// An unknown function is one that no answer means: `a₁ √2 + a₁² + a₂ √2 …`, with coefficients of its name.
+    /// An unknown function is one that no answer means: `a₁ √2 + a₁² + a₂ √2 …`, with coefficients
+    /// of its name.
     fn applied(&mut self, name: &str, arguments: &[Expr]) -> Option<Complex<R>> {
         let mut sum = self.symbol(name)?;
         for (index, argument) in arguments.iter().enumerate() {
@@ -240,8 +249,11 @@ mod tests {
             "{expr:?} {value:?}"
         );
         let precise = Evaluator::<Precise>::new(0, NAMES).unwrap().value(expr).unwrap();
-        let apart =
-            precise.re.add(&Precise::of(&num_rational::BigRational::from_float(expected).unwrap()).unwrap().negate());
+        let apart = precise.re.add(
+            &Precise::of(&num_rational::BigRational::from_float(expected).unwrap())
+                .unwrap()
+                .negate(),
+        );
         assert!(apart.exponent().is_none_or(|exponent| exponent < -38), "{expr:?}");
     }
 

@@ -10,15 +10,15 @@ pub(crate) enum Expr {
     /// A variable with its subscript: `x`, `alpha`, `x_12`.
     Symbol(String),
     Constant(Constant),
-    Sum(Vec<Expr>),
-    Product(Vec<Expr>),
-    Power(Box<Expr>, Box<Expr>),
+    Sum(Vec<Self>),
+    Product(Vec<Self>),
+    Power(Box<Self>, Box<Self>),
     /// The `degree`-th root, real for a negative radicand of odd degree.
-    Root(u32, Box<Expr>),
-    Function(Function, Box<Expr>),
-    Binomial(Box<Expr>, Box<Expr>),
+    Root(u32, Box<Self>),
+    Function(Function, Box<Self>),
+    Binomial(Box<Self>, Box<Self>),
     /// A function that is only named: `f(x)`.
-    Apply(String, Vec<Expr>),
+    Apply(String, Vec<Self>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +81,9 @@ impl Expr {
     /// `left / right`; two numbers make one.
     pub fn quotient(left: Self, right: Self) -> Self {
         match (left, right) {
-            (Self::Number(left), Self::Number(right)) if *right.numer() != BigInt::ZERO => Self::Number(left / right),
+            (Self::Number(left), Self::Number(right)) if *right.numer() != BigInt::ZERO => {
+                Self::Number(left / right)
+            }
             (left, right) => Self::product(left, Self::power(right, Self::integer(-1))),
         }
     }
@@ -112,7 +114,9 @@ impl Expr {
     pub fn parts(&self) -> Vec<&Self> {
         match self {
             Self::Number(_) | Self::Symbol(_) | Self::Constant(_) => vec![],
-            Self::Sum(parts) | Self::Product(parts) | Self::Apply(_, parts) => parts.iter().collect(),
+            Self::Sum(parts) | Self::Product(parts) | Self::Apply(_, parts) => {
+                parts.iter().collect()
+            }
             Self::Power(left, right) | Self::Binomial(left, right) => vec![left, right],
             Self::Root(_, argument) | Self::Function(_, argument) => vec![argument],
         }
@@ -133,7 +137,8 @@ impl Expr {
 
     /// Whether it has a variable or a function that is only named.
     pub fn has_symbols(&self) -> bool {
-        matches!(self, Self::Symbol(_) | Self::Apply(..)) || self.parts().into_iter().any(Self::has_symbols)
+        matches!(self, Self::Symbol(_) | Self::Apply(..))
+            || self.parts().into_iter().any(Self::has_symbols)
     }
 
     /// Whether something may be assigned to it: names alone, as in `f(x)`, `AB`, `S/T` or `|AB|`.
@@ -142,7 +147,9 @@ impl Expr {
             Self::Symbol(_) | Self::Constant(_) => true,
             Self::Apply(..) => true,
             Self::Product(factors) => factors.iter().all(Self::is_name),
-            Self::Power(base, exponent) => exponent.as_integer() == Some(&BigInt::from(-1)) && base.is_name(),
+            Self::Power(base, exponent) => {
+                exponent.as_integer() == Some(&BigInt::from(-1)) && base.is_name()
+            }
             Self::Function(Function::Abs, argument) => argument.is_name(),
             _ => false,
         }

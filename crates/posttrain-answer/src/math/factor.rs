@@ -25,7 +25,8 @@ impl Factor {
 }
 
 impl Algebra {
-    /// The prime factors of a number's magnitude; what is left after the primes below a thousand counts as one.
+    /// The prime factors of a number's magnitude; what is left after the primes below a thousand
+    /// counts as one.
     pub(crate) fn factors(&mut self, number: &BigInt) -> Option<Vec<(Factor, i64)>> {
         let mut rest = number.magnitude().clone();
         if rest.bits() > MAX_BITS {
@@ -57,7 +58,9 @@ impl Algebra {
 fn square(rest: BigUint) -> (Factor, i64) {
     let root = rest.sqrt();
     match u32::try_from(&root) {
-        Ok(prime) if prime < MAX_PRIME * MAX_PRIME && &root * &root == rest => (Factor::Prime(prime), 2),
+        Ok(prime) if prime < MAX_PRIME * MAX_PRIME && &root * &root == rest => {
+            (Factor::Prime(prime), 2)
+        }
         _ if &root * &root == rest => (Factor::Large(BigInt::from(root)), 2),
         _ => (Factor::Large(BigInt::from(rest)), 1),
     }

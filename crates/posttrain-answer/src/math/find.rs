@@ -22,9 +22,13 @@ pub(crate) struct Answer<'t> {
     pub value: Result<Value, Unread>,
 }
 
-/// The answer that the first way in `order` finds. `None` where none finds anything, or a box that never closes takes it
-/// back.
-pub(crate) fn find<'t>(text: &'t str, order: &[Extraction], separators: Separators) -> Option<Answer<'t>> {
+/// The answer that the first way in `order` finds. `None` where none finds anything, or a box that
+/// never closes takes it back.
+pub(crate) fn find<'t>(
+    text: &'t str,
+    order: &[Extraction],
+    separators: Separators,
+) -> Option<Answer<'t>> {
     for &by in order {
         if by.takes_back(text) {
             return None;
@@ -35,7 +39,11 @@ pub(crate) fn find<'t>(text: &'t str, order: &[Extraction], separators: Separato
             _ => extract(text, &[by]).map(|(found, _)| found),
         };
         if let Some(text) = found {
-            let value = if by.delimits() { delimited(&text, separators) } else { in_prose(&text, separators) };
+            let value = if by.delimits() {
+                delimited(&text, separators)
+            } else {
+                in_prose(&text, separators)
+            };
             return Some(Answer { text, by, value });
         }
     }
@@ -55,10 +63,12 @@ fn joined_boxes(text: &str) -> Option<Cow<'_, str>> {
 /// What a reference denotes: all of it, or what it marks as the answer where it is a solution.
 pub(crate) fn reference(text: &str, separators: Separators) -> Result<Value, Unread> {
     if !last_boxes(text).is_empty() || Extraction::Boxed.takes_back(text) {
-        return find(text, &[Extraction::Boxed], separators).map_or(Err(Unread::Syntax), |answer| answer.value);
+        return find(text, &[Extraction::Boxed], separators)
+            .map_or(Err(Unread::Syntax), |answer| answer.value);
     }
 
-    let marked = find(text, &[Extraction::Hashes, Extraction::Phrase], separators).map(|answer| answer.value);
+    let marked = find(text, &[Extraction::Hashes, Extraction::Phrase], separators)
+        .map(|answer| answer.value);
     if let Some(Ok(value)) = marked {
         return Ok(value);
     }
@@ -78,7 +88,8 @@ fn delimited(text: &str, separators: Separators) -> Result<Value, Unread> {
     })
 }
 
-/// The answer that a text ends on: its last formula or number, or the mathematics after its last word.
+/// The answer that a text ends on: its last formula or number, or the mathematics after its last
+/// word.
 fn in_prose(text: &str, separators: Separators) -> Result<Value, Unread> {
     if let Some(formulas) = last_formulas(text) {
         let after = &text[formulas.end..];
@@ -99,10 +110,13 @@ fn after_words(text: &str, separators: Separators) -> Result<Value, Unread> {
     let start = last_word_end(text);
     let (before, tail) = text.split_at(start);
     // `5m` and `12 m²` are quantities here, where in a formula they are products.
-    if let Some(number) = Quantity::parse(tail, separators).filter(|number| !number.unit.is_empty()) {
+    if let Some(number) = Quantity::parse(tail, separators).filter(|number| !number.unit.is_empty())
+    {
         return if is_denied(before, "") { Err(Unread::Syntax) } else { Ok(quantity(&number)) };
     }
-    if tail.contains(|c: char| c.is_alphanumeric() || "\\∞∅".contains(c)) && !is_denied(before, tail) {
+    if tail.contains(|c: char| c.is_alphanumeric() || "\\∞∅".contains(c))
+        && !is_denied(before, tail)
+    {
         let value = parse(tail, separators);
         if value.is_ok() {
             return value;
@@ -125,22 +139,28 @@ fn marked(value: Value, after: &str) -> Value {
         || word.split(|c: char| !c.is_ascii_alphabetic()).next().and_then(plain_word)
             == Some(crate::math::token::Token::Percent);
     match value {
-        Value::Amount(amount) if percent && !amount.percent => Value::Amount(Amount { percent, ..amount }),
+        Value::Amount(amount) if percent && !amount.percent => {
+            Value::Amount(Amount { percent, ..amount })
+        }
         other => other,
     }
 }
 
 /// Short words that no formula has.
-const WORDS: [&str; 16] =
-    ["it", "is", "we", "so", "to", "of", "in", "be", "as", "an", "the", "are", "was", "for", "get", "has"];
+const WORDS: [&str; 16] = [
+    "it", "is", "we", "so", "to", "of", "in", "be", "as", "an", "the", "are", "was", "for", "get",
+    "has",
+];
 /// Short words that may also be a product of variables.
-const PRODUCTS: [&str; 12] = ["by", "at", "on", "if", "he", "she", "its", "but", "now", "our", "you", "had"];
+const PRODUCTS: [&str; 12] =
+    ["by", "at", "on", "if", "he", "she", "its", "but", "now", "our", "you", "had"];
 
 /// A few words as they are: an answer that is no mathematics.
 fn words(text: &str) -> Option<Value> {
     let text = text.trim();
     let words = text.split_whitespace().count();
-    let plain = text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "'’-.,()".contains(c));
+    let plain =
+        text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "'’-.,()".contains(c));
     (plain && (1..=12).contains(&words)).then(|| Value::Text(text.to_owned()))
 }
 
@@ -158,7 +178,8 @@ fn last_formulas(text: &str) -> Option<Formulas> {
     let mut joined = vec![last];
     for &span in before.iter().rev() {
         let next = joined[joined.len() - 1];
-        let gap = text[span.outer.1..next.outer.0].trim_matches(|c: char| c.is_whitespace() || c == ',' || c == ';');
+        let gap = text[span.outer.1..next.outer.0]
+            .trim_matches(|c: char| c.is_whitespace() || c == ',' || c == ';');
         if !gap.is_empty() && !gap.eq_ignore_ascii_case("and") && !gap.eq_ignore_ascii_case("or") {
             break;
         }
@@ -166,8 +187,11 @@ fn last_formulas(text: &str) -> Option<Formulas> {
     }
     let start = joined[joined.len() - 1].outer.0;
     let or = text[start..].contains(" or ");
-    let inner: Vec<&str> =
-        joined.iter().rev().map(|span| text[span.inner.0..span.inner.1].trim_end_matches(['.', ','])).collect();
+    let inner: Vec<&str> = joined
+        .iter()
+        .rev()
+        .map(|span| text[span.inner.0..span.inner.1].trim_end_matches(['.', ',']))
+        .collect();
     Some(Formulas { text: inner.join(if or { " or " } else { ", " }), start, end: last.outer.1 })
 }
 
@@ -186,8 +210,13 @@ fn formulas(text: &str) -> Vec<Span> {
         let mark = mark_at(&text.as_bytes()[at..]);
         let length = mark.map_or(1 + usize::from(bytes[at] == b'\\'), str::len);
         match (open, mark) {
-            (Some((outer, inner, close)), Some(mark)) if mark == close && closes(bytes, at, mark) => {
-                spans.extend((at > inner).then_some(Span { outer: (outer, at + length), inner: (inner, at) }));
+            (Some((outer, inner, close)), Some(mark))
+                if mark == close && closes(bytes, at, mark) =>
+            {
+                spans.extend(
+                    (at > inner)
+                        .then_some(Span { outer: (outer, at + length), inner: (inner, at) }),
+                );
                 open = None;
             }
             (None, Some(mark)) => open = closing(mark).map(|close| (at, at + length, close)),
@@ -201,7 +230,9 @@ fn formulas(text: &str) -> Vec<Span> {
 }
 
 fn mark_at(rest: &[u8]) -> Option<&'static str> {
-    ["$$", "$", "\\(", "\\)", "\\[", "\\]"].into_iter().find(|mark| rest.starts_with(mark.as_bytes()))
+    ["$$", "$", "\\(", "\\)", "\\[", "\\]"]
+        .into_iter()
+        .find(|mark| rest.starts_with(mark.as_bytes()))
 }
 
 fn closing(mark: &str) -> Option<&'static str> {
@@ -224,7 +255,8 @@ fn is_prose(text: &str) -> bool {
     last_word_end(text) > 0
 }
 
-/// The end of the last word that is no mathematics: no function, unit, variable or argument of a command.
+/// The end of the last word that is no mathematics: no function, unit, variable or argument of a
+/// command.
 fn last_word_end(text: &str) -> usize {
     let bytes = text.as_bytes();
     let (mut end, mut at, mut depth) = (0, 0, 0usize);
@@ -233,7 +265,8 @@ fn last_word_end(text: &str) -> usize {
         let c = bytes[at];
         match c {
             b'\\' => {
-                let name = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+                let name =
+                    bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
                 at += 1 + name.max(1);
                 after_digit = false;
                 continue;
@@ -241,14 +274,17 @@ fn last_word_end(text: &str) -> usize {
             b'{' => depth += 1,
             b'}' => depth = depth.saturating_sub(1),
             _ if c.is_ascii_alphabetic() => {
-                let length =
-                    bytes[at..].iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'\'').count();
+                let length = bytes[at..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'\'')
+                    .count();
                 let word = &text[at..at + length];
                 let unit = after_digit && (word.len() > 3 || is_unit(word));
                 if depth == 0 && !unit && is_word(word, &text[..at], &text[at + length..]) {
                     end = at + length;
                     // `H2O` is one word.
-                    end += bytes[end..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+                    end +=
+                        bytes[end..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
                     (at, after_digit) = (end, false);
                     continue;
                 }
@@ -259,7 +295,8 @@ fn last_word_end(text: &str) -> usize {
             _ => {}
         }
         // A unit may follow a number, and another word that unit.
-        after_digit = c.is_ascii_digit() || (after_digit && matches!(c, b' ' | b'/' | b'^' | b'}' | b'$' | b','));
+        after_digit = c.is_ascii_digit()
+            || (after_digit && matches!(c, b' ' | b'/' | b'^' | b'}' | b'$' | b','));
         at += 1;
     }
     // A colon or full stop belongs to the words before it.
@@ -267,7 +304,8 @@ fn last_word_end(text: &str) -> usize {
     if end == 0 { 0 } else { end + marks }
 }
 
-/// Whether letters are a word of a sentence, rather than a function, a variable or a product of them.
+/// Whether letters are a word of a sentence, rather than a function, a variable or a product of
+/// them.
 fn is_word(word: &str, before: &str, after: &str) -> bool {
     let operator = |c: char| "^_=(+-*/".contains(c);
     let touches = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit() || operator(c));
@@ -279,7 +317,9 @@ fn is_word(word: &str, before: &str, after: &str) -> bool {
         // `by` is a word in `rises by 5`, and b·y in `ax + by = 5`.
         2 | 3 if is(&PRODUCTS) => {
             let operator = |c: Option<char>| c.is_some_and(operator);
-            apart && !operator(before.trim_end().chars().next_back()) && !operator(after.trim_start().chars().next())
+            apart
+                && !operator(before.trim_end().chars().next_back())
+                && !operator(after.trim_start().chars().next())
         }
         2 | 3 => false,
         _ => plain_word(word).is_none(),
@@ -293,7 +333,10 @@ mod tests {
     #[test]
     fn formulas_are_found() {
         let all = |text: &str| {
-            formulas(text).iter().map(|span| text[span.inner.0..span.inner.1].to_owned()).collect::<Vec<_>>()
+            formulas(text)
+                .iter()
+                .map(|span| text[span.inner.0..span.inner.1].to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(all(r"$a$ \(b\) \[c\] $$d$$"), ["a", "b", "c", "d"]);
         assert_eq!(all(r"it costs \$5, so $x = \$5$"), [r"x = \$5"]);
@@ -303,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_one_answer() {
+    fn neighbors_are_one_answer() {
         let joined = |text: &str| last_formulas(text).map(|formulas| formulas.text);
         assert_eq!(joined("$1$, $2$ and $3$.").as_deref(), Some("1, 2, 3"));
         assert_eq!(joined("$x=1$ or $x=2$").as_deref(), Some("x=1 or x=2"));

@@ -8,7 +8,11 @@ use crate::math::expression::{Expr, Function};
 use crate::math::real::Real;
 
 impl<R: Real> Evaluator<R> {
-    pub(crate) fn function(&mut self, function: Function, argument: &Complex<R>) -> Option<Complex<R>> {
+    pub(crate) fn function(
+        &mut self,
+        function: Function,
+        argument: &Complex<R>,
+    ) -> Option<Complex<R>> {
         self.spend(1)?;
         match function {
             Function::Sin => argument.circular(&self.half).map(|(sine, _)| sine),
@@ -44,7 +48,11 @@ impl<R: Real> Evaluator<R> {
         if tiny { self.no_value() } else { value.reciprocal(&self.one) }
     }
 
-    pub(crate) fn circular_quotient(&mut self, argument: &Complex<R>, turned: bool) -> Option<Complex<R>> {
+    pub(crate) fn circular_quotient(
+        &mut self,
+        argument: &Complex<R>,
+        turned: bool,
+    ) -> Option<Complex<R>> {
         let (sine, cosine) = argument.circular(&self.half)?;
         let (over, under) = if turned { (cosine, sine) } else { (sine, cosine) };
         Some(over.multiply(&self.inverse_of(&under)?))
@@ -54,16 +62,17 @@ impl<R: Real> Evaluator<R> {
     pub(crate) fn arcsine(&self, z: &Complex<R>) -> Option<Complex<R>> {
         let one = Complex::real(self.one.clone());
         let rest = one.add(&z.multiply(z).negate()).square_root(&self.half)?;
-        let result = z.turned().add(&rest).logarithm()?.turned().negate();
+        let result = z.times_i().add(&rest).logarithm()?.times_i().negate();
         Some(self.real_inside(result, z))
     }
 
     /// `(i/2) (ln(1 − iz) − ln(1 + iz))`.
     pub(crate) fn arctangent(&self, z: &Complex<R>) -> Option<Complex<R>> {
         let one = Complex::real(self.one.clone());
-        let left = one.add(&z.turned().negate()).logarithm()?;
-        let right = one.add(&z.turned()).logarithm()?;
-        let result = left.add(&right.negate()).turned().multiply(&Complex::real(self.half.clone()));
+        let left = one.add(&z.times_i().negate()).logarithm()?;
+        let right = one.add(&z.times_i()).logarithm()?;
+        let result =
+            left.add(&right.negate()).times_i().multiply(&Complex::real(self.half.clone()));
         Some(if z.im.is_none() { Complex::real(result.re) } else { result })
     }
 
@@ -105,8 +114,9 @@ impl<R: Real> Evaluator<R> {
         let count = Self::count(argument)?;
         self.spend(count)?;
         let factors = (2..=count).map(|factor| self.number(factor));
-        let product =
-            factors.into_iter().try_fold(self.one.clone(), |product, factor| Some(product.multiply(&factor?)));
+        let product = factors
+            .into_iter()
+            .try_fold(self.one.clone(), |product, factor| Some(product.multiply(&factor?)));
         product.map(Complex::real)
     }
 

@@ -16,10 +16,14 @@ impl Lexer {
             "" => self.escape(after),
             "begin" => self.begin(rest),
             "end" => self.end(rest),
-            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "hbox" | "mathrm" | "mathbf"
-            | "mathit" | "mathsf" | "operatorname" | "rm" | "bf" | "emph" | "texttt" => self.text(name, rest),
+            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "hbox" | "mathrm"
+            | "mathbf" | "mathit" | "mathsf" | "operatorname" | "rm" | "bf" | "emph" | "texttt" => {
+                self.text(name, rest)
+            }
             "mathbb" | "mathcal" | "Bbb" => self.blackboard(rest),
-            "overline" | "bar" | "vec" | "hat" | "tilde" | "overrightarrow" | "widehat" => self.accent(name, rest),
+            "overline" | "bar" | "vec" | "hat" | "tilde" | "overrightarrow" | "widehat" => {
+                self.accent(name, rest)
+            }
             "not" => self.not(rest),
             // `\quadx`, where a space is missing.
             _ if name.len() > 4 && name.starts_with("quad") => Ok(&after[4..]),
@@ -53,7 +57,9 @@ impl Lexer {
             '|' => self.push(Token::Bar),
             '%' => self.push(Token::Percent),
             // `\\frac`, as JSON or Python escape it; elsewhere a new line.
-            '\\' if self.matrices.is_empty() && rest.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            '\\' if self.matrices.is_empty()
+                && rest.starts_with(|c: char| c.is_ascii_alphabetic()) =>
+            {
                 return Ok(after);
             }
             '\\' => {
@@ -62,7 +68,8 @@ impl Lexer {
             }
             '$' => self.push(Token::Text("$".to_owned())),
             // Spaces, and the marks that begin and end a formula.
-            ',' | ';' | ':' | '!' | ' ' | '\n' | '(' | ')' | '[' | ']' | '&' | '#' | '_' | '"' | '\'' => {}
+            ',' | ';' | ':' | '!' | ' ' | '\n' | '(' | ')' | '[' | ']' | '&' | '#' | '_' | '"'
+            | '\'' => {}
             _ => return Err(Unread::Syntax),
         }
         Ok(rest)
@@ -81,8 +88,9 @@ impl Lexer {
             self.push(Token::Matrix(brackets));
         }
         // The columns of an array: `{cc|c}`.
-        let columns =
-            argument(rest).filter(|(columns, _)| name == "array" && columns.bytes().all(|c| b"clr| ".contains(&c)));
+        let columns = argument(rest).filter(|(columns, _)| {
+            name == "array" && columns.bytes().all(|c| b"clr| ".contains(&c))
+        });
         Ok(columns.map_or(rest, |(_, rest)| rest))
     }
 
@@ -98,15 +106,18 @@ impl Lexer {
 
     /// `\text{…}`: a separator, a number, a letter, or words.
     pub(crate) fn text<'t>(&mut self, command: &str, rest: &'t str) -> Result<&'t str, Unread> {
-        let Some((inner, rest)) = argument(rest).filter(|_| command != "rm" && command != "bf") else {
+        let Some((inner, rest)) = argument(rest).filter(|_| command != "rm" && command != "bf")
+        else {
             return Ok(rest);
         };
         let inner = bounded(inner)?;
-        let plain: String = inner.chars().map(|c| if c == '~' { ' ' } else { c }).filter(|c| *c != '\\').collect();
+        let plain: String =
+            inner.chars().map(|c| if c == '~' { ' ' } else { c }).filter(|c| *c != '\\').collect();
         let plain = plain.trim();
         let mut words = plain.split_whitespace().peekable();
         let first = words.peek().copied().unwrap_or("");
-        let joins = |word: &str| word.eq_ignore_ascii_case("and") || word.eq_ignore_ascii_case("or");
+        let joins =
+            |word: &str| word.eq_ignore_ascii_case("and") || word.eq_ignore_ascii_case("or");
         if joins(first.trim_matches(',')) {
             self.join(first.trim_matches(','));
             words.next();
@@ -138,7 +149,9 @@ impl Lexer {
             (Some(c), None) if c.is_ascii_alphabetic() => self.push(Token::Letter(c.to_string())),
             (Some(','), None) => self.push(Token::Comma),
             (Some('%'), None) => self.push(Token::Percent),
-            _ => match plain_word(words).filter(|token| name || matches!(token, Token::Percent | Token::Degree)) {
+            _ => match plain_word(words)
+                .filter(|token| name || matches!(token, Token::Percent | Token::Degree))
+            {
                 Some(token) => self.push(token),
                 None => self.push(Token::Text(words.to_owned())),
             },
@@ -155,7 +168,8 @@ impl Lexer {
         Ok(rest)
     }
 
-    /// A name with a mark above it; above digits behind a decimal point, a period: `0.1\overline{6}`.
+    /// A name with a mark above it; above digits behind a decimal point, a period:
+    /// `0.1\overline{6}`.
     pub(crate) fn accent<'t>(&mut self, name: &str, rest: &'t str) -> Result<&'t str, Unread> {
         let (inner, rest) = argument(rest).ok_or(Unread::Syntax)?;
         let inner = bounded(inner)?.trim();
@@ -182,8 +196,10 @@ impl Lexer {
 /// `[2pt]` after a row's end.
 fn row_spacing(rest: &str) -> &str {
     let spacing = rest.trim_start().strip_prefix('[').and_then(|inner| inner.split_once(']'));
-    let length =
-        |inner: &str| inner.len() <= 8 && (inner.ends_with("pt") || inner.ends_with("em") || inner.ends_with("ex"));
+    let length = |inner: &str| {
+        inner.len() <= 8
+            && (inner.ends_with("pt") || inner.ends_with("em") || inner.ends_with("ex"))
+    };
     spacing.filter(|(inner, _)| length(inner)).map_or(rest, |(_, rest)| rest)
 }
 

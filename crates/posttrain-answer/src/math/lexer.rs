@@ -21,8 +21,14 @@ pub(crate) fn tokens(text: &str, separators: Separators) -> Result<Vec<Token>, U
     if text.len() > MAX_BYTES {
         return Err(LONG);
     }
-    let mut lexer =
-        Lexer { tokens: Vec::new(), separators, depth: 0, groups: 0, arguments: Vec::new(), matrices: Vec::new() };
+    let mut lexer = Lexer {
+        tokens: Vec::new(),
+        separators,
+        depth: 0,
+        groups: 0,
+        arguments: Vec::new(),
+        matrices: Vec::new(),
+    };
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         rest = lexer.step(rest, c)?;
@@ -40,7 +46,8 @@ pub(crate) struct Lexer {
     pub(crate) depth: usize,
     /// Open `{`.
     pub(crate) groups: usize,
-    /// For each command that waits for arguments: in which group, and for how many. A bare digit is one argument.
+    /// For each command that waits for arguments: in which group, and for how many. A bare digit is
+    /// one argument.
     pub(crate) arguments: Vec<(usize, u8)>,
     pub(crate) matrices: Vec<Brackets>,
 }
@@ -69,9 +76,19 @@ impl Lexer {
             }
             '<' | '>' | '!' | '=' => return Ok(self.sign(c, after)),
             '\'' | '’' | '′' => self.prime(),
-            // White space, formula marks, quotes, word joiners; a full stop that is no decimal point.
-            '$' | '~' | '"' | '“' | '”' | '`' | '.' | '。' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' => {
-            }
+            // White space, formula marks, quotes, word joiners; a full stop that is no decimal
+            // point.
+            '$'
+            | '~'
+            | '"'
+            | '“'
+            | '”'
+            | '`'
+            | '.'
+            | '。'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2060}'
+            | '\u{FEFF}' => {}
             _ if c.is_whitespace() => {}
             _ => return self.other(rest, c),
         }
@@ -148,7 +165,8 @@ impl Lexer {
             self.push_plain(token);
         } else if glyph::digit(c).is_some() {
             // Digits of other scripts: read them as ASCII.
-            let length: usize = rest.chars().take_while(|&c| glyph::digit(c).is_some()).map(char::len_utf8).sum();
+            let length: usize =
+                rest.chars().take_while(|&c| glyph::digit(c).is_some()).map(char::len_utf8).sum();
             let digits: String = rest[..length].chars().filter_map(glyph::digit).collect();
             self.literal(&digits, "", false)?;
             return Ok(&rest[length..]);
@@ -165,7 +183,8 @@ impl Lexer {
         } else if crate::number::quantity::is_currency(c) {
             self.push(Token::Text(c.to_string()));
         } else if c.is_alphabetic() {
-            let length: usize = rest.chars().take_while(|c| c.is_alphabetic()).map(char::len_utf8).sum();
+            let length: usize =
+                rest.chars().take_while(|c| c.is_alphabetic()).map(char::len_utf8).sum();
             self.push(Token::Word(bounded(&rest[..length])?.to_owned()));
             return Ok(&rest[length..]);
         } else {
@@ -235,7 +254,9 @@ impl Lexer {
             Some(Token::Letter(name) | Token::Text(name)) => {
                 let (index, after) = argument(after).ok_or(Unread::Syntax)?;
                 name.push('_');
-                name.extend(bounded(index)?.chars().filter(|c| !c.is_whitespace() && !"{}\\".contains(*c)));
+                name.extend(
+                    bounded(index)?.chars().filter(|c| !c.is_whitespace() && !"{}\\".contains(*c)),
+                );
                 Ok(after)
             }
             Some(Token::Number(_)) => {

@@ -40,7 +40,9 @@ impl Lexer {
         if digits.len() + decimals.len() > MAX_DIGITS {
             return Err(DIGITS);
         }
-        if let Some((period, after)) = period(after).filter(|_| rest.len() > after.len() && !digits.is_empty()) {
+        if let Some((period, after)) =
+            period(after).filter(|_| rest.len() > after.len() && !digits.is_empty())
+        {
             return self.periodic(&digits, decimals, period).map(|()| after);
         }
         let (exponent, after) = exponent(after);
@@ -70,20 +72,32 @@ impl Lexer {
         (digits, after)
     }
 
-    pub(crate) fn literal(&mut self, digits: &str, exponent: &str, decimal_point: bool) -> Result<(), Unread> {
+    pub(crate) fn literal(
+        &mut self,
+        digits: &str,
+        exponent: &str,
+        decimal_point: bool,
+    ) -> Result<(), Unread> {
         let exponent = (!exponent.is_empty()).then_some(exponent);
         let value = decimal(digits, exponent, Separators::Point).ok_or(DIGITS)?;
         self.push(Token::Number(Literal { value, decimal: decimal_point }));
         Ok(())
     }
 
-    /// `0.1\overline{6}` is 1/6: the digits to the period's end less those before it, over as many nines and zeroes.
-    pub(crate) fn periodic(&mut self, digits: &str, decimals: &str, period: &str) -> Result<(), Unread> {
+    /// `0.1\overline{6}` is 1/6: the digits to the period's end less those before it, over as many
+    /// nines and zeroes.
+    pub(crate) fn periodic(
+        &mut self,
+        digits: &str,
+        decimals: &str,
+        period: &str,
+    ) -> Result<(), Unread> {
         let integer = |digits: String| BigInt::parse_bytes(digits.as_bytes(), 10).ok_or(DIGITS);
         if decimals.len() + period.len() > MAX_DIGITS {
             return Err(DIGITS);
         }
-        let over = integer(format!("{digits}{decimals}{period}"))? - integer(format!("{digits}{decimals}"))?;
+        let over = integer(format!("{digits}{decimals}{period}"))?
+            - integer(format!("{digits}{decimals}"))?;
         let nines = power_of_ten(period.len() as i64) - BigRational::from_integer(BigInt::from(1));
         let value = BigRational::from_integer(over) / (nines * power_of_ten(decimals.len() as i64));
         self.push(Token::Number(Literal { value, decimal: false }));
@@ -98,7 +112,9 @@ fn leading_digits(text: &str) -> usize {
 /// The decimals, if a point and a digit or a period follow.
 fn decimals(rest: &str, point: char) -> (&str, &str) {
     let braced = if point == '.' { "{.}" } else { "{,}" };
-    let Some(after) = rest.strip_prefix(point).or_else(|| rest.strip_prefix(braced)) else { return ("", rest) };
+    let Some(after) = rest.strip_prefix(point).or_else(|| rest.strip_prefix(braced)) else {
+        return ("", rest);
+    };
     let length = leading_digits(after);
     if length == 0 && !after.starts_with("\\overline") {
         return ("", rest);
@@ -109,7 +125,8 @@ fn decimals(rest: &str, point: char) -> (&str, &str) {
 /// The digits of `\overline{…}`.
 fn period(rest: &str) -> Option<(&str, &str)> {
     let (inner, rest) = argument(rest.strip_prefix("\\overline")?)?;
-    let digits = !inner.is_empty() && inner.len() <= MAX_DIGITS && leading_digits(inner) == inner.len();
+    let digits =
+        !inner.is_empty() && inner.len() <= MAX_DIGITS && leading_digits(inner) == inner.len();
     digits.then_some((inner, rest))
 }
 

@@ -8,7 +8,8 @@ use crate::math::value::Value;
 
 /// The largest matrix whose determinant is taken.
 const MAX_DETERMINANT: usize = 4;
-/// The most rows and columns of matrices that are multiplied, and the largest cell of their product.
+/// The most rows and columns of matrices that are multiplied, and the largest cell of their
+/// product.
 const MAX_PRODUCT: usize = 6;
 const MAX_CELL: usize = 1000;
 
@@ -52,7 +53,10 @@ pub(crate) fn matrix_sum(left: &[Vec<Value>], right: &[Vec<Value>]) -> Result<Va
         return Err(Unread::Syntax);
     }
     let row = |(left, right): (&Vec<Value>, &Vec<Value>)| {
-        left.iter().zip(right).map(|(left, right)| plus(left.clone(), right.clone())).collect::<Result<Vec<_>, _>>()
+        left.iter()
+            .zip(right)
+            .map(|(left, right)| plus(left.clone(), right.clone()))
+            .collect::<Result<Vec<_>, _>>()
     };
     Ok(Value::Matrix(left.iter().zip(right).map(row).collect::<Result<_, _>>()?))
 }
@@ -63,13 +67,21 @@ pub(crate) fn matrix_product(left: &[Vec<Value>], right: &[Vec<Value>]) -> Resul
         return Err(Unread::Syntax);
     }
     let cell = |row: &Vec<Value>, column: usize| {
-        let term = |at: usize| Ok(Expr::product(scalar(row[at].clone())?, scalar(right[at][column].clone())?));
+        let term = |at: usize| {
+            Ok(Expr::product(scalar(row[at].clone())?, scalar(right[at][column].clone())?))
+        };
         let terms = (0..inner).map(term).collect::<Result<Vec<_>, Unread>>()?;
         // A chain of products would grow without end.
         let small = terms.iter().map(|term| term.size()).sum::<usize>() <= MAX_CELL;
-        if small { Ok(Value::of(Expr::Sum(terms))) } else { Err(Unread::Bound("a product of matrices is too large")) }
+        if small {
+            Ok(Value::of(Expr::Sum(terms)))
+        } else {
+            Err(Unread::Bound("a product of matrices is too large"))
+        }
     };
-    let row = |row: &Vec<Value>| (0..columns).map(|column| cell(row, column)).collect::<Result<Vec<_>, _>>();
+    let row = |row: &Vec<Value>| {
+        (0..columns).map(|column| cell(row, column)).collect::<Result<Vec<_>, _>>()
+    };
     Ok(Value::Matrix(left.iter().map(row).collect::<Result<_, _>>()?))
 }
 

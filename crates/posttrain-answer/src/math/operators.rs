@@ -18,7 +18,9 @@ pub(crate) fn scalar(value: Value) -> Result<Expr, Unread> {
 
 pub(crate) fn negated(value: Value) -> Result<Value, Unread> {
     match value {
-        Value::Amount(amount) => Ok(Value::Amount(Amount { expr: amount.expr.negated(), ..amount })),
+        Value::Amount(amount) => {
+            Ok(Value::Amount(Amount { expr: amount.expr.negated(), ..amount }))
+        }
         Value::Infinity { negative } => Ok(Value::Infinity { negative: !negative }),
         Value::Matrix(rows) => scaled(rows, &Expr::integer(-1)),
         _ => Err(Unread::Syntax),
@@ -46,11 +48,14 @@ pub(crate) fn less(left: Value, right: Value) -> Result<Value, Unread> {
     Ok(Value::Amount(Amount { unit, ..Amount::of(Expr::sum(left, right.negated())) }))
 }
 
-/// A product. Words behind a number are its unit; a word before one must be a currency or lead to it.
+/// A product. Words behind a number are its unit; a word before one must be a currency or lead to
+/// it.
 pub(crate) fn times(left: Value, right: Value) -> Result<Value, Unread> {
     match (left, right) {
         (Value::Text(text), Value::Amount(amount)) if leads(&text) => Ok(Value::Amount(amount)),
-        (Value::Text(text), Value::Amount(amount)) if text.chars().all(crate::number::quantity::is_currency) => {
+        (Value::Text(text), Value::Amount(amount))
+            if text.chars().all(crate::number::quantity::is_currency) =>
+        {
             with_unit(Value::Amount(amount), &text)
         }
         (Value::Text(left), Value::Text(right)) => Ok(Value::Text(format!("{left} {right}"))),
@@ -60,12 +65,14 @@ pub(crate) fn times(left: Value, right: Value) -> Result<Value, Unread> {
             None => Err(Unread::Syntax),
         },
         (Value::Matrix(left), Value::Matrix(right)) => matrix_product(&left, &right),
-        (Value::Matrix(rows), factor @ Value::Amount(_)) | (factor @ Value::Amount(_), Value::Matrix(rows)) => {
-            scaled(rows, &scalar(factor)?)
-        }
+        (Value::Matrix(rows), factor @ Value::Amount(_))
+        | (factor @ Value::Amount(_), Value::Matrix(rows)) => scaled(rows, &scalar(factor)?),
         (left, right) => {
             let unit = common_unit(&left, &right);
-            Ok(Value::Amount(Amount { unit, ..Amount::of(Expr::product(scalar(left)?, scalar(right)?)) }))
+            Ok(Value::Amount(Amount {
+                unit,
+                ..Amount::of(Expr::product(scalar(left)?, scalar(right)?))
+            }))
         }
     }
 }
@@ -77,14 +84,19 @@ pub(crate) fn quotient(left: Value, right: Value) -> Result<Value, Unread> {
             let unit = format!("{}/{unit}", amount.unit);
             Ok(Value::Amount(Amount { unit, ..amount }))
         }
-        (Value::Amount(left), Value::Amount(right)) if !right.unit.is_empty() && !left.unit.is_empty() => {
+        (Value::Amount(left), Value::Amount(right))
+            if !right.unit.is_empty() && !left.unit.is_empty() =>
+        {
             let unit = format!("{}/{}", left.unit, right.unit);
             let expr = Expr::quotient(scalar(Value::Amount(left))?, scalar(Value::Amount(right))?);
             Ok(Value::Amount(Amount { unit, ..Amount::of(expr) }))
         }
         (left, right) => {
             let unit = common_unit(&left, &right);
-            Ok(Value::Amount(Amount { unit, ..Amount::of(Expr::quotient(scalar(left)?, scalar(right)?)) }))
+            Ok(Value::Amount(Amount {
+                unit,
+                ..Amount::of(Expr::quotient(scalar(left)?, scalar(right)?))
+            }))
         }
     }
 }
@@ -92,7 +104,9 @@ pub(crate) fn quotient(left: Value, right: Value) -> Result<Value, Unread> {
 /// `7:32` is a number; `12:00` has no value and is told by its text.
 pub(crate) fn ratio(left: Value, right: Value) -> Result<Value, Unread> {
     match (&left, right.expr().as_ref().and_then(Expr::as_integer)) {
-        (Value::Amount(Amount { expr: Expr::Number(left), .. }), Some(right)) if *right == BigInt::ZERO => {
+        (Value::Amount(Amount { expr: Expr::Number(left), .. }), Some(right))
+            if *right == BigInt::ZERO =>
+        {
             Ok(Value::Text(format!("{left}:00")))
         }
         _ => quotient(left, right),
@@ -112,7 +126,9 @@ pub(crate) fn raised(base: Value, exponent: Value) -> Result<Value, Unread> {
 
 pub(crate) fn percent(value: Value) -> Result<Value, Unread> {
     match value {
-        Value::Amount(amount) if !amount.percent => Ok(Value::Amount(Amount { percent: true, ..amount })),
+        Value::Amount(amount) if !amount.percent => {
+            Ok(Value::Amount(Amount { percent: true, ..amount }))
+        }
         _ => Err(Unread::Syntax),
     }
 }
@@ -129,7 +145,11 @@ pub(crate) fn with_unit(value: Value, unit: &str) -> Result<Value, Unread> {
         }
         // `15 cm` behind a unit: `15 cm tall`.
         (Value::Amount(amount), None) => {
-            let unit = if amount.unit.is_empty() { unit.to_owned() } else { format!("{} {unit}", amount.unit) };
+            let unit = if amount.unit.is_empty() {
+                unit.to_owned()
+            } else {
+                format!("{} {unit}", amount.unit)
+            };
             Ok(Value::Amount(Amount { unit, ..amount }))
         }
         _ => Err(Unread::Syntax),

@@ -6,7 +6,8 @@
 //! operation := sum (("∪" | "∩" | "∖") sum)*
 //! ```
 //!
-//! `sum` and below are in [`arithmetic`](crate::math::arithmetic) and [`primary`](crate::math::primary).
+//! `sum` and below are in [`arithmetic`](crate::math::arithmetic) and
+//! [`primary`](crate::math::primary).
 
 use crate::math::lexer::tokens;
 use crate::math::operators::quotient;
@@ -77,7 +78,10 @@ impl<'t> Parser<'t> {
     }
 
     /// One level deeper.
-    pub fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Unread>) -> Result<T, Unread> {
+    pub fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Unread>,
+    ) -> Result<T, Unread> {
         if self.depth >= MAX_DEPTH {
             return Err(DEEP);
         }
@@ -99,7 +103,8 @@ impl<'t> Parser<'t> {
         Ok(gathered(members, joint))
     }
 
-    /// The members of a list up to what is none of it. Members that semicolons part are lists of their own.
+    /// The members of a list up to what is none of it. Members that semicolons part are lists of
+    /// their own.
     pub fn members(&mut self, outermost: bool) -> Result<(Vec<Value>, Joint), Unread> {
         let mut lists = vec![Vec::new()];
         let (mut joint, mut count) = (Joint::Or, 0);
@@ -131,7 +136,8 @@ impl<'t> Parser<'t> {
         let mut found = None;
         while let Some(next) = self.peek().and_then(Separator::of) {
             self.at += 1;
-            // A list's kind is that of the word, not of the comma before it; a semicolon is the strongest.
+            // A list's kind is that of the word, not of the comma before it; a semicolon is the
+            // strongest.
             found = Some(found.map_or(next, |before: Separator| before.max(next)));
         }
         found
@@ -188,7 +194,11 @@ impl<'t> Parser<'t> {
                 return Err(MANY);
             }
         }
-        Ok(if signs.is_empty() { sides.remove(0) } else { Value::Relation(Relation { sides, signs }) })
+        Ok(if signs.is_empty() {
+            sides.remove(0)
+        } else {
+            Value::Relation(Relation { sides, signs })
+        })
     }
 
     fn operation(&mut self) -> Result<Value, Unread> {
@@ -270,7 +280,8 @@ impl Separator {
 
 /// A name that something may be assigned to.
 fn is_name(value: &Value) -> bool {
-    matches!(value, Value::Amount(amount) if amount.expr.letters().is_some()) || matches!(value, Value::Text(_))
+    matches!(value, Value::Amount(amount) if amount.expr.letters().is_some())
+        || matches!(value, Value::Text(_))
 }
 
 /// Lists that semicolons part: each a tuple if it has several members.
@@ -279,7 +290,8 @@ fn parted(mut lists: Vec<Vec<Value>>) -> Vec<Value> {
     if lists.len() == 1 {
         return lists.remove(0);
     }
-    let tuple = |mut list: Vec<Value>| if list.len() == 1 { list.remove(0) } else { Value::Tuple(list) };
+    let tuple =
+        |mut list: Vec<Value>| if list.len() == 1 { list.remove(0) } else { Value::Tuple(list) };
     lists.into_iter().map(tuple).collect()
 }
 
@@ -289,11 +301,20 @@ fn gathered(mut members: Vec<Value>, joint: Joint) -> Value {
 }
 
 /// What brackets make of what they hold.
-fn closed(open: Fence, close: Fence, mut members: Vec<Value>, joint: Joint) -> Result<Value, Unread> {
+fn closed(
+    open: Fence,
+    close: Fence,
+    mut members: Vec<Value>,
+    joint: Joint,
+) -> Result<Value, Unread> {
     let one = members.len() == 1;
     match (open, close) {
         (Fence::Brace, Fence::Brace) => Ok(Value::Set(members, joint)),
-        (Fence::Round, Fence::Round) | (Fence::Square, Fence::Square) | (Fence::Group, Fence::Group) if one => {
+        (Fence::Round, Fence::Round)
+        | (Fence::Square, Fence::Square)
+        | (Fence::Group, Fence::Group)
+            if one =>
+        {
             Ok(members.remove(0))
         }
         (Fence::Group, Fence::Group) => Ok(Value::Set(members, joint)),
@@ -309,7 +330,9 @@ fn closed(open: Fence, close: Fence, mut members: Vec<Value>, joint: Joint) -> R
 /// `[a, b)`; more than two numbers in square brackets are a tuple.
 fn interval(mut members: Vec<Value>, closed: [bool; 2]) -> Result<Value, Unread> {
     match (members.pop(), members.pop()) {
-        (Some(high), Some(low)) if members.is_empty() => Ok(Value::Interval { ends: Box::new([low, high]), closed }),
+        (Some(high), Some(low)) if members.is_empty() => {
+            Ok(Value::Interval { ends: Box::new([low, high]), closed })
+        }
         (Some(last), Some(before)) if closed == [true, true] => {
             members.extend([before, last]);
             Ok(Value::Tuple(members))

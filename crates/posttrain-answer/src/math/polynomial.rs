@@ -1,4 +1,5 @@
-//! Polynomials with rational coefficients in atoms: variables, π, e, i, roots of primes, and whatever is not taken apart.
+//! Polynomials with rational coefficients in atoms: variables, π, e, i, roots of primes, and
+//! whatever is not taken apart.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -61,7 +62,11 @@ impl Monomial {
 
     /// A key that equal monomials share.
     pub fn key(&self) -> String {
-        self.0.iter().map(|(id, exponent)| format!("a{id}^{exponent}")).collect::<Vec<_>>().join("*")
+        self.0
+            .iter()
+            .map(|(id, exponent)| format!("a{id}^{exponent}"))
+            .collect::<Vec<_>>()
+            .join("*")
     }
 
     /// Both together; the exponents are not yet reduced.
@@ -72,7 +77,8 @@ impl Monomial {
             match (left.peek(), right.peek()) {
                 (Some(l), Some(r)) if l.0 == r.0 => {
                     let exponent = bounded(l.1 + r.1)?;
-                    product.extend((exponent != Exponent::from_integer(0)).then_some((l.0, exponent)));
+                    product
+                        .extend((exponent != Exponent::from_integer(0)).then_some((l.0, exponent)));
                     left.next();
                     right.next();
                 }
@@ -87,7 +93,8 @@ impl Monomial {
 
 /// `exponent` if it is small enough to be computed with.
 pub(crate) fn bounded(exponent: Exponent) -> Option<Exponent> {
-    (exponent.numer().abs() <= MAX_EXPONENT && *exponent.denom() <= MAX_EXPONENT).then_some(exponent)
+    (exponent.numer().abs() <= MAX_EXPONENT && *exponent.denom() <= MAX_EXPONENT)
+        .then_some(exponent)
 }
 
 impl Polynomial {
@@ -123,7 +130,9 @@ impl Polynomial {
     }
 
     pub fn scaled(&self, by: &BigRational) -> Self {
-        Self(self.0.iter().map(|(monomial, value)| (monomial.clone(), product(value, by))).collect())
+        Self(
+            self.0.iter().map(|(monomial, value)| (monomial.clone(), product(value, by))).collect(),
+        )
     }
 
     /// The coefficient of the last monomial.
@@ -133,7 +142,11 @@ impl Polynomial {
 
     /// A key that equal polynomials share.
     pub fn key(&self) -> String {
-        self.0.iter().map(|(monomial, value)| format!("{value}{}", monomial.key())).collect::<Vec<_>>().join("+")
+        self.0
+            .iter()
+            .map(|(monomial, value)| format!("{value}{}", monomial.key()))
+            .collect::<Vec<_>>()
+            .join("+")
     }
 
     fn insert(&mut self, monomial: Monomial, value: BigRational) -> Option<()> {
@@ -202,11 +215,14 @@ impl Atoms {
         Some(result)
     }
 
-    /// A term with its exponents reduced: roots of primes below 1, i² as −1, radicals multiplied out.
+    /// A term with its exponents reduced: roots of primes below 1, i² as −1, radicals multiplied
+    /// out.
     pub fn reduced(&mut self, monomial: Monomial, value: BigRational) -> Option<Reduced> {
         let reducible = |(id, exponent): &(Id, Exponent)| match self.atom(*id) {
             Some(Atom::I) => *exponent != Exponent::from_integer(1),
-            Some(Atom::Prime(_) | Atom::Radical(_)) => exponent.floor() != Exponent::from_integer(0),
+            Some(Atom::Prime(_) | Atom::Radical(_)) => {
+                exponent.floor() != Exponent::from_integer(0)
+            }
             _ => false,
         };
         if !monomial.0.iter().any(reducible) {
@@ -225,7 +241,10 @@ impl Atoms {
                     Exponent::from_integer(count.rem_euclid(2))
                 }
                 Some(Atom::Prime(prime)) => {
-                    value = product(&value, &power_of(&BigRational::from_integer(BigInt::from(*prime)), count)?);
+                    value = product(
+                        &value,
+                        &power_of(&BigRational::from_integer(BigInt::from(*prime)), count)?,
+                    );
                     exponent - whole
                 }
                 Some(Atom::Radical(radicand)) => {
@@ -246,7 +265,8 @@ impl Atoms {
     }
 }
 
-/// The product; for whole numbers without the search for a common divisor, which is most of the work.
+/// The product; for whole numbers without the search for a common divisor, which is most of the
+/// work.
 fn product(left: &BigRational, right: &BigRational) -> BigRational {
     if left.is_integer() && right.is_integer() {
         return BigRational::from_integer(left.numer() * right.numer());

@@ -1,4 +1,5 @@
-//! Powers in canonical form: of numbers by their primes, of sums as atoms, with variables in the exponent.
+//! Powers in canonical form: of numbers by their primes, of sums as atoms, with variables in the
+//! exponent.
 
 use num_bigint::BigInt;
 use num_rational::{BigRational, Ratio};
@@ -14,13 +15,16 @@ const MAX_POWER: i64 = 100;
 impl Algebra {
     pub(crate) fn power(&mut self, base: &Fraction, exponent: &Fraction) -> Option<Fraction> {
         let Some(number) = exponent.as_number() else { return self.symbolic_power(base, exponent) };
-        let (Ok(over), Ok(under)) = (i64::try_from(number.numer()), i64::try_from(number.denom())) else {
+        let (Ok(over), Ok(under)) = (i64::try_from(number.numer()), i64::try_from(number.denom()))
+        else {
             return self.opaque(format!("{}^{}", base.key(), number), Atom::Other);
         };
         if under == 1 {
             // 10^(10^10) stays as it is.
             let large = || {
-                base.as_number().filter(|value| *value.numer() != BigInt::ZERO).map(|value| format!("{value}^{over}"))
+                base.as_number()
+                    .filter(|value| *value.numer() != BigInt::ZERO)
+                    .map(|value| format!("{value}^{over}"))
             };
             return match self.whole_power(base, over) {
                 None => large().and_then(|key| self.opaque(key, Atom::Other)),
@@ -32,7 +36,9 @@ impl Algebra {
             return self.power_of_number(&value, exponent);
         }
         match base.over.as_term() {
-            Some((monomial, value)) if base.under == Polynomial::one() && self.is_positive(monomial, value) => {
+            Some((monomial, value))
+                if base.under == Polynomial::one() && self.is_positive(monomial, value) =>
+            {
                 let (monomial, value) = (monomial.clone(), value.clone());
                 let number = self.power_of_number(&value, exponent)?;
                 let raised = self.raised(&monomial, exponent)?;
@@ -70,7 +76,11 @@ impl Algebra {
     }
 
     /// A fractional power of a rational number: of its primes, and of −1 where the power is a half.
-    pub(crate) fn power_of_number(&mut self, value: &BigRational, exponent: Exponent) -> Option<Fraction> {
+    pub(crate) fn power_of_number(
+        &mut self,
+        value: &BigRational,
+        exponent: Exponent,
+    ) -> Option<Fraction> {
         if *value.numer() == BigInt::ZERO {
             return (*exponent.numer() > 0).then(|| Fraction::number(value.clone()));
         }
@@ -110,11 +120,17 @@ impl Algebra {
         Some(Fraction::of(Polynomial::term(Monomial::of(id, power - whole), value)))
     }
 
-    /// Whether a term is positive for all real values of its variables: it has only primes, π, e and powers of those.
+    /// Whether a term is positive for all real values of its variables: it has only primes, π, e
+    /// and powers of those.
     pub(crate) fn is_positive(&self, monomial: &Monomial, value: &BigRational) -> bool {
-        let positive =
-            |id: &Id| matches!(self.atoms.atom(*id), Some(Atom::Pi | Atom::E | Atom::Prime(_) | Atom::Exponential));
-        value.numer().sign() == num_bigint::Sign::Plus && monomial.0.iter().all(|(id, _)| positive(id))
+        let positive = |id: &Id| {
+            matches!(
+                self.atoms.atom(*id),
+                Some(Atom::Pi | Atom::E | Atom::Prime(_) | Atom::Exponential)
+            )
+        };
+        value.numer().sign() == num_bigint::Sign::Plus
+            && monomial.0.iter().all(|(id, _)| positive(id))
     }
 
     /// Whether a monomial is surely real for real values of its variables.
@@ -140,9 +156,15 @@ impl Algebra {
             return self.opaque(format!("{}^{exponent}", base.key()), Atom::Other);
         }
         let leading = base.over.leading()?;
-        let content = if leading.numer().sign() == num_bigint::Sign::Minus { -leading } else { leading.clone() };
+        let content = if leading.numer().sign() == num_bigint::Sign::Minus {
+            -leading
+        } else {
+            leading.clone()
+        };
         let radicand = base.over.scaled(&content.recip());
-        let id = self.atoms.id(format!("radical {}", radicand.key()), Atom::Radical(radicand.clone()))?;
+        let id = self
+            .atoms
+            .id(format!("radical {}", radicand.key()), Atom::Radical(radicand.clone()))?;
         let whole = exponent.floor();
         let scale = self.power_of_number(&content, exponent)?;
         let root = Self::power_of_atom(id, exponent - whole);
@@ -152,8 +174,13 @@ impl Algebra {
     }
 
     /// A power with variables in the exponent, term by term: `2^(2n + 1)` is `2 · (2^n)^2`.
-    pub(crate) fn symbolic_power(&mut self, base: &Fraction, exponent: &Fraction) -> Option<Fraction> {
-        let opaque = |base: &Fraction, exponent: &Fraction| format!("{}^{}", base.key(), exponent.key());
+    pub(crate) fn symbolic_power(
+        &mut self,
+        base: &Fraction,
+        exponent: &Fraction,
+    ) -> Option<Fraction> {
+        let opaque =
+            |base: &Fraction, exponent: &Fraction| format!("{}^{}", base.key(), exponent.key());
         let below = exponent.under.as_constant().filter(|value| *value == one());
         let Some(bases) = self.bases(base).filter(|_| below.is_some()) else {
             return self.opaque(opaque(base, exponent), Atom::Other);
@@ -161,7 +188,10 @@ impl Algebra {
         let mut result = Fraction::number(one());
         for (monomial, value) in &exponent.over.0 {
             for (key, power, positive) in &bases {
-                let factor = Ratio::new(i64::try_from(value.numer()).ok()?, i64::try_from(value.denom()).ok()?);
+                let factor = Ratio::new(
+                    i64::try_from(value.numer()).ok()?,
+                    i64::try_from(value.denom()).ok()?,
+                );
                 let factor = bounded(bounded(factor)?.checked_times(*power)?)?;
                 let positive = &(*positive && self.is_real(monomial));
                 let term = if monomial.is_one() {
@@ -189,7 +219,9 @@ impl Algebra {
             let mut bases = Vec::new();
             for (part, sign) in [(value.numer(), 1), (value.denom(), -1)] {
                 let factors = self.factors(part)?;
-                bases.extend(factors.into_iter().map(|(factor, count)| (factor.key(), count * sign, true)));
+                bases.extend(
+                    factors.into_iter().map(|(factor, count)| (factor.key(), count * sign, true)),
+                );
             }
             return positive.then_some(bases);
         }
@@ -223,6 +255,6 @@ trait Times: Sized {
 
 impl Times for Exponent {
     fn checked_times(self, count: i64) -> Option<Self> {
-        self.numer().checked_mul(count).map(|over| Ratio::new(over, *self.denom()))
+        self.numer().checked_mul(count).map(|over| Self::new(over, *self.denom()))
     }
 }

@@ -22,10 +22,12 @@ const MAX_EXPONENT: i64 = 1 << 50;
 const WHOLE: i64 = 100;
 
 /// `π · 2^CONSTANT` by Machin's formula, `16 arctan(1/5) − 4 arctan(1/239)`.
-static PI: LazyLock<BigInt> = LazyLock::new(|| inverse_series(5, true) * 16 - inverse_series(239, true) * 4);
+static PI: LazyLock<BigInt> =
+    LazyLock::new(|| inverse_series(5, true) * 16 - inverse_series(239, true) * 4);
 /// `ln 2 · 2^CONSTANT`, `18 artanh(1/26) − 2 artanh(1/4801) + 8 artanh(1/8749)`.
 static LN2: LazyLock<BigInt> = LazyLock::new(|| {
-    inverse_series(26, false) * 18 - inverse_series(4801, false) * 2 + inverse_series(8749, false) * 8
+    inverse_series(26, false) * 18 - inverse_series(4801, false) * 2
+        + inverse_series(8749, false) * 8
 });
 
 /// `mantissa · 2^exponent`, the mantissa of at most 256 bits.
@@ -47,7 +49,8 @@ impl Precise {
     }
 
     fn from_f64(value: f64) -> Self {
-        let value = BigRational::from_float(value).unwrap_or_else(|| BigRational::from_integer(BigInt::ZERO));
+        let value = BigRational::from_float(value)
+            .unwrap_or_else(|| BigRational::from_integer(BigInt::ZERO));
         // A float's denominator is a power of two.
         let exponent = value.denom().bits() as i64 - 1;
         Self::new(value.numer().clone(), -exponent)
@@ -83,7 +86,8 @@ impl Real for Precise {
     }
 
     fn add(&self, other: &Self) -> Self {
-        let (high, low) = if self.exponent >= other.exponent { (self, other) } else { (other, self) };
+        let (high, low) =
+            if self.exponent >= other.exponent { (self, other) } else { (other, self) };
         if high.is_zero() || low.is_zero() {
             return if high.is_zero() { low.clone() } else { high.clone() };
         }
@@ -186,7 +190,8 @@ impl Real for Precise {
             head * f64::powi(2.0, exponent.clamp(-1000, 10) as i32)
         };
         let estimate = Self::from_f64(near(&sine).atan2(near(&cosine)));
-        // The sine of what is missing, some 2^-50; its arcsine to the third order is right to 2^-250.
+        // The sine of what is missing, some 2^-50; its arcsine to the third order is right to
+        // 2^-250.
         let (s, c) = estimate.circular()?;
         let missing = sine.multiply(&c).add(&cosine.multiply(&s).negate());
         let cube = missing.multiply(&missing).multiply(&missing);
@@ -222,7 +227,11 @@ impl Real for Precise {
 /// Division that rounds down, for a positive divisor.
 fn floor_quotient(value: &BigInt, divisor: &BigInt) -> BigInt {
     let quotient = value / divisor;
-    if value.sign() == Sign::Minus && &quotient * divisor != *value { quotient - 1 } else { quotient }
+    if value.sign() == Sign::Minus && &quotient * divisor != *value {
+        quotient - 1
+    } else {
+        quotient
+    }
 }
 
 /// `value · 2^by`, rounded down.
@@ -280,7 +289,10 @@ mod tests {
             let root = x.square_root().unwrap();
             assert!(close(&root.multiply(&root), &x), "{over}/{under}");
             let (sine, cosine) = x.circular().unwrap();
-            assert!(close(&sine.multiply(&sine).add(&cosine.multiply(&cosine)), &number(1, 1)), "{over}/{under}");
+            assert!(
+                close(&sine.multiply(&sine).add(&cosine.multiply(&cosine)), &number(1, 1)),
+                "{over}/{under}"
+            );
             let angle = sine.angle(&cosine).unwrap();
             let turns = angle.add(&x.negate()).divide(&Precise::pi()).unwrap();
             assert!(turns.nearest().unwrap().1, "{over}/{under}");
@@ -294,16 +306,24 @@ mod tests {
             let over: BigInt = digits.parse().unwrap();
             Precise::of(&BigRational::new(over, BigInt::from(10).pow(40))).unwrap()
         };
-        let near = |left: &Precise, right: &Precise| left.add(&right.negate()).exponent().unwrap() < -130;
+        let near =
+            |left: &Precise, right: &Precise| left.add(&right.negate()).exponent().unwrap() < -130;
         assert!(near(&Precise::pi(), &decimals("31415926535897932384626433832795028841971")));
-        assert!(near(&number(1, 1).exponential().unwrap(), &decimals("27182818284590452353602874713526624977572")));
-        assert!(near(&number(2, 1).logarithm().unwrap(), &decimals("6931471805599453094172321214581765680755")));
+        assert!(near(
+            &number(1, 1).exponential().unwrap(),
+            &decimals("27182818284590452353602874713526624977572")
+        ));
+        assert!(near(
+            &number(2, 1).logarithm().unwrap(),
+            &decimals("6931471805599453094172321214581765680755")
+        ));
     }
 
     #[test]
     fn near_misses_are_told_apart() {
         // e^(π√163) misses 262537412640768744 by 7.5e-13.
-        let power = Precise::pi().multiply(&number(163, 1).square_root().unwrap()).exponential().unwrap();
+        let power =
+            Precise::pi().multiply(&number(163, 1).square_root().unwrap()).exponential().unwrap();
         assert!(!power.nearest().unwrap().1);
         let rest = power.add(&number(262_537_412_640_768_744, 1).negate());
         assert_eq!(rest.exponent(), Some(-40));

@@ -1,4 +1,5 @@
-//! What sums and products are made of: numbers, names, brackets, fractions, roots, functions, matrices.
+//! What sums and products are made of: numbers, names, brackets, fractions, roots, functions,
+//! matrices.
 
 use num_bigint::BigInt;
 
@@ -40,8 +41,8 @@ impl Parser<'_> {
     }
 
     fn letter(&mut self, name: &str) -> Result<Value, Unread> {
-        let applied =
-            FUNCTION_LETTERS.contains(&name.trim_end_matches('\'')) && self.peek() == Some(&Token::Open(Fence::Round));
+        let applied = FUNCTION_LETTERS.contains(&name.trim_end_matches('\''))
+            && self.peek() == Some(&Token::Open(Fence::Round));
         if applied {
             self.at += 1;
             return self.applied(name);
@@ -123,7 +124,8 @@ impl Parser<'_> {
 
     /// `\sin x`, `\sin^2 x`, `\sin^{-1} x`, `\sin(x)`.
     fn function(&mut self, function: Function) -> Result<Value, Unread> {
-        let power = if self.eat(&Token::Caret) { Some(scalar(self.signed_argument()?)?) } else { None };
+        let power =
+            if self.eat(&Token::Caret) { Some(scalar(self.signed_argument()?)?) } else { None };
         let argument = self.function_argument()?;
         let minus_one = power.as_ref().and_then(Expr::as_integer) == Some(&BigInt::from(-1));
         let inverse = match function {
@@ -151,7 +153,8 @@ impl Parser<'_> {
         if self.eat(&Token::Underscore) {
             base = scalar(self.primary()?)?;
         }
-        let power = if self.eat(&Token::Caret) { Some(scalar(self.signed_argument()?)?) } else { None };
+        let power =
+            if self.eat(&Token::Caret) { Some(scalar(self.signed_argument()?)?) } else { None };
         let logarithm = Expr::logarithm(base, self.function_argument()?);
         Ok(Value::of(match power {
             Some(power) => Expr::power(logarithm, power),
@@ -159,14 +162,18 @@ impl Parser<'_> {
         }))
     }
 
-    /// A bracket, or a product up to the next sign or function: `\sin 2x \cos y` is `(sin 2x)(cos y)`.
+    /// A bracket, or a product up to the next sign or function: `\sin 2x \cos y` is
+    /// `(sin 2x)(cos y)`.
     fn function_argument(&mut self) -> Result<Expr, Unread> {
         if let Some(Token::Open(Fence::Round | Fence::Square | Fence::Group)) = self.peek() {
             return in_radians(self.primary()?);
         }
         let negative = self.eat(&Token::Minus);
         let mut product = in_radians(self.power()?)?;
-        while let Some(Token::Number(_) | Token::Letter(_) | Token::Frac | Token::Sqrt | Token::Pi) = self.peek() {
+        while let Some(
+            Token::Number(_) | Token::Letter(_) | Token::Frac | Token::Sqrt | Token::Pi,
+        ) = self.peek()
+        {
             product = Expr::product(product, in_radians(self.power()?)?);
         }
         Ok(if negative { product.negated() } else { product })

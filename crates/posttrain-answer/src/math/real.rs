@@ -1,4 +1,5 @@
-//! Real arithmetic in two precisions behind one trait: 64-bit floats to tell most answers apart, [`Precise`] to be sure.
+//! Real arithmetic in two precisions behind one trait: 64-bit floats to tell most answers apart,
+//! [`Precise`] to be sure.
 //!
 //! [`Precise`]: crate::math::precise::Precise
 
@@ -8,7 +9,8 @@ use num_rational::BigRational;
 /// Arguments of sine and cosine from here on lose too much of a 64-bit float's precision.
 const MAX_ANGLE: f64 = 1e4;
 
-/// A real number of some precision. Operations that have no result, or none within bounds, give `None`.
+/// A real number of some precision. Operations that have no result, or none within bounds, give
+/// `None`.
 pub(crate) trait Real: Clone {
     fn of(value: &BigRational) -> Option<Self>;
     fn pi() -> Self;
@@ -40,13 +42,14 @@ impl Real for f64 {
         let near = |part: &BigInt| {
             let shift = part.bits().saturating_sub(64);
             let (sign, digits) = (part >> shift).into_parts();
-            let head = digits.iter_u64_digits().next().unwrap_or(0) as f64;
+            let head = digits.iter_u64_digits().next().unwrap_or(0) as Self;
             let head = if sign == num_bigint::Sign::Minus { -head } else { head };
             (head, shift as i32)
         };
         let (over, over_shift) = near(value.numer());
         let (under, under_shift) = near(value.denom());
-        finite(over / under * f64::powi(2.0, over_shift - under_shift)).filter(|value| *value != 0.0 || over == 0.0)
+        finite(over / under * Self::powi(2.0, over_shift - under_shift))
+            .filter(|value| *value != 0.0 || over == 0.0)
     }
 
     fn pi() -> Self {
@@ -98,7 +101,8 @@ impl Real for f64 {
     }
 
     fn exponent(&self) -> Option<i64> {
-        (*self != 0.0).then(|| if self.is_finite() { self.abs().log2() as i64 + 1 } else { i64::MAX })
+        (*self != 0.0)
+            .then(|| if self.is_finite() { self.abs().log2() as i64 + 1 } else { i64::MAX })
     }
 
     fn nearest(&self) -> Option<(BigInt, bool)> {

@@ -33,12 +33,11 @@ pub(crate) struct RealSet(Vec<Piece>);
 
 impl Point {
     fn of(value: &Value) -> Option<Self> {
-        match value {
-            Value::Infinity { negative } => Some(if *negative { Self::Lowest } else { Self::Highest }),
-            _ => {
-                let expr = value.expr()?;
-                Some(Self::At(real_value(&expr)?, expr))
-            }
+        if let Value::Infinity { negative } = value {
+            Some(if *negative { Self::Lowest } else { Self::Highest })
+        } else {
+            let expr = value.expr()?;
+            Some(Self::At(real_value(&expr)?, expr))
         }
     }
 
@@ -95,7 +94,9 @@ impl RealSet {
             Value::Named(Named::Reals) => Some(Self(vec![Piece::all()])),
             Value::Named(Named::Empty) => Some(Self(vec![])),
             Value::Interval { ends, closed } => Self::interval(&ends[0], &ends[1], *closed),
-            Value::Tuple(ends) if ends.len() == 2 => Self::interval(&ends[0], &ends[1], [false, false]),
+            Value::Tuple(ends) if ends.len() == 2 => {
+                Self::interval(&ends[0], &ends[1], [false, false])
+            }
             Value::Set(members, _) => {
                 let points = members.iter().map(Self::point).collect::<Option<Vec<_>>>()?;
                 Some(Self::joined(points))
@@ -136,7 +137,9 @@ impl RealSet {
     /// Sorts and joins pieces.
     fn joined(mut pieces: Vec<Piece>) -> Self {
         // Ends that are equal to a hair may sort either way; joining does not mind.
-        pieces.sort_by(|left, right| left.low.0.compare(&right.low.0).then(right.low.1.cmp(&left.low.1)));
+        pieces.sort_by(|left, right| {
+            left.low.0.compare(&right.low.0).then(right.low.1.cmp(&left.low.1))
+        });
         let mut joined: Vec<Piece> = Vec::new();
         for piece in pieces {
             match joined.last_mut().filter(|last| last.joins(&piece)) {
@@ -205,7 +208,9 @@ impl RealSet {
         };
         let pieces = self.0.iter().zip(&other.0);
         self.0.len() == other.0.len()
-            && pieces.into_iter().all(|(left, right)| same(&left.low, &right.low) && same(&left.high, &right.high))
+            && pieces
+                .into_iter()
+                .all(|(left, right)| same(&left.low, &right.low) && same(&left.high, &right.high))
     }
 }
 

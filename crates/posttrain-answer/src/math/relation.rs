@@ -9,9 +9,11 @@ use crate::math::real_set::RealSet;
 use crate::math::same_number::{Sameness, names_of, same_number};
 use crate::math::value::{Joint, Relation, Sign, Value};
 
-/// Whether two single relations between numbers say the same: `y = 2x + 1` and `2y − 4x = 2`, `x > 3` and `6 < 2x`.
+/// Whether two single relations between numbers say the same: `y = 2x + 1` and `2y − 4x = 2`,
+/// `x > 3` and `6 < 2x`.
 pub(crate) fn same_link(left: (&Value, Sign, &Value), right: (&Value, Sign, &Value)) -> Sameness {
-    let sides = |link: (&Value, Sign, &Value)| Some(Expr::sum(link.0.expr()?, link.2.expr()?.negated()));
+    let sides =
+        |link: (&Value, Sign, &Value)| Some(Expr::sum(link.0.expr()?, link.2.expr()?.negated()));
     let Some((one, other)) = sides(left).zip(sides(right)) else {
         // A side that is no number, such as `0 < ∞`, is the same as it is written.
         return Sameness::of(left == right);
@@ -30,8 +32,10 @@ pub(crate) fn same_link(left: (&Value, Sign, &Value), right: (&Value, Sign, &Val
         // Not rational multiples of each other; they may still be equal by an identity.
         None => {
             let equal = || Sameness::of(wanted == sign).and(|| same_number(&one, &other));
-            let opposite =
-                || Sameness::of(wanted.flipped() == sign).and(|| same_number(&one, &other.clone().negated()));
+            let opposite = || {
+                Sameness::of(wanted.flipped() == sign)
+                    .and(|| same_number(&one, &other.clone().negated()))
+            };
             equal().or(opposite)
         }
     }
@@ -46,21 +50,27 @@ pub(crate) fn same_chain(left: &Relation, right: &Relation) -> Sameness {
         sides: right.sides.iter().rev().cloned().collect(),
         signs: right.signs.iter().rev().map(|sign| sign.flipped()).collect(),
     };
-    in_order(left, right).or(|| if left.signs.len() > 1 { in_order(left, &reversed) } else { Sameness::Different })
+    in_order(left, right)
+        .or(|| if left.signs.len() > 1 { in_order(left, &reversed) } else { Sameness::Different })
 }
 
 fn in_order(left: &Relation, right: &Relation) -> Sameness {
-    (0..left.signs.len()).fold(Sameness::Same, |so_far, at| so_far.and(|| same_link(link(left, at), link(right, at))))
+    (0..left.signs.len()).fold(Sameness::Same, |so_far, at| {
+        so_far.and(|| same_link(link(left, at), link(right, at)))
+    })
 }
 
 fn link(relation: &Relation, at: usize) -> (&Value, Sign, &Value) {
     (&relation.sides[at], relation.signs[at], &relation.sides[at + 1])
 }
 
-/// The numbers that satisfy an inequality in one variable, or a list of them; `None` where that is not linear.
+/// The numbers that satisfy an inequality in one variable, or a list of them; `None` where that is
+/// not linear.
 pub(crate) fn solutions(value: &Value) -> Option<RealSet> {
     match value {
-        Value::Relation(relation) if relation.signs.iter().any(|sign| !sign.equates()) => chain_solutions(relation),
+        Value::Relation(relation) if relation.signs.iter().any(|sign| !sign.equates()) => {
+            chain_solutions(relation)
+        }
         Value::Set(members, joint) => {
             let mut sets = members.iter().map(solutions);
             let first = sets.next()??;
@@ -108,14 +118,23 @@ fn only_symbol(relation: &Relation) -> Option<String> {
 
 fn link_solutions(left: &Expr, sign: Sign, right: &Expr, symbol: &str) -> Option<RealSet> {
     match (left, right) {
-        (Expr::Function(Function::Abs, inner), bound) => return absolute(inner, sign, bound, symbol),
-        (bound, Expr::Function(Function::Abs, inner)) => return absolute(inner, sign.flipped(), bound, symbol),
-        (Expr::Symbol(_) | Expr::Apply(..), bound) if !bound.has_symbols() => return half_line(bound, sign),
-        (bound, Expr::Symbol(_) | Expr::Apply(..)) if !bound.has_symbols() => return half_line(bound, sign.flipped()),
+        (Expr::Function(Function::Abs, inner), bound) => {
+            return absolute(inner, sign, bound, symbol);
+        }
+        (bound, Expr::Function(Function::Abs, inner)) => {
+            return absolute(inner, sign.flipped(), bound, symbol);
+        }
+        (Expr::Symbol(_) | Expr::Apply(..), bound) if !bound.has_symbols() => {
+            return half_line(bound, sign);
+        }
+        (bound, Expr::Symbol(_) | Expr::Apply(..)) if !bound.has_symbols() => {
+            return half_line(bound, sign.flipped());
+        }
         _ => {}
     }
     let difference = Expr::sum(left.clone(), right.clone().negated());
-    let (slope, rest) = Algebra::new(names_of(&difference, &difference)).linear(&difference, symbol)?;
+    let (slope, rest) =
+        Algebra::new(names_of(&difference, &difference)).linear(&difference, symbol)?;
     if *slope.numer() == BigInt::ZERO {
         return None;
     }
@@ -141,7 +160,8 @@ fn absolute(inner: &Expr, sign: Sign, bound: &Expr, symbol: &str) -> Option<Real
 /// The numbers on one side of `bound`.
 fn half_line(bound: &Expr, sign: Sign) -> Option<RealSet> {
     let end = Value::of(bound.clone());
-    let (lowest, highest) = (Value::Infinity { negative: true }, Value::Infinity { negative: false });
+    let (lowest, highest) =
+        (Value::Infinity { negative: true }, Value::Infinity { negative: false });
     match sign {
         Sign::Less => RealSet::interval(&lowest, &end, [false, false]),
         Sign::LessOrEqual => RealSet::interval(&lowest, &end, [false, true]),

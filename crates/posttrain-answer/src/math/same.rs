@@ -28,22 +28,28 @@ pub(crate) struct Rules {
 const RELATIVE: (i64, i64) = (1, 1000);
 
 impl Rules {
-    /// Whether `response` answers as `reference` does. Not symmetric: the reference decides what form is asked for.
+    /// Whether `response` answers as `reference` does. Not symmetric: the reference decides what
+    /// form is asked for.
     pub fn same(&self, reference: &Value, response: &Value) -> Sameness {
         let (reference, response) = (alone(reference), alone(response));
         let (reference, response) = unwrapped(reference, response);
         match (reference.as_ref(), response.as_ref()) {
             (Value::Amount(left), Value::Amount(right)) => self.same_amount(left, right),
             (Value::Relation(left), Value::Relation(right)) => self.same_relation(left, right),
-            (Value::Infinity { negative: left }, Value::Infinity { negative: right }) => Sameness::of(left == right),
+            (Value::Infinity { negative: left }, Value::Infinity { negative: right }) => {
+                Sameness::of(left == right)
+            }
             (Value::Matrix(left), Value::Matrix(right)) => self.same_rows(left, right),
             (Value::Tuple(left), Value::Tuple(right)) => self.in_order(left, right),
             (Value::Set(left, _), Value::Set(right, _)) => self.in_any_order(left, right),
-            // `1, 2` for the point (1, 2): the order counts; `(1, 2)` for the numbers 1 and 2: it does not.
+            // `1, 2` for the point (1, 2): the order counts; `(1, 2)` for the numbers 1 and 2: it
+            // does not.
             (Value::Tuple(left), Value::Set(right, _)) => self.in_order(left, right),
             (Value::Set(left, _), Value::Tuple(right)) => self.in_any_order(left, right),
             (Value::Text(_), _) | (_, Value::Text(_)) => same_text(&reference, &response),
-            (left, right) if asks_for_solutions(left) && is_range(right) => by_solutions(left, right),
+            (left, right) if asks_for_solutions(left) && is_range(right) => {
+                by_solutions(left, right)
+            }
             (left, right) => self.same_range(left, right),
         }
     }
@@ -61,8 +67,11 @@ impl Rules {
             return Sameness::Different;
         }
         // 12 may stand for 12%, but 0.12 does not for 0.12%.
-        let whole = distance(&reference.expr, &Expr::integer(0)).is_some_and(|size| *size.numer() >= *size.denom());
-        let either = self.percent == Percent::EitherReading && reference.percent != response.percent && whole;
+        let whole = distance(&reference.expr, &Expr::integer(0))
+            .is_some_and(|size| *size.numer() >= *size.denom());
+        let either = self.percent == Percent::EitherReading
+            && reference.percent != response.percent
+            && whole;
         let exact = self.same_value(&hundredth(reference), &hundredth(response), rounded);
         exact.or(|| match either {
             true => self.same_value(&reference.expr, &response.expr, rounded),
@@ -92,8 +101,8 @@ impl Rules {
         same_number(reference, response)
     }
 
-    /// Whether the two are at most half a unit of the last decimal apart and have three digits in common. Nothing is rounded
-    /// to a whole number: 17 is not 17.0000004.
+    /// Whether the two are at most half a unit of the last decimal apart and have three digits in
+    /// common. Nothing is rounded to a whole number: 17 is not 17.0000004.
     fn is_close(&self, reference: &Expr, response: &Expr) -> bool {
         if reference.as_integer().or(response.as_integer()).is_some() {
             return false;
@@ -112,7 +121,8 @@ impl Rules {
         if !reference.equates() || !response.equates() {
             return same_chain(reference, response);
         }
-        let ends = |relation: &Relation| (relation.sides.first().cloned(), relation.sides.last().cloned());
+        let ends =
+            |relation: &Relation| (relation.sides.first().cloned(), relation.sides.last().cloned());
         let (Some(left), Some(right)) =
             (ends(reference).0.zip(ends(reference).1), ends(response).0.zip(ends(response).1))
         else {
@@ -138,7 +148,8 @@ impl Rules {
         members.fold(Sameness::Same, |so_far, (left, right)| so_far.and(|| self.same(left, right)))
     }
 
-    /// Whether each member of one side has one on the other. A member that is there twice counts once.
+    /// Whether each member of one side has one on the other. A member that is there twice counts
+    /// once.
     fn in_any_order(&self, reference: &[Value], response: &[Value]) -> Sameness {
         let mut unknown = None;
         let mut used = vec![false; response.len()];
@@ -164,7 +175,7 @@ impl Rules {
 
     /// Sets of real numbers by their pieces; others part by part.
     fn same_range(&self, reference: &Value, response: &Value) -> Sameness {
-        if let (Value::Amount(_), false) | (Value::Matrix(_), _) | (Value::Relation(_), _) =
+        if let (Value::Amount(_), false) | (Value::Matrix(_) | Value::Relation(_), _) =
             (reference, response.is_set())
         {
             return Sameness::Different;
@@ -177,7 +188,10 @@ impl Rules {
 
     fn same_parts(&self, reference: &Value, response: &Value) -> Sameness {
         match (reference, response) {
-            (Value::Interval { ends: left, closed: one }, Value::Interval { ends: right, closed: other }) => {
+            (
+                Value::Interval { ends: left, closed: one },
+                Value::Interval { ends: right, closed: other },
+            ) => {
                 Sameness::of(one == other).and(|| self.in_order(left.as_slice(), right.as_slice()))
             }
             (Value::Interval { ends: left, closed: [false, false] }, Value::Tuple(right)) => {
@@ -205,10 +219,11 @@ fn alone(value: &Value) -> &Value {
     }
 }
 
-/// What is compared where one side says `x = 5` and the other `5`: the reference decides what is asked for.
+/// What is compared where one side says `x = 5` and the other `5`: the reference decides what is
+/// asked for.
 ///
-/// An equation for a number is its last side (or its first, where the last is but a name: `5 = x`); a number for an
-/// assignment is compared with what is assigned.
+/// An equation for a number is its last side (or its first, where the last is but a name: `5 = x`);
+/// a number for an assignment is compared with what is assigned.
 fn unwrapped<'v>(reference: &'v Value, response: &'v Value) -> (Cow<'v, Value>, Cow<'v, Value>) {
     let equation = |value: &Value| matches!(value, Value::Relation(relation) if relation.equates());
     match (reference, response) {
@@ -223,7 +238,8 @@ fn unwrapped<'v>(reference: &'v Value, response: &'v Value) -> (Cow<'v, Value>, 
 }
 
 fn is_assignment(relation: &Relation) -> bool {
-    relation.equates() && (is_name(&relation.sides[0]) || relation.sides.last().is_some_and(is_name))
+    relation.equates()
+        && (is_name(&relation.sides[0]) || relation.sides.last().is_some_and(is_name))
 }
 
 fn assigned(relation: &Relation) -> &Value {
@@ -256,7 +272,8 @@ fn is_range(value: &Value) -> bool {
     value.is_set() || matches!(value, Value::Tuple(ends) if ends.len() == 2)
 }
 
-/// Whether every side is a name or has no variable: `x = 5`, `1 < x`, but not `2x = 10`, which may be the question.
+/// Whether every side is a name or has no variable: `x = 5`, `1 < x`, but not `2x = 10`, which may
+/// be the question.
 fn is_solved(relation: &Relation) -> bool {
     let constant = |side: &Value| side.expr().is_none_or(|expr| !expr.has_symbols());
     relation.sides.iter().all(|side| is_name(side) || constant(side))
@@ -264,8 +281,7 @@ fn is_solved(relation: &Relation) -> bool {
 
 /// Inequalities that hold together or by turns: `x > 1 and x < 3`.
 fn is_split(value: &Value) -> bool {
-    let solved =
-        |member: &Value| matches!(member, Value::Relation(relation) if !relation.equates() && is_solved(relation));
+    let solved = |member: &Value| matches!(member, Value::Relation(relation) if !relation.equates() && is_solved(relation));
     matches!(value, Value::Set(members, _) if members.iter().all(solved))
 }
 
@@ -279,7 +295,9 @@ fn by_solutions(reference: &Value, response: &Value) -> Sameness {
 fn same_text(reference: &Value, response: &Value) -> Sameness {
     let normalizer = Normalizer { case: Case::Insensitive, ..Normalizer::default() };
     let texts = text_of(reference).zip(text_of(response));
-    Sameness::of(texts.is_some_and(|(reference, response)| normalizer.matches(&response, &reference)))
+    Sameness::of(
+        texts.is_some_and(|(reference, response)| normalizer.matches(&response, &reference)),
+    )
 }
 
 fn text_of(value: &Value) -> Option<String> {

@@ -4,14 +4,16 @@
 //!
 //! 1. two rational numbers are compared exactly;
 //! 2. 64-bit floats at two points tell most others apart;
-//! 3. the canonical form (see [`canonical`](crate::math::canonical)) settles polynomials, rational expressions and surds;
+//! 3. the canonical form (see [`canonical`](crate::math::canonical)) settles polynomials, rational
+//!    expressions and surds;
 //! 4. 256-bit floats at four points decide about the rest: nested roots, logarithms, angles.
 //!
-//! **False positives.** Steps 1 and 3 have none. In step 4, two constants that differ by less than `2^-150` of the largest
-//! number that was added up to get there count as the same. Nobody has such an answer by chance: among expressions of a
-//! dozen symbols the closest known misses, such as `e^(π√163)` and the whole number beside it, are apart by `2^-98`. Two
-//! formulas that differ would have to agree at four points, whose coordinates have 20 bits each. Where numbers are so
-//! large (above `2^100`) that the bound would hide a difference of 1, nothing is said.
+//! **False positives.** Steps 1 and 3 have none. In step 4, two constants that differ by less than
+//! `2^-150` of the largest number that was added up to get there count as the same. Nobody has such
+//! an answer by chance: among expressions of a dozen symbols the closest known misses, such as
+//! `e^(π√163)` and the whole number beside it, are apart by `2^-98`. Two formulas that differ would
+//! have to agree at four points, whose coordinates have 20 bits each. Where numbers are so large
+//! (above `2^100`) that the bound would hide a difference of 1, nothing is said.
 
 use num_rational::BigRational;
 
@@ -109,7 +111,12 @@ enum Points {
     Unclear,
 }
 
-fn by_points<R: Real + Bits>(reference: &Expr, response: &Expr, names: Names, points: u64) -> Points {
+fn by_points<R: Real + Bits>(
+    reference: &Expr,
+    response: &Expr,
+    names: Names,
+    points: u64,
+) -> Points {
     let mut seen = Points::Unclear;
     for point in 0..points {
         match at_point::<R>(reference, response, names, point) {
@@ -176,14 +183,16 @@ pub(crate) fn real_value(expr: &Expr) -> Option<f64> {
     value.im.is_none().then_some(value.re)
 }
 
-/// Variables that differ by case alone are the same, unless one side has both, as `π(R² − r²)` has; they are whole
-/// numbers where a factorial or a binomial is taken of one.
+/// Variables that differ by case alone are the same, unless one side has both, as `π(R² − r²)` has;
+/// they are whole numbers where a factorial or a binomial is taken of one.
 pub(crate) fn names_of(reference: &Expr, response: &Expr) -> Names {
     let mut whole = false;
     let folds = [reference, response].map(|side| {
         let mut names: Vec<&str> = Vec::new();
         side.walk(&mut |expr| match expr {
-            Expr::Symbol(name) | Expr::Apply(name, _) if !names.contains(&name.as_str()) => names.push(name),
+            Expr::Symbol(name) | Expr::Apply(name, _) if !names.contains(&name.as_str()) => {
+                names.push(name)
+            }
             Expr::Function(Function::Factorial, argument) => whole |= argument.has_symbols(),
             Expr::Binomial(_, choice) => whole |= choice.has_symbols(),
             _ => {}
@@ -209,17 +218,28 @@ mod tests {
 
     #[test]
     fn surds() {
-        let nested = Expr::Root(2, Box::new(Expr::sum(Expr::integer(5), Expr::product(Expr::integer(2), root(6)))));
+        let nested = Expr::Root(
+            2,
+            Box::new(Expr::sum(Expr::integer(5), Expr::product(Expr::integer(2), root(6)))),
+        );
         assert_eq!(same_number(&nested, &Expr::sum(root(2), root(3))), Sameness::Same);
         assert_eq!(same_number(&nested, &Expr::sum(root(2), root(5))), Sameness::Different);
-        assert_eq!(same_number(&root(12), &Expr::product(Expr::integer(2), root(3))), Sameness::Same);
+        assert_eq!(
+            same_number(&root(12), &Expr::product(Expr::integer(2), root(3))),
+            Sameness::Same
+        );
     }
 
     #[test]
     fn famous_near_misses_differ() {
-        let power = Expr::function(Function::Exp, Expr::product(Expr::Constant(Constant::Pi), root(163)));
-        assert_eq!(same_number(&power, &Expr::integer(262_537_412_640_768_744)), Sameness::Different);
-        // A difference of 1 in 10^50 and in 10^(10^10); of the same number in another form, nothing can be said.
+        let power =
+            Expr::function(Function::Exp, Expr::product(Expr::Constant(Constant::Pi), root(163)));
+        assert_eq!(
+            same_number(&power, &Expr::integer(262_537_412_640_768_744)),
+            Sameness::Different
+        );
+        // A difference of 1 in 10^50 and in 10^(10^10); of the same number in another form, nothing
+        // can be said.
         let large = |exponent| Expr::power(Expr::integer(10), Expr::integer(exponent));
         let next = |exponent| Expr::sum(large(exponent), Expr::integer(1));
         assert_eq!(same_number(&large(50), &next(50)), Sameness::Different);

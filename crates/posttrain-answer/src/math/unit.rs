@@ -60,12 +60,14 @@ const SCALES: [(&str, u64); 6] = [
     ("trillion", 1_000_000_000_000),
 ];
 /// Words behind a number after which it is no answer, or another one: `5 is wrong`, `5 at most`.
-const STATEMENTS: [&str; 8] = ["not", "never", "wrong", "false", "incorrect", "least", "most", "than"];
+const STATEMENTS: [&str; 8] =
+    ["not", "never", "wrong", "false", "incorrect", "least", "most", "than"];
 /// What a number's base is written as.
 const BASE: &str = "base ";
 
-/// Whether both are known units, and different ones. A word that is no unit (`apples`) contradicts nothing; another base
-/// contradicts, as does a word that may multiply by a factor that is not settled (`5 k`).
+/// Whether both are known units, and different ones. A word that is no unit (`apples`) contradicts
+/// nothing; another base contradicts, as does a word that may multiply by a factor that is not
+/// settled (`5 k`).
 pub(crate) fn contradict(left: &str, right: &str) -> bool {
     let bases = left.starts_with(BASE) && right.starts_with(BASE);
     let scales = is_scale_like(left) || is_scale_like(right);
@@ -83,7 +85,8 @@ pub(crate) fn scale(unit: &str) -> Option<(u64, &str)> {
 
 /// Whether words behind a number say something about it, rather than what it counts.
 pub(crate) fn is_statement(unit: &str) -> bool {
-    unit.split(|c: char| !c.is_alphabetic()).any(|word| STATEMENTS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    unit.split(|c: char| !c.is_alphabetic())
+        .any(|word| STATEMENTS.iter().any(|known| word.eq_ignore_ascii_case(known)))
 }
 
 /// Whether both are known units, and the same.
@@ -96,7 +99,8 @@ pub(crate) fn is_unit(word: &str) -> bool {
     word.len() > 1 && symbol(word).is_some()
 }
 
-/// The unit in one spelling: `cm^2` for `square centimeters`. `None` where it has a part that is not known.
+/// The unit in one spelling: `cm^2` for `square centimeters`. `None` where it has a part that is
+/// not known.
 fn canonical(unit: &str) -> Option<String> {
     let (mut spelt, mut power) = (String::new(), "");
     for part in parts(unit) {
@@ -104,14 +108,17 @@ fn canonical(unit: &str) -> Option<String> {
             "square" | "sq" | "squared" => power = "2",
             "cubic" | "cu" | "cubed" => power = "3",
             "per" | "/" => spelt.push('/'),
-            _ if part.bytes().all(|byte| byte.is_ascii_digit()) => power = if part == "1" { "" } else { part },
+            _ if part.bytes().all(|byte| byte.is_ascii_digit()) => {
+                power = if part == "1" { "" } else { part }
+            }
             _ => {
                 spelt.push_str(std::mem::take(&mut power));
                 spelt.push_str(symbol(part)?);
                 continue;
             }
         }
-        // A power before its unit waits for it: `square cm`; one behind it is written at once: `cm squared`.
+        // A power before its unit waits for it: `square cm`; one behind it is written at once:
+        // `cm squared`.
         if spelt.ends_with(char::is_alphabetic) {
             spelt.push_str(std::mem::take(&mut power));
         }
@@ -124,8 +131,13 @@ fn canonical(unit: &str) -> Option<String> {
 
 /// Words, whole numbers and strokes.
 fn parts(unit: &str) -> Vec<&str> {
-    let kind =
-        |c: char| if c.is_ascii_digit() { 1 } else { 2 * i32::from(c.is_alphabetic() || "°$€¢".contains(c)) };
+    let kind = |c: char| {
+        if c.is_ascii_digit() {
+            1
+        } else {
+            2 * i32::from(c.is_alphabetic() || "°$€¢".contains(c))
+        }
+    };
     let mut parts = Vec::new();
     let mut start = 0;
     let mut before = 0;
@@ -143,10 +155,14 @@ fn parts(unit: &str) -> Vec<&str> {
 }
 
 fn symbol(word: &str) -> Option<&'static str> {
-    let find = |name: &str| UNITS.iter().find(|(_, names)| names.contains(&name)).map(|(symbol, _)| *symbol);
+    let find = |name: &str| {
+        UNITS.iter().find(|(_, names)| names.contains(&name)).map(|(symbol, _)| *symbol)
+    };
     let lower = word.to_ascii_lowercase();
     let singular = lower.strip_suffix('s').filter(|stem| stem.len() > 1);
-    find(word).or_else(|| (word.len() > 2).then(|| find(&lower)).flatten()).or_else(|| singular.and_then(find))
+    find(word)
+        .or_else(|| (word.len() > 2).then(|| find(&lower)).flatten())
+        .or_else(|| singular.and_then(find))
 }
 
 #[cfg(test)]
@@ -180,6 +196,8 @@ mod tests {
             assert_eq!(contradict(left, right), expected, "{left} {right}");
             assert_eq!(contradict(right, left), expected, "{right} {left}");
         }
-        assert!(is_unit("cm") && is_unit("mph") && !is_unit("m") && !is_unit("xy") && !is_unit("ab"));
+        assert!(
+            is_unit("cm") && is_unit("mph") && !is_unit("m") && !is_unit("xy") && !is_unit("ab")
+        );
     }
 }

@@ -10,20 +10,20 @@ pub(crate) enum Value {
         negative: bool,
     },
     /// `(a, b, …)`; two of them may also be the open interval.
-    Tuple(Vec<Value>),
+    Tuple(Vec<Self>),
     /// `[a, b)`; an open interval `(a, b)` is a [`Tuple`](Self::Tuple).
     Interval {
-        ends: Box<[Value; 2]>,
+        ends: Box<[Self; 2]>,
         closed: [bool; 2],
     },
     /// `{a, b}` or a list, `a, b` or `a and b`.
-    Set(Vec<Value>, Joint),
+    Set(Vec<Self>, Joint),
     Named(Named),
-    Operation(SetOperator, Box<[Value; 2]>),
+    Operation(SetOperator, Box<[Self; 2]>),
     /// `{x | condition}`
-    Where(Box<Value>),
+    Where(Box<Self>),
     /// Rows of equal length.
-    Matrix(Vec<Vec<Value>>),
+    Matrix(Vec<Vec<Self>>),
     Relation(Relation),
 }
 
@@ -132,7 +132,9 @@ impl Value {
     /// The formula of an amount, a percentage as its hundredth; `None` for whatever is no number.
     pub fn expr(&self) -> Option<Expr> {
         match self {
-            Self::Amount(amount) if amount.percent => Some(Expr::quotient(amount.expr.clone(), Expr::integer(100))),
+            Self::Amount(amount) if amount.percent => {
+                Some(Expr::quotient(amount.expr.clone(), Expr::integer(100)))
+            }
             Self::Amount(amount) => Some(amount.expr.clone()),
             _ => None,
         }
@@ -140,6 +142,13 @@ impl Value {
 
     /// Whether it is a set of some kind other than a tuple.
     pub fn is_set(&self) -> bool {
-        matches!(self, Self::Interval { .. } | Self::Set(..) | Self::Named(_) | Self::Operation(..) | Self::Where(_))
+        matches!(
+            self,
+            Self::Interval { .. }
+                | Self::Set(..)
+                | Self::Named(_)
+                | Self::Operation(..)
+                | Self::Where(_)
+        )
     }
 }

@@ -1,22 +1,26 @@
-//! One spelling for the many ways to write digits, signs, spaces and simple LaTeX, before numbers are read.
+//! One spelling for the many ways to write digits, signs, spaces and simple LaTeX, before numbers
+//! are read.
 //!
 //! Unicode's NFKC would be wrong here: it turns `10²` into `102` and `1½` into `11⁄2`.
 
-/// Zeroes of Unicode's decimal digits (general category Nd, Unicode 16); each is followed by its one to nine.
+/// Zeroes of Unicode's decimal digits (general category Nd, Unicode 16); each is followed by its
+/// one to nine.
 const ZEROES: [u32; 44] = [
-    0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6, 0x0D66, 0x0DE6, 0x0E50,
-    0x0ED0, 0x0F20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40, 0x1C50,
-    0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x11066, 0x1D7CE, 0x1D7D8, 0x1D7E2,
-    0x1D7EC, 0x1D7F6, 0x1E950,
+    0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6, 0x0D66,
+    0x0DE6, 0x0E50, 0x0ED0, 0x0F20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90,
+    0x1B50, 0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
+    0x104A0, 0x11066, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E950,
 ];
 
 /// What may be written between the digits of one number to group them, beside `,` `.` `'` and `_`.
 pub(crate) const THIN_SPACE: char = '\u{A0}';
 
-/// The longest argument of `\frac` that is looked at, in bytes: keeps a text full of unclosed fractions linear.
+/// The longest argument of `\frac` that is looked at, in bytes: keeps a text full of unclosed
+/// fractions linear.
 const MAX_ARGUMENT: usize = 512;
 
-/// `text` with ASCII digits and signs, plain fractions, `^` before exponents, and without markup. Linear.
+/// `text` with ASCII digits and signs, plain fractions, `^` before exponents, and without markup.
+/// Linear.
 pub(crate) fn canonical(text: &str) -> String {
     let mut canon = Canon { out: String::with_capacity(text.len()), raised: false };
     let mut rest = text;
@@ -45,7 +49,11 @@ impl Canon {
         let raised = std::mem::replace(&mut self.raised, false);
         match c {
             // Word joiners, soft hyphens, direction marks; braces and code marks.
-            '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}' | '\u{AD}' => {}
+            '\u{200B}'..='\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{FEFF}'
+            | '\u{AD}' => {}
             '{' | '}' | '`' => {}
             '−' | '‐' | '‑' | '‒' | '–' | '﹣' => self.out.push('-'),
             '⋅' | '·' | '∗' => self.out.push('×'),
@@ -107,8 +115,9 @@ impl Canon {
             "to" | "rightarrow" | "Rightarrow" => self.out.push('→'),
             "circ" | "degree" => self.degree(),
             "quad" | "qquad" => self.out.push(' '),
-            "text" | "mathrm" | "textrm" | "mathbf" | "textbf" | "bf" | "rm" | "textit" | "mathit" | "mbox"
-            | "operatorname" | "left" | "right" | "boxed" | "fbox" | "displaystyle" => {}
+            "text" | "mathrm" | "textrm" | "mathbf" | "textbf" | "bf" | "rm" | "textit"
+            | "mathit" | "mbox" | "operatorname" | "left" | "right" | "boxed" | "fbox"
+            | "displaystyle" => {}
             _ => self.out.extend(["\\", name]),
         }
         rest
@@ -126,16 +135,14 @@ impl Canon {
     }
 
     fn latex_fraction<'t>(&mut self, after: &'t str) -> &'t str {
-        let parts = argument(after).and_then(|(over, rest)| argument(rest).map(|(under, rest)| (over, under, rest)));
-        match parts {
-            Some((over, under, rest)) => {
-                self.fraction(over, under);
-                rest
-            }
-            None => {
-                self.out.push_str("\\frac");
-                after
-            }
+        let parts = argument(after)
+            .and_then(|(over, rest)| argument(rest).map(|(under, rest)| (over, under, rest)));
+        if let Some((over, under, rest)) = parts {
+            self.fraction(over, under);
+            rest
+        } else {
+            self.out.push_str("\\frac");
+            after
         }
     }
 

@@ -9,7 +9,8 @@ use crate::number::quantity::{Quantity, Sign, is_currency, is_scale_like, may_to
 use crate::text::clause::is_denied;
 
 /// Words after which a number is one of several, or an operand.
-const ALWAYS_JOIN: [&str; 9] = ["or", "nor", "away", "plus", "minus", "times", "than", "versus", "vs"];
+const ALWAYS_JOIN: [&str; 9] =
+    ["or", "nor", "away", "plus", "minus", "times", "than", "versus", "vs"];
 /// Words that join two numbers: `5 to 9`.
 const JOIN_NUMBERS: [&str; 4] = ["to", "over", "by", "through"];
 
@@ -18,8 +19,9 @@ const LIST_BYTES: usize = 48;
 /// The longest word that is taken for a unit before a minus, in bytes.
 const UNIT_BYTES: usize = 16;
 
-/// The last number of `text`, or `None` where it is an operand (`0 + 5`), a bound (`x > 5`), one of two
-/// (`7 or 9`), denied (`not 12`) or badly written (`1,5`). An earlier number is never taken in its place.
+/// The last number of `text`, or `None` where it is an operand (`0 + 5`), a bound (`x > 5`), one of
+/// two (`7 or 9`), denied (`not 12`) or badly written (`1,5`). An earlier number is never taken in
+/// its place.
 pub(crate) fn last_number(text: &str, separators: Separators) -> Option<Quantity> {
     let canon = canonical(text);
     let canon = with_marked_signs(&canon);
@@ -67,7 +69,9 @@ pub(crate) fn with_marked_signs(text: &str) -> Cow<'_, str> {
         let before = &lower[..at];
         let number = lower[at + word.len()..].trim_start_matches(' ');
         let digits = number.strip_prefix(['$', '€', '£', '.']).unwrap_or(number);
-        if !digits.starts_with(|c: char| c.is_ascii_digit()) || before.ends_with(|c: char| c.is_alphanumeric()) {
+        if !digits.starts_with(|c: char| c.is_ascii_digit())
+            || before.ends_with(|c: char| c.is_alphanumeric())
+        {
             continue;
         }
         let near = before.trim_end();
@@ -95,7 +99,10 @@ fn answering_numeral(canon: &str) -> Option<(Sign, usize, Numeral<'_>)> {
     let numeral = last_numeral(canon)?;
     let (sign, start) = sign_before(canon, numeral.start);
     let (before, after) = (&canon[..start], &canon[numeral.end..]);
-    let answer = !is_operand(before, after) && !is_joined(before) && ends_well(after) && !is_denied(before, after);
+    let answer = !is_operand(before, after)
+        && !is_joined(before)
+        && ends_well(after)
+        && !is_denied(before, after);
     answer.then_some((sign, start, numeral))
 }
 
@@ -118,7 +125,8 @@ fn last_numeral(text: &str) -> Option<Numeral<'_>> {
 
 fn is_in_word(before: &str) -> bool {
     let base = before.strip_suffix(['-', '+']).unwrap_or(before);
-    let exponent = base.strip_suffix('^').is_some_and(|base| base.ends_with(|c| joins_digits(c) || c == '°'));
+    let exponent =
+        base.strip_suffix('^').is_some_and(|base| base.ends_with(|c| joins_digits(c) || c == '°'));
     exponent || before.ends_with(|c| joins_digits(c) || c == '_')
 }
 
@@ -135,7 +143,9 @@ fn sign_before(text: &str, start: usize) -> (Sign, usize) {
     while let Some(c) = rest.chars().next_back() {
         let left = &rest[..rest.len() - c.len_utf8()];
         match c {
-            '-' | '+' if !signed && !left.ends_with(ends_operand) => (signed, sign.negative) = (true, c == '-'),
+            '-' | '+' if !signed && !left.ends_with(ends_operand) => {
+                (signed, sign.negative) = (true, c == '-')
+            }
             _ if is_currency(c) && sign.currency.is_none() => sign.currency = Some(c),
             ' ' if !signed && is_spaced_minus(left) => {}
             _ => break,
@@ -160,7 +170,9 @@ fn is_operand(before: &str, after: &str) -> bool {
     let left = &near[..near.len() - operator.len_utf8()];
     let touching = left.len() + operator.len_utf8() == before.len();
     let operand = match operator {
-        '+' | '×' | '÷' | '/' | '*' | '^' | '±' | '≤' | '≥' | '<' => trim(left).ends_with(ends_operand),
+        '+' | '×' | '÷' | '/' | '*' | '^' | '±' | '≤' | '≥' | '<' => {
+            trim(left).ends_with(ends_operand)
+        }
         '>' => !left.ends_with(['-', '=']) && trim(left).ends_with(ends_operand),
         '=' => left.ends_with(['<', '>', '!', '/']),
         '-' => ends_term(trim(left)),
@@ -178,7 +190,8 @@ fn is_operand(before: &str, after: &str) -> bool {
 fn continues(after: &str) -> bool {
     let next = after.trim_start_matches([' ', THIN_SPACE]);
     let operator = next.starts_with(['+', '×', '÷', '=', '≠', '<', '>', '≤', '≥', '±']);
-    let product = next.strip_prefix('*').is_some_and(|rest| trim_start(rest).starts_with(ends_operand));
+    let product =
+        next.strip_prefix('*').is_some_and(|rest| trim_start(rest).starts_with(ends_operand));
     operator || product || after.starts_with(['^', '(', '\\', '_'])
 }
 
@@ -200,8 +213,12 @@ fn is_joined(before: &str) -> bool {
     let left = trim(left);
     // `divided by`, `increased by`.
     let divided = word == "by" && left.ends_with("ed");
-    let numbers = JOIN_NUMBERS.contains(&word.as_str()) && left.ends_with(|c: char| c.is_ascii_digit());
-    ALWAYS_JOIN.contains(&word.as_str()) || divided || numbers || (word == "and" && lists_numbers(left))
+    let numbers =
+        JOIN_NUMBERS.contains(&word.as_str()) && left.ends_with(|c: char| c.is_ascii_digit());
+    ALWAYS_JOIN.contains(&word.as_str())
+        || divided
+        || numbers
+        || (word == "and" && lists_numbers(left))
 }
 
 /// Whether another number stands shortly before the `and`: `0 apples and 5 apples`, `1, 2, and 3`.
@@ -215,7 +232,8 @@ fn ends_operand(c: char) -> bool {
     c.is_alphanumeric() || c == ')' || c == '%'
 }
 
-/// The end of an operand of `-`, which is also a dash after words: a number, one with a unit, a bracket, a single letter.
+/// The end of an operand of `-`, which is also a dash after words: a number, one with a unit, a
+/// bracket, a single letter.
 fn ends_term(left: &str) -> bool {
     let letters = left.bytes().rev().take(UNIT_BYTES).take_while(u8::is_ascii_alphabetic).count();
     let without_unit = trim(&left[..left.len() - letters]);
@@ -247,9 +265,15 @@ mod tests {
         for (text, expected) in signed {
             assert_eq!(with_marked_signs(text), expected);
         }
-        for text in
-            ["5 minus 3", "x minus 3", "five minus 3", "(a) minus 3", "minus five", "terminus 5", "negative numbers"]
-        {
+        for text in [
+            "5 minus 3",
+            "x minus 3",
+            "five minus 3",
+            "(a) minus 3",
+            "minus five",
+            "terminus 5",
+            "negative numbers",
+        ] {
             assert_eq!(with_marked_signs(text), text);
         }
     }

@@ -1,4 +1,5 @@
-//! The grammar of one number in canonical text: where it begins and ends, and what its pieces are. Nothing is computed.
+//! The grammar of one number in canonical text: where it begins and ends, and what its pieces are.
+//! Nothing is computed.
 
 use crate::number::glyph::THIN_SPACE;
 
@@ -23,14 +24,17 @@ pub(crate) struct Numeral<'t> {
 }
 
 /// Scale words and their powers of ten.
-const SCALES: [(&str, u32); 5] = [("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)];
+const SCALES: [(&str, u32); 5] =
+    [("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)];
 
 /// Whether a number may start at `at`: a digit, or a point before one.
 pub(crate) fn starts_at(text: &str, at: usize) -> bool {
     let bytes = text.as_bytes();
     let digit = |index: usize| bytes.get(index).is_some_and(u8::is_ascii_digit);
     digit(at)
-        || (bytes.get(at) == Some(&b'.') && digit(at + 1) && !(at > 0 && (digit(at - 1) || bytes[at - 1] == b'.')))
+        || (bytes.get(at) == Some(&b'.')
+            && digit(at + 1)
+            && !(at > 0 && (digit(at - 1) || bytes[at - 1] == b'.')))
 }
 
 /// The number at `start`, which must satisfy [`starts_at`]. Takes as much text as can belong to it.
@@ -74,7 +78,9 @@ fn mixed<'t>(text: &'t str, whole: &'t str, end: usize) -> Option<(Form<'t>, usi
     let gap = text[end..].chars().next().filter(|&c| c == ' ' || c == THIN_SPACE)?;
     let start = end + gap.len_utf8();
     let over = &text[start..start + digits(&text[start..])];
-    let (Form::Fraction { under, .. }, end) = fraction(text, over, start + over.len())? else { return None };
+    let (Form::Fraction { under, .. }, end) = fraction(text, over, start + over.len())? else {
+        return None;
+    };
     let proper = is_integer(whole) && (over.len(), over) < (under.len(), under);
     proper.then_some((Form::Fraction { whole: Some(whole), over, under }, end))
 }

@@ -18,8 +18,8 @@ use crate::{AnswerError, Comparison, Extraction, Found, Verdict};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fractions {
-    /// Those in lowest terms, and the reference's own form: `3/4` for `0.75`, but not `12/4` for `3`. Else repeating
-    /// the question `12/4` would answer it.
+    /// Those in lowest terms, and the reference's own form: `3/4` for `0.75`, but not `12/4` for
+    /// `3`. Else repeating the question `12/4` would answer it.
     #[default]
     LowestTerms,
     /// Only where the reference is a fraction, too: for questions that ask to convert one.
@@ -39,7 +39,8 @@ pub enum Fractions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Percent {
-    /// `75%` is 0.75, and also 75 where the other side has no percent sign: "what percentage?" is answered both ways.
+    /// `75%` is 0.75, and also 75 where the other side has no percent sign: "what percentage?" is
+    /// answered both ways.
     #[default]
     EitherReading,
     /// `75%` is 0.75 and nothing else.
@@ -59,8 +60,8 @@ pub enum Percent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Units {
-    /// A unit may be missing on either side; where both have one it must be the same (a plural `s` aside). Currency
-    /// marks likewise. Nothing is converted.
+    /// A unit may be missing on either side; where both have one it must be the same (a plural `s`
+    /// aside). Currency marks likewise. Nothing is converted.
     #[default]
     Optional,
     /// The response must have the reference's unit, and none where that has none.
@@ -84,8 +85,8 @@ pub enum Units {
 pub struct Numeric {
     /// Largest accepted `|response - reference|`; at least 0. Default 0: exact.
     pub absolute_tolerance: f64,
-    /// Largest accepted `|response - reference| / |reference|`; at least 0. The wider of the two tolerances holds.
-    /// Default 0: exact.
+    /// Largest accepted `|response - reference| / |reference|`; at least 0. The wider of the two
+    /// tolerances holds. Default 0: exact.
     pub relative_tolerance: f64,
     /// What `,` and `.` mean. Default: `1,234.5`.
     pub separators: Separators,
@@ -117,7 +118,8 @@ impl Numeric {
     /// Whether the whole of `response` is the number that the whole of `reference` is.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is not a number.
+    /// [`AnswerError::EmptyReference`], or [`AnswerError::BadReference`] where the reference is not
+    /// a number.
     ///
     /// ```
     /// use posttrain_answer::number::Numeric;
@@ -149,6 +151,7 @@ impl Numeric {
     /// assert!(Numeric::default().matches("1.50", "3/2"));
     /// assert!(!Numeric::default().matches("It is 1.5", "3/2"));
     /// ```
+    #[must_use]
     pub fn matches(&self, text: &str, reference: &str) -> bool {
         let (text, reference) = (self.read(text), self.read(reference));
         text.zip(reference).is_some_and(|(text, reference)| self.same(&text, &reference))
@@ -162,10 +165,9 @@ impl Numeric {
     pub(crate) fn same(&self, answer: &Quantity, reference: &Quantity) -> bool {
         self.notation_allowed(answer, reference)
             && self.units_agree(answer, reference)
-            && self
-                .values(answer, reference)
-                .iter()
-                .any(|(answer, reference)| answer.is_close(reference, self.absolute_tolerance, self.relative_tolerance))
+            && self.values(answer, reference).iter().any(|(answer, reference)| {
+                answer.is_close(reference, self.absolute_tolerance, self.relative_tolerance)
+            })
     }
 
     fn notation_allowed(&self, answer: &Quantity, reference: &Quantity) -> bool {
@@ -173,7 +175,9 @@ impl Numeric {
         let fraction = match self.fractions {
             Fractions::LowestTerms => literal || !answer.is_unreduced(),
             Fractions::AsReference => {
-                literal || answer.fraction.is_none() || (reference.fraction.is_some() && !answer.is_unreduced())
+                literal
+                    || answer.fraction.is_none()
+                    || (reference.fraction.is_some() && !answer.is_unreduced())
             }
             Fractions::Any => true,
         };
@@ -195,8 +199,10 @@ impl Numeric {
         match self.units {
             Units::Required => same_unit && same_currency,
             Units::Optional => {
-                let free = !answer.may_scale() && (answer.unit.is_empty() || reference.unit.is_empty());
-                let no_clash = same_currency || answer.currency.is_none() || reference.currency.is_none();
+                let free =
+                    !answer.may_scale() && (answer.unit.is_empty() || reference.unit.is_empty());
+                let no_clash =
+                    same_currency || answer.currency.is_none() || reference.currency.is_none();
                 (same_unit || free) && no_clash
             }
         }

@@ -4,13 +4,15 @@ use crate::number::glyph::canonical;
 use crate::number::numeral::{Form, Numeral, numeral_at, starts_at};
 use crate::number::{Number, Separators, is_reduced};
 
-/// The longest text that can be one quantity: [`MAX_DIGITS`](crate::number::MAX_DIGITS) digits, grouped, and a unit.
+/// The longest text that can be one quantity: [`MAX_DIGITS`](crate::number::MAX_DIGITS) digits,
+/// grouped, and a unit.
 const MAX_BYTES: usize = 2048;
 /// The longest unit, in bytes and in words.
 const MAX_UNIT: (usize, usize) = (48, 3);
 
 const CURRENCIES: [char; 10] = ['$', '€', '£', '¥', '₹', '₽', '₩', '₺', '₫', '₦'];
-/// Words after a number that multiply it, by a factor that is not settled (`k` is also kilo, `M` also molar).
+/// Words after a number that multiply it, by a factor that is not settled (`k` is also kilo, `M`
+/// also molar).
 const SCALE_LIKE: [&str; 18] = [
     "k",
     "M",
@@ -51,7 +53,8 @@ pub(crate) struct Quantity {
 }
 
 impl Quantity {
-    /// The quantity that the whole of `text` is (`x = -$1,200.50`, `12 apples`, `**5**`), or `None`.
+    /// The quantity that the whole of `text` is (`x = -$1,200.50`, `12 apples`, `**5**`), or
+    /// `None`.
     pub fn parse(text: &str, separators: Separators) -> Option<Self> {
         if text.len() > MAX_BYTES {
             return None;
@@ -74,10 +77,18 @@ impl Quantity {
         let trailing = unit.chars().next().filter(|c| CURRENCIES.contains(c));
         let unit = unit.trim_start_matches(CURRENCIES).trim_end_matches('.').to_owned();
         let fraction = match numeral.form {
-            Form::Fraction { whole: None, over, under } => Some((over.to_owned(), under.to_owned())),
+            Form::Fraction { whole: None, over, under } => {
+                Some((over.to_owned(), under.to_owned()))
+            }
             _ => None,
         };
-        Some(Self { number, percent: numeral.percent, currency: sign.currency.or(trailing), unit, fraction })
+        Some(Self {
+            number,
+            percent: numeral.percent,
+            currency: sign.currency.or(trailing),
+            unit,
+            fraction,
+        })
     }
 
     /// The number, a percentage as its hundredth.
@@ -113,7 +124,8 @@ pub(crate) struct Sign {
     pub currency: Option<char>,
 }
 
-/// The letters that touch a number, or the next word after a space, without punctuation: `m/s` in ` m/s.`
+/// The letters that touch a number, or the next word after a space, without punctuation: `m/s` in
+/// ` m/s.`
 pub(crate) fn unit_after(rest: &str) -> &str {
     let rest = rest.trim_start_matches([' ', crate::number::glyph::THIN_SPACE]);
     let word = rest.split(char::is_whitespace).next().unwrap_or("");
@@ -123,7 +135,8 @@ pub(crate) fn unit_after(rest: &str) -> &str {
     word.trim_end_matches(|c: char| ".,;:!?)]'\"*_".contains(c))
 }
 
-/// Whether letters that touch a number are a unit (`12kg`, `5th`, `300K`), not a variable (`5x`) or part of a word.
+/// Whether letters that touch a number are a unit (`12kg`, `5th`, `300K`), not a variable (`5x`) or
+/// part of a word.
 pub(crate) fn may_touch(rest: &str) -> bool {
     let letters: String = rest.chars().take_while(|c| c.is_ascii_alphabetic()).take(16).collect();
     letters.len() != 1 || LETTER_UNITS.contains(&letters) || SCALE_LIKE.contains(&letters.as_str())
@@ -149,7 +162,8 @@ fn right_hand_side(text: &str) -> Option<&str> {
 /// Without markup, quotation marks, brackets and closing punctuation around it.
 fn undecorated(text: &str) -> &str {
     let text = text.trim_start_matches(|c: char| c.is_whitespace() || "*_\"'“”«»([:".contains(c));
-    let text = text.trim_end_matches(|c: char| c.is_whitespace() || "*_\"'“”«»)].,;:!?".contains(c));
+    let text =
+        text.trim_end_matches(|c: char| c.is_whitespace() || "*_\"'“”«»)].,;:!?".contains(c));
     let formula = text.strip_prefix('$').and_then(|inner| inner.strip_suffix('$'));
     // A dollar sign at both ends delimits a formula; at one end it is a currency.
     formula.map_or(text, |inner| inner.trim_matches('$').trim())

@@ -1,9 +1,11 @@
 //! Whether a statement is denied: `It is not 12.`
 
 /// Words that deny the clause that they stand in, beside all that end in `n't`.
-const NEGATIONS: [&str; 8] = ["not", "never", "neither", "nor", "cannot", "without", "isnt", "except"];
+const NEGATIONS: [&str; 8] =
+    ["not", "never", "neither", "nor", "cannot", "without", "isnt", "except"];
 
-/// Words that deny what they follow: `5 is wrong`. Before an answer they describe it: `the wrong digit is 5`.
+/// Words that deny what they follow: `5 is wrong`. Before an answer they describe it:
+/// `the wrong digit is 5`.
 const REFUSALS: [&str; 4] = ["wrong", "false", "incorrect", "untrue"];
 
 /// What stands right before an answer that is denied, in scripts without blanks.
@@ -45,9 +47,11 @@ const DENYING_BEGINNINGS: [&str; 14] = [
     "가 아니",
 ];
 
-/// Whether the clause around an answer denies it; `before` and `after` are the texts on its two sides.
+/// Whether the clause around an answer denies it; `before` and `after` are the texts on its two
+/// sides.
 ///
-/// A clause ends at a comma, semicolon, line, sentence or the word `but`, so that `not 12, but 13` affirms 13.
+/// A clause ends at a comma, semicolon, line, sentence or the word `but`, so that `not 12, but 13`
+/// affirms 13.
 pub(crate) fn is_denied(before: &str, after: &str) -> bool {
     let start = breaks(before).last().unwrap_or(0);
     let end = breaks(after).next().unwrap_or(after.len());
@@ -55,24 +59,35 @@ pub(crate) fn is_denied(before: &str, after: &str) -> bool {
         return true;
     }
 
-    let before = before[start..].split_whitespace().rev().take_while(|word| !word.eq_ignore_ascii_case("but"));
-    let after = after[..end].split_whitespace().take_while(|word| !word.eq_ignore_ascii_case("but"));
-    before.chain(after.clone()).any(is_negation) || after.map(bare).any(|word| REFUSALS.contains(&word.as_str()))
+    let before = before[start..]
+        .split_whitespace()
+        .rev()
+        .take_while(|word| !word.eq_ignore_ascii_case("but"));
+    let after =
+        after[..end].split_whitespace().take_while(|word| !word.eq_ignore_ascii_case("but"));
+    before.chain(after.clone()).any(is_negation)
+        || after.map(bare).any(|word| REFUSALS.contains(&word.as_str()))
 }
 
-/// Whether the words right before an answer take it out: `rule out option 5`, `all but 5`, `other than 5`. Further off they
-/// speak of something else: `I ruled out 4 so it is 5`.
+/// Whether the words right before an answer take it out: `rule out option 5`, `all but 5`,
+/// `other than 5`. Further off they speak of something else: `I ruled out 4 so it is 5`.
 fn is_excluded(before: &str) -> bool {
     let words = before.split_whitespace().rev().map(bare).filter(|word| !word.is_empty());
-    let named = |word: &String| matches!(word.as_str(), "the" | "option" | "choice" | "answer" | "letter" | "number");
+    let named = |word: &String| {
+        matches!(word.as_str(), "the" | "option" | "choice" | "answer" | "letter" | "number")
+    };
     let mut words = words.skip_while(named);
     let last = words.next().unwrap_or_default();
-    let mut after = |firsts: &[&str]| words.next().is_some_and(|first| firsts.contains(&first.as_str()));
+    let mut after =
+        |firsts: &[&str]| words.next().is_some_and(|first| firsts.contains(&first.as_str()));
     match last.as_str() {
-        "out" => after(&["rule", "rules", "ruled", "ruling", "cross", "crosses", "crossed", "crossing"]),
+        "out" => {
+            after(&["rule", "rules", "ruled", "ruling", "cross", "crosses", "crossed", "crossing"])
+        }
         "but" => after(&["all", "any", "anything", "everything"]),
         "than" => after(&["other"]),
-        last => ["eliminate", "eliminates", "eliminated", "exclude", "excludes", "excluded"].contains(&last),
+        last => ["eliminate", "eliminates", "eliminated", "exclude", "excludes", "excluded"]
+            .contains(&last),
     }
 }
 

@@ -5,23 +5,28 @@ use crate::text::{Normalizer, Word, words};
 
 /// Words after which a phrase answers.
 const LEADS: [&str; 20] = [
-    "is", "are", "was", "were", "be", "equals", "equal", "called", "named", "as", "in", "by", "use", "uses", "speak",
-    "it's", "that's", "answer", "being", "symbol",
+    "is", "are", "was", "were", "be", "equals", "equal", "called", "named", "as", "in", "by",
+    "use", "uses", "speak", "it's", "that's", "answer", "being", "symbol",
 ];
 
 /// Whether the last words of `text` are exactly those of `reference` and stand there as its answer.
 ///
-/// They do where, an article aside, nothing is before them, or the end of a line or sentence, or a colon, an equals
-/// sign or an arrow, or a word that leads to an answer (`is`, `called`, `in`), and their clause is not denied. So
-/// `Virginia` is not the answer of `It is West Virginia`, nor `Paris` that of `London or Paris` or `It is not Paris`.
+/// They do where, an article aside, nothing is before them, or the end of a line or sentence, or a
+/// colon, an equals sign or an arrow, or a word that leads to an answer (`is`, `called`, `in`), and
+/// their clause is not denied. So `Virginia` is not the answer of `It is West Virginia`, nor
+/// `Paris` that of `London or Paris` or `It is not Paris`.
 pub(crate) fn ends_on(text: &str, reference: &str, normalizer: &Normalizer) -> bool {
-    let (text, reference) = (normalizer.prepare(text, reference), normalizer.prepare(reference, reference));
+    let (text, reference) =
+        (normalizer.prepare(text, reference), normalizer.prepare(reference, reference));
     let (all, wanted) = (words(&text), words(&reference));
     let wanted = normalizer.without_article(&wanted);
-    let Some(at) = all.len().checked_sub(wanted.len()).filter(|_| !wanted.is_empty()) else { return false };
+    let Some(at) = all.len().checked_sub(wanted.len()).filter(|_| !wanted.is_empty()) else {
+        return false;
+    };
     let (before, last) = all.split_at(at);
     let same = last.iter().map(|word| word.core).eq(wanted.iter().map(|word| word.core));
-    same && is_led(&text, before, last[0].start, normalizer) && !is_denied(&text[..last[0].start], "")
+    same && is_led(&text, before, last[0].start, normalizer)
+        && !is_denied(&text[..last[0].start], "")
 }
 
 /// Whether what stands before `start` makes it the beginning of an answer.
@@ -86,7 +91,11 @@ mod tests {
             ("Paris", "Paris Paris", false),
         ];
         for (text, reference, expected) in cases {
-            assert_eq!(ends_on(text, reference, &Normalizer::default()), expected, "{text} | {reference}");
+            assert_eq!(
+                ends_on(text, reference, &Normalizer::default()),
+                expected,
+                "{text} | {reference}"
+            );
         }
     }
 }

@@ -28,6 +28,7 @@ impl WordOverlap {
     ///
     /// assert_eq!(WordOverlap { precision: 0.0, recall: 0.0 }.f1(), 0.0);
     /// ```
+    #[must_use]
     pub fn f1(self) -> f64 {
         let sum = self.precision + self.recall;
         if sum == 0.0 { 0.0 } else { 2.0 * self.precision * self.recall / sum }
@@ -36,9 +37,9 @@ impl WordOverlap {
 
 /// The words that both texts have, each as often as it stands in both. Linear.
 ///
-/// Words are compared as in SQuAD's evaluation script (version 1.1): in lower case, without ASCII punctuation and
-/// without `a`, `an`, `the`. Where a text has no words left, all agree if the other one has none either, else none. The
-/// words' order does not count, nor does a `not`.
+/// Words are compared as in SQuAD's evaluation script (version 1.1): in lower case, without ASCII
+/// punctuation and without `a`, `an`, `the`. Where a text has no words left, all agree if the other
+/// one has none either, else none. The words' order does not count, nor does a `not`.
 ///
 /// ```
 /// use posttrain_answer::text::word_overlap;
@@ -46,6 +47,7 @@ impl WordOverlap {
 /// assert_eq!(word_overlap("the Eiffel Tower", "Eiffel tower!").f1(), 1.0);
 /// assert_eq!(word_overlap("the Eiffel Tower", "Big Ben").f1(), 0.0);
 /// ```
+#[must_use]
 pub fn word_overlap(reference: &str, response: &str) -> WordOverlap {
     let reference = words(reference);
     let response = words(response);
@@ -55,7 +57,10 @@ pub fn word_overlap(reference: &str, response: &str) -> WordOverlap {
     }
 
     let common = common(&reference, &response) as f64;
-    WordOverlap { precision: common / response.len() as f64, recall: common / reference.len() as f64 }
+    WordOverlap {
+        precision: common / response.len() as f64,
+        recall: common / reference.len() as f64,
+    }
 }
 
 /// The words that count.

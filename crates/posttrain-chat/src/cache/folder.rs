@@ -22,7 +22,8 @@ const UNFINISHED: &str = "unfinished";
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// Of the bound, the part that is left after old entries went, so that they do not go one by one.
 const LEFT: f64 = 0.9;
-/// Of the bound, the part that a process writes at most before it looks again at what others have written.
+/// Of the bound, the part that a process writes at most before it looks again at what others have
+/// written.
 const UNSEEN: f64 = 1.0 / 16.0;
 
 #[derive(Debug)]
@@ -55,10 +56,13 @@ struct Found {
 
 impl CacheFolder {
     pub(crate) fn open(path: PathBuf, max_bytes: u64) -> Result<Self, ChatError> {
-        fs::create_dir_all(&path).map_err(|error| ChatError::cache(&path, "the folder cannot be made", error))?;
-        let folder = Self { path, max_bytes, tally: Mutex::new(Tally { seen: 0, written_since: 0 }) };
+        fs::create_dir_all(&path)
+            .map_err(|error| ChatError::cache(&path, "the folder cannot be made", error))?;
+        let folder =
+            Self { path, max_bytes, tally: Mutex::new(Tally { seen: 0, written_since: 0 }) };
         let trimmed = folder.trim();
-        trimmed.map_err(|error| ChatError::cache(&folder.path, "the folder cannot be read", error))?;
+        trimmed
+            .map_err(|error| ChatError::cache(&folder.path, "the folder cannot be read", error))?;
         Ok(folder)
     }
 
@@ -74,7 +78,8 @@ impl CacheFolder {
 
     /// Writes beside and renames: a reader sees the whole entry or none.
     pub(crate) fn write(&self, key: &str, response: &ChatResponse) -> io::Result<()> {
-        let entry = Entry { version: VERSION, digest: digest(key, response), response: response.clone() };
+        let entry =
+            Entry { version: VERSION, digest: digest(key, response), response: response.clone() };
         let text = serde_json::to_vec(&entry)?;
         if text.len() as u64 > self.max_bytes {
             return Ok(());

@@ -39,16 +39,25 @@ impl Clock {
     }
 
     /// Waits for one read or write, until the first deadline.
-    pub(crate) async fn bound<T>(&self, endpoint: &str, work: impl Future<Output = T>) -> Result<T, ChatError> {
+    pub(crate) async fn bound<T>(
+        &self,
+        endpoint: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, ChatError> {
         let ends = [
             (Instant::now() + self.read, Deadline::Read, self.read),
             (self.attempt_end, Deadline::Attempt, self.attempt),
             (self.total_end, Deadline::Total, self.total),
         ];
         // Of equal ends the last one, which says the most.
-        let (end, deadline, length) = ends.into_iter().rev().min_by_key(|end| end.0).unwrap_or(ends[2]);
+        let (end, deadline, length) =
+            ends.into_iter().rev().min_by_key(|end| end.0).unwrap_or(ends[2]);
         let endpoint = || endpoint.to_owned();
-        let late = |_| ChatError::TimedOut { endpoint: endpoint(), deadline, seconds: length.as_secs_f64() };
+        let late = |_| ChatError::TimedOut {
+            endpoint: endpoint(),
+            deadline,
+            seconds: length.as_secs_f64(),
+        };
         timeout_at(end, work).await.map_err(late)
     }
 }

@@ -35,10 +35,16 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     /// Connect and total are the timeouts of
-    /// [openai-python](https://github.com/openai/openai-python/blob/main/src/openai/_constants.py) (5 and 600 s); read
-    /// and attempt, 120 and 240 s, are this crate's choice, which leaves time for another attempt.
+    /// [openai-python](https://github.com/openai/openai-python/blob/main/src/openai/_constants.py)
+    /// (5 and 600 s); read and attempt, 120 and 240 s, are this crate's choice, which leaves time
+    /// for another attempt.
     fn default() -> Self {
-        Self { connect_seconds: 5.0, read_seconds: 120.0, attempt_seconds: 240.0, total_seconds: 600.0 }
+        Self {
+            connect_seconds: 5.0,
+            read_seconds: 120.0,
+            attempt_seconds: 240.0,
+            total_seconds: 600.0,
+        }
     }
 }
 
@@ -61,7 +67,9 @@ impl Deadlines {
             ("deadlines.attempt_seconds", self.attempt_seconds),
             ("deadlines.total_seconds", self.total_seconds),
         ];
-        named.into_iter().try_for_each(|(field, seconds)| positive_seconds(field, seconds).map(|_| ()))
+        named
+            .into_iter()
+            .try_for_each(|(field, seconds)| positive_seconds(field, seconds).map(|_| ()))
     }
 }
 
@@ -73,10 +81,12 @@ impl Deadlines {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// Failures in a row (broken connections, deadlines, 5xx, answers that are not JSON) that take a replica out of
-    /// service, at least 1. The default, 5, is Envoy's `outlier_detection.consecutive_5xx`.
+    /// Failures in a row (broken connections, deadlines, 5xx, answers that are not JSON) that take
+    /// a replica out of service, at least 1. The default, 5, is Envoy's
+    /// `outlier_detection.consecutive_5xx`.
     pub failures: u32,
-    /// Seconds out of service, more than 0, after which one request probes it. The default, 5, is this crate's choice.
+    /// Seconds out of service, more than 0, after which one request probes it. The default, 5, is
+    /// this crate's choice.
     pub pause_seconds: f64,
 }
 
@@ -95,7 +105,8 @@ impl Default for BreakerConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProxyChoice {
-    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; never for this machine's own servers.
+    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; never for this machine's
+    /// own servers.
     #[default]
     Environment,
     /// None.
@@ -128,8 +139,8 @@ pub struct JsonClientConfig {
     pub api_key: KeySource,
     /// How the key is sent; by default as a bearer token.
     pub key_header: KeyHeader,
-    /// Calls at the same time over all replicas, at least 1; others wait in turn. The default, 256, is what one replica
-    /// batches (vLLM's `max_num_seqs`).
+    /// Calls at the same time over all replicas, at least 1; others wait in turn. The default, 256,
+    /// is what one replica batches (vLLM's `max_num_seqs`).
     pub in_flight: usize,
     /// Requests a minute, retries included, more than 0; no limit by default.
     pub requests_per_minute: Option<f64>,
@@ -141,8 +152,8 @@ pub struct JsonClientConfig {
     pub retry: RetryConfig,
     /// When a replica is left alone.
     pub breaker: BreakerConfig,
-    /// Bytes of an answer at most, at least 1. The default, 16 MiB, is this crate's choice: an answer of 100,000 tokens
-    /// with log-probabilities fits.
+    /// Bytes of an answer at most, at least 1. The default, 16 MiB, is this crate's choice: an
+    /// answer of 100,000 tokens with log-probabilities fits.
     pub max_response_bytes: usize,
     /// The proxy; by default what the environment says.
     pub proxy: ProxyChoice,
@@ -193,10 +204,17 @@ impl JsonClientConfig {
     /// ```
     pub fn validate(&self) -> Result<(), ChatError> {
         if self.endpoints.is_empty() {
-            return Err(ChatError::invalid_config("endpoints", "empty", "the address of at least one server"));
+            return Err(ChatError::invalid_config(
+                "endpoints",
+                "empty",
+                "the address of at least one server",
+            ));
         }
-        if self.api_key != KeySource::None && self.endpoints.iter().any(|endpoint| endpoint.user().is_some()) {
-            let expected = "no API key where an endpoint has a user name: both are sent as `Authorization`";
+        if self.api_key != KeySource::None
+            && self.endpoints.iter().any(|endpoint| endpoint.user().is_some())
+        {
+            let expected =
+                "no API key where an endpoint has a user name: both are sent as `Authorization`";
             return Err(ChatError::invalid_config("api_key", "set", expected));
         }
         if !(1..=Semaphore::MAX_PERMITS).contains(&self.in_flight) {
@@ -233,9 +251,11 @@ impl JsonClientConfig {
 fn rate(field: &str, limit: Option<f64>) -> Result<(), ChatError> {
     match limit {
         // A billionth a minute is a unit in two thousand years.
-        Some(limit) if !(1e-9..=1e12).contains(&limit) => {
-            Err(ChatError::invalid_config(field, limit, "a number more than 0 (at least a billionth)"))
-        }
+        Some(limit) if !(1e-9..=1e12).contains(&limit) => Err(ChatError::invalid_config(
+            field,
+            limit,
+            "a number more than 0 (at least a billionth)",
+        )),
         _ => Ok(()),
     }
 }
@@ -249,7 +269,8 @@ fn positive_seconds(field: &str, value: f64) -> Result<Duration, ChatError> {
 /// Like [`positive_seconds`], with 0 allowed.
 pub(crate) fn pause_seconds(field: &str, value: f64) -> Result<Duration, ChatError> {
     let fits = (0.0..=LONGEST_SECONDS).contains(&value);
-    fits.then(|| seconds(value)).ok_or_else(|| ChatError::invalid_config(field, value, "from 0 to 86400 seconds"))
+    fits.then(|| seconds(value))
+        .ok_or_else(|| ChatError::invalid_config(field, value, "from 0 to 86400 seconds"))
 }
 
 /// A number of seconds as a duration: 0 for what is none, a day for what is longer.

@@ -14,8 +14,9 @@ const HIDDEN: &str = "***";
 
 /// A server's base address, such as `http://localhost:8000/v1`.
 ///
-/// It may carry a user and password (sent as basic authentication) and query parameters (sent with every request), both
-/// of which may be secrets: `Debug`, `Display` and `Serialize` show neither, and reading back a hidden one is an error.
+/// It may carry a user and password (sent as basic authentication) and query parameters (sent with
+/// every request), both of which may be secrets: `Debug`, `Display` and `Serialize` show neither,
+/// and reading back a hidden one is an error.
 ///
 /// ```
 /// use posttrain_chat::client::Endpoint;
@@ -35,7 +36,11 @@ impl Endpoint {
     /// The address with `path` behind it, without the user information.
     pub(crate) fn join(&self, path: &str) -> Url {
         let mut url = self.url.clone();
-        url.set_path(&format!("{}/{}", self.url.path().trim_end_matches('/'), path.trim_start_matches('/')));
+        url.set_path(&format!(
+            "{}/{}",
+            self.url.path().trim_end_matches('/'),
+            path.trim_start_matches('/')
+        ));
         url.set_fragment(None);
         // Only an address without a host refuses these, and parsing has refused it first.
         let _ = url.set_username("");
@@ -47,13 +52,16 @@ impl Endpoint {
     pub(crate) fn user(&self) -> Option<(String, String)> {
         let decode = |text: &str| percent_decoded(text);
         let given = !self.url.username().is_empty() || self.url.password().is_some();
-        given.then(|| (decode(self.url.username()), decode(self.url.password().unwrap_or_default())))
+        given
+            .then(|| (decode(self.url.username()), decode(self.url.password().unwrap_or_default())))
     }
 
     /// Every text in the address that might be a secret, as written and decoded.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let mut secrets: Vec<String> = self.url.password().map(str::to_owned).into_iter().collect();
-        secrets.extend([self.url.username().to_owned()].into_iter().filter(|_| self.url.password().is_none()));
+        secrets.extend(
+            [self.url.username().to_owned()].into_iter().filter(|_| self.url.password().is_none()),
+        );
         secrets.extend(self.user().map(|(_, password)| password));
         secrets.extend(self.url.query_pairs().map(|(_, value)| value.into_owned()));
         secrets.extend(self.url.query().unwrap_or_default().split('&').filter_map(|pair| {
@@ -77,7 +85,9 @@ impl Endpoint {
 
 fn percent_decoded(text: &str) -> String {
     let pair = format!("http://x/?x={}", text.replace('+', "%2B"));
-    let decoded = Url::parse(&pair).ok().and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned()));
+    let decoded = Url::parse(&pair)
+        .ok()
+        .and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned()));
     decoded.unwrap_or_else(|| text.to_owned())
 }
 
@@ -86,12 +96,15 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, ChatError> {
         // What came is not shown: it may be a secret in the wrong place.
-        let wrong = |expected| ChatError::invalid_config("endpoint", "another text (not shown)", expected);
-        let url = Url::parse(text.trim()).map_err(|_| wrong("an address such as http://localhost:8000/v1"))?;
+        let wrong =
+            |expected| ChatError::invalid_config("endpoint", "another text (not shown)", expected);
+        let url = Url::parse(text.trim())
+            .map_err(|_| wrong("an address such as http://localhost:8000/v1"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(wrong("an address that begins with http:// or https:// and names a host"));
         }
-        let hidden = url.username() == HIDDEN || url.query_pairs().any(|(_, value)| value == HIDDEN);
+        let hidden =
+            url.username() == HIDDEN || url.query_pairs().any(|(_, value)| value == HIDDEN);
         if hidden {
             return Err(wrong("an address in full: this one was written without its secrets"));
         }
@@ -140,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_path_is_put_behind_the_base_and_the_query_kept() {
-        let endpoint: Endpoint = "http://me:p%40ss@localhost:8000/v1/?api-version=7".parse().unwrap();
+        let endpoint: Endpoint =
+            "http://me:p%40ss@localhost:8000/v1/?api-version=7".parse().unwrap();
         assert_eq!(
             endpoint.join("/chat/completions").as_str(),
             "http://localhost:8000/v1/chat/completions?api-version=7"
@@ -160,7 +174,8 @@ mod tests {
         for secret in ["p%40ss", "p@ss", "a/b", "a%2Fb"] {
             assert!(secrets.iter().any(|s| s == secret), "{secret} in {secrets:?}");
         }
-        let shown = format!("{endpoint} {endpoint:?} {}", serde_json::to_string(&endpoint).unwrap());
+        let shown =
+            format!("{endpoint} {endpoint:?} {}", serde_json::to_string(&endpoint).unwrap());
         assert!(!secrets.iter().filter(|s| !s.is_empty()).any(|s| shown.contains(s)), "{shown}");
         assert!(!shown.contains("flag") && !shown.contains("user"), "{shown}");
     }

@@ -15,9 +15,10 @@ const REST: Duration = Duration::from_millis(50);
 
 /// The events of a streamed answer, each the text of its `data`.
 ///
-/// Bounded like every answer: by `max_response_bytes` altogether, by the read deadline between bytes, by the attempt
-/// deadline from beginning to end. Comments (servers send them to keep a connection alive) and empty events are dropped.
-/// The names of events are dropped, too: OpenAI-compatible servers put all they have to say into the data.
+/// Bounded like every answer: by `max_response_bytes` altogether, by the read deadline between
+/// bytes, by the attempt deadline from beginning to end. Comments (servers send them to keep a
+/// connection alive) and empty events are dropped. The names of events are dropped, too:
+/// OpenAI-compatible servers put all they have to say into the data.
 ///
 /// [`JsonClient::post_events`](crate::client::JsonClient::post_events) opens it and has an example.
 pub struct Events {
@@ -60,8 +61,10 @@ impl Events {
     }
 
     /// The same as a stream.
+    #[must_use]
     pub fn into_stream(self) -> BoxStream<'static, Result<String, ChatError>> {
-        stream::unfold(self, |mut events| async move { Some((events.next().await?, events)) }).boxed()
+        stream::unfold(self, |mut events| async move { Some((events.next().await?, events)) })
+            .boxed()
     }
 
     /// The server, for an error.
@@ -69,7 +72,8 @@ impl Events {
         self.exchange.lease.endpoint().to_owned()
     }
 
-    /// The reader has all that it needs. What little follows is read, so that the connection can be used again.
+    /// The reader has all that it needs. What little follows is read, so that the connection can be
+    /// used again.
     pub(crate) async fn finish(&mut self) {
         let rest = async { while let Ok(Some(_)) = self.exchange.chunk().await {} };
         // A server that holds the connection open after the end is not waited for.
@@ -102,7 +106,8 @@ impl Events {
 
 /// Cuts bytes into events, wherever the pieces are cut: inside a character, between `\r` and `\n`.
 ///
-/// Follows [the HTML standard, 9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+/// Follows [the HTML standard,
+/// 9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
 #[derive(Debug, Default)]
 struct EventParser {
     buffer: Vec<u8>,
@@ -116,7 +121,8 @@ struct EventParser {
 
 impl EventParser {
     fn push(&mut self, chunk: &Bytes) {
-        // What has been read goes, so that memory is bounded by the longest event, not by the answer.
+        // What has been read goes, so that memory is bounded by the longest event, not by the
+        // answer.
         self.buffer.drain(..self.line);
         self.searched -= self.line;
         self.line = 0;
@@ -138,7 +144,8 @@ impl EventParser {
     }
 
     fn next_line(&mut self) -> Option<Vec<u8>> {
-        let found = self.buffer[self.searched..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let found =
+            self.buffer[self.searched..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let Some(end) = found.map(|offset| self.searched + offset) else {
             self.searched = self.buffer.len();
             return None;
@@ -202,7 +209,8 @@ mod tests {
 
     #[test]
     fn events_are_read_as_the_standard_says() {
-        let expected = ["{\"a\": \"é😀\"}", "one\ntwo", "\n spaced", "[DONE]"].map(|text| Some(text.to_owned()));
+        let expected = ["{\"a\": \"é😀\"}", "one\ntwo", "\n spaced", "[DONE]"]
+            .map(|text| Some(text.to_owned()));
         assert_eq!(events(STREAM.as_bytes(), &[4096]), expected);
         assert_eq!(events(b"data: \xff\xfe\n\ndata: x\n\n", &[1]), [None, Some("x".to_owned())]);
         assert!(events(b"\n\n\n: c\n\n", &[3]).is_empty());

@@ -39,7 +39,8 @@ impl<'a> Order<'a> {
     }
 }
 
-/// Whether a server fails because it does not know `field`: by a status that says so, or by any that names it.
+/// Whether a server fails because it does not know `field`: by a status that says so, or by any
+/// that names it.
 pub(crate) fn refuses(field: Option<&str>, error: &ChatError) -> bool {
     match (field, error) {
         (Some(_), ChatError::Status { status: 400 | 422 | 501, .. }) => true,
@@ -70,7 +71,10 @@ pub(crate) struct Exchange {
 pub(crate) trait ReadExchange: Sync {
     type Output: Send;
 
-    fn read(&self, exchange: Exchange) -> impl Future<Output = Result<Self::Output, ChatError>> + Send;
+    fn read(
+        &self,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Self::Output, ChatError>> + Send;
 }
 
 /// Reads the whole body as JSON.
@@ -99,7 +103,12 @@ impl ReadExchange for ReadNothing {
 
 impl Outgoing<'_> {
     /// Sends it and waits for the answer's beginning. A status that is no success is an error.
-    pub(crate) async fn send(self, clock: Clock, endpoint: &str, secrets: &Secrets) -> Result<Response, ChatError> {
+    pub(crate) async fn send(
+        self,
+        clock: Clock,
+        endpoint: &str,
+        secrets: &Secrets,
+    ) -> Result<Response, ChatError> {
         let request = self.client.post(self.url).headers(self.headers).body(self.body.clone());
         let response = clock.bound(endpoint, request.send()).await?;
         let mut response = response.map_err(|error| broken(endpoint, &clock, error))?;
@@ -108,12 +117,20 @@ impl Outgoing<'_> {
             return Ok(response);
         }
         if status.is_redirection() {
-            return Err(ChatError::Redirected { endpoint: endpoint.to_owned(), status: status.as_u16() });
+            return Err(ChatError::Redirected {
+                endpoint: endpoint.to_owned(),
+                status: status.as_u16(),
+            });
         }
         let retry_after = retry_after(response.headers());
         let text = beginning(&mut response, clock, endpoint).await;
         let body = secrets.excerpt(&text, ERROR_CHARACTERS);
-        Err(ChatError::Status { endpoint: endpoint.to_owned(), status: status.as_u16(), body, retry_after })
+        Err(ChatError::Status {
+            endpoint: endpoint.to_owned(),
+            status: status.as_u16(),
+            body,
+            retry_after,
+        })
     }
 }
 
@@ -134,7 +151,9 @@ impl Exchange {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ChatError> {
         let endpoint = self.lease.endpoint();
         let chunk = self.clock.bound(endpoint, self.response.chunk()).await?;
-        let Some(chunk) = chunk.map_err(|error| broken(endpoint, &self.clock, error))? else { return Ok(None) };
+        let Some(chunk) = chunk.map_err(|error| broken(endpoint, &self.clock, error))? else {
+            return Ok(None);
+        };
         self.limit = self.limit.checked_sub(chunk.len()).ok_or_else(|| self.too_large())?;
         Ok(Some(chunk))
     }
@@ -161,12 +180,17 @@ impl Exchange {
     }
 }
 
-/// A failure below HTTP. The address is taken off, since it may carry secrets; `endpoint` is the address without them.
+/// A failure below HTTP. The address is taken off, since it may carry secrets; `endpoint` is the
+/// address without them.
 fn broken(endpoint: &str, clock: &Clock, error: reqwest::Error) -> ChatError {
     let endpoint = endpoint.to_owned();
     // The time to connect is the only one that reqwest itself is given.
     if error.is_timeout() {
-        return ChatError::TimedOut { endpoint, deadline: Deadline::Connect, seconds: clock.connect_seconds() };
+        return ChatError::TimedOut {
+            endpoint,
+            deadline: Deadline::Connect,
+            seconds: clock.connect_seconds(),
+        };
     }
     ChatError::Broken { endpoint, source: Arc::new(error.without_url()) }
 }

@@ -1,4 +1,5 @@
-//! The API key: where it comes from, how it is sent, and how it is kept out of everything that people read.
+//! The API key: where it comes from, how it is sent, and how it is kept out of everything that
+//! people read.
 
 use std::fs::File;
 use std::io::Read;
@@ -66,13 +67,16 @@ impl KeySource {
     pub(crate) fn load(&self) -> Result<Option<ApiKey>, ChatError> {
         let text = match self {
             Self::None => return Ok(None),
-            Self::Environment(variable) => std::env::var(variable).map_err(|error| match error {
-                std::env::VarError::NotPresent => self.problem("the variable is not set"),
-                std::env::VarError::NotUnicode(_) => self.problem("it is not text"),
-            })?,
+            Self::Environment(variable) => {
+                std::env::var(variable).map_err(|error| match error {
+                    std::env::VarError::NotPresent => self.problem("the variable is not set"),
+                    std::env::VarError::NotUnicode(_) => self.problem("it is not text"),
+                })?
+            }
             Self::File(path) => {
                 let mut text = String::new();
-                let file = File::open(path).map_err(|_| self.problem("the file cannot be opened"))?;
+                let file =
+                    File::open(path).map_err(|_| self.problem("the file cannot be opened"))?;
                 let read = file.take(KEY_FILE_BYTES + 1).read_to_string(&mut text);
                 read.map_err(|_| self.problem("the file cannot be read, or is not text"))?;
                 text
@@ -82,7 +86,9 @@ impl KeySource {
         if key.is_empty() {
             return Err(self.problem("it is empty"));
         }
-        if key.len() as u64 > KEY_FILE_BYTES || key.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if key.len() as u64 > KEY_FILE_BYTES
+            || key.contains(|c: char| c.is_whitespace() || c.is_control())
+        {
             return Err(self.problem("it is no key: too long, or of several words or lines"));
         }
         Ok(Some(ApiKey(SecretString::from(key.to_owned()))))
@@ -106,7 +112,8 @@ impl KeyHeader {
             Self::Bearer => (AUTHORIZATION, format!("Bearer {key}")),
             Self::Named(name) => {
                 let expected = "the name of an HTTP header";
-                let wrong = |_| ChatError::invalid_config("key_header", format!("{name:?}"), expected);
+                let wrong =
+                    |_| ChatError::invalid_config("key_header", format!("{name:?}"), expected);
                 (HeaderName::from_bytes(name.as_bytes()).map_err(wrong)?, key.to_owned())
             }
         };
@@ -115,7 +122,9 @@ impl KeyHeader {
 }
 
 /// Basic authentication for the user in an endpoint.
-pub(crate) fn basic_header(endpoint: &Endpoint) -> Result<Option<(HeaderName, HeaderValue)>, ChatError> {
+pub(crate) fn basic_header(
+    endpoint: &Endpoint,
+) -> Result<Option<(HeaderName, HeaderValue)>, ChatError> {
     let Some((user, password)) = endpoint.user() else { return Ok(None) };
     let value = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
     Ok(Some((AUTHORIZATION, sensitive(&value)?)))
@@ -124,7 +133,8 @@ pub(crate) fn basic_header(endpoint: &Endpoint) -> Result<Option<(HeaderName, He
 fn sensitive(value: &str) -> Result<HeaderValue, ChatError> {
     let expected = "characters that an HTTP header may have";
     let value = HeaderValue::from_str(value);
-    let mut value = value.map_err(|_| ChatError::invalid_config("api_key", "another text (not shown)", expected))?;
+    let mut value = value
+        .map_err(|_| ChatError::invalid_config("api_key", "another text (not shown)", expected))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -139,7 +149,8 @@ impl Secrets {
         let basic = endpoints.iter().filter_map(Endpoint::user);
         let basic = basic.map(|(user, password)| STANDARD.encode(format!("{user}:{password}")));
         // One or two characters are no secret, and replacing them would leave no text standing.
-        let plain = key.into_iter().chain(basic).chain(endpoints.iter().flat_map(Endpoint::secrets));
+        let plain =
+            key.into_iter().chain(basic).chain(endpoints.iter().flat_map(Endpoint::secrets));
         let plain = plain.filter(|secret| secret.len() > 2);
         let mut texts: Vec<String> = plain.flat_map(|secret| spellings(&secret)).collect();
         // A longer secret may contain a shorter one.
@@ -149,7 +160,9 @@ impl Secrets {
 
     /// `text` with every secret replaced.
     pub(crate) fn clear(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[secret]"))
+        self.0
+            .iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[secret]"))
     }
 
     /// The beginning of `text` on one line, cleared: at most `characters`.
@@ -159,11 +172,16 @@ impl Secrets {
         if excerpt.len() < cleared.trim().len() {
             excerpt.push('…');
         }
-        if excerpt.is_empty() { "(empty)".into() } else { excerpt.replace(|c: char| c.is_control(), " ") }
+        if excerpt.is_empty() {
+            "(empty)".into()
+        } else {
+            excerpt.replace(|c: char| c.is_control(), " ")
+        }
     }
 }
 
-/// A secret in the spellings in which a server may repeat it: as it is, in JSON, in an address, in base64.
+/// A secret in the spellings in which a server may repeat it: as it is, in JSON, in an address, in
+/// base64.
 fn spellings(secret: &str) -> Vec<String> {
     let percent = |keep: &dyn Fn(u8) -> bool, upper: bool| -> String {
         let bytes = secret.bytes().map(|byte| match (keep(byte), upper) {
@@ -175,9 +193,9 @@ fn spellings(secret: &str) -> Vec<String> {
     };
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let unicode = |secret: &str| -> String {
-        let escaped = secret
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\u{:04x}", c as u32) });
+        let escaped = secret.chars().map(|c| {
+            if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\u{:04x}", c as u32) }
+        });
         escaped.collect()
     };
 
@@ -194,7 +212,8 @@ fn spellings(secret: &str) -> Vec<String> {
         percent(&|_| false, false),
     ];
 
-    // With a word before it, the same bytes have other letters: all three places in a group of three bytes.
+    // With a word before it, the same bytes have other letters: all three places in a group of
+    // three bytes.
     for before in ["", "x", "xx"] {
         let encoded = STANDARD.encode(format!("{before}{secret}"));
         let start = (before.len() * 4).div_ceil(3);
@@ -218,9 +237,12 @@ mod tests {
     fn a_key_file_is_trimmed_and_checked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        for (text, problem) in
-            [("", "empty"), ("\n", "empty"), ("two words", "several words"), ("a\nb", "several words")]
-        {
+        for (text, problem) in [
+            ("", "empty"),
+            ("\n", "empty"),
+            ("two words", "several words"),
+            ("a\nb", "several words"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = KeySource::File(path.clone()).load().err().unwrap().to_string();
             assert!(error.contains(problem) && error.contains("key"), "{error}");
@@ -230,12 +252,16 @@ mod tests {
         let (name, value) = KeyHeader::Bearer.build(&key).unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer sk-1"));
         assert!(!format!("{value:?}").contains("sk-1"));
-        assert_eq!(KeyHeader::Named("api-key".into()).build(&key).unwrap().1.to_str().unwrap(), "sk-1");
+        assert_eq!(
+            KeyHeader::Named("api-key".into()).build(&key).unwrap().1.to_str().unwrap(),
+            "sk-1"
+        );
     }
 
     #[test]
     fn what_is_not_there_is_named() {
-        let error = KeySource::Environment("POSTTRAIN_NO_SUCH_VARIABLE".into()).load().err().unwrap();
+        let error =
+            KeySource::Environment("POSTTRAIN_NO_SUCH_VARIABLE".into()).load().err().unwrap();
         assert!(error.to_string().contains("POSTTRAIN_NO_SUCH_VARIABLE"), "{error}");
         let error = KeySource::File("/no/such/key".into()).load().err().unwrap();
         assert_eq!(error.cause(), "no_key");
@@ -269,10 +295,14 @@ mod tests {
     #[test]
     fn texts_are_cleared_of_every_secret() {
         let key = ApiKey(SecretString::from("sk-1234".to_owned()));
-        let endpoints = ["http://me:hunter2@h/".parse().unwrap(), "http://h/?k=tok%2Fen".parse().unwrap()];
+        let endpoints =
+            ["http://me:hunter2@h/".parse().unwrap(), "http://h/?k=tok%2Fen".parse().unwrap()];
         let secrets = Secrets::new(Some(&key), &endpoints);
         let text = "Bearer sk-1234, Basic bWU6aHVudGVyMg==, hunter2, tok/en, tok%2Fen, sk-12";
-        assert_eq!(secrets.clear(text), "Bearer [secret], Basic [secret], [secret], [secret], [secret], sk-12");
+        assert_eq!(
+            secrets.clear(text),
+            "Bearer [secret], Basic [secret], [secret], [secret], [secret], sk-12"
+        );
         assert_eq!(secrets.excerpt("  a\nsk-1234 b", 10), "a [secret]…");
     }
 }

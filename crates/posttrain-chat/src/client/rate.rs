@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How far ahead of its rate a bucket may run: providers that state limits a minute enforce them by the second (OpenAI's
-/// guide to rate limits: "60,000 requests/minute may be enforced as 1,000 requests/second").
+/// How far ahead of its rate a bucket may run: providers that state limits a minute enforce them by
+/// the second (OpenAI's guide to rate limits: "60,000 requests/minute may be enforced as 1,000
+/// requests/second").
 const BURST: Duration = Duration::from_secs(1);
 
-/// A limit of units a minute. Each taker reserves its units at once and waits until they are due, so that takers come in
-/// turn, and one that needs more than a burst waits longer instead of for ever.
+/// A limit of units a minute. Each taker reserves its units at once and waits until they are due,
+/// so that takers come in turn, and one that needs more than a burst waits longer instead of for
+/// ever.
 ///
-/// `governor` limits requests well, but refuses a cell weightier than its burst and cannot be corrected afterwards, which
-/// tokens need: their number is known only when the answer is there.
+/// `governor` limits requests well, but refuses a cell weightier than its burst and cannot be
+/// corrected afterwards, which tokens need: their number is known only when the answer is there.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     seconds_a_unit: f64,
@@ -24,7 +26,10 @@ pub(crate) struct RateLimit {
 impl RateLimit {
     pub(crate) fn new(units_a_minute: f64) -> Self {
         let now = Instant::now();
-        Self { seconds_a_unit: 60.0 / units_a_minute, booked: Mutex::new(now.checked_sub(BURST).unwrap_or(now)) }
+        Self {
+            seconds_a_unit: 60.0 / units_a_minute,
+            booked: Mutex::new(now.checked_sub(BURST).unwrap_or(now)),
+        }
     }
 
     /// Waits until `units` more may be used.
@@ -35,8 +40,10 @@ impl RateLimit {
     /// Books units that were not foreseen, or gives back (negative) what was not used.
     pub(crate) fn correct(&self, units: f64) {
         let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = Duration::try_from_secs_f64(self.seconds_a_unit * units.abs()).unwrap_or_default();
-        let moved = if units < 0.0 { booked.checked_sub(change) } else { booked.checked_add(change) };
+        let change =
+            Duration::try_from_secs_f64(self.seconds_a_unit * units.abs()).unwrap_or_default();
+        let moved =
+            if units < 0.0 { booked.checked_sub(change) } else { booked.checked_add(change) };
         *booked = moved.unwrap_or(*booked);
     }
 

@@ -49,7 +49,8 @@ enum Pick {
 
 impl Replicas {
     pub(crate) fn new(names: Vec<String>, config: &BreakerConfig) -> Arc<Self> {
-        let state = State { in_flight: 0, failures: 0, health: Health::InService, rests_until: None };
+        let state =
+            State { in_flight: 0, failures: 0, health: Health::InService, rests_until: None };
         Arc::new(Self {
             states: Mutex::new(vec![state; names.len()]),
             names,
@@ -59,20 +60,27 @@ impl Replicas {
         })
     }
 
-    /// The least loaded replica in service, another than `avoid` where there is one; waits while there is none.
-    /// Nothing where none comes back before `end`.
-    pub(crate) async fn lease(self: &Arc<Self>, avoid: Option<usize>, end: Instant) -> Option<Lease> {
+    /// The least loaded replica in service, another than `avoid` where there is one; waits while
+    /// there is none. Nothing where none comes back before `end`.
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        avoid: Option<usize>,
+        end: Instant,
+    ) -> Option<Lease> {
         loop {
             let changed = self.changed.notified();
             let now = Instant::now();
             match self.pick(avoid, now) {
-                Pick::Use(index) => return Some(Lease { replicas: Arc::clone(self), index, reported: false }),
+                Pick::Use(index) => {
+                    return Some(Lease { replicas: Arc::clone(self), index, reported: false });
+                }
                 Pick::WaitUntil(time) if time > end => return None,
                 Pick::WaitUntil(time) => {
                     let woken = timeout_at(time, changed).await.is_ok();
                     // All who waited for this moment do not come at once.
                     let wait = time.duration_since(now).min(Duration::from_secs(4));
-                    let spread = if woken { Duration::ZERO } else { wait.mul_f64(0.25 * fastrand::f64()) };
+                    let spread =
+                        if woken { Duration::ZERO } else { wait.mul_f64(0.25 * fastrand::f64()) };
                     sleep(spread.min(end.saturating_duration_since(Instant::now()))).await;
                 }
                 Pick::WaitForProbe => timeout_at(end, changed).await.ok()?,
@@ -94,12 +102,15 @@ impl Replicas {
         });
         let first = fastrand::usize(..states.len());
         let usable = (0..states.len()).map(|offset| (first + offset) % states.len());
-        let usable = usable.filter(|&index| states[index].health == Health::InService && rested(&states[index]));
+        let usable = usable
+            .filter(|&index| states[index].health == Health::InService && rested(&states[index]));
         let least = usable.min_by_key(|&index| (Some(index) == avoid, states[index].in_flight));
         let Some(index) = due.or(least) else {
             let times = states.iter().filter_map(|state| match state.health {
                 Health::Probed => None,
-                Health::OutUntil(time) => Some(state.rests_until.map_or(time, |rest| rest.max(time))),
+                Health::OutUntil(time) => {
+                    Some(state.rests_until.map_or(time, |rest| rest.max(time)))
+                }
                 Health::InService => state.rests_until,
             });
             return times.min().map_or(Pick::WaitForProbe, Pick::WaitUntil);
@@ -161,7 +172,11 @@ impl Lease {
         match state.health {
             Health::InService if state.failures < self.replicas.failures => {}
             Health::InService => {
-                tracing::warn!(endpoint = self.endpoint(), failures = state.failures, "replica is out of service");
+                tracing::warn!(
+                    endpoint = self.endpoint(),
+                    failures = state.failures,
+                    "replica is out of service"
+                );
                 state.health = out;
             }
             Health::Probed => state.health = out,
@@ -250,7 +265,10 @@ mod tests {
         let mut probe = replicas.lease(None, soon()).await.unwrap();
         probe.report(&Ok(()));
         drop(probe);
-        let indices = [replicas.lease(None, soon()).await.unwrap(), replicas.lease(None, soon()).await.unwrap()];
+        let indices = [
+            replicas.lease(None, soon()).await.unwrap(),
+            replicas.lease(None, soon()).await.unwrap(),
+        ];
         assert_eq!(indices.iter().map(Lease::index).sum::<usize>(), 1, "both are in service");
     }
 

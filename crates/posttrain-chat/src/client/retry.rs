@@ -13,10 +13,11 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// How often, and after which pauses, a failed request is sent again.
 ///
-/// The pause before retry `n` (from 0) is `min(first_seconds · 2ⁿ, longest_seconds)` times a random number from 0.5 to 1,
-/// so that what failed together does not come back together. A `Retry-After` takes its place. The pauses are those of
-/// [openai-python](https://github.com/openai/openai-python/blob/main/src/openai/_constants.py); it retries twice, which
-/// is too little where a training step waits.
+/// The pause before retry `n` (from 0) is `min(first_seconds · 2ⁿ, longest_seconds)` times a random
+/// number from 0.5 to 1, so that what failed together does not come back together. A `Retry-After`
+/// takes its place. The pauses are those of
+/// [openai-python](https://github.com/openai/openai-python/blob/main/src/openai/_constants.py); it
+/// retries twice, which is too little where a training step waits.
 ///
 /// ```
 /// use posttrain_chat::client::RetryConfig;
@@ -47,7 +48,8 @@ impl RetryConfig {
         pause_seconds("retry.longest_seconds", self.longest_seconds).map(|_| ())
     }
 
-    /// The pause before the retry that follows `failed` failed attempts; none where `error` is to be reported.
+    /// The pause before the retry that follows `failed` failed attempts; none where `error` is to
+    /// be reported.
     pub(crate) fn pause(&self, error: &ChatError, failed: u32) -> Option<Duration> {
         if !error.is_transient() || failed > self.retries {
             return None;
@@ -60,8 +62,9 @@ impl RetryConfig {
     }
 
     fn jittered(&self, retry: u32, random: f64) -> Duration {
-        let pause = (self.first_seconds * 2f64.powi(retry.min(60) as i32)).min(self.longest_seconds);
-        seconds(pause * (0.5 + 0.5 * random))
+        let pause =
+            (self.first_seconds * 2f64.powi(retry.min(60) as i32)).min(self.longest_seconds);
+        seconds(pause * 0.5f64.mul_add(random, 0.5))
     }
 }
 
@@ -71,7 +74,10 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let wait = match text.parse::<f64>() {
         Ok(number) => seconds(number),
         // A date that is past means now.
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
     };
     Some(wait.min(LONGEST))
 }
@@ -101,7 +107,8 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest() {
         let config = RetryConfig::default();
-        let pauses: Vec<u128> = (0..6).map(|retry| config.jittered(retry, 1.0).as_millis()).collect();
+        let pauses: Vec<u128> =
+            (0..6).map(|retry| config.jittered(retry, 1.0).as_millis()).collect();
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 8000]);
         assert_eq!(config.jittered(2, 0.0).as_millis(), 1000);
         assert_eq!(config.jittered(u32::MAX, 1.0).as_millis(), 8000);

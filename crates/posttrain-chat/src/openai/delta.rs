@@ -98,7 +98,9 @@ impl Gathered {
                 events.finish().await;
                 return None;
             }
-            Some(Ok(data)) => read_piece(&data, events.endpoint(), http).map_err(|error| events.fail(error)),
+            Some(Ok(data)) => {
+                read_piece(&data, events.endpoint(), http).map_err(|error| events.fail(error))
+            }
             Some(Err(error)) => Err(error),
             None if self.whole.finish_reason.is_some() => {
                 self.ended = true;
@@ -165,7 +167,10 @@ impl ToolCallDelta {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
 
         Self {
-            index: piece["index"].as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or_default(),
+            index: piece["index"]
+                .as_u64()
+                .and_then(|index| usize::try_from(index).ok())
+                .unwrap_or_default(),
             id: piece["id"].as_str().map(str::to_owned),
             name: text(&piece["function"]["name"]),
             arguments: text(&piece["function"]["arguments"]),
@@ -236,7 +241,12 @@ fn read_piece(data: &str, endpoint: String, http: &JsonClient) -> Result<ChatDel
         text: text("content"),
         reasoning: reasoning(&choice["delta"]).unwrap_or_default().to_owned(),
         refusal: text("refusal"),
-        tool_calls: choice["delta"]["tool_calls"].as_array().into_iter().flatten().map(ToolCallDelta::read).collect(),
+        tool_calls: choice["delta"]["tool_calls"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(ToolCallDelta::read)
+            .collect(),
         logprobs: logprobs(&choice["logprobs"]).unwrap_or_default(),
         finish_reason: choice["finish_reason"].as_str().map(FinishReason::from_word),
         usage: usage(&event),
@@ -261,9 +271,15 @@ mod tests {
         ];
         let mut gathered = Gathered::default();
         for piece in &pieces {
-            gathered.add(ChatDelta { tool_calls: vec![ToolCallDelta::read(piece)], ..ChatDelta::default() });
+            gathered.add(ChatDelta {
+                tool_calls: vec![ToolCallDelta::read(piece)],
+                ..ChatDelta::default()
+            });
         }
-        let calls = [ToolCall::new("c1", "add", json!("{\"a\":2}")), ToolCall::new("c2", "now", json!("{}"))];
+        let calls = [
+            ToolCall::new("c1", "add", json!("{\"a\":2}")),
+            ToolCall::new("c2", "now", json!("{}")),
+        ];
         assert_eq!(gathered.finish().tool_calls, calls);
     }
 }

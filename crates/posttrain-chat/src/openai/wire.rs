@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::client::JsonClient;
 use crate::openai::{OpenAiConfig, StructuredOutput, TokenLimit, Transfer};
 use crate::{
-    ChatError, ChatRequest, ChatResponse, Content, FinishReason, Message, ResponseFormat, TokenLogprob, ToolCall, Usage,
+    ChatError, ChatRequest, ChatResponse, Content, FinishReason, Message, ResponseFormat,
+    TokenLogprob, ToolCall, Usage,
 };
 
 /// The field that a choice is sent in where a server only knows JSON.
@@ -63,7 +64,8 @@ pub(crate) fn body(
     Value::Object(body)
 }
 
-/// A message as servers read it: calls with their arguments as text, and `null` where nothing is said.
+/// A message as servers read it: calls with their arguments as text, and `null` where nothing is
+/// said.
 fn message(message: &Message) -> Value {
     let mut message = message.clone();
     if message.content == Content::Absent {
@@ -77,14 +79,19 @@ fn message(message: &Message) -> Value {
 }
 
 /// The field that demands a form.
-pub(crate) fn constraint(format: &ResponseFormat, structured: StructuredOutput) -> Option<(&'static str, Value)> {
+pub(crate) fn constraint(
+    format: &ResponseFormat,
+    structured: StructuredOutput,
+) -> Option<(&'static str, Value)> {
     use StructuredOutput::{Guided, JsonObject, JsonSchema, StructuredOutputs, Unconstrained};
     let (name, schema) = match (format, structured) {
         (ResponseFormat::Text, _) | (_, Unconstrained) => return None,
         (ResponseFormat::Choice(choices), StructuredOutputs) => {
             return Some(("structured_outputs", json!({"choice": choices})));
         }
-        (ResponseFormat::Choice(choices), Guided) => return Some(("guided_choice", json!(choices))),
+        (ResponseFormat::Choice(choices), Guided) => {
+            return Some(("guided_choice", json!(choices)));
+        }
         (ResponseFormat::Choice(choices), _) => (CHOICE, choice_schema(choices)),
         (ResponseFormat::JsonSchema { name, schema }, _) => (name.as_str(), schema.clone()),
     };
@@ -112,13 +119,22 @@ fn choice_schema(choices: &[impl Serialize]) -> Value {
 pub(crate) fn choose(text: String, choices: &[String]) -> String {
     let object = serde_json::from_str::<Value>(text.trim()).ok();
     let chosen = object.as_ref().and_then(|object| object.get(CHOICE)).and_then(Value::as_str);
-    chosen.filter(|chosen| choices.iter().any(|choice| choice == chosen)).map_or(text.clone(), str::to_owned)
+    chosen
+        .filter(|chosen| choices.iter().any(|choice| choice == chosen))
+        .map_or(text, str::to_owned)
 }
 
 /// An error that a server reports in place of an answer.
-pub(crate) fn reported(answer: &Value, http: &JsonClient, endpoint: impl FnOnce() -> String) -> Option<ChatError> {
+pub(crate) fn reported(
+    answer: &Value,
+    http: &JsonClient,
+    endpoint: impl FnOnce() -> String,
+) -> Option<ChatError> {
     let error = answer.get("error").filter(|error| !error.is_null())?;
-    let message = error.get("message").and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
+    let message = error
+        .get("message")
+        .and_then(Value::as_str)
+        .map_or_else(|| error.to_string(), str::to_owned);
     Some(ChatError::Reported { endpoint: endpoint(), message: http.excerpt(&message) })
 }
 
@@ -136,24 +152,42 @@ pub(crate) fn read_answer(answer: &Value, http: &JsonClient) -> Result<ChatRespo
     Ok(ChatResponse {
         text: text_of(message.get("content")),
         reasoning: reasoning(&choice["message"]).map(str::to_owned),
-        refusal: message.get("refusal").and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned),
+        refusal: message
+            .get("refusal")
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned),
         tool_calls: tool_calls(message.get("tool_calls")),
-        finish_reason: FinishReason::from_word(choice["finish_reason"].as_str().unwrap_or_default()),
+        finish_reason: FinishReason::from_word(
+            choice["finish_reason"].as_str().unwrap_or_default(),
+        ),
         usage: usage(answer).unwrap_or_default(),
         logprobs: logprobs(&choice["logprobs"]),
         model: answer["model"].as_str().unwrap_or_default().to_owned(),
     })
 }
 
-pub(crate) fn unexpected(endpoint: String, field: &'static str, got: &Value, http: &JsonClient) -> ChatError {
-    ChatError::UnexpectedAnswer { endpoint, field, got: http.excerpt(&got.to_string()), expected: "an object" }
+pub(crate) fn unexpected(
+    endpoint: String,
+    field: &'static str,
+    got: &Value,
+    http: &JsonClient,
+) -> ChatError {
+    ChatError::UnexpectedAnswer {
+        endpoint,
+        field,
+        got: http.excerpt(&got.to_string()),
+        expected: "an object",
+    }
 }
 
 /// Text, or the text of a list of parts; null is no text.
 fn text_of(content: Option<&Value>) -> String {
     match content {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
+        Some(Value::Array(parts)) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).collect()
+        }
         _ => String::new(),
     }
 }
@@ -174,7 +208,8 @@ fn without_index(call: &Value) -> Value {
     call
 }
 
-/// vLLM before 0.12, SGLang, llama.cpp and DeepSeek call it `reasoning_content`; vLLM since and OpenRouter `reasoning`.
+/// vLLM before 0.12, SGLang, llama.cpp and DeepSeek call it `reasoning_content`; vLLM since and
+/// OpenRouter `reasoning`.
 pub(crate) fn reasoning(message: &Value) -> Option<&str> {
     let text = message["reasoning_content"].as_str().or_else(|| message["reasoning"].as_str());
     text.filter(|text| !text.is_empty())
@@ -183,16 +218,22 @@ pub(crate) fn reasoning(message: &Value) -> Option<&str> {
 pub(crate) fn usage(answer: &Value) -> Option<Usage> {
     let usage = answer["usage"].as_object()?;
     let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or_default();
-    Some(Usage { prompt_tokens: count("prompt_tokens"), completion_tokens: count("completion_tokens") })
+    Some(Usage {
+        prompt_tokens: count("prompt_tokens"),
+        completion_tokens: count("completion_tokens"),
+    })
 }
 
-/// OpenAI's form for chats (`content`), or its older one for texts, which llama-cpp-python uses for chats, too.
+/// OpenAI's form for chats (`content`), or its older one for texts, which llama-cpp-python uses for
+/// chats, too.
 pub(crate) fn logprobs(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
     if let Some(tokens) = logprobs["content"].as_array() {
-        let pair = |token: &Value| Some((token["token"].as_str()?.to_owned(), token["logprob"].as_f64()?));
+        let pair =
+            |token: &Value| Some((token["token"].as_str()?.to_owned(), token["logprob"].as_f64()?));
         let read = |entry: &Value| {
             let (token, logprob) = pair(entry)?;
-            let top = entry["top_logprobs"].as_array().into_iter().flatten().filter_map(pair).collect();
+            let top =
+                entry["top_logprobs"].as_array().into_iter().flatten().filter_map(pair).collect();
             Some(TokenLogprob { token, logprob, top })
         };
         return tokens.iter().map(read).collect();
@@ -203,7 +244,11 @@ pub(crate) fn logprobs(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
         table.filter_map(|(token, value)| Some((token.clone(), value.as_f64()?))).collect()
     };
     let read = |(index, (token, value)): (usize, (&Value, &Value))| {
-        Some(TokenLogprob { token: token.as_str()?.to_owned(), logprob: value.as_f64()?, top: top(index) })
+        Some(TokenLogprob {
+            token: token.as_str()?.to_owned(),
+            logprob: value.as_f64()?,
+            top: top(index),
+        })
     };
     tokens.iter().zip(values).enumerate().map(read).collect()
 }
@@ -268,8 +313,7 @@ mod tests {
     fn calls_of_tools_are_read() {
         let function = json!({"name": "add", "arguments": "{}"});
         let call = json!({"index": 0, "id": "c1", "type": "function", "function": function});
-        let answer =
-            json!({"choices": [{"message": {"content": null, "tool_calls": [call]}, "finish_reason": "tool_calls"}]});
+        let answer = json!({"choices": [{"message": {"content": null, "tool_calls": [call]}, "finish_reason": "tool_calls"}]});
         let response = read_answer(&answer, &http()).unwrap();
         assert_eq!(response.finish_reason, FinishReason::ToolCalls);
         assert_eq!(response.tool_calls, [ToolCall::new("c1", "add", json!("{}"))]);
@@ -279,9 +323,16 @@ mod tests {
     fn extra_fields_replace_and_take_away() {
         let mut config = config();
         config.token_limit = TokenLimit::MaxCompletionTokens;
-        config.extra_body =
-            json!({"temperature": null, "max_completion_tokens": 5, "top_k": 1}).as_object().unwrap().clone();
-        let body = body(&config, &request(ResponseFormat::Text), StructuredOutput::JsonSchema, Transfer::Whole);
+        config.extra_body = json!({"temperature": null, "max_completion_tokens": 5, "top_k": 1})
+            .as_object()
+            .unwrap()
+            .clone();
+        let body = body(
+            &config,
+            &request(ResponseFormat::Text),
+            StructuredOutput::JsonSchema,
+            Transfer::Whole,
+        );
         assert_eq!(
             (body.get("temperature"), &body["max_completion_tokens"], &body["top_k"]),
             (None, &json!(5), &json!(1))
@@ -298,10 +349,19 @@ mod tests {
             ("response_format", &json!("verdict"), &json!(true))
         );
         let (_, value) = ask(&choice, StructuredOutput::JsonSchema);
-        assert_eq!(value["json_schema"]["schema"]["properties"]["choice"]["enum"], json!(["a", "b"]));
-        assert_eq!(ask(&json_format(), StructuredOutput::JsonObject).1["schema"], json!({"type": "object"}));
+        assert_eq!(
+            value["json_schema"]["schema"]["properties"]["choice"]["enum"],
+            json!(["a", "b"])
+        );
+        assert_eq!(
+            ask(&json_format(), StructuredOutput::JsonObject).1["schema"],
+            json!({"type": "object"})
+        );
         assert_eq!(ask(&choice, StructuredOutput::Guided), ("guided_choice", json!(["a", "b"])));
-        assert_eq!(ask(&json_format(), StructuredOutput::Guided), ("guided_json", json!({"type": "object"})));
+        assert_eq!(
+            ask(&json_format(), StructuredOutput::Guided),
+            ("guided_json", json!({"type": "object"}))
+        );
         assert_eq!(
             ask(&choice, StructuredOutput::StructuredOutputs),
             ("structured_outputs", json!({"choice": ["a", "b"]}))
@@ -336,14 +396,15 @@ mod tests {
             ("4", Some("2 + 2"), "m-1")
         );
         assert_eq!((response.finish_reason, response.usage.total()), (FinishReason::Length, 8));
-        let token = TokenLogprob { token: "4".into(), logprob: -0.25, top: vec![("5".into(), -2.0)] };
+        let token =
+            TokenLogprob { token: "4".into(), logprob: -0.25, top: vec![("5".into(), -2.0)] };
         assert_eq!(response.logprobs, Some(vec![token.clone()]));
-        let older = json!({"tokens": ["4"], "token_logprobs": [-0.25], "top_logprobs": [{"5": -2.0}]});
+        let older =
+            json!({"tokens": ["4"], "token_logprobs": [-0.25], "top_logprobs": [{"5": -2.0}]});
         assert_eq!(logprobs(&older), Some(vec![token]));
         let parts = json!({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}}]});
         assert_eq!(read_answer(&parts, &http()).unwrap().text, "ab");
-        let refused =
-            json!({"choices": [{"message": {"content": null, "refusal": "I won't."}, "finish_reason": "stop"}]});
+        let refused = json!({"choices": [{"message": {"content": null, "refusal": "I won't."}, "finish_reason": "stop"}]});
         let refused = read_answer(&refused, &http()).unwrap();
         assert_eq!((refused.text.as_str(), refused.refusal.as_deref()), ("", Some("I won't.")));
     }
@@ -352,9 +413,13 @@ mod tests {
     fn what_is_no_answer_is_an_error() {
         let cause = |answer: Value| read_answer(&answer, &http()).unwrap_err().cause();
         assert_eq!(cause(json!({"error": {"message": "overloaded"}})), "reported");
-        for answer in
-            [json!({}), json!([]), json!(null), json!({"choices": []}), json!({"choices": [{"message": "x"}]})]
-        {
+        for answer in [
+            json!({}),
+            json!([]),
+            json!(null),
+            json!({"choices": []}),
+            json!({"choices": [{"message": "x"}]}),
+        ] {
             assert_eq!(cause(answer.clone()), "unexpected_answer", "{answer}");
         }
     }

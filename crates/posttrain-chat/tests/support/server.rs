@@ -39,12 +39,13 @@ pub enum Reply {
     /// Answers after a while; the connection stays.
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: String, after: Duration },
     /// Answers when as many others are waiting as the barrier wants, however long that takes.
-    Together(Arc<Barrier>, Box<Reply>),
+    Together(Arc<Barrier>, Box<Self>),
     /// Promises a body, sends half of it, and resets the connection.
     ResetHalfWay(String),
     /// Never answers.
     Silence,
-    /// Sends these pieces of a chunked body, with a pause before each; without a last chunk where it is not `complete`.
+    /// Sends these pieces of a chunked body, with a pause before each; without a last chunk where
+    /// it is not `complete`.
     Pieces { pieces: Vec<Vec<u8>>, pause: Duration, complete: bool },
     /// Sends a body without end.
     Endless,
@@ -109,12 +110,17 @@ impl Server {
     }
 
     /// Starts one that keeps no requests.
-    pub async fn start_forgetful(reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub async fn start_forgetful(
+        reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::listen(listener, Memory::None, reply)
     }
 
-    pub fn start_on(listener: TcpListener, reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start_on(
+        listener: TcpListener,
+        reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::listen(listener, Memory::All, reply)
     }
 
@@ -124,7 +130,8 @@ impl Server {
         reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let address = listener.local_addr().unwrap().to_string();
-        let (requests, came, most) = (Arc::<Mutex<_>>::default(), Arc::<AtomicUsize>::default(), Arc::default());
+        let (requests, came, most) =
+            (Arc::<Mutex<_>>::default(), Arc::<AtomicUsize>::default(), Arc::default());
         let shared = Arc::new(Shared {
             reply: Box::new(reply),
             memory,
@@ -179,7 +186,7 @@ struct Shared {
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await {
-        if let Memory::All = shared.memory {
+        if matches!(shared.memory, Memory::All) {
             shared.requests.lock().unwrap().push(request.clone());
         }
         let reply = (shared.reply)(shared.came.fetch_add(1, Ordering::SeqCst), &request);
@@ -251,7 +258,10 @@ async fn send(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
             None
         }
         Reply::Pieces { pieces, pause, complete } => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.ok()?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await
+                .ok()?;
             for piece in pieces {
                 sleep(pause).await;
                 stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.ok()?;
@@ -265,7 +275,10 @@ async fn send(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
             None
         }
         Reply::Endless => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n[").await.ok()?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n[")
+                .await
+                .ok()?;
             loop {
                 stream.write_all(&[b'1'; 65_536]).await.ok()?;
             }

@@ -53,7 +53,10 @@ const MOLES: Relation = Relation {
     a: numbers(2, 1..=15),
     b: numbers(1, 2..=8),
     asks: &[
-        ("A substance has a molar mass of {a} g/mol. What is the mass in grams of {b} mol of it?", C),
+        (
+            "A substance has a molar mass of {a} g/mol. What is the mass in grams of {b} mol of it?",
+            C,
+        ),
         ("A substance has a molar mass of {a} g/mol. How many moles are {c} grams of it?", B),
     ],
 };
@@ -65,12 +68,14 @@ pub(super) fn topic() -> Topic {
 
 /// Of light atoms, which have as many neutrons as protons or a few more.
 fn atoms() -> impl Iterator<Item = Fact> {
-    let nuclei = (2..=30).flat_map(|protons| (protons..=protons + 4).map(move |neutrons| (protons, neutrons)));
+    let nuclei = (2..=30)
+        .flat_map(|protons| (protons..=protons + 4).map(move |neutrons| (protons, neutrons)));
     nuclei.map(|(protons, neutrons)| MASS_NUMBER.fact("natural", protons, neutrons))
 }
 
 fn molecules() -> impl Iterator<Item = Fact> {
-    let atoms = MOLECULES.iter().flat_map(|(formula, atoms)| atoms.iter().map(move |atom| (formula, atom)));
+    let atoms =
+        MOLECULES.iter().flat_map(|(formula, atoms)| atoms.iter().map(move |atom| (formula, atom)));
     let fact = |(formula, (element, count)): (&&str, &(&str, u32))| {
         let questions = [
             format!("How many {element} atoms are in one molecule of {formula}?"),

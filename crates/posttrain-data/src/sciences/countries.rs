@@ -7,14 +7,16 @@ use crate::DataError;
 
 /// Countries that go by several names, or by a name with an article: asked from, never for.
 const ALSO_CALLED: [&str; 30] = [
-    "AE", "AG", "BA", "BS", "CD", "CF", "CG", "CI", "CV", "CZ", "DO", "FM", "GB", "GM", "KM", "KN", "KP", "KR", "LC",
-    "MH", "MK", "MM", "MV", "NL", "PS", "ST", "SZ", "TL", "US", "VC",
+    "AE", "AG", "BA", "BS", "CD", "CF", "CG", "CI", "CV", "CZ", "DO", "FM", "GB", "GM", "KM", "KN",
+    "KP", "KR", "LC", "MH", "MK", "MM", "MV", "NL", "PS", "ST", "SZ", "TL", "US", "VC",
 ];
 /// Besides those above: the Vatican, Turkey and the Philippines.
 const ALSO_CALLED_TOO: [&str; 5] = ["VA", "TR", "PH", "SB", "SC"];
 /// Names that take an article in a sentence.
-const WITH_ARTICLE: [&str; 17] =
-    ["AE", "BS", "CD", "CF", "CG", "DO", "GB", "GM", "KM", "MH", "MV", "NL", "PH", "PS", "SB", "SC", "US"];
+const WITH_ARTICLE: [&str; 17] = [
+    "AE", "BS", "CD", "CF", "CG", "DO", "GB", "GM", "KM", "MH", "MV", "NL", "PH", "PS", "SB", "SC",
+    "US",
+];
 
 pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
     let countries = tables::countries()?;
@@ -63,11 +65,16 @@ fn capital(country: &Country, all: &[Country]) -> Option<Fact> {
         format!("Which city is the capital of {place}?"),
         format!("Name the capital city of {place}."),
     ];
-    let backward =
-        [format!("Which country has the capital {capital}?"), format!("{capital} is the capital of which country?")];
+    let backward = [
+        format!("Which country has the capital {capital}?"),
+        format!("{capital} is the capital of which country?"),
+    ];
     // A city that carries its country's name gives the answer away.
-    let clear = is_nameable(country) && !capital.contains(name) && is_unique(all, |other| &other.capital, capital);
-    (!capital.is_empty()).then(|| fact(country, "capital").ask(capital, forward).ask_if(clear, name, backward))
+    let clear = is_nameable(country)
+        && !capital.contains(name)
+        && is_unique(all, |other| &other.capital, capital);
+    (!capital.is_empty())
+        .then(|| fact(country, "capital").ask(capital, forward).ask_if(clear, name, backward))
 }
 
 fn continent(country: &Country, _: &[Country]) -> Option<Fact> {
@@ -83,7 +90,10 @@ fn continent(country: &Country, _: &[Country]) -> Option<Fact> {
 fn currency(country: &Country, all: &[Country]) -> Option<Fact> {
     let Country { name, currency_name: currency, currency_code: code, .. } = country;
     let place = in_sentence(country);
-    let names = [format!("What is the currency of {place}?"), format!("Which currency is used in {place}?")];
+    let names = [
+        format!("What is the currency of {place}?"),
+        format!("Which currency is used in {place}?"),
+    ];
     let codes = [format!("What is the three-letter code of the currency of {place}?")];
     let backward = [format!("In which country is the {currency} the currency?")];
     let clear = is_nameable(country) && is_unique(all, |other| &other.currency_code, code);

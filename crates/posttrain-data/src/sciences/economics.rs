@@ -1,4 +1,5 @@
-//! One-step economics: relations of the form c = a + b or c = a · b, and percentages of round numbers.
+//! One-step economics: relations of the form c = a + b or c = a · b, and percentages of round
+//! numbers.
 
 use super::fact::Fact;
 use super::relation::Law::{Product, Sum};
@@ -14,9 +15,18 @@ const RELATIONS: [Relation; 8] = [
         a: numbers(10, 2..=12),
         b: numbers(10, 1..=8),
         asks: &[
-            ("A firm has a revenue of {c} dollars and costs of {a} dollars. What is its profit in dollars?", B),
-            ("A firm has costs of {a} dollars and a profit of {b} dollars. What is its revenue in dollars?", C),
-            ("A firm has a revenue of {c} dollars and a profit of {b} dollars. What are its costs in dollars?", A),
+            (
+                "A firm has a revenue of {c} dollars and costs of {a} dollars. What is its profit in dollars?",
+                B,
+            ),
+            (
+                "A firm has costs of {a} dollars and a profit of {b} dollars. What is its revenue in dollars?",
+                C,
+            ),
+            (
+                "A firm has a revenue of {c} dollars and a profit of {b} dollars. What are its costs in dollars?",
+                A,
+            ),
         ],
     },
     Relation {
@@ -26,7 +36,10 @@ const RELATIONS: [Relation; 8] = [
         b: numbers(1, 2..=10),
         asks: &[
             ("A shop sells {b} items at {a} dollars each. What is its revenue in dollars?", C),
-            ("A shop earns {c} dollars by selling {b} items. What is the price of one in dollars?", A),
+            (
+                "A shop earns {c} dollars by selling {b} items. What is the price of one in dollars?",
+                A,
+            ),
             ("A shop earns {c} dollars at {a} dollars an item. How many items does it sell?", B),
         ],
     },
@@ -36,7 +49,10 @@ const RELATIONS: [Relation; 8] = [
         a: numbers(1, 5..=15),
         b: numbers(1, 2..=9),
         asks: &[
-            ("A worker earns {a} dollars an hour. How many dollars does the worker earn in {b} hours?", C),
+            (
+                "A worker earns {a} dollars an hour. How many dollars does the worker earn in {b} hours?",
+                C,
+            ),
             ("A worker earns {c} dollars in {b} hours. What is the hourly wage in dollars?", A),
         ],
     },
@@ -62,8 +78,14 @@ const RELATIONS: [Relation; 8] = [
         a: numbers(5, 2..=12),
         b: numbers(5, 1..=8),
         asks: &[
-            ("A state takes in {a} billion and spends {c} billion. What is its deficit in billions?", B),
-            ("A state takes in {a} billion and has a deficit of {b} billion. How many billions does it spend?", C),
+            (
+                "A state takes in {a} billion and spends {c} billion. What is its deficit in billions?",
+                B,
+            ),
+            (
+                "A state takes in {a} billion and has a deficit of {b} billion. How many billions does it spend?",
+                C,
+            ),
         ],
     },
     Relation {
@@ -76,7 +98,10 @@ const RELATIONS: [Relation; 8] = [
                 "A village of {b} people has a total income of {c} thousand dollars. What is the income per head in thousands?",
                 A,
             ),
-            ("Each of {b} people earns {a} thousand dollars. What is their total income in thousands?", C),
+            (
+                "Each of {b} people earns {a} thousand dollars. What is their total income in thousands?",
+                C,
+            ),
         ],
     },
     Relation {
@@ -108,7 +133,9 @@ pub(super) fn topic() -> Topic {
 
 /// Percentages that leave whole numbers: of 20, 40, … 400.
 fn percentages() -> Vec<Fact> {
-    let pairs = [5, 10, 20, 25, 50].into_iter().flat_map(|percent| (1..=20).map(move |n| (percent, 20 * n)));
+    let pairs = [5, 10, 20, 25, 50]
+        .into_iter()
+        .flat_map(|percent| (1..=20).map(move |n| (percent, 20 * n)));
     let fact = |(percent, whole): (u32, u32)| {
         let part = percent * whole / 100;
         let numbers = [("{percent}", percent), ("{whole}", whole)];

@@ -7,7 +7,8 @@ use crate::DataError;
 
 /// Names that are spelt differently in British and American English are asked from, never for.
 const SPELT_TWO_WAYS: [&str; 3] = ["Al", "S", "Cs"];
-/// Chemists do not agree whether lanthanum and actinium or lutetium and lawrencium stand in group 3 and the d block.
+/// Chemists do not agree whether lanthanum and actinium or lutetium and lawrencium stand in group 3
+/// and the d block.
 const CONTESTED_PLACE: [&str; 4] = ["La", "Ac", "Lu", "Lr"];
 /// The series whose members nobody disputes, among the elements up to nobelium.
 const CLEAR_SERIES: [&str; 6] =
@@ -64,7 +65,9 @@ fn atomic_number(element: &Element) -> Option<Fact> {
     ];
     // "1 protons" is no English.
     let nameable = *atomic_number > 1 && !SPELT_TWO_WAYS.contains(&symbol.as_str());
-    Some(fact(element, "atomic_number").ask(atomic_number, forward).ask_if(nameable, name, backward))
+    Some(
+        fact(element, "atomic_number").ask(atomic_number, forward).ask_if(nameable, name, backward),
+    )
 }
 
 fn period(element: &Element) -> Option<Fact> {

@@ -18,9 +18,15 @@ impl Fact {
     }
 
     /// Adds questions that have the same answer.
-    pub(super) fn ask(mut self, answer: impl ToString, questions: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(super) fn ask(
+        mut self,
+        answer: impl ToString,
+        questions: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         let answer = answer.to_string();
-        self.asks.extend(questions.into_iter().map(|q| Ask { question: q.into(), answer: answer.clone() }));
+        self.asks.extend(
+            questions.into_iter().map(|q| Ask { question: q.into(), answer: answer.clone() }),
+        );
         self
     }
 

@@ -51,7 +51,9 @@ fn differences(questions: fn(u32, u32) -> Vec<String>) -> Vec<Fact> {
 /// Of a number up to 20 and a single digit.
 fn products(questions: fn(u32, u32) -> Vec<String>) -> Vec<Fact> {
     let pairs = (1..=9).flat_map(|a| (a..=20).map(move |b| (a, b)));
-    pairs.map(|(a, b)| Fact::new(product_group(a, b)).ask(a * b, both_ways(a, b, questions))).collect()
+    pairs
+        .map(|(a, b)| Fact::new(product_group(a, b)).ask(a * b, both_ways(a, b, questions)))
+        .collect()
 }
 
 fn both_ways(a: u32, b: u32, questions: fn(u32, u32) -> Vec<String>) -> Vec<String> {
@@ -74,13 +76,19 @@ fn direct_product(a: u32, b: u32) -> Vec<String> {
     direct(a, b, "*", "times")
 }
 
-/// Measured at temperature 1, these are understood best: 0.19 right for "What is 7 + 5?", 0.11 for "7 + 5 = ?".
+/// Measured at temperature 1, these are understood best: 0.19 right for "What is 7 + 5?", 0.11 for
+/// "7 + 5 = ?".
 fn direct(a: u32, b: u32, sign: &str, word: &str) -> Vec<String> {
-    vec![format!("What is {a} {sign} {b}?"), format!("Calculate {a} {sign} {b}."), format!("What is {a} {word} {b}?")]
+    vec![
+        format!("What is {a} {sign} {b}?"),
+        format!("Calculate {a} {sign} {b}."),
+        format!("What is {a} {word} {b}?"),
+    ]
 }
 
 fn quotients() -> Vec<Fact> {
-    let pairs = (2..=9).flat_map(|divisor| (1..=12).map(move |quotient| (divisor * quotient, divisor)));
+    let pairs =
+        (2..=9).flat_map(|divisor| (1..=12).map(move |quotient| (divisor * quotient, divisor)));
     let fact = |(dividend, divisor): (u32, u32)| {
         let mut questions = direct(dividend, divisor, "/", "divided by");
         let (_, thing) = cast(dividend, divisor);
@@ -92,7 +100,7 @@ fn quotients() -> Vec<Fact> {
     pairs.map(fact).collect()
 }
 
-/// Who has what in a word problem: the same for the same numbers, and different for neighbours.
+/// Who has what in a word problem: the same for the same numbers, and different for neighbors.
 fn cast(a: u32, b: u32) -> (&'static str, &'static str) {
     const NAMES: [&str; 7] = ["Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace"];
     const THINGS: [&str; 6] = ["apples", "books", "coins", "marbles", "pencils", "stamps"];
@@ -111,14 +119,18 @@ fn sum_in_words(a: u32, b: u32) -> Vec<String> {
     let (name, thing) = cast(a, b);
     vec![
         format!("{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?"),
-        format!("One box holds {a} {thing} and another holds {b}. How many {thing} are there in all?"),
+        format!(
+            "One box holds {a} {thing} and another holds {b}. How many {thing} are there in all?"
+        ),
     ]
 }
 
 fn difference_in_words(a: u32, b: u32) -> Vec<String> {
     let (name, thing) = cast(a, b);
     vec![
-        format!("{name} has {a} {thing} and gives away {b} of them. How many {thing} does {name} have left?"),
+        format!(
+            "{name} has {a} {thing} and gives away {b} of them. How many {thing} does {name} have left?"
+        ),
         format!("A shop had {a} {thing} and sold {b} of them. How many {thing} are left?"),
     ]
 }
@@ -134,9 +146,11 @@ fn product_in_words(a: u32, b: u32) -> Vec<String> {
 /// `x + a = c`, `x - a = c` and `a * x = c`.
 fn equations() -> Vec<Fact> {
     let pairs = || (1..=9_u32).flat_map(|a| (1..=10_u32).map(move |x| (a, x)));
-    let sum = |(a, x)| equation(x, [format!("x + {a} = {}", x + a), format!("{a} + x = {}", x + a)]);
+    let sum =
+        |(a, x)| equation(x, [format!("x + {a} = {}", x + a), format!("{a} + x = {}", x + a)]);
     let difference = |(a, c)| equation(c + a, [format!("x - {a} = {c}")]);
-    let product = |(a, x)| equation(x, [format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
+    let product =
+        |(a, x)| equation(x, [format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
     let products = pairs().filter(|&(a, _)| a > 1).map(product);
     pairs().map(sum).chain(pairs().map(difference)).chain(products).collect()
 }
@@ -155,20 +169,27 @@ fn doubles() -> Vec<Fact> {
         Fact::new(product_group(2, n)).ask(2 * n, questions)
     };
     let half = |n: u32| {
-        let questions = [format!("What is half of {}?", 2 * n), format!("What is one half of {}?", 2 * n)];
+        let questions =
+            [format!("What is half of {}?", 2 * n), format!("What is one half of {}?", 2 * n)];
         Fact::new(quotient_group(2 * n, 2)).ask(n, questions)
     };
     (1..=25).map(double).chain((1..=25).map(half)).collect()
 }
 
-/// The neighbours of a number, and series of small steps.
+/// The neighbors of a number, and series of small steps.
 fn series() -> Vec<Fact> {
     let after = |n: u32| {
-        let questions = [format!("What number comes right after {n}?"), format!("Which whole number follows {n}?")];
+        let questions = [
+            format!("What number comes right after {n}?"),
+            format!("Which whole number follows {n}?"),
+        ];
         Fact::new(format!("math/next/{n}+1")).ask(n + 1, questions)
     };
     let before = |n: u32| {
-        let questions = [format!("What number comes right before {n}?"), format!("Which whole number precedes {n}?")];
+        let questions = [
+            format!("What number comes right before {n}?"),
+            format!("Which whole number precedes {n}?"),
+        ];
         Fact::new(format!("math/next/{n}-1")).ask(n - 1, questions)
     };
     let steps = (1..=10).flat_map(|start| [1, 2, 5, 10].map(|step| (start, step)));
@@ -178,8 +199,10 @@ fn series() -> Vec<Fact> {
 fn continuation((start, step): (u32, u32)) -> Fact {
     let shown: Vec<String> = (0..4).map(|n| (start + n * step).to_string()).collect();
     let shown = shown.join(", ");
-    let questions =
-        [format!("What number comes next: {shown}?"), format!("What is the next number in the sequence {shown}?")];
+    let questions = [
+        format!("What number comes next: {shown}?"),
+        format!("What is the next number in the sequence {shown}?"),
+    ];
     Fact::new(format!("math/series/{start}+{step}")).ask(start + 4 * step, questions)
 }
 
@@ -196,12 +219,19 @@ fn comparisons() -> Vec<Fact> {
 
 fn comparisons_of_three() -> Vec<Fact> {
     let gaps = || (1..=5).flat_map(|first| (1..=4).map(move |second| (first, second)));
-    let triples = (1..=12).flat_map(|a| gaps().map(move |(first, second)| (a, a + first, a + first + second)));
+    let triples = (1..=12)
+        .flat_map(|a| gaps().map(move |(first, second)| (a, a + first, a + first + second)));
     let fact = |(a, b, c): (u32, u32, u32)| {
         let (largest, smallest) = ("Which number is the largest", "Which number is the smallest");
         Fact::new(format!("math/compare/{a},{b},{c}"))
-            .ask(c, [format!("{largest}: {b}, {c} or {a}?"), format!("{largest}: {c}, {a} or {b}?")])
-            .ask(a, [format!("{smallest}: {b}, {a} or {c}?"), format!("{smallest}: {c}, {b} or {a}?")])
+            .ask(
+                c,
+                [format!("{largest}: {b}, {c} or {a}?"), format!("{largest}: {c}, {a} or {b}?")],
+            )
+            .ask(
+                a,
+                [format!("{smallest}: {b}, {a} or {c}?"), format!("{smallest}: {c}, {b} or {a}?")],
+            )
     };
     triples.map(fact).collect()
 }

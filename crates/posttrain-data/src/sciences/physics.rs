@@ -13,9 +13,18 @@ const LAWS: [Relation; 10] = [
         a: numbers(1, 2..=12),
         b: numbers(1, 2..=10),
         asks: &[
-            ("A car drives at {a} metres per second for {b} seconds. How many metres does it go?", C),
-            ("A runner covers {c} metres in {b} seconds. What is the speed in metres per second?", A),
-            ("A ball rolls at {a} metres per second. How many seconds does it need for {c} metres?", B),
+            (
+                "A car drives at {a} metres per second for {b} seconds. How many metres does it go?",
+                C,
+            ),
+            (
+                "A runner covers {c} metres in {b} seconds. What is the speed in metres per second?",
+                A,
+            ),
+            (
+                "A ball rolls at {a} metres per second. How many seconds does it need for {c} metres?",
+                B,
+            ),
         ],
     },
     Relation {
@@ -25,7 +34,10 @@ const LAWS: [Relation; 10] = [
         b: numbers(1, 2..=10),
         asks: &[
             ("What force in newtons gives a mass of {a} kg an acceleration of {b} m/s²?", C),
-            ("A force of {c} N gives a body an acceleration of {b} m/s². What is its mass in kg?", A),
+            (
+                "A force of {c} N gives a body an acceleration of {b} m/s². What is its mass in kg?",
+                A,
+            ),
             ("A force of {c} N acts on a mass of {a} kg. What is the acceleration in m/s²?", B),
         ],
     },
@@ -35,7 +47,10 @@ const LAWS: [Relation; 10] = [
         a: numbers(1, 2..=10),
         b: numbers(1, 2..=10),
         asks: &[
-            ("A current of {a} A flows through a resistance of {b} ohms. What is the voltage in volts?", C),
+            (
+                "A current of {a} A flows through a resistance of {b} ohms. What is the voltage in volts?",
+                C,
+            ),
             ("A voltage of {c} V lies across {b} ohms. What is the current in amperes?", A),
             ("A voltage of {c} V drives a current of {a} A. What is the resistance in ohms?", B),
         ],
@@ -68,7 +83,10 @@ const LAWS: [Relation; 10] = [
         a: numbers(1, 2..=10),
         b: numbers(1, 2..=10),
         asks: &[
-            ("A liquid has a density of {a} grams per millilitre. How many grams are {b} millilitres of it?", C),
+            (
+                "A liquid has a density of {a} grams per millilitre. How many grams are {b} millilitres of it?",
+                C,
+            ),
             ("A stone of {c} g has a volume of {b} cm³. What is its density in g/cm³?", A),
             ("A metal has a density of {a} g/cm³. What is the volume in cm³ of {c} g of it?", B),
         ],
@@ -110,8 +128,14 @@ const LAWS: [Relation; 10] = [
         a: numbers(273, 1..=1),
         b: numbers(1, 1..=60),
         asks: &[
-            ("Add {a} to turn degrees Celsius into kelvins. What is {b} degrees Celsius in kelvins?", C),
-            ("Subtract {a} to turn kelvins into degrees Celsius. What is {c} K in degrees Celsius?", B),
+            (
+                "Add {a} to turn degrees Celsius into kelvins. What is {b} degrees Celsius in kelvins?",
+                C,
+            ),
+            (
+                "Subtract {a} to turn kelvins into degrees Celsius. What is {c} K in degrees Celsius?",
+                B,
+            ),
         ],
     },
 ];

@@ -11,7 +11,8 @@ pub(super) struct Relation {
     pub(super) law: Law,
     pub(super) a: Numbers,
     pub(super) b: Numbers,
-    /// Questions in which `{a}`, `{b}` and `{c}` stand for the numbers, with the one that is asked for.
+    /// Questions in which `{a}`, `{b}` and `{c}` stand for the numbers, with the one that is asked
+    /// for.
     pub(super) asks: &'static [(&'static str, Term)],
 }
 
@@ -71,5 +72,7 @@ impl Relation {
 
 /// The template with its placeholders replaced.
 pub(super) fn fill<const N: usize>(template: &str, values: [(&str, u32); N]) -> String {
-    values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, &value.to_string()))
+    values
+        .iter()
+        .fold(template.to_owned(), |text, (name, value)| text.replace(name, &value.to_string()))
 }

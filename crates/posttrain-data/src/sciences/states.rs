@@ -18,11 +18,15 @@ fn capital(state: &State, all: &[State]) -> Fact {
         format!("Which city is the capital of {name} in the United States?"),
         format!("Name the capital city of the US state {name}."),
     ];
-    let backward =
-        [format!("Which US state has the capital {capital}?"), format!("{capital} is the capital of which US state?")];
+    let backward = [
+        format!("Which US state has the capital {capital}?"),
+        format!("{capital} is the capital of which US state?"),
+    ];
     // Oklahoma City and Indianapolis give the answer away.
     let clear = !capital.contains(name.as_str()) && is_unique(all, |other| &other.capital, capital);
-    Fact::new(format!("social/state/{code}/capital")).ask(capital, forward).ask_if(clear, name, backward)
+    Fact::new(format!("social/state/{code}/capital"))
+        .ask(capital, forward)
+        .ask_if(clear, name, backward)
 }
 
 fn code(state: &State) -> Fact {

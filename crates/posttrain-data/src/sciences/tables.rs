@@ -67,7 +67,10 @@ pub(super) fn units() -> Result<Vec<Unit>, DataError> {
 fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<Vec<T>, DataError> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     // The heading is line 1.
-    (2..).zip(reader.deserialize()).map(|(line, row)| row.map_err(|error| broken(path, line, &error))).collect()
+    (2..)
+        .zip(reader.deserialize())
+        .map(|(line, row)| row.map_err(|error| broken(path, line, &error)))
+        .collect()
 }
 
 fn broken(path: &str, line: u64, error: &csv::Error) -> DataError {
@@ -75,7 +78,8 @@ fn broken(path: &str, line: u64, error: &csv::Error) -> DataError {
     DataError::FieldType { place, field, expected: "a row of the table", got: error.to_string() }
 }
 
-/// Whether `value` stands in the column once only, whatever the case, so that it can be asked for its row.
+/// Whether `value` stands in the column once only, whatever the case, so that it can be asked for
+/// its row.
 pub(super) fn is_unique<T>(rows: &[T], column: impl Fn(&T) -> &str, value: &str) -> bool {
     rows.iter().filter(|row| column(row).eq_ignore_ascii_case(value)).count() == 1
 }

@@ -15,16 +15,19 @@ pub(super) struct Topic {
 const WAYS: usize = 2;
 
 impl Topic {
-    /// So many examples, chosen by the seed: as many facts as it takes at two ways of asking each, then each fact once
-    /// before any twice, in a random way of asking each time.
+    /// So many examples, chosen by the seed: as many facts as it takes at two ways of asking each,
+    /// then each fact once before any twice, in a random way of asking each time.
     pub(super) fn examples(&self, domain: &str, seed: u64) -> Vec<Example> {
         let mut rng = stream(seed, self.name, 0);
-        let mut facts: Vec<(&Fact, Vec<usize>)> = self.facts.iter().map(|f| (f, (0..f.asks.len()).collect())).collect();
+        let mut facts: Vec<(&Fact, Vec<usize>)> =
+            self.facts.iter().map(|f| (f, (0..f.asks.len()).collect())).collect();
         shuffle(&mut facts, &mut rng);
         facts.iter_mut().for_each(|(_, order)| shuffle(order, &mut rng));
         facts.truncate(self.facts_needed(&facts));
         let rounds = facts.iter().map(|(_, order)| order.len()).max().unwrap_or(0);
-        let round = |round: usize| facts.iter().filter_map(move |(fact, order)| Some((fact, *order.get(round)?)));
+        let round = |round: usize| {
+            facts.iter().filter_map(move |(fact, order)| Some((fact, *order.get(round)?)))
+        };
         let chosen = (0..rounds).flat_map(round).take(self.questions);
         chosen.map(|(fact, ask)| self.example(domain, fact, ask)).collect()
     }

@@ -2,8 +2,11 @@
 
 use super::view::View;
 use super::{escape, paragraph};
-use crate::numeral::{counted, duration, fixed, interval, percent, points, points_interval, probability};
-use crate::{Accuracy, HeadToHead};
+use crate::HeadToHead;
+use crate::numeral::{
+    counted, duration, fixed, interval, percent, points, points_interval, probability,
+};
+use posttrain_statistics::Share;
 
 pub(super) const TITLE: &str = "One model for all domains, or a specialist for each and a router?";
 
@@ -45,13 +48,12 @@ pub(super) fn header(view: &View) -> String {
 }
 
 fn answered(view: &View, outcome: &HeadToHead) -> String {
-    let router = view
-        .report
-        .router_used
-        .as_deref()
-        .map_or(String::new(), |name| format!(" behind the router <em>{}</em>", escape::name(name)));
-    let side =
-        |accuracy: &Accuracy| format!("{} {}", percent(accuracy.accuracy), interval(accuracy.low, accuracy.high));
+    let router = view.report.router_used.as_deref().map_or(String::new(), |name| {
+        format!(" behind the router <em>{}</em>", escape::name(name))
+    });
+    let side = |accuracy: &Share| {
+        format!("{} {}", percent(accuracy.share), interval(accuracy.low, accuracy.high))
+    };
     let first = paragraph(&format!("<strong>{}</strong>", Verdict::of(outcome).words()));
     first
         + &paragraph(&format!(
@@ -77,20 +79,34 @@ fn why_none(view: &View) -> String {
 fn tiles(view: &View) -> String {
     let mut tiles = String::new();
     let mut tile = |words: &str, figure: &str, below: &str| {
-        tiles.push_str(&format!("<div><dt>{words}</dt><dd>{figure}<span>{below}</span></dd></div>"));
+        tiles
+            .push_str(&format!("<div><dt>{words}</dt><dd>{figure}<span>{below}</span></dd></div>"));
     };
     if let Some(outcome) = &view.report.head_to_head {
-        let range = |a: &Accuracy| interval(a.low, a.high);
-        tile("Specialists, routed", &percent(outcome.routed.accuracy), &range(&outcome.routed));
-        tile("Generalist", &percent(outcome.generalist.accuracy), &range(&outcome.generalist));
-        tile("Difference, points", &points(outcome.difference), &points_interval(outcome.low, outcome.high));
+        let range = |a: &Share| interval(a.low, a.high);
+        tile("Specialists, routed", &percent(outcome.routed.share), &range(&outcome.routed));
+        tile("Generalist", &percent(outcome.generalist.share), &range(&outcome.generalist));
+        tile(
+            "Difference, points",
+            &points(outcome.difference),
+            &points_interval(outcome.low, outcome.high),
+        );
     }
-    if let Some(base) = view.report.base.as_ref().and_then(|base| Accuracy::pooled(base.test.values())) {
-        tile("Untrained base", &percent(base.accuracy), &interval(base.low, base.high));
+    if let Some(base) = view.report.base.as_ref().and_then(|base| Share::pooled(base.test.values()))
+    {
+        tile("Untrained base", &percent(base.share), &interval(base.low, base.high));
     }
     if let Some(clock) = view.report.wall_clock.filter(|clock| clock.ratio > 0.0) {
-        let times = format!("{} : {}", duration(clock.generalist_s), duration(clock.specialists_critical_path_s));
-        tile("Generalist’s time : longest specialist’s", &format!("{}×", fixed(clock.ratio, 2)), &times);
+        let times = format!(
+            "{} : {}",
+            duration(clock.generalist_s),
+            duration(clock.specialists_critical_path_s)
+        );
+        tile(
+            "Generalist’s time : longest specialist’s",
+            &format!("{}×", fixed(clock.ratio, 2)),
+            &times,
+        );
     }
     if tiles.is_empty() { tiles } else { format!("<dl class=\"tiles\">{tiles}</dl>\n") }
 }
@@ -99,7 +115,11 @@ fn tiles(view: &View) -> String {
 pub(super) fn conclusions(view: &View) -> String {
     let list = |heading: &str, items: Vec<String>| {
         let items: String = items.iter().map(|item| format!("<li>{item}</li>")).collect();
-        if items.is_empty() { items } else { format!("<div><h3>{heading}</h3><ul>{items}</ul></div>") }
+        if items.is_empty() {
+            items
+        } else {
+            format!("<div><h3>{heading}</h3><ul>{items}</ul></div>")
+        }
     };
     let shown = list("What this run shows", shown(view));
     format!("<div class=\"two\">{shown}{}</div>\n", list("What it does not show", not_shown(view)))
@@ -130,7 +150,9 @@ fn difference(outcome: &HeadToHead) -> String {
             outcome.routed_only,
             outcome.generalist_only,
         ),
-        Verdict::Specialists => format!("The specialists’ lead is at least {low} and at most {high} points."),
+        Verdict::Specialists => {
+            format!("The specialists’ lead is at least {low} and at most {high} points.")
+        }
         Verdict::Generalist => format!(
             "The generalist’s lead is at least {} and at most {} points.",
             points(-outcome.high),
@@ -145,7 +167,7 @@ fn gains(view: &View) -> Option<String> {
     let gain = |(name, model): (&str, &crate::ModelReport)| {
         let (before, after) = (base.get(&model.domains[0])?, model.test.get(&model.domains[0])?);
         let apart = if after.low > before.high { "" } else { " (intervals touch)" };
-        let (before, after) = (percent(before.accuracy), percent(after.accuracy));
+        let (before, after) = (percent(before.share), percent(after.share));
         Some(format!("{} {before} → {after}{apart}", escape::name(name)))
     };
     let parts: Vec<String> = view.specialists().filter_map(gain).collect();
@@ -154,7 +176,8 @@ fn gains(view: &View) -> Option<String> {
 }
 
 fn time(view: &View) -> Option<String> {
-    let clock = view.report.wall_clock.filter(|clock| clock.ratio > 0.0 && clock.generalist_s > 0.0)?;
+    let clock =
+        view.report.wall_clock.filter(|clock| clock.ratio > 0.0 && clock.generalist_s > 0.0)?;
     Some(format!(
         "On equal hardware for each arm, the specialists are ready after {} of the generalist’s time ({} times sooner); \
          in total they cost {} of its compute.",
@@ -170,7 +193,8 @@ fn not_shown(view: &View) -> Vec<String> {
     for missing in &report.missing {
         let at = missing.last_step.map_or(String::new(), |step| format!(" after step {step}"));
         let (model, reason) = (escape::name(&missing.model), escape::clamped(&missing.reason, 300));
-        items.push(format!("<strong>{model}</strong> is missing: its training ended{at}: {reason}"));
+        items
+            .push(format!("<strong>{model}</strong> is missing: its training ended{at}: {reason}"));
     }
     if let Some(outcome) = &report.head_to_head {
         items.push(match report.seeds.len() {
@@ -180,11 +204,16 @@ fn not_shown(view: &View) -> Vec<String> {
             n => format!("How far training varies, beyond what {n} seeds can show."),
         });
         if Verdict::of(outcome) == Verdict::Undecided {
-            items.push("That the two are equally good: too few questions to tell is not the same.".to_owned());
+            items.push(
+                "That the two are equally good: too few questions to tell is not the same."
+                    .to_owned(),
+            );
         }
         if outcome.left_out > 0 {
             let left_out = counted(outcome.left_out, "question");
-            items.push(format!("Anything about {left_out} left out, since a verdict failed on one side or both."));
+            items.push(format!(
+                "Anything about {left_out} left out, since a verdict failed on one side or both."
+            ));
         }
     }
     items.extend(derived(view));

@@ -1,5 +1,5 @@
-//! Horizontal figures that fill their width without scaling their text: bars, intervals, spans of time. Places across are
-//! per cent of the width.
+//! Horizontal figures that fill their width without scaling their text: bars, intervals, spans of
+//! time. Places across are per cent of the width.
 
 use super::escape;
 use super::scale::Scale;
@@ -20,23 +20,50 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// A figure without rows. Title and description are what a screen reader says, `foot` what the scale measures.
-    pub(super) fn new(title: &str, description: String, scale: (Scale, fn(f64) -> String), foot: &str) -> Self {
+    /// A figure without rows. Title and description are what a screen reader says, `foot` what the
+    /// scale measures.
+    pub(super) fn new(
+        title: &str,
+        description: String,
+        scale: (Scale, fn(f64) -> String),
+        foot: &str,
+    ) -> Self {
         let (title, foot) = (escape::plain(title), escape::plain(foot));
-        Self { title, description: escape::plain(&description), scale: scale.0, form: scale.1, foot, rows: Vec::new() }
+        Self {
+            title,
+            description: escape::plain(&description),
+            scale: scale.0,
+            form: scale.1,
+            foot,
+            rows: Vec::new(),
+        }
     }
 
     /// A bar from zero to the value, with its interval where it has one.
-    pub(super) fn bar(&mut self, words: (&str, &str), value: f64, range: Option<(f64, f64)>, class: &str) {
+    pub(super) fn bar(
+        &mut self,
+        words: (&str, &str),
+        value: f64,
+        range: Option<(f64, f64)>,
+        class: &str,
+    ) {
         let width = self.across(value) - self.across(0.0);
         let whisker = range.map_or(String::new(), |(low, high)| self.whisker(low, high));
-        let bar = format!("<rect class=\"bar\" x=\"0%\" y=\"20\" width=\"{width:.2}%\" height=\"16\"/>");
+        let bar =
+            format!("<rect class=\"bar\" x=\"0%\" y=\"20\" width=\"{width:.2}%\" height=\"16\"/>");
         self.row(words, &(bar + &whisker), class);
     }
 
     /// A point with its interval.
-    pub(super) fn point(&mut self, words: (&str, &str), value: f64, range: (f64, f64), class: &str) {
-        let dot = format!("<circle class=\"dot\" cx=\"{:.2}%\" cy=\"28\" r=\"5\"/>", self.across(value));
+    pub(super) fn point(
+        &mut self,
+        words: (&str, &str),
+        value: f64,
+        range: (f64, f64),
+        class: &str,
+    ) {
+        let dot =
+            format!("<circle class=\"dot\" cx=\"{:.2}%\" cy=\"28\" r=\"5\"/>", self.across(value));
         let whisker = self.whisker(range.0, range.1);
         self.row(words, &(whisker + &dot), class);
     }
@@ -45,7 +72,10 @@ impl Bars {
     pub(super) fn spans(&mut self, words: (&str, &str), spans: &[(f64, f64, &str)], class: &str) {
         let span = |(start, end, kind): &(f64, f64, &str)| {
             let (x, end) = (self.across(*start), self.across(*end));
-            format!("<rect class=\"span {kind}\" x=\"{x:.2}%\" width=\"{:.2}%\"/>", (end - x).max(0.15))
+            format!(
+                "<rect class=\"span {kind}\" x=\"{x:.2}%\" width=\"{:.2}%\"/>",
+                (end - x).max(0.15)
+            )
         };
         let drawn: String = spans.iter().map(span).collect();
         self.row(words, &drawn, class);
@@ -54,7 +84,8 @@ impl Bars {
     /// The finished figure, with a line at zero where the scale passes it.
     pub(super) fn svg(self) -> String {
         let floor = ROW * self.rows.len() as f64;
-        let rows: String = self.rows.iter().enumerate().map(|(index, row)| self.place_row(index, row)).collect();
+        let rows: String =
+            self.rows.iter().enumerate().map(|(index, row)| self.place_row(index, row)).collect();
         let zero = if self.scale.low < 0.0 {
             let x = self.across(0.0);
             format!("<line class=\"zero\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"16\" y2=\"{floor}\"/>")
@@ -85,7 +116,9 @@ impl Bars {
     fn whisker(&self, low: f64, high: f64) -> String {
         let (low, high) = (self.across(low), self.across(high));
         let line = |x1: f64, x2: f64, y1: u8, y2: u8| {
-            format!("<line class=\"whisker\" x1=\"{x1:.2}%\" x2=\"{x2:.2}%\" y1=\"{y1}\" y2=\"{y2}\"/>")
+            format!(
+                "<line class=\"whisker\" x1=\"{x1:.2}%\" x2=\"{x2:.2}%\" y1=\"{y1}\" y2=\"{y2}\"/>"
+            )
         };
         line(low, high, 28, 28) + &line(low, low, 23, 33) + &line(high, high, 23, 33)
     }

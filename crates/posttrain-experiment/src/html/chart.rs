@@ -1,4 +1,4 @@
-//! Line charts in SVG, drawn so that style sheets colour them.
+//! Line charts in SVG, drawn so that style sheets color them.
 
 use super::escape;
 use super::scale::Scale;
@@ -25,13 +25,18 @@ pub(super) struct Chart {
 
 impl Chart {
     /// An empty chart. Title and description are what a screen reader says.
-    pub(super) fn new(title: String, description: String, x: (Scale, &str), y: (Scale, fn(f64) -> String)) -> Self {
+    pub(super) fn new(
+        title: String,
+        description: String,
+        x: (Scale, &str),
+        y: (Scale, fn(f64) -> String),
+    ) -> Self {
         let (x, x_label) = (x.0, x.1.to_owned());
         Self { title, description, x, y: y.0, x_label, y_form: y.1, body: String::new() }
     }
 
-    /// A line through the points; it breaks where a value is not finite. Of many points the highest and lowest of each
-    /// stretch are drawn.
+    /// A line through the points; it breaks where a value is not finite. Of many points the highest
+    /// and lowest of each stretch are drawn.
     pub(super) fn line(&mut self, points: &[(f64, f64)], class: &str) {
         let mut path = String::new();
         let mut pen = 'M';
@@ -56,7 +61,7 @@ impl Chart {
         }
     }
 
-    /// Draws in the colour of a look.
+    /// Draws in the color of a look.
     pub(super) fn in_look(&mut self, look: usize, draw: impl FnOnce(&mut Self)) {
         self.body.push_str(&format!("<g class=\"m{look}\">"));
         draw(self);
@@ -70,7 +75,8 @@ impl Chart {
         }
         let (x, y) = (self.across(point.0), self.down(point.1));
         // Words go where there is room: towards the middle, and below a point that is high up.
-        let (anchor, shift) = if x > (LEFT + WIDTH - RIGHT) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
+        let (anchor, shift) =
+            if x > (LEFT + WIDTH - RIGHT) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
         let drop = if y < TOP + 16.0 { 18.0 } else { -9.0 };
         let words = escape::plain(words);
         self.body.push_str(&format!(
@@ -82,7 +88,7 @@ impl Chart {
         ));
     }
 
-    /// The finished chart, as an element of a class that its colours follow from.
+    /// The finished chart, as an element of a class that its colors follow from.
     pub(super) fn svg(self, class: &str) -> String {
         let (title, description) = (escape::plain(&self.title), escape::plain(&self.description));
         format!(
@@ -122,15 +128,15 @@ impl Chart {
     }
 
     fn across(&self, x: f64) -> f64 {
-        LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT)
+        self.x.place(x).mul_add(WIDTH - LEFT - RIGHT, LEFT)
     }
 
     fn down(&self, y: f64) -> f64 {
-        HEIGHT - BOTTOM - self.y.place(y) * (HEIGHT - TOP - BOTTOM)
+        self.y.place(y).mul_add(-(HEIGHT - TOP - BOTTOM), HEIGHT - BOTTOM)
     }
 }
 
-/// A circle, square, triangle or diamond, so that colour is not all that tells models apart.
+/// A circle, square, triangle or diamond, so that color is not all that tells models apart.
 pub(super) fn marker(x: f64, y: f64, look: usize) -> String {
     let shape = match look % 4 {
         0 => format!("M{:.1} {y:.1}a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", x - 3.5),

@@ -28,10 +28,15 @@ fn compared(view: &View, clock: &WallClock) -> String {
     let times = [clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s];
     let unit = Unit::of(times);
     let [whole, total, longest] = times.map(duration);
-    let said = format!("Generalist {whole}; all specialists together {total}; longest specialist {longest}.");
+    let said = format!(
+        "Generalist {whole}; all specialists together {total}; longest specialist {longest}."
+    );
     let foot = format!("{} of training, validation left out", unit.name);
-    let mut bars = Bars::new("Training time", said, (unit.scale(times), super::plain_number), &foot);
-    let look = |model: Option<&str>| model.map_or("routed".to_owned(), |name| format!("m{}", view.look(name)));
+    let mut bars =
+        Bars::new("Training time", said, (unit.scale(times), super::plain_number), &foot);
+    let look = |model: Option<&str>| {
+        model.map_or("routed".to_owned(), |name| format!("m{}", view.look(name)))
+    };
     let generalist = look(view.generalist().map(|(name, _)| name));
     bars.bar(("Generalist", &whole), times[0] / unit.seconds, None, &generalist);
     let mut spans = Vec::new();
@@ -47,13 +52,20 @@ fn compared(view: &View, clock: &WallClock) -> String {
     let words = ("All specialists, one after another", total.as_str());
     // In parts only where the parts make up the whole.
     if (start - times[1]).abs() <= 0.01 * times[1] {
-        let spans: Vec<(f64, f64, &str)> = spans.iter().map(|(from, to, class)| (*from, *to, class.as_str())).collect();
+        let spans: Vec<(f64, f64, &str)> =
+            spans.iter().map(|(from, to, class)| (*from, *to, class.as_str())).collect();
         bars.spans(words, &spans, "routed");
     } else {
         bars.bar(words, times[1] / unit.seconds, None, "routed");
     }
-    let slowest = view.specialists().max_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(name, _)| name);
-    bars.bar(("Longest specialist (the critical path)", &longest), times[2] / unit.seconds, None, &look(slowest));
+    let slowest =
+        view.specialists().max_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(name, _)| name);
+    bars.bar(
+        ("Longest specialist (the critical path)", &longest),
+        times[2] / unit.seconds,
+        None,
+        &look(slowest),
+    );
     bars.svg()
 }
 
@@ -115,21 +127,29 @@ fn timeline(view: &View) -> String {
             names.push(&span.model);
         }
     }
-    let end = |name: &str| finite().filter(|s| s.model == name).map(|s| s.end_s).fold(0.0, f64::max);
-    let start = |name: &str| finite().filter(|s| s.model == name).map(|s| s.start_s).fold(f64::INFINITY, f64::min);
+    let end =
+        |name: &str| finite().filter(|s| s.model == name).map(|s| s.end_s).fold(0.0, f64::max);
+    let start = |name: &str| {
+        finite().filter(|s| s.model == name).map(|s| s.start_s).fold(f64::INFINITY, f64::min)
+    };
     let when = |name: &str| format!("{} to {}", duration(start(name)), duration(end(name)));
-    let said: Vec<String> = names.iter().map(|name| format!("{}: {}", escape::shortened(name), when(name))).collect();
+    let said: Vec<String> =
+        names.iter().map(|name| format!("{}: {}", escape::shortened(name), when(name))).collect();
     let foot = format!("{} since the experiment began", unit.name);
     let mut bars = Bars::new("Timeline", said.join("; "), (scale, super::plain_number), &foot);
     for name in names {
-        let own: Vec<(f64, f64, &str)> = joined(finite().filter(|span| span.model == name), unit.seconds);
+        let own: Vec<(f64, f64, &str)> =
+            joined(finite().filter(|span| span.model == name), unit.seconds);
         bars.spans((&escape::shortened(name), &when(name)), &own, "");
     }
     bars.svg()
 }
 
 /// Spans of the same phase that follow each other at once as one, in a unit.
-fn joined<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, unit: f64) -> Vec<(f64, f64, &'static str)> {
+fn joined<'a>(
+    spans: impl Iterator<Item = &'a TimelineSpan>,
+    unit: f64,
+) -> Vec<(f64, f64, &'static str)> {
     let mut joined: Vec<(f64, f64, &'static str)> = Vec::new();
     for span in spans {
         let (start, end, class) = (span.start_s / unit, span.end_s / unit, class_of(span.phase));
@@ -153,7 +173,8 @@ fn class_of(phase: TimelinePhase) -> &'static str {
 }
 
 fn phases(view: &View) -> String {
-    let present = |phase: &TimelinePhase| view.report.timeline.iter().any(|span| span.phase == *phase);
+    let present =
+        |phase: &TimelinePhase| view.report.timeline.iter().any(|span| span.phase == *phase);
     let key = |phase: TimelinePhase| {
         let class = class_of(phase);
         format!(

@@ -1,11 +1,11 @@
-//! Other people's text, made harmless: what models and datasets wrote can neither leave its place on the page nor hide
-//! what it is.
+//! Other people's text, made harmless: what models and datasets wrote can neither leave its place
+//! on the page nor hide what it is.
 
 /// The most characters of a name.
 const NAME: usize = 60;
 
-/// Text as the content of an element: line breaks and tabs stay, other control characters are shown as pictures, and what
-/// is invisible or turns the direction of reading as its code point.
+/// Text as the content of an element: line breaks and tabs stay, other control characters are shown
+/// as pictures, and what is invisible or turns the direction of reading as its code point.
 pub(super) fn text(foreign: &str) -> String {
     escape(foreign, |code| format!("<span class=\"odd\">U+{code:04X}</span>"))
 }
@@ -63,8 +63,9 @@ fn escape(foreign: &str, code_point: impl Fn(u32) -> String) -> String {
     escaped
 }
 
-/// Whether a character is unseen and could mislead: C1 controls, marks and overrides of direction, spaces without width,
-/// line separators, tags, interlinear annotation, noncharacters. Joiners stay, for scripts and emoji need them.
+/// Whether a character is unseen and could mislead: C1 controls, marks and overrides of direction,
+/// spaces without width, line separators, tags, interlinear annotation, noncharacters. Joiners
+/// stay, for scripts and emoji need them.
 fn is_hidden(character: char) -> bool {
     matches!(
         character as u32,
@@ -93,7 +94,10 @@ mod tests {
     fn long_text_is_cut_between_characters() {
         let long = "é".repeat(100_000);
         let cut = clamped(&long, 2_000);
-        assert!(cut.starts_with(&"é".repeat(2_000)) && cut.ends_with("98,000 characters more in report.json</span>"));
+        assert!(
+            cut.starts_with(&"é".repeat(2_000))
+                && cut.ends_with("98,000 characters more in report.json</span>")
+        );
         assert_eq!(clamped("é", 1), "é");
         assert_eq!(name(&"n".repeat(61)), "n".repeat(60) + "…");
     }

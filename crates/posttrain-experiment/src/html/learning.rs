@@ -12,23 +12,36 @@ use crate::{Finding, ModelReport};
 /// A panel a model: reward by step.
 pub(super) fn rewards(view: &View) -> String {
     let models: Vec<_> = view.models.iter().filter(|(_, model)| !model.curve.is_empty()).collect();
-    let scale = Scale::from(0.0, models.iter().flat_map(|(_, model)| model.curve.iter().map(|point| point.reward)));
-    let panels: String = models.iter().map(|(name, model)| reward_panel(view, name, model, &scale)).collect();
+    let scale = Scale::from(
+        0.0,
+        models.iter().flat_map(|(_, model)| model.curve.iter().map(|point| point.reward)),
+    );
+    let panels: String =
+        models.iter().map(|(name, model)| reward_panel(view, name, model, &scale)).collect();
     if panels.is_empty() {
         return panels;
     }
     let words = "The mean reward of each step’s completions (thin) and its mean over nine steps (thick). A step has a batch \
                  of its own, so the thin line moves by chance as well. All panels share the upright scale.";
-    let more =
-        view.generalist().map_or("", |_| " The generalist trains for more steps, since it sees every domain’s data.");
+    let more = view.generalist().map_or(
+        "",
+        |_| " The generalist trains for more steps, since it sees every domain’s data.",
+    );
     paragraph(&(words.to_owned() + more)) + &grid("four", &panels)
 }
 
 fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> String {
-    let points: Vec<(f64, f64)> = model.curve.iter().map(|point| (point.step as f64, point.reward)).collect();
+    let points: Vec<(f64, f64)> =
+        model.curve.iter().map(|point| (point.step as f64, point.reward)).collect();
     let smooth = smoothed(&points);
-    let (first, last) = (smooth.first().map_or(f64::NAN, |p| p.1), smooth.last().map_or(f64::NAN, |p| p.1));
-    let said = format!("From {} at first to {} at last over {} steps.", percent(first), percent(last), points.len());
+    let (first, last) =
+        (smooth.first().map_or(f64::NAN, |p| p.1), smooth.last().map_or(f64::NAN, |p| p.1));
+    let said = format!(
+        "From {} at first to {} at last over {} steps.",
+        percent(first),
+        percent(last),
+        points.len()
+    );
     let title = format!("Reward of {}", escape::shortened(name));
     let mut chart = Chart::new(title, said, (steps_scale(model), "step"), (scale.clone(), share));
     chart.line(&points, "faint");
@@ -39,10 +52,12 @@ fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> 
 
 /// A panel a model: validation accuracy by step, with the chosen checkpoint.
 pub(super) fn validation(view: &View) -> String {
-    let models: Vec<_> = view.models.iter().filter(|(_, model)| !model.validation.is_empty()).collect();
+    let models: Vec<_> =
+        view.models.iter().filter(|(_, model)| !model.validation.is_empty()).collect();
     let values = models.iter().flat_map(|(_, model)| model.validation.iter().map(|point| point.1));
     let scale = Scale::from(0.0, values);
-    let panels: String = models.iter().map(|(name, model)| validation_panel(view, name, model, &scale)).collect();
+    let panels: String =
+        models.iter().map(|(name, model)| validation_panel(view, name, model, &scale)).collect();
     if panels.is_empty() {
         return panels;
     }
@@ -53,7 +68,8 @@ pub(super) fn validation(view: &View) -> String {
 }
 
 fn validation_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> String {
-    let points: Vec<(f64, f64)> = model.validation.iter().map(|(step, value)| (*step as f64, *value)).collect();
+    let points: Vec<(f64, f64)> =
+        model.validation.iter().map(|(step, value)| (*step as f64, *value)).collect();
     let best = model.validation.iter().find(|(step, _)| *step == model.best_step);
     let chosen = best.map(|(step, value)| format!("step {step}: {}", percent(*value)));
     let said = format!(
@@ -84,8 +100,10 @@ pub(super) fn dynamics(view: &View) -> String {
         .map(|(name, model)| {
             let moves = &model.dynamics;
             let plateau = or_dash(moves.steps_to_plateau.map(|step| step.to_string()));
-            let moved = [moves.mean_abs_step_change, moves.step_change_std, moves.reward_std].map(points);
-            [vec![escape::name(name), model.steps.to_string()], moved.to_vec(), vec![plateau]].concat()
+            let moved =
+                [moves.mean_abs_step_change, moves.step_change_std, moves.reward_std].map(points);
+            [vec![escape::name(name), model.steps.to_string()], moved.to_vec(), vec![plateau]]
+                .concat()
         })
         .collect();
     let heads = heads(&[
@@ -100,7 +118,8 @@ pub(super) fn dynamics(view: &View) -> String {
                  points of the final level (the mean of the last fifth); a dash says that the \
                  curve still moved then. A part of each change is chance, since every step has questions of its own.";
     let asked: String = view.report.findings.iter().map(finding).collect();
-    let asked = if asked.is_empty() { asked } else { format!("<dl class=\"findings\">{asked}</dl>\n") };
+    let asked =
+        if asked.is_empty() { asked } else { format!("<dl class=\"findings\">{asked}</dl>\n") };
     table("How steadily each model learnt", &heads, &rows) + &paragraph(words) + &asked
 }
 
@@ -110,13 +129,17 @@ fn finding(finding: &Finding) -> String {
         Some(false) => ("✗ not as the source found", "no"),
         None => ("– undecided", "open"),
     };
-    let (question, answer) = (escape::clamped(&finding.question, 300), escape::clamped(&finding.answer, 600));
-    format!("<div><dt>{question} <span class=\"badge {class}\">{mark}</span></dt><dd>{answer}</dd></div>")
+    let (question, answer) =
+        (escape::clamped(&finding.question, 300), escape::clamped(&finding.answer, 600));
+    format!(
+        "<div><dt>{question} <span class=\"badge {class}\">{mark}</span></dt><dd>{answer}</dd></div>"
+    )
 }
 
 /// The running mean of the points whose value is finite.
 pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let (places, values): (Vec<f64>, Vec<f64>) = points.iter().copied().filter(|(_, value)| value.is_finite()).unzip();
+    let (places, values): (Vec<f64>, Vec<f64>) =
+        points.iter().copied().filter(|(_, value)| value.is_finite()).unzip();
     places.into_iter().zip(running_mean(&values)).collect()
 }
 
@@ -126,7 +149,11 @@ pub(super) fn share(value: f64) -> String {
 }
 
 fn steps_scale(model: &ModelReport) -> Scale {
-    let points = model.curve.iter().map(|point| point.step).chain(model.validation.iter().map(|point| point.0));
+    let points = model
+        .curve
+        .iter()
+        .map(|point| point.step)
+        .chain(model.validation.iter().map(|point| point.0));
     Scale::exactly(0.0, points.chain([model.steps]).max().unwrap_or(1) as f64)
 }
 

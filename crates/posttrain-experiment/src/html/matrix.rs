@@ -3,26 +3,34 @@
 use super::table::{accuracy, heat, table};
 use super::view::View;
 use super::{escape, paragraph};
-use crate::Accuracy;
+use posttrain_statistics::Share;
 use std::collections::BTreeMap;
 
 /// A row of the matrix: a model, the domains that it was trained on, its test sets.
 struct Row<'a> {
     name: &'a str,
     trained: &'a [String],
-    test: &'a BTreeMap<String, Accuracy>,
+    test: &'a BTreeMap<String, Share>,
 }
 
 pub(super) fn section(view: &View) -> String {
     let base = view.report.base.as_ref();
-    let models = view.models.iter().map(|(name, model)| Row { name, trained: &model.domains, test: &model.test });
-    let sampled: Vec<Row> =
-        base.map(|base| Row { name: "base", trained: &[], test: &base.test }).into_iter().chain(models).collect();
-    let greedy_base = base.and_then(|base| Some(Row { name: "base", trained: &[], test: base.test_greedy.as_ref()? }));
-    let greedy = view
-        .models
-        .iter()
-        .filter_map(|(name, model)| Some(Row { name, trained: &model.domains, test: model.test_greedy.as_ref()? }));
+    let models = view.models.iter().map(|(name, model)| Row {
+        name,
+        trained: &model.domains,
+        test: &model.test,
+    });
+    let sampled: Vec<Row> = base
+        .map(|base| Row { name: "base", trained: &[], test: &base.test })
+        .into_iter()
+        .chain(models)
+        .collect();
+    let greedy_base = base.and_then(|base| {
+        Some(Row { name: "base", trained: &[], test: base.test_greedy.as_ref()? })
+    });
+    let greedy = view.models.iter().filter_map(|(name, model)| {
+        Some(Row { name, trained: &model.domains, test: model.test_greedy.as_ref()? })
+    });
     let greedy: Vec<Row> = greedy_base.into_iter().chain(greedy).collect();
     let first = matrix(view, "Test accuracy, one answer a question at temperature 1", &sampled);
     if first.is_empty() {
@@ -38,8 +46,11 @@ fn matrix(view: &View, caption: &str, rows: &[Row]) -> String {
     if rows.iter().all(|row| row.test.is_empty()) {
         return String::new();
     }
-    let best: Vec<f64> =
-        view.domains.iter().map(|domain| best_of(rows, |row| row.test.get(*domain).copied())).collect();
+    let best: Vec<f64> = view
+        .domains
+        .iter()
+        .map(|domain| best_of(rows, |row| row.test.get(*domain).copied()))
+        .collect();
     let best_of_all = best_of(rows, pooled);
     let markup: Vec<Vec<String>> = rows
         .iter()
@@ -61,20 +72,22 @@ fn matrix(view: &View, caption: &str, rows: &[Row]) -> String {
 }
 
 /// All test sets together.
-fn pooled(row: &Row) -> Option<Accuracy> {
-    Accuracy::pooled(row.test.values())
+fn pooled(row: &Row) -> Option<Share> {
+    Share::pooled(row.test.values())
 }
 
-fn best_of(rows: &[Row], of: impl Fn(&Row) -> Option<Accuracy>) -> f64 {
-    rows.iter().filter_map(of).map(|a| a.accuracy).fold(f64::NEG_INFINITY, f64::max)
+fn best_of(rows: &[Row], of: impl Fn(&Row) -> Option<Share>) -> f64 {
+    rows.iter().filter_map(of).map(|a| a.share).fold(f64::NEG_INFINITY, f64::max)
 }
 
-fn cell(value: Option<&Accuracy>, own: bool, best: f64) -> String {
+fn cell(value: Option<&Share>, own: bool, best: f64) -> String {
     let star = match value {
-        Some(value) if value.n > 0 && value.accuracy == best => "<span class=\"star\" aria-label=\"best\">★</span> ",
+        Some(value) if value.n > 0 && value.share == best => {
+            "<span class=\"star\" aria-label=\"best\">★</span> "
+        }
         _ => "",
     };
     let spoken = if own { "<span class=\"unseen\">trained on it: </span>" } else { "" };
     let content = format!("{spoken}{star}{}", accuracy(value));
-    heat(value.map_or(0.0, |value| value.accuracy), &content, if own { "own" } else { "" })
+    heat(value.map_or(0.0, |value| value.share), &content, if own { "own" } else { "" })
 }

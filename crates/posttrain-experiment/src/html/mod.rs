@@ -1,4 +1,5 @@
-//! The report as one page for a person: no script, no network, hand-written SVG that style sheets colour.
+//! The report as one page for a person: no script, no network, hand-written SVG that style sheets
+//! color.
 
 mod answer;
 mod bars;
@@ -22,10 +23,10 @@ use view::View;
 const STYLE: &str = include_str!("style.css");
 
 /// Nothing may be loaded, run or sent: a second wall behind the escaping.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-/// A part of the page: its anchor, its name among the links, its heading, what is in it. Empty parts are left out.
+/// A part of the page: its anchor, its name among the links, its heading, what is in it. Empty
+/// parts are left out.
 struct Section {
     id: &'static str,
     link: &'static str,
@@ -38,20 +39,36 @@ pub(crate) fn page(report: &Report) -> String {
     let view = View::new(report);
     let part = |id, link, heading, body| Section { id, link, heading, body };
     let mut sections = vec![
-        part("conclusions", "In short", "What follows, and what does not", answer::conclusions(&view)),
+        part(
+            "conclusions",
+            "In short",
+            "What follows, and what does not",
+            answer::conclusions(&view),
+        ),
         part("outcome", "Head to head", "Head to head", outcome::section(&view)),
         part("rewards", "Reward", "How they learnt: reward", learning::rewards(&view)),
-        part("validation", "Validation", "Validation and the chosen checkpoint", learning::validation(&view)),
+        part(
+            "validation",
+            "Validation",
+            "Validation and the chosen checkpoint",
+            learning::validation(&view),
+        ),
         part("cross", "Every domain", "Every model on every domain", matrix::section(&view)),
         part("routing", "Routing", "Routing", routing::section(&view)),
         part("time", "Time", "Time and compute", clock::section(&view)),
-        part("dynamics", "Dynamics", "Learning dynamics, and what the source found", learning::dynamics(&view)),
+        part(
+            "dynamics",
+            "Dynamics",
+            "Learning dynamics, and what the source found",
+            learning::dynamics(&view),
+        ),
         part("health", "Health", "Health of the training", health::section(&view)),
         part("samples", "Samples", "Samples", samples::section(&view)),
         part("origin", "Set-up", "Data, configuration, machine", origin::section(&view)),
     ];
     sections.retain(|section| !section.body.is_empty());
-    let links: String = sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, s.link)).collect();
+    let links: String =
+        sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, s.link)).collect();
     let body: String = sections.iter().map(Section::markup).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -89,7 +106,11 @@ fn panel(heading: &str, drawn: &str) -> String {
 
 /// Panels side by side, as many as fit up to `most`, which is a class: `three` or `four`.
 fn grid(most: &str, panels: &str) -> String {
-    if panels.is_empty() { String::new() } else { format!("<div class=\"panels {most}\">\n{panels}</div>\n") }
+    if panels.is_empty() {
+        String::new()
+    } else {
+        format!("<div class=\"panels {most}\">\n{panels}</div>\n")
+    }
 }
 
 /// A tick's number: as many decimals as it needs, three at most.

@@ -10,7 +10,8 @@ const CONFIG: usize = 40_000;
 
 pub(super) fn section(view: &View) -> String {
     let tables = splits(view) + &seen(view);
-    let tables = if tables.is_empty() { tables } else { format!("<div class=\"two\">{tables}</div>\n") };
+    let tables =
+        if tables.is_empty() { tables } else { format!("<div class=\"two\">{tables}</div>\n") };
     tables + &machine(view) + &config(view)
 }
 
@@ -36,8 +37,10 @@ fn seen(view: &View) -> String {
     }
     let mut ordered: Vec<(&String, &u64)> = seen.iter().collect();
     ordered.sort_by_key(|(model, _)| view.models.iter().position(|(name, _)| name == model));
-    let rows: Vec<Vec<String>> = ordered.iter().map(|(model, n)| vec![escape::name(model), count(**n)]).collect();
-    let specialists: Option<u64> = view.specialists().map(|(name, _)| seen.get(name).copied()).sum();
+    let rows: Vec<Vec<String>> =
+        ordered.iter().map(|(model, n)| vec![escape::name(model), count(**n)]).collect();
+    let specialists: Option<u64> =
+        view.specialists().map(|(name, _)| seen.get(name).copied()).sum();
     let generalist = view.generalist().and_then(|(name, _)| seen.get(name).copied());
     let words = match (specialists.filter(|n| *n > 0), generalist) {
         (Some(parts), Some(whole)) if parts == whole => {
@@ -52,13 +55,15 @@ fn seen(view: &View) -> String {
         _ => String::new(),
     };
     let said = if words.is_empty() { words } else { paragraph(&words) };
-    let table = table("Examples trained on, repetitions counted", &heads(&["Model", "Examples"]), &rows);
+    let table =
+        table("Examples trained on, repetitions counted", &heads(&["Model", "Examples"]), &rows);
     format!("<div>{table}{said}</div>\n")
 }
 
 fn machine(view: &View) -> String {
     let (machine, origin) = (&view.report.machine, &view.report.provenance);
-    let known = |text: &str| if text.is_empty() { "not known".to_owned() } else { escape::name(text) };
+    let known =
+        |text: &str| if text.is_empty() { "not known".to_owned() } else { escape::name(text) };
     let cores = if machine.cores == 0 { "not known".to_owned() } else { machine.cores.to_string() };
     let mut facts = vec![
         ("Device", known(&machine.device)),
@@ -68,7 +73,10 @@ fn machine(view: &View) -> String {
         ("Seed", origin.seed.to_string()),
     ];
     facts.extend(machine.name.as_deref().map(|name| ("Processor", known(name))));
-    let facts: String = facts.iter().map(|(word, fact)| format!("<div><dt>{word}</dt><dd>{fact}</dd></div>")).collect();
+    let facts: String = facts
+        .iter()
+        .map(|(word, fact)| format!("<div><dt>{word}</dt><dd>{fact}</dd></div>"))
+        .collect();
     format!("<h3>Machine and program</h3>\n<dl class=\"facts\">{facts}</dl>\n")
 }
 
@@ -86,6 +94,13 @@ fn config(view: &View) -> String {
 /// The last line of the page.
 pub(super) fn footer(view: &View) -> String {
     let origin = &view.report.provenance;
-    let version = if origin.version.is_empty() { String::new() } else { format!(" {}", escape::name(&origin.version)) };
-    format!("posttrain{version}, seed {}. All numbers are in <code>report.json</code> beside this page.", origin.seed)
+    let version = if origin.version.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", escape::name(&origin.version))
+    };
+    format!(
+        "posttrain{version}, seed {}. All numbers are in <code>report.json</code> beside this page.",
+        origin.seed
+    )
 }

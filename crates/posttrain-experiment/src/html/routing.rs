@@ -3,8 +3,9 @@
 use super::table::{heads, heat, or_dash, table};
 use super::view::View;
 use super::{escape, grid, paragraph};
-use crate::RouterReport;
+use crate::RouterSummary;
 use crate::numeral::{counted, duration, fixed, interval, percent, points};
+use posttrain_statistics::Share;
 
 pub(super) fn section(view: &View) -> String {
     let routers = &view.report.router;
@@ -12,7 +13,8 @@ pub(super) fn section(view: &View) -> String {
         return String::new();
     }
     let used = |name: &str| view.report.router_used.as_deref() == Some(name);
-    let rows: Vec<Vec<String>> = routers.iter().map(|(name, router)| summary(name, router, used(name))).collect();
+    let rows: Vec<Vec<String>> =
+        routers.iter().map(|(name, router)| summary(name, router, used(name))).collect();
     let heads = heads(&["Router", "Accuracy", "Calibration error (ECE)", "Time a question"]);
     let matrices: String = routers
         .iter()
@@ -22,13 +24,16 @@ pub(super) fn section(view: &View) -> String {
     let words = "A question’s true domain down, where the router sent it across; shaded by the share of the row. Recall: of what \
                  belongs to a domain, what was sent there. Precision: of what was sent there, what belongs.";
     let explained = if matrices.is_empty() { String::new() } else { paragraph(words) };
-    errors(view) + &table("Routers on the combined test set", &heads, &rows) + &explained + &grid("three", &matrices)
+    errors(view)
+        + &table("Routers on the combined test set", &heads, &rows)
+        + &explained
+        + &grid("three", &matrices)
 }
 
 fn errors(view: &View) -> String {
     let Some(errors) = view.report.routing_errors else { return String::new() };
-    let scored = |a: Option<crate::Accuracy>| {
-        a.map_or("–".to_owned(), |a| format!("{} {}", percent(a.accuracy), interval(a.low, a.high)))
+    let scored = |a: Option<Share>| {
+        a.map_or("–".to_owned(), |a| format!("{} {}", percent(a.share), interval(a.low, a.high)))
     };
     let words = match errors.misrouted {
         0 => "No question was sent to a wrong specialist.".to_owned(),
@@ -44,11 +49,11 @@ fn errors(view: &View) -> String {
     paragraph(&words)
 }
 
-fn summary(name: &str, router: &RouterReport, used: bool) -> Vec<String> {
+fn summary(name: &str, router: &RouterSummary, used: bool) -> Vec<String> {
     let badge = if used { " <span class=\"badge yes\">in use</span>" } else { "" };
-    let range = router
-        .interval()
-        .map_or(String::new(), |a| format!("<span class=\"range\">{}</span>", interval(a.low, a.high)));
+    let range = router.interval().map_or(String::new(), |a| {
+        format!("<span class=\"range\">{}</span>", interval(a.low, a.high))
+    });
     vec![
         escape::name(name) + badge,
         percent(router.accuracy) + &range,
@@ -66,12 +71,14 @@ fn time_of_one(seconds: f64) -> String {
     }
 }
 
-fn confusion(name: &str, router: &RouterReport) -> String {
+fn confusion(name: &str, router: &RouterSummary) -> String {
     let label = |index: usize| match router.labels.get(index) {
         Some(label) => escape::name(label),
         None => format!("label {}", index + 1),
     };
-    let shown = |values: &[Option<f64>], index: usize| or_dash(values.get(index).copied().flatten().map(percent));
+    let shown = |values: &[Option<f64>], index: usize| {
+        or_dash(values.get(index).copied().flatten().map(percent))
+    };
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (index, row) in router.confusion.iter().enumerate() {
         let total: usize = row.iter().sum();

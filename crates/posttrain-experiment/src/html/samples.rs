@@ -29,7 +29,8 @@ pub(super) fn section(view: &View) -> String {
 }
 
 fn group(name: &str, samples: &[AnswerSample]) -> String {
-    let own: Vec<&AnswerSample> = samples.iter().filter(|sample| sample.model == name).take(MOST).collect();
+    let own: Vec<&AnswerSample> =
+        samples.iter().filter(|sample| sample.model == name).take(MOST).collect();
     if own.is_empty() {
         return String::new();
     }
@@ -67,5 +68,9 @@ fn card(sample: &AnswerSample) -> String {
 }
 
 fn response(text: &str) -> String {
-    if text.trim().is_empty() { "<span class=\"empty\">nothing</span>".to_owned() } else { escape::clamped(text, TEXT) }
+    if text.trim().is_empty() {
+        "<span class=\"empty\">nothing</span>".to_owned()
+    } else {
+        escape::clamped(text, TEXT)
+    }
 }

@@ -9,7 +9,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// A scale that holds all values and `low`, reaching up to a round number. Values that are not finite are left out.
+    /// A scale that holds all values and `low`, reaching up to a round number. Values that are not
+    /// finite are left out.
     pub(super) fn from(low: f64, values: impl IntoIterator<Item = f64>) -> Self {
         let top = values.into_iter().filter(|v| v.is_finite()).fold(low, f64::max);
         let high = if top > low { top } else { low + 1.0 };
@@ -19,7 +20,8 @@ impl Scale {
     /// A scale that holds zero and all values, with a little room.
     pub(super) fn around_zero(values: impl IntoIterator<Item = f64>) -> Self {
         let values = values.into_iter().filter(|v| v.is_finite());
-        let (low, high) = values.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+        let (low, high) =
+            values.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
         let room = (high - low).max(1e-3) / 10.0;
         Self::exactly(low - room, high + room)
     }
@@ -29,7 +31,10 @@ impl Scale {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step(high - low);
         let first = (low / step).ceil() as i64;
-        let ticks = (first..).map(|k| k as f64 * step).take_while(|tick| *tick <= high + step * 1e-9).collect();
+        let ticks = (first..)
+            .map(|k| k as f64 * step)
+            .take_while(|tick| *tick <= high + step * 1e-9)
+            .collect();
         Self { low, high, ticks }
     }
 
@@ -40,7 +45,8 @@ impl Scale {
         Self { low: ends.0 * step, high: ends.1 * step, ticks }
     }
 
-    /// Where a value lies, 0 at the lower end and 1 at the upper; values outside lie at the nearer end.
+    /// Where a value lies, 0 at the lower end and 1 at the upper; values outside lie at the nearer
+    /// end.
     pub(super) fn place(&self, value: f64) -> f64 {
         ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
@@ -50,7 +56,10 @@ impl Scale {
 fn round_step(length: f64) -> f64 {
     let rough = (length / 4.0).max(f64::MIN_POSITIVE);
     let power = 10.0_f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 2.5, 5.0].into_iter().find(|factor| factor * power >= rough * 0.999).unwrap_or(10.0);
+    let factor = [1.0, 2.0, 2.5, 5.0]
+        .into_iter()
+        .find(|factor| factor * power >= rough * 0.999)
+        .unwrap_or(10.0);
     factor * power
 }
 
@@ -74,7 +83,7 @@ mod tests {
                 prop_assert!(scale.low < scale.high && (2..=14).contains(&scale.ticks.len()), "{scale:?}");
                 for value in &values {
                     prop_assert!((0.0..=1.0).contains(&scale.place(*value)));
-                    prop_assert!(*value <= scale.high * (1.0 + 1e-9) + 1e-9, "{scale:?}");
+                    prop_assert!(*value <= scale.high.mul_add(1.0 + 1e-9, 1e-9), "{scale:?}");
                 }
             }
         }

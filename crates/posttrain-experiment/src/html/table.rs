@@ -1,11 +1,11 @@
 //! Tables that scroll in a box of their own.
 
 use super::escape;
-use crate::Accuracy;
 use crate::numeral::{interval, percent};
+use posttrain_statistics::Share;
 
-/// A table: caption, heads of the columns, rows whose first cell is their head. All but the caption is markup. A cell that
-/// begins with `<td` brings its own.
+/// A table: caption, heads of the columns, rows whose first cell is their head. All but the caption
+/// is markup. A cell that begins with `<td` brings its own.
 pub(super) fn table(caption: &str, heads: &[String], rows: &[Vec<String>]) -> String {
     let caption = escape::plain(caption);
     let head: String = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
@@ -31,11 +31,11 @@ pub(super) fn heads(words: &[&str]) -> Vec<String> {
 }
 
 /// An accuracy above its interval; a dash where there is none.
-pub(super) fn accuracy(value: Option<&Accuracy>) -> String {
+pub(super) fn accuracy(value: Option<&Share>) -> String {
     match value.filter(|value| value.n > 0) {
         Some(value) => {
             let range = interval(value.low, value.high);
-            format!("{}<span class=\"range\">{range}</span>", percent(value.accuracy))
+            format!("{}<span class=\"range\">{range}</span>", percent(value.share))
         }
         None => dash(),
     }

@@ -1,9 +1,10 @@
-//! What every part of the page needs to know of the report: the order of its models and how each looks.
+//! What every part of the page needs to know of the report: the order of its models and how each
+//! looks.
 
 use super::escape;
 use crate::{ModelReport, Report};
 
-/// How many looks (colour, dash, marker) there are.
+/// How many looks (color, dash, marker) there are.
 const LOOKS: usize = 6;
 
 /// A report with its models in the order of the page.

@@ -9,7 +9,8 @@ pub struct DataSummary {
     /// Each domain's examples, by split.
     #[serde(default)]
     pub per_domain: BTreeMap<String, SplitCounts>,
-    /// How many examples each model was trained on, repetitions counted: a generalist has the sum of the specialists'.
+    /// How many examples each model was trained on, repetitions counted: a generalist has the sum
+    /// of the specialists'.
     #[serde(default)]
     pub examples_seen: BTreeMap<String, u64>,
 }

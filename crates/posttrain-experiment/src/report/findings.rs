@@ -1,6 +1,6 @@
 //! What the experiment that this one repeats has found, asked of a run.
 
-use super::{Accuracy, ModelReport};
+use super::ModelReport;
 use crate::numeral::{interval, percent, points, points_interval};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,9 +17,9 @@ pub struct Finding {
     pub agrees: Option<bool>,
 }
 
-/// Asks whether the specialist for mathematics was the steadiest, whether the generalist was spikier than the
-/// specialists, and whether it gained on mathematics. Mathematics is the domain whose name begins with `math`; a question
-/// whose models are not there is not asked.
+/// Asks whether the specialist for mathematics was the steadiest, whether the generalist was
+/// spikier than the specialists, and whether it gained on mathematics. Mathematics is the domain
+/// whose name begins with `math`; a question whose models are not there is not asked.
 ///
 /// ```
 /// use posttrain_experiment::{Dynamics, ModelReport, findings};
@@ -38,10 +38,14 @@ pub struct Finding {
 /// assert_eq!(found[0].answer, "Yes: the changes of its reward deviate by 2.0 points; social: 4.0.");
 /// assert_eq!((found[0].agrees, found[1].agrees), (Some(true), Some(false)));
 /// ```
+#[must_use]
 pub fn findings(models: &BTreeMap<String, ModelReport>) -> Vec<Finding> {
-    let specialists: Vec<Named> = models.iter().filter(|(_, model)| model.domains.len() == 1).collect();
-    let generalist = models.iter().filter(|(_, m)| m.is_generalist()).max_by_key(|(_, m)| m.domains.len());
-    let maths = specialists.iter().copied().find(|(_, m)| m.domains[0].to_lowercase().starts_with("math"));
+    let specialists: Vec<Named> =
+        models.iter().filter(|(_, model)| model.domains.len() == 1).collect();
+    let generalist =
+        models.iter().filter(|(_, m)| m.is_generalist()).max_by_key(|(_, m)| m.domains.len());
+    let maths =
+        specialists.iter().copied().find(|(_, m)| m.domains[0].to_lowercase().starts_with("math"));
     let mut found = Vec::new();
     found.extend(maths.and_then(|maths| steadiest(maths, &specialists)));
     found.extend(generalist.and_then(|generalist| spikier(generalist, &specialists)));
@@ -53,11 +57,15 @@ type Named<'a> = (&'a String, &'a ModelReport);
 
 /// Standard deviation of the step-to-step change, with its name: `math: 2.0`.
 fn spikes<'a>(models: &[Named<'a>]) -> Vec<(&'a str, f64)> {
-    models.iter().filter_map(|(name, m)| Some((name.as_str(), m.dynamics.step_change_std?))).collect()
+    models
+        .iter()
+        .filter_map(|(name, m)| Some((name.as_str(), m.dynamics.step_change_std?)))
+        .collect()
 }
 
 fn listed(spikes: &[(&str, f64)]) -> String {
-    let parts: Vec<String> = spikes.iter().map(|(name, std)| format!("{name}: {:.1}", 100.0 * std)).collect();
+    let parts: Vec<String> =
+        spikes.iter().map(|(name, std)| format!("{name}: {:.1}", 100.0 * std)).collect();
     parts.join(", ")
 }
 
@@ -70,8 +78,11 @@ fn steadiest(maths: Named, specialists: &[Named]) -> Option<Finding> {
     }
     let yes = others.iter().all(|(_, std)| own < *std);
     let word = if yes { "Yes" } else { "No" };
-    let answer =
-        format!("{word}: the changes of its reward deviate by {:.1} points; {}.", 100.0 * own, listed(&others));
+    let answer = format!(
+        "{word}: the changes of its reward deviate by {:.1} points; {}.",
+        100.0 * own,
+        listed(&others)
+    );
     Some(Finding {
         question: "Is the specialist for mathematics the steadiest from step to step?".into(),
         answer,
@@ -91,16 +102,23 @@ fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
         all if all == others.len() => "Yes, than every one".to_owned(),
         some => format!("Only than {some} of {}", others.len()),
     };
-    let answer =
-        format!("{word}: the changes of its reward deviate by {:.1} points; {}.", 100.0 * own, listed(&others));
+    let answer = format!(
+        "{word}: the changes of its reward deviate by {:.1} points; {}.",
+        100.0 * own,
+        listed(&others)
+    );
     let agrees = Some(above == others.len());
-    Some(Finding { question: "Is the generalist spikier than the specialists?".into(), answer, agrees })
+    Some(Finding {
+        question: "Is the generalist spikier than the specialists?".into(),
+        answer,
+        agrees,
+    })
 }
 
 fn gain(generalist: Named, maths: Named) -> Option<Finding> {
     let domain = &maths.1.domains[0];
     let (whole, special) = (*generalist.1.test.get(domain)?, *maths.1.test.get(domain)?);
-    let (low, high) = newcombe(whole, special);
+    let (low, high) = whole.difference(&special);
     let (word, agrees) = match (low, high) {
         (low, _) if low > 0.0 => ("Yes", Some(true)),
         (_, high) if high < 0.0 => ("No, it loses", Some(false)),
@@ -108,52 +126,45 @@ fn gain(generalist: Named, maths: Named) -> Option<Finding> {
     };
     let answer = format!(
         "{word}: {} {} against the specialist’s {} {}, {} points {}.",
-        percent(whole.accuracy),
+        percent(whole.share),
         interval(whole.low, whole.high),
-        percent(special.accuracy),
+        percent(special.share),
         interval(special.low, special.high),
-        points(whole.accuracy - special.accuracy),
+        points(whole.share - special.share),
         points_interval(low, high),
     );
-    Some(Finding { question: "Does the generalist gain on mathematics over the specialist?".into(), answer, agrees })
-}
-
-/// The 95% interval of a difference of two shares from their Wilson intervals (Newcombe, 1998, method 10). It does not
-/// use that the questions are the same, and is the wider for it where the models agree.
-fn newcombe(first: Accuracy, second: Accuracy) -> (f64, f64) {
-    let difference = first.accuracy - second.accuracy;
-    let below = (first.accuracy - first.low).hypot(second.high - second.accuracy);
-    let above = (first.high - first.accuracy).hypot(second.accuracy - second.low);
-    (difference - below, difference + above)
+    Some(Finding {
+        question: "Does the generalist gain on mathematics over the specialist?".into(),
+        answer,
+        agrees,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use posttrain_statistics::Share;
 
     fn tested(domains: &[&str], right: usize) -> ModelReport {
         let domains = domains.iter().map(|domain| domain.to_string()).collect();
-        let test = [("math".to_owned(), Accuracy::new(right, 100))].into();
+        let test = [("math".to_owned(), Share::of(right, 100))].into();
         ModelReport { domains, test, ..ModelReport::default() }
     }
 
     fn gained(generalist: usize, specialist: usize) -> Option<bool> {
         let generalist = ("all".to_owned(), tested(&["math", "social"], generalist));
-        let found = findings(&[generalist, ("math".to_owned(), tested(&["math"], specialist))].into());
+        let found =
+            findings(&[generalist, ("math".to_owned(), tested(&["math"], specialist))].into());
         assert_eq!(found.len(), 1, "no curves, so only the accuracies are asked");
         found[0].agrees
     }
 
     #[test]
     fn a_gain_is_one_only_where_its_interval_says_so() {
-        assert_eq!([gained(80, 50), gained(50, 80), gained(55, 50)], [Some(true), Some(false), None]);
-    }
-
-    #[test]
-    fn the_interval_is_newcombes() {
-        // His example: 56/70 − 48/80, (0.0524, 0.3339).
-        let (low, high) = newcombe(Accuracy::new(56, 70), Accuracy::new(48, 80));
-        assert!((low - 0.0524).abs() < 1e-4 && (high - 0.3339).abs() < 1e-4, "{low} {high}");
+        assert_eq!(
+            [gained(80, 50), gained(50, 80), gained(55, 50)],
+            [Some(true), Some(false), None]
+        );
     }
 
     #[test]

@@ -14,8 +14,7 @@ pub use findings::{Finding, findings};
 pub use model::{BaseReport, CurvePoint, MissingModel, ModelReport};
 pub use origin::{Machine, Provenance};
 pub use outcome::{DomainOutcome, HeadToHead, JudgeReport, SeedOutcome};
-pub use posttrain_recipes::Accuracy;
-pub use router::{RouterReport, RoutingErrors};
+pub use router::{RouterSummary, RoutingErrors};
 pub use sample::AnswerSample;
 pub use wall_clock::{TimelinePhase, TimelineSpan, WallClock};
 
@@ -23,7 +22,8 @@ use crate::ExperimentError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Everything that an experiment found. Parts that a run has not are absent, and keys that are not known are ignored.
+/// Everything that an experiment found. Parts that a run has not are absent, and keys that are not
+/// known are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The configuration as resolved.
@@ -40,7 +40,7 @@ pub struct Report {
     pub base: Option<BaseReport>,
     /// The routers, by name; calibrated and uncalibrated are two.
     #[serde(default)]
-    pub router: BTreeMap<String, RouterReport>,
+    pub router: BTreeMap<String, RouterSummary>,
     /// The router that the head-to-head used.
     #[serde(default)]
     pub router_used: Option<String>,
@@ -102,8 +102,12 @@ impl Report {
     /// # Errors
     /// [`ExperimentError::Format`] names a number that is not finite, for which JSON has no form.
     pub fn to_json(&self) -> Result<String, ExperimentError> {
-        let unwritable =
-            |source| ExperimentError::Format { origin: "report".into(), field: "config".into(), line: 0, source };
+        let unwritable = |source| ExperimentError::Format {
+            origin: "report".into(),
+            field: "config".into(),
+            line: 0,
+            source,
+        };
         let text = serde_json::to_string_pretty(self).map_err(unwritable)?;
         // A number that is not finite is written as null, which is not a number.
         Self::parse("report", &text)?;
@@ -141,11 +145,13 @@ impl Report {
 
     pub(crate) fn parse(origin: &str, text: &str) -> Result<Self, ExperimentError> {
         let mut json = serde_json::Deserializer::from_str(text);
-        let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| ExperimentError::Format {
-            origin: origin.to_owned(),
-            field: error.path().to_string(),
-            line: error.inner().line(),
-            source: error.into_inner(),
+        let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            ExperimentError::Format {
+                origin: origin.to_owned(),
+                field: error.path().to_string(),
+                line: error.inner().line(),
+                source: error.into_inner(),
+            }
         })?;
         let rest = json.end();
         let trailing = |source: serde_json::Error| ExperimentError::Format {

@@ -1,6 +1,7 @@
 //! What one model did.
 
-use crate::{Accuracy, Dynamics};
+use crate::Dynamics;
+use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,10 +24,10 @@ pub struct ModelReport {
     pub dynamics: Dynamics,
     /// Each domain's test set: one answer a question, sampled at temperature 1.
     #[serde(default)]
-    pub test: BTreeMap<String, Accuracy>,
+    pub test: BTreeMap<String, Share>,
     /// The same, the most probable token each time; absent where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_greedy: Option<BTreeMap<String, Accuracy>>,
+    pub test_greedy: Option<BTreeMap<String, Share>>,
     /// A point a step.
     #[serde(default)]
     pub curve: Vec<CurvePoint>,
@@ -34,6 +35,7 @@ pub struct ModelReport {
 
 impl ModelReport {
     /// Whether it was trained on more than one domain.
+    #[must_use]
     pub fn is_generalist(&self) -> bool {
         self.domains.len() > 1
     }
@@ -41,13 +43,15 @@ impl ModelReport {
     /// Accuracy over all test sets together; none where it was not tested.
     ///
     /// ```
-    /// use posttrain_experiment::{Accuracy, ModelReport};
+    /// use posttrain_experiment::ModelReport;
+    /// use posttrain_statistics::Share;
     ///
-    /// let test = [("math".to_owned(), Accuracy::new(1, 2)), ("social".to_owned(), Accuracy::new(2, 2))].into();
-    /// assert_eq!(ModelReport { test, ..ModelReport::default() }.test_pooled(), Some(Accuracy::new(3, 4)));
+    /// let test = [("math".to_owned(), Share::of(1, 2)), ("social".to_owned(), Share::of(2, 2))].into();
+    /// assert_eq!(ModelReport { test, ..ModelReport::default() }.test_pooled(), Some(Share::of(3, 4)));
     /// ```
-    pub fn test_pooled(&self) -> Option<Accuracy> {
-        Accuracy::pooled(self.test.values())
+    #[must_use]
+    pub fn test_pooled(&self) -> Option<Share> {
+        Share::pooled(self.test.values())
     }
 }
 
@@ -56,10 +60,10 @@ impl ModelReport {
 pub struct BaseReport {
     /// Each domain's test set, as for a model.
     #[serde(default)]
-    pub test: BTreeMap<String, Accuracy>,
+    pub test: BTreeMap<String, Share>,
     /// The same, greedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_greedy: Option<BTreeMap<String, Accuracy>>,
+    pub test_greedy: Option<BTreeMap<String, Share>>,
 }
 
 /// One training step, of what `metrics.jsonl` has of it.

@@ -1,6 +1,6 @@
 //! The outcome: routed specialists against the generalist.
 
-use crate::Accuracy;
+use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeadToHead {
     /// The specialists behind the router.
-    pub routed: Accuracy,
+    pub routed: Share,
     /// The specialists with perfect routing.
     #[serde(default)]
-    pub oracle: Option<Accuracy>,
+    pub oracle: Option<Share>,
     /// The generalist.
-    pub generalist: Accuracy,
+    pub generalist: Share,
     /// Accuracy of routed less that of the generalist: positive is for the specialists.
     pub difference: f64,
     /// The lower end of the difference's 95% bootstrap interval, paired by question.
@@ -44,12 +44,12 @@ pub struct HeadToHead {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DomainOutcome {
     /// The specialists behind the router.
-    pub routed: Accuracy,
+    pub routed: Share,
     /// The specialists with perfect routing.
     #[serde(default)]
-    pub oracle: Option<Accuracy>,
+    pub oracle: Option<Share>,
     /// The generalist.
-    pub generalist: Accuracy,
+    pub generalist: Share,
 }
 
 /// The outcome of the same experiment under another seed.

@@ -1,24 +1,26 @@
 //! How well a router sorts questions, and what its errors cost.
 
-use crate::{Accuracy, ExperimentError};
+use crate::ExperimentError;
+use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 
 /// A router on the combined test set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct RouterReport {
+pub struct RouterSummary {
     /// Share of questions sent to their own domain.
     pub accuracy: f64,
     /// Counts, `confusion[true][predicted]`, in the order of `labels`.
     #[serde(default)]
     pub confusion: Vec<Vec<usize>>,
-    /// Expected calibration error: how far the stated probability is from the share that is right. Absent for a router
-    /// that states none.
+    /// Expected calibration error: how far the stated probability is from the share that is right.
+    /// Absent for a router that states none.
     #[serde(default)]
     pub ece: Option<f64>,
     /// The domains.
     #[serde(default)]
     pub labels: Vec<String>,
-    /// Of what was sent to each domain, the share that belongs there; absent where nothing was sent.
+    /// Of what was sent to each domain, the share that belongs there; absent where nothing was
+    /// sent.
     #[serde(default)]
     pub precision: Vec<Option<f64>>,
     /// Of what belongs to each domain, the share that was sent there; absent where nothing belongs.
@@ -29,14 +31,14 @@ pub struct RouterReport {
     pub seconds_per_question: Option<f64>,
 }
 
-impl RouterReport {
+impl RouterSummary {
     /// What follows from the counts `confusion[true][predicted]`.
     ///
     /// ```
-    /// use posttrain_experiment::RouterReport;
+    /// use posttrain_experiment::RouterSummary;
     ///
     /// let labels = ["math".to_owned(), "social".to_owned()];
-    /// let router = RouterReport::from_confusion(&labels, vec![vec![8, 2], vec![0, 10]])?;
+    /// let router = RouterSummary::from_confusion(&labels, vec![vec![8, 2], vec![0, 10]])?;
     /// assert_eq!(router.accuracy, 0.9);
     /// assert_eq!(router.precision, [Some(1.0), Some(10.0 / 12.0)]);
     /// assert_eq!(router.recall, [Some(0.8), Some(1.0)]);
@@ -45,10 +47,17 @@ impl RouterReport {
     ///
     /// # Errors
     /// [`ExperimentError::Confusion`] if the matrix is not square or does not fit the labels.
-    pub fn from_confusion(labels: &[String], confusion: Vec<Vec<usize>>) -> Result<Self, ExperimentError> {
+    pub fn from_confusion(
+        labels: &[String],
+        confusion: Vec<Vec<usize>>,
+    ) -> Result<Self, ExperimentError> {
         let size = labels.len();
         if let Some(row) = confusion.iter().position(|row| row.len() != size) {
-            return Err(ExperimentError::Confusion { labels: size, row, got: confusion[row].len() });
+            return Err(ExperimentError::Confusion {
+                labels: size,
+                row,
+                got: confusion[row].len(),
+            });
         }
         if confusion.len() != size {
             return Err(ExperimentError::Confusion { labels: size, row: confusion.len(), got: 0 });
@@ -59,18 +68,23 @@ impl RouterReport {
         Ok(Self {
             accuracy: share(right, confusion.iter().flatten().sum()).unwrap_or(0.0),
             precision: (0..size).map(|label| share(confusion[label][label], sent(label))).collect(),
-            recall: (0..size).map(|label| share(confusion[label][label], confusion[label].iter().sum())).collect(),
+            recall: (0..size)
+                .map(|label| share(confusion[label][label], confusion[label].iter().sum()))
+                .collect(),
             labels: labels.to_vec(),
             confusion,
             ..Self::default()
         })
     }
 
-    /// The accuracy with its interval, over the questions of the confusion matrix; none without one.
-    pub fn interval(&self) -> Option<Accuracy> {
+    /// The accuracy with its interval, over the questions of the confusion matrix; none without
+    /// one.
+    #[must_use]
+    pub fn interval(&self) -> Option<Share> {
         let n = self.confusion.iter().flatten().sum();
-        let right = self.confusion.iter().enumerate().filter_map(|(label, row)| row.get(label)).sum();
-        (n > 0).then(|| Accuracy::new(right, n))
+        let right =
+            self.confusion.iter().enumerate().filter_map(|(label, row)| row.get(label)).sum();
+        (n > 0).then(|| Share::of(right, n))
     }
 }
 
@@ -83,8 +97,8 @@ pub struct RoutingErrors {
     pub misrouted: usize,
     /// What the wrong specialists scored on those questions; absent where there are none.
     #[serde(default)]
-    pub wrong_specialist: Option<Accuracy>,
+    pub wrong_specialist: Option<Share>,
     /// What the right specialists scored on those same questions.
     #[serde(default)]
-    pub right_specialist: Option<Accuracy>,
+    pub right_specialist: Option<Share>,
 }

@@ -11,11 +11,11 @@ pub struct WallClock {
     pub specialists_total_s: f64,
     /// The longest specialist's: what they take side by side, each on hardware of its own.
     pub specialists_critical_path_s: f64,
-    /// `generalist_s / specialists_critical_path_s`: how many times sooner the specialists are there. 0 where there is no
-    /// critical path.
+    /// `generalist_s / specialists_critical_path_s`: how many times sooner the specialists are
+    /// there. 0 where there is no critical path.
     pub ratio: f64,
-    /// How many arms really ran at a time; absent where it is not known. With 1 the critical path is derived, not
-    /// observed; with more each arm had a share of the machine.
+    /// How many arms really ran at a time; absent where it is not known. With 1 the critical path
+    /// is derived, not observed; with more each arm had a share of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<usize>,
 }
@@ -41,7 +41,8 @@ impl WallClock {
     }
 }
 
-/// When an arm did what, in seconds from the experiment's beginning. Of a resumed run only the time that it ran counts.
+/// When an arm did what, in seconds from the experiment's beginning. Of a resumed run only the time
+/// that it ran counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TimelineSpan {
     /// The model, or the router.
@@ -78,6 +79,7 @@ impl TimelinePhase {
         [Self::Setup, Self::Training, Self::Validation, Self::Test, Self::Routing, Self::Judging];
 
     /// Its name, as in JSON.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Setup => "setup",

@@ -13,9 +13,14 @@ impl Tag {
     pub fn attributes(&self) -> Vec<(&str, &str)> {
         let (mut found, mut rest) = (Vec::new(), self.attributes.trim());
         while !rest.is_empty() {
-            let (name, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("not an attribute: {rest}"));
-            let (value, after) = after.split_once('"').unwrap_or_else(|| panic!("not closed: {rest}"));
-            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "not a name: {name}");
+            let (name, after) =
+                rest.split_once("=\"").unwrap_or_else(|| panic!("not an attribute: {rest}"));
+            let (value, after) =
+                after.split_once('"').unwrap_or_else(|| panic!("not closed: {rest}"));
+            assert!(
+                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
+                "not a name: {name}"
+            );
             found.push((name, value));
             rest = after.trim_start();
         }
@@ -30,8 +35,10 @@ pub fn tags(page: &str) -> Vec<Tag> {
     let (mut tags, mut open) = (Vec::<Tag>::new(), Vec::<String>::new());
     let mut rest = page.strip_prefix("<!DOCTYPE html>").unwrap_or_else(|| panic!("no doctype"));
     while let Some(start) = rest.find('<') {
-        let end =
-            start + rest[start..].find('>').unwrap_or_else(|| panic!("a tag does not end: {}", head(&rest[start..])));
+        let end = start
+            + rest[start..]
+                .find('>')
+                .unwrap_or_else(|| panic!("a tag does not end: {}", head(&rest[start..])));
         let inside = &rest[start + 1..end];
         rest = &rest[end + 1..];
         if let Some(name) = inside.strip_prefix('/') {
@@ -41,12 +48,16 @@ pub fn tags(page: &str) -> Vec<Tag> {
         let (name, attributes) = inside.split_once(' ').unwrap_or((inside, ""));
         let (name, self_closing) = (name.trim_end_matches('/'), inside.ends_with('/'));
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "not a tag: <{inside}>");
-        tags.push(Tag { name: name.to_owned(), attributes: attributes.trim_end_matches('/').to_owned() });
+        tags.push(Tag {
+            name: name.to_owned(),
+            attributes: attributes.trim_end_matches('/').to_owned(),
+        });
         if !self_closing && !VOID.contains(&name) {
             open.push(name.to_owned());
         }
         if name == "style" {
-            rest = &rest[rest.find("</style>").unwrap_or_else(|| panic!("the style does not end"))..];
+            rest =
+                &rest[rest.find("</style>").unwrap_or_else(|| panic!("the style does not end"))..];
         }
     }
     assert!(open.is_empty(), "not closed: {open:?}");

@@ -1,4 +1,5 @@
-//! A small random model whose words are digits, two domains of questions, and an experiment on them.
+//! A small random model whose words are digits, two domains of questions, and an experiment on
+//! them.
 
 #[path = "../../../posttrain-recipes/tests/digits/mod.rs"]
 mod digits;
@@ -18,8 +19,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let config =
-            ModelConfig { vocab_size: digits::WORDS, hidden_size: 64, num_hidden_layers: 2, ..ModelConfig::tiny() };
+        let config = ModelConfig {
+            vocab_size: digits::WORDS,
+            hidden_size: 64,
+            num_hidden_layers: 2,
+            ..ModelConfig::tiny()
+        };
         let decoder = Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
         Self { model: TextModel::new(decoder, digits::tokenizer(), digits::template()) }
     }
@@ -35,7 +40,8 @@ impl World {
 
 /// Right where the answer's digit is among the response's first two.
 fn reward() -> Arc<dyn Reward> {
-    let score = |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
+    let score =
+        |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
     Arc::new(from_fn("digit", score))
 }
 

@@ -60,14 +60,18 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<bool> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut head, mut line) = (Vec::new(), String::new());
     while reader.read_line(&mut line)? > 2 {
-        head.push(std::mem::take(&mut line).trim().to_string());
+        head.push(std::mem::take(&mut line).trim().to_owned());
     }
     let Some(request) = head.first().cloned() else { return Ok(false) };
     let header = |name: &str| {
-        let found = head.iter().skip(1).filter_map(|h| h.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.to_string()).unwrap_or_default()
+        let found = head
+            .iter()
+            .skip(1)
+            .filter_map(|h| h.split_once(": "))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_owned()).unwrap_or_default()
     };
-    let path = request.split(' ').nth(1).unwrap_or_default().to_string();
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     let range = header("range");
     let mut state = state.lock().unwrap();
     state.requests.push(format!("{path} {range} {}", header("authorization")));
@@ -85,7 +89,10 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<bool> {
         )?;
         return Ok(true);
     }
-    let name = path.split_once(&format!("/resolve/{COMMIT}/")).map(|(_, name)| name.to_string()).unwrap_or_default();
+    let name = path
+        .split_once(&format!("/resolve/{COMMIT}/"))
+        .map(|(_, name)| name.to_owned())
+        .unwrap_or_default();
     let Some((bytes, large)) = state.files.get(&name).cloned() else {
         write!(out, "HTTP/1.1 404 no\r\ncontent-length: 0\r\n\r\n")?;
         return Ok(true);
@@ -117,8 +124,11 @@ fn listing(state: &State) -> String {
     let file = |(name, (bytes, large)): (&String, &(Vec<u8>, bool))| {
         let lie = state.lie_about.as_ref() == Some(name);
         let hash = if lie { "00".repeat(32) } else { sha256(bytes) };
-        let large =
-            if *large { format!(r#","lfs":{{"sha256":"{hash}","size":{}}}"#, bytes.len()) } else { String::new() };
+        let large = if *large {
+            format!(r#","lfs":{{"sha256":"{hash}","size":{}}}"#, bytes.len())
+        } else {
+            String::new()
+        };
         format!(r#"{{"rfilename":"{name}","size":{}{large}}}"#, bytes.len())
     };
     let files: Vec<_> = state.files.iter().map(file).collect();

@@ -1,4 +1,4 @@
-//! The arithmetic of one group, and the vectorised walk over many.
+//! The arithmetic of one group, and the vectorized walk over many.
 
 use super::AdvantageCounts;
 use posttrain_kernel::{Kernel, dispatch, larger, smaller};
@@ -17,7 +17,8 @@ pub(super) enum Scale {
     Deviation(f32),
 }
 
-/// Advantages of one group in which NaN stands for a missing reward. `None` when a sum is not finite.
+/// Advantages of one group in which NaN stands for a missing reward. `None` when a sum is not
+/// finite.
 pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<AdvantageCounts> {
     if !group.is_empty() && group.iter().all(|reward| !reward.is_nan()) {
         return dense(group, group.len(), scale, values);
@@ -25,7 +26,12 @@ pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<
     let present: Vec<f32> = group.iter().copied().filter(|reward| !reward.is_nan()).collect();
     let missing = group.len() - present.len();
     if present.is_empty() {
-        return Some(AdvantageCounts { groups: 1, empty: 1, missing, ..AdvantageCounts::default() });
+        return Some(AdvantageCounts {
+            groups: 1,
+            empty: 1,
+            missing,
+            ..AdvantageCounts::default()
+        });
     }
     let mut advantages = vec![0.0; present.len()];
     let counts = dense(&present, present.len(), scale, &mut advantages)?;
@@ -35,7 +41,12 @@ pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<
 }
 
 /// Advantages of groups of one length, every reward present. `None` when a sum is not finite.
-pub(super) fn dense(rewards: &[f32], length: usize, scale: Scale, values: &mut [f32]) -> Option<AdvantageCounts> {
+pub(super) fn dense(
+    rewards: &[f32],
+    length: usize,
+    scale: Scale,
+    values: &mut [f32],
+) -> Option<AdvantageCounts> {
     dispatch(Groups { rewards, length, scale, values })
 }
 
@@ -87,7 +98,13 @@ impl Groups<'_> {
 fn counts(groups: usize, length: usize, signals: usize) -> AdvantageCounts {
     let still = groups - signals;
     let (single, constant_groups) = if length == 1 { (still, 0) } else { (0, still) };
-    AdvantageCounts { groups, groups_with_signal: signals, constant_groups, single, ..AdvantageCounts::default() }
+    AdvantageCounts {
+        groups,
+        groups_with_signal: signals,
+        constant_groups,
+        single,
+        ..AdvantageCounts::default()
+    }
 }
 
 /// One group: whether its rewards differ, and its advantages.
@@ -143,7 +160,8 @@ fn extremes(group: &[f32]) -> (f32, f32) {
     let (chunks, rest) = group.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            (low[lane], high[lane]) = (smaller(low[lane], chunk[lane]), larger(high[lane], chunk[lane]));
+            (low[lane], high[lane]) =
+                (smaller(low[lane], chunk[lane]), larger(high[lane], chunk[lane]));
         }
     }
     let (low, high) = (folded(low, smaller), folded(high, larger));

@@ -4,7 +4,8 @@ use crate::error::LossError;
 use posttrain_tensor::{TensorError, check_shape};
 use tch::{Kind, TchError, Tensor};
 
-/// A low-rank adapter beside the head's weight. Its matrices may be of another kind than the weight (usually f32).
+/// A low-rank adapter beside the head's weight. Its matrices may be of another kind than the weight
+/// (usually f32).
 #[derive(Debug)]
 pub struct HeadAdapter {
     /// `A: [R, H]`.
@@ -18,7 +19,7 @@ pub struct HeadAdapter {
 /// The derivative of a loss by an adapter's matrices, f32.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct AdapterGradients {
+pub struct HeadAdapterGradients {
     /// `[R, H]`.
     pub a: Tensor,
     /// `[V, R]`.
@@ -32,7 +33,12 @@ impl HeadAdapter {
         check_shape("adapter.b", &self.b, &[vocab, self.a.size()[0]])?;
         for (argument, tensor) in [("adapter.a", &self.a), ("adapter.b", &self.b)] {
             if tensor.device() != weight.device() {
-                return Err(TensorError::Device { argument, expected: weight.device(), got: tensor.device() }.into());
+                return Err(TensorError::Device {
+                    argument,
+                    expected: weight.device(),
+                    got: tensor.device(),
+                }
+                .into());
             }
         }
         Ok(())
@@ -44,15 +50,16 @@ pub(super) struct AdapterPass {
     a: Tensor,
     b: Tensor,
     scale: f64,
-    pub(super) gradients: AdapterGradients,
+    pub(super) gradients: HeadAdapterGradients,
 }
 
 impl AdapterPass {
     pub(super) fn new(adapter: &HeadAdapter, kind: Kind) -> Result<Self, TchError> {
         let (a, b) = (adapter.a.f_detach()?, adapter.b.f_detach()?);
-        let zeros = |tensor: &Tensor| Tensor::f_zeros(tensor.size(), (Kind::Float, tensor.device()));
-        let gradients = AdapterGradients { a: zeros(&a)?, b: zeros(&b)? };
-        Ok(AdapterPass { a: a.f_to_kind(kind)?, b: b.f_to_kind(kind)?, scale: adapter.scale, gradients })
+        let zeros =
+            |tensor: &Tensor| Tensor::f_zeros(tensor.size(), (Kind::Float, tensor.device()));
+        let gradients = HeadAdapterGradients { a: zeros(&a)?, b: zeros(&b)? };
+        Ok(Self { a: a.f_to_kind(kind)?, b: b.f_to_kind(kind)?, scale: adapter.scale, gradients })
     }
 
     /// Adds the adapter's part to the logits of a chunk.
@@ -60,11 +67,18 @@ impl AdapterPass {
         logits.f_addmm_(&self.project(hidden)?, &self.b.f_tr()?).map(|_| ())
     }
 
-    /// Adds the adapter's part to a chunk's gradient by the hidden states, and the chunk's to the adapter's own.
-    pub(super) fn backward(&mut self, hidden: &Tensor, logits: &Tensor, out: &mut Tensor) -> Result<(), TchError> {
+    /// Adds the adapter's part to a chunk's gradient by the hidden states, and the chunk's to the
+    /// adapter's own.
+    pub(super) fn backward(
+        &mut self,
+        hidden: &Tensor,
+        logits: &Tensor,
+        out: &mut Tensor,
+    ) -> Result<(), TchError> {
         let projected = logits.f_mm(&self.b)?.f_mul_scalar(self.scale)?;
         let _ = out.f_addmm_(&projected, &self.a)?;
-        let _ = self.gradients.a.f_add_(&projected.f_tr()?.f_mm(hidden)?.f_to_kind(Kind::Float)?)?;
+        let _ =
+            self.gradients.a.f_add_(&projected.f_tr()?.f_mm(hidden)?.f_to_kind(Kind::Float)?)?;
         let by_b = logits.f_tr()?.f_mm(&self.project(hidden)?)?.f_to_kind(Kind::Float)?;
         let _ = self.gradients.b.f_add_(&by_b)?;
         Ok(())

@@ -1,4 +1,5 @@
-//! The walk over the chunks: products in libtorch, the arithmetic between them native or libtorch's.
+//! The walk over the chunks: products in libtorch, the arithmetic between them native or
+//! libtorch's.
 
 use super::pass::{Arithmetic, Chunk, Pass};
 use super::rows::{self, RowGradients};
@@ -31,7 +32,8 @@ impl Pass<'_> {
     }
 
     pub(super) fn scores(&self) -> Result<TokenScores, LossError> {
-        let parts: Vec<_> = self.chunks().map(|chunk| self.chunk_scores(&self.logits(chunk)?, chunk)).collect();
+        let parts: Vec<_> =
+            self.chunks().map(|chunk| self.chunk_scores(&self.logits(chunk)?, chunk)).collect();
         let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.join(&parts)
     }
@@ -40,7 +42,8 @@ impl Pass<'_> {
     pub(super) fn join(&self, parts: &[TokenScores]) -> Result<TokenScores, LossError> {
         let cat = |part: &dyn Fn(&TokenScores) -> Tensor| {
             if parts.is_empty() {
-                return Tensor::f_empty([0], (Kind::Float, self.targets.device())).during("making an empty tensor");
+                return Tensor::f_empty([0], (Kind::Float, self.targets.device()))
+                    .during("making an empty tensor");
             }
             let parts: Vec<Tensor> = parts.iter().map(part).collect();
             Tensor::f_cat(&parts, 0).during("joining the token scores")
@@ -61,11 +64,15 @@ impl Pass<'_> {
         check_shape("scores.logprobs", &scores.logprobs, &[entries])?;
         check_shape("scores.entropy", &scores.entropy, &[rows])?;
         check_shape("gradients.logprobs", &gradients.logprobs, &[entries])?;
-        gradients.entropy.as_ref().map_or(Ok(()), |entropy| check_shape("gradients.entropy", entropy, &[rows]))?;
+        gradients
+            .entropy
+            .as_ref()
+            .map_or(Ok(()), |entropy| check_shape("gradients.entropy", entropy, &[rows]))?;
 
         let by_hidden = self.empty_gradient()?;
         for chunk in self.chunks() {
-            let part = |tensor: &Tensor, each| chunk.of_flat(tensor, each).during("cutting out a chunk");
+            let part =
+                |tensor: &Tensor, each| chunk.of_flat(tensor, each).during("cutting out a chunk");
             let scores = TokenScores {
                 logprobs: part(&scores.logprobs, self.targets_per_row)?,
                 entropy: part(&scores.entropy, 1)?,
@@ -83,7 +90,8 @@ impl Pass<'_> {
     /// The gradient by the hidden states, to be filled chunk by chunk.
     pub(super) fn empty_gradient(&self) -> Result<Tensor, LossError> {
         let options = (self.hidden.kind(), self.hidden.device());
-        Tensor::f_empty(self.hidden.size(), options).during("allocating the hidden states' gradient")
+        Tensor::f_empty(self.hidden.size(), options)
+            .during("allocating the hidden states' gradient")
     }
 
     pub(super) fn finish(self, hidden: Tensor) -> HeadGradients {
@@ -96,16 +104,23 @@ impl Pass<'_> {
             let hidden = chunk.of(&self.hidden)?;
             let mut logits = self.buffer.f_narrow(0, 0, chunk.len as i64)?;
             let _ = hidden.f_mm_out(&logits, &self.transposed)?;
-            self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.forward(&hidden, &mut logits))?;
+            self.adapter
+                .as_ref()
+                .map_or(Ok(()), |adapter| adapter.forward(&hidden, &mut logits))?;
             Ok(logits)
         };
         product().during("multiplying hidden states with the head")
     }
 
-    pub(super) fn chunk_scores(&self, logits: &Tensor, chunk: Chunk) -> Result<TokenScores, LossError> {
+    pub(super) fn chunk_scores(
+        &self,
+        logits: &Tensor,
+        chunk: Chunk,
+    ) -> Result<TokenScores, LossError> {
         let targets = chunk.of(&self.targets).during("cutting out a chunk")?;
         if self.head.arithmetic == Arithmetic::Libtorch {
-            let scores = tensor::scores(logits, &targets, self.temperature()).during("scoring a chunk")?;
+            let scores =
+                tensor::scores(logits, &targets, self.temperature()).during("scoring a chunk")?;
             return check_scores(logits, &scores, chunk).map(|()| scores);
         }
         let targets = integers("targets", &targets)?;
@@ -115,7 +130,8 @@ impl Pass<'_> {
         };
         let named = |(row, problem)| LossError::Logits { row: chunk.start + row, problem };
         let (logprobs, entropy) = scored.map_err(named)?;
-        let tensor = |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
+        let tensor =
+            |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
         Ok(TokenScores { logprobs: tensor(&logprobs)?, entropy: tensor(&entropy)? })
     }
 
@@ -129,7 +145,8 @@ impl Pass<'_> {
     ) -> Result<(), LossError> {
         let targets = chunk.of(&self.targets).during("cutting out a chunk")?;
         if self.head.arithmetic == Arithmetic::Libtorch {
-            let slopes = tensor::gradients(&logits, &targets, self.temperature(), scores, gradients);
+            let slopes =
+                tensor::gradients(&logits, &targets, self.temperature(), scores, gradients);
             logits = slopes.during("differentiating a chunk")?;
         } else {
             self.native_gradients(&mut logits, &targets, chunk, (scores, gradients))?;
@@ -138,7 +155,9 @@ impl Pass<'_> {
             let mut out = chunk.of(by_hidden)?;
             let _ = logits.f_mm_out(&out, &self.head.weight)?;
             let hidden = chunk.of(&self.hidden)?;
-            self.adapter.as_mut().map_or(Ok(()), |adapter| adapter.backward(&hidden, &logits, &mut out))
+            self.adapter
+                .as_mut()
+                .map_or(Ok(()), |adapter| adapter.backward(&hidden, &logits, &mut out))
         };
         product().during("multiplying the logits' gradient with the head")
     }
@@ -150,7 +169,8 @@ impl Pass<'_> {
         chunk: Chunk,
         (scores, gradients): (&TokenScores, &TokenGradients),
     ) -> Result<(), LossError> {
-        let host = |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token gradients");
+        let host =
+            |tensor: &Tensor| Vec::<f32>::try_from(tensor).during("copying the token gradients");
         let logprobs = host(&scores.logprobs)?;
         let entropies = host(&scores.entropy)?;
         let by_logprob = host(&gradients.logprobs)?;

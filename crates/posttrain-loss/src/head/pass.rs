@@ -1,4 +1,5 @@
-//! A pass over the head before its first chunk: checked arguments, and the memory that the chunks share.
+//! A pass over the head before its first chunk: checked arguments, and the memory that the chunks
+//! share.
 
 use super::Head;
 use super::adapter::AdapterPass;
@@ -17,7 +18,7 @@ pub(super) enum Arithmetic {
 
 impl Arithmetic {
     pub(super) fn of(device: Device) -> Self {
-        if device == Device::Cpu { Arithmetic::Native } else { Arithmetic::Libtorch }
+        if device == Device::Cpu { Self::Native } else { Self::Libtorch }
     }
 }
 
@@ -64,24 +65,36 @@ impl Head {
             _ => check_shape("targets", targets, &[tokens])?,
         }
         if hidden.kind() != self.weight.kind() {
-            return Err(
-                TensorError::Kind { argument: "hidden", expected: "that of the weight", got: hidden.kind() }.into()
-            );
+            return Err(TensorError::Kind {
+                argument: "hidden",
+                expected: "that of the weight",
+                got: hidden.kind(),
+            }
+            .into());
         }
         if targets.kind() != Kind::Int64 {
-            return Err(TensorError::Kind { argument: "targets", expected: "Int64", got: targets.kind() }.into());
+            return Err(TensorError::Kind {
+                argument: "targets",
+                expected: "Int64",
+                got: targets.kind(),
+            }
+            .into());
         }
         for (argument, tensor) in [("hidden", hidden), ("targets", targets)] {
             if tensor.device() != self.weight.device() {
-                return Err(
-                    TensorError::Device { argument, expected: self.weight.device(), got: tensor.device() }.into()
-                );
+                return Err(TensorError::Device {
+                    argument,
+                    expected: self.weight.device(),
+                    got: tensor.device(),
+                }
+                .into());
             }
         }
         check_targets(targets, vocab)?;
 
         let rows = tokens.min(self.options.chunk_tokens as i64);
-        let adapter = self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
+        let adapter =
+            self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
         let layout = || -> Result<Pass<'_>, TchError> {
             Ok(Pass {
                 head: self,
@@ -102,7 +115,9 @@ fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), LossError> {
     let host = host.during("copying the targets")?;
     let tokens = integers("targets", &host)?;
     match tokens.iter().position(|token| !(0..vocab).contains(token)) {
-        Some(index) => Err(LossError::Target { index, token: tokens[index], vocab: vocab as usize }),
+        Some(index) => {
+            Err(LossError::Target { index, token: tokens[index], vocab: vocab as usize })
+        }
         None => Ok(()),
     }
 }

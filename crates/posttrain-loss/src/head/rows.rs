@@ -1,6 +1,7 @@
-//! The native softmax arithmetic over a chunk of logits: scores of each row, and its gradient in place.
+//! The native softmax arithmetic over a chunk of logits: scores of each row, and its gradient in
+//! place.
 
-use crate::blocks::{normaliser, scan, slope};
+use crate::blocks::{normalizer, scan, slope};
 use crate::error::{LogitProblem, LossError};
 use posttrain_kernel::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp2, mul_add};
 use posttrain_tensor::Element;
@@ -9,7 +10,8 @@ use rayon::prelude::*;
 /// Log-probabilities of a chunk's targets and entropies of its rows, nats.
 type Scores = (Vec<f32>, Vec<f32>);
 
-/// The scores of a chunk of `rows` rows, each with the same number of `targets`, which lie within the vocabulary.
+/// The scores of a chunk of `rows` rows, each with the same number of `targets`, which lie within
+/// the vocabulary.
 ///
 /// # Errors
 /// The first row of the chunk without a distribution, and why.
@@ -24,11 +26,14 @@ pub(super) fn scores<E: Element>(
     let slope = slope(temperature);
     let mut logprobs = vec![0.0; targets.len()];
 
-    let work = logits.par_chunks_exact(vocab).zip(targets.par_chunks(each)).zip(logprobs.par_chunks_mut(each));
+    let work = logits
+        .par_chunks_exact(vocab)
+        .zip(targets.par_chunks(each))
+        .zip(logprobs.par_chunks_mut(each));
     let entropies: Vec<Result<f32, LogitProblem>> = work
         .map_init(Vec::new, |blocks, ((row, targets), logprobs)| {
             scan(row, slope, true, blocks);
-            let whole = normaliser(blocks, slope)?;
+            let whole = normalizer(blocks, slope)?;
             let log_sum = whole.sum.ln();
             for (logprob, target) in logprobs.iter_mut().zip(targets) {
                 let distance = f64::from(row[*target as usize].widen()) - f64::from(whole.max);
@@ -39,7 +44,10 @@ pub(super) fn scores<E: Element>(
         })
         .collect();
 
-    let named = entropies.into_iter().enumerate().map(|(row, entropy)| entropy.map_err(|problem| (row, problem)));
+    let named = entropies
+        .into_iter()
+        .enumerate()
+        .map(|(row, entropy)| entropy.map_err(|problem| (row, problem)));
     Ok((logprobs, named.collect::<Result<_, _>>()?))
 }
 
@@ -79,7 +87,8 @@ impl RowGradients<'_> {
         }
     }
 
-    /// Refuses an entry whose gradient is not a number. `start` is the first row's place in the batch.
+    /// Refuses an entry whose gradient is not a number. `start` is the first row's place in the
+    /// batch.
     pub(super) fn check(&self, start: usize) -> Result<(), LossError> {
         for row in 0..self.entropies.len() {
             self.row(row).check(start + row)?;
@@ -95,8 +104,9 @@ impl Row<'_> {
 
     /// The likeliest target of the row: what its probabilities are computed relative to.
     fn anchor(&self) -> usize {
-        let likelier =
-            |best: usize, entry: usize| if self.logprobs[entry] > self.logprobs[best] { entry } else { best };
+        let likelier = |best: usize, entry: usize| {
+            if self.logprobs[entry] > self.logprobs[best] { entry } else { best }
+        };
         (1..self.targets.len()).fold(0, likelier)
     }
 
@@ -118,7 +128,11 @@ impl Row<'_> {
             return refuse("gradients.entropy", index, self.by_entropy);
         }
         if !self.is_zero() && !self.logprobs[anchor].is_finite() {
-            return refuse("scores.logprobs", index * self.targets.len() + anchor, self.logprobs[anchor]);
+            return refuse(
+                "scores.logprobs",
+                index * self.targets.len() + anchor,
+                self.logprobs[anchor],
+            );
         }
         if self.by_entropy != 0.0 && !self.entropy.is_finite() {
             return refuse("scores.entropy", index, self.entropy);
@@ -144,7 +158,8 @@ pub(super) fn gradients<E: Element>(logits: &mut [E], rows: &RowGradients, tempe
 struct Gradient<'a, 'b, E> {
     logits: &'a mut [E],
     row: &'a Row<'b>,
-    /// Scratch: each target with its own logit and what its log-probability adds to the derivative by it.
+    /// Scratch: each target with its own logit and what its log-probability adds to the derivative
+    /// by it.
     own: &'a mut Vec<(usize, f32, f32)>,
     temperature: f64,
 }
@@ -161,14 +176,15 @@ impl<E: Element> Kernel for Gradient<'_, '_, E> {
             own.push((*target as usize, logits[*target as usize].widen(), by_logprob * warmth));
         }
 
-        // log2 p_j = (x_j − x_anchor) · slope + log2 p_anchor: no normaliser is needed, and no digits are lost to one.
+        // log2 p_j = (x_j − x_anchor) · slope + log2 p_anchor: no normalizer is needed, and no
+        // digits are lost to one.
         let anchor = row.anchor();
         let at_anchor = own[anchor].1;
         let slope = slope(temperature);
         let offset = row.logprobs[anchor] * std::f32::consts::LOG2_E;
         // −(Σ g + g_H · (H + ln p_j)) / T, as a line in log2 p_j.
         let by_logprobs: f32 = row.by_logprob.iter().sum();
-        let level = -(by_logprobs + row.by_entropy * row.entropy) * warmth;
+        let level = -row.by_entropy.mul_add(row.entropy, by_logprobs) * warmth;
         let tilt = -row.by_entropy * std::f32::consts::LN_2 * warmth;
         let derivative = |x: f32| {
             let t = mul_add::<FMA>(x - at_anchor, slope, offset);

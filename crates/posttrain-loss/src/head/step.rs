@@ -1,5 +1,5 @@
-//! Head and objective in one call: where the objective is one of token scope, in one walk, in which each chunk's logits
-//! are computed once and become their gradient at once.
+//! Head and objective in one call: where the objective is one of token scope, in one walk, in which
+//! each chunk's logits are computed once and become their gradient at once.
 
 use super::pass::{Arithmetic, Chunk, Pass};
 use super::{Head, HeadGradients, TokenGradients, TokenScores};
@@ -36,18 +36,24 @@ pub struct HeadStep {
 impl Head {
     /// Scores, loss and gradient by the hidden states of a micro-batch.
     ///
-    /// The same results as [`scores`](Self::scores), [`Objective::evaluate_scores`] and [`backward`](Self::backward) in
-    /// turn. For an objective of [`Scope::Token`] on the CPU it is one walk, with two products over the vocabulary instead
-    /// of three: the loss of an entry needs no other entry's log-probability, so its gradient is known while its logits
-    /// are still there.
+    /// The same results as [`scores`](Self::scores), [`Objective::evaluate_scores`] and
+    /// [`backward`](Self::backward) in turn. For an objective of [`Scope::Token`] on the CPU it is
+    /// one walk, with two products over the vocabulary instead of three: the loss of an entry needs
+    /// no other entry's log-probability, so its gradient is known while its logits are still there.
     ///
-    /// `hidden: [N, H]`, `targets: [N]` or `[N, K]` i64, as in [`scores`](Self::scores); `step.batch` has an entry for
-    /// each target, `N · K` in row order. The objective sees a row's entropy at each of its `K` entries, and the derivative
-    /// by the row's entropy is the sum of theirs: the outcome's gradient has `N · K` elements, its entropy gradient `N`.
+    /// `hidden: [N, H]`, `targets: [N]` or `[N, K]` i64, as in [`scores`](Self::scores);
+    /// `step.batch` has an entry for each target, `N · K` in row order. The objective sees a row's
+    /// entropy at each of its `K` entries, and the derivative by the row's entropy is the sum of
+    /// theirs: the outcome's gradient has `N · K` elements, its entropy gradient `N`.
     ///
     /// # Errors
     /// Those of the three.
-    pub fn step(&self, hidden: &Tensor, targets: &Tensor, step: Step) -> Result<HeadStep, LossError> {
+    pub fn step(
+        &self,
+        hidden: &Tensor,
+        targets: &Tensor,
+        step: Step,
+    ) -> Result<HeadStep, LossError> {
         let _guard = tch::no_grad_guard();
         let pass = self.pass(hidden, targets)?;
         check_len("batch", step.batch.entries(), pass.entries())?;
@@ -62,7 +68,12 @@ impl Head {
     }
 }
 
-fn in_turn(head: &Head, hidden: &Tensor, targets: &Tensor, step: Step) -> Result<HeadStep, LossError> {
+fn in_turn(
+    head: &Head,
+    hidden: &Tensor,
+    targets: &Tensor,
+    step: Step,
+) -> Result<HeadStep, LossError> {
     let scores = head.scores(hidden, targets)?;
     let mut outcome = match scores.targets_per_row() {
         1 => step.objective.evaluate_scores(step.batch, &scores, step.totals)?,
@@ -85,9 +96,13 @@ impl TokenScores {
     }
 
     /// The same with each row's entropy at each of its entries.
-    fn by_entry(&self, targets_per_row: i64) -> Result<TokenScores, TchError> {
-        let entropy = self.entropy.f_unsqueeze(-1)?.f_expand([-1, targets_per_row], false)?.f_reshape([-1])?;
-        Ok(TokenScores { logprobs: self.logprobs.shallow_clone(), entropy })
+    fn by_entry(&self, targets_per_row: i64) -> Result<Self, TchError> {
+        let entropy = self
+            .entropy
+            .f_unsqueeze(-1)?
+            .f_expand([-1, targets_per_row], false)?
+            .f_reshape([-1])?;
+        Ok(Self { logprobs: self.logprobs.shallow_clone(), entropy })
     }
 }
 
@@ -96,10 +111,18 @@ fn sum_by_row(by_entry: &Tensor, rows: i64) -> Result<Tensor, TchError> {
     if entries == rows {
         return Ok(by_entry.shallow_clone());
     }
-    by_entry.f_view([rows, entries / rows])?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+    by_entry.f_view([rows, entries / rows])?.f_sum_dim_intlist(
+        [-1i64].as_slice(),
+        false,
+        Kind::Float,
+    )
 }
 
-fn in_one_walk(mut pass: Pass, evaluator: &dyn TokenEvaluator, denominator: f64) -> Result<HeadStep, LossError> {
+fn in_one_walk(
+    mut pass: Pass,
+    evaluator: &dyn TokenEvaluator,
+    denominator: f64,
+) -> Result<HeadStep, LossError> {
     let each = pass.targets_per_row;
     let has_entropy_gradient = evaluator.has_entropy_gradient();
     let mut by_logprob = vec![0.0; pass.entries()];
@@ -133,14 +156,17 @@ fn in_one_walk(mut pass: Pass, evaluator: &dyn TokenEvaluator, denominator: f64)
 
         let gradients = TokenGradients {
             logprobs: scaled(gradient, denominator)?,
-            entropy: chunk_of(by_entropy.as_deref(), chunk).map(|rows| scaled(rows, denominator)).transpose()?,
+            entropy: chunk_of(by_entropy.as_deref(), chunk)
+                .map(|rows| scaled(rows, denominator))
+                .transpose()?,
         };
         pass.chunk_backward(logits, chunk, (&scores, &gradients), &by_hidden)?;
         parts.push(scores);
     }
 
     let scores = pass.join(&parts)?;
-    let outcome = LossOutcome::of(sums, denominator, by_logprob, by_entropy).into_tensors(Device::Cpu)?;
+    let outcome =
+        LossOutcome::of(sums, denominator, by_logprob, by_entropy).into_tensors(Device::Cpu)?;
     Ok(HeadStep { scores, outcome, gradients: pass.finish(by_hidden) })
 }
 

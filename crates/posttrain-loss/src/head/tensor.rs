@@ -1,13 +1,19 @@
-//! The softmax arithmetic over a chunk of logits in libtorch's own operations, for devices other than the CPU.
+//! The softmax arithmetic over a chunk of logits in libtorch's own operations, for devices other
+//! than the CPU.
 
 use super::{TokenGradients, TokenScores};
 use tch::{Kind, TchError, Tensor};
 
 /// The scores of a chunk: `logits: [C, V]`, `targets: [C, K]` within the vocabulary.
-pub(super) fn scores(logits: &Tensor, targets: &Tensor, temperature: f64) -> Result<TokenScores, TchError> {
+pub(super) fn scores(
+    logits: &Tensor,
+    targets: &Tensor,
+    temperature: f64,
+) -> Result<TokenScores, TchError> {
     let all = log_softmax(logits, temperature)?;
     let logprobs = all.f_gather(-1, targets, false)?.f_view([-1])?;
-    let entropy = information(&all)?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?.f_neg()?;
+    let entropy =
+        information(&all)?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?.f_neg()?;
     Ok(TokenScores { logprobs, entropy })
 }
 

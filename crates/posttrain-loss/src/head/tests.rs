@@ -28,9 +28,11 @@ fn noise(sizes: &[i64], seed: f64) -> Tensor {
 
 fn case(tokens: i64, vocab: i64, kind: Kind) -> Case {
     let width = 24;
-    let targets = (noise(&[tokens], 3.0).abs() * vocab as f64).floor().clamp_max((vocab - 1) as f64);
+    let targets =
+        (noise(&[tokens], 3.0).abs() * vocab as f64).floor().clamp_max((vocab - 1) as f64);
     // Every third token is masked.
-    let mask = Tensor::arange(tokens, (Kind::Int64, Device::Cpu)).remainder(3).gt(0).to_kind(Kind::Float);
+    let mask =
+        Tensor::arange(tokens, (Kind::Int64, Device::Cpu)).remainder(3).gt(0).to_kind(Kind::Float);
     Case {
         hidden: (noise(&[tokens, width], 1.0) * 2.0).to_kind(kind),
         weight: noise(&[vocab, width], 2.0).to_kind(kind),
@@ -42,19 +44,23 @@ fn case(tokens: i64, vocab: i64, kind: Kind) -> Case {
     }
 }
 
-/// The same with `each` targets per row, of which the second is the first again, and the third masked in every row.
+/// The same with `each` targets per row, of which the second is the first again, and the third
+/// masked in every row.
 fn with_targets(case: Case, each: i64, vocab: i64) -> Case {
     let rows = case.hidden.size()[0];
-    let targets = (noise(&[rows, each], 8.0).abs() * vocab as f64).floor().clamp_max((vocab - 1) as f64);
+    let targets =
+        (noise(&[rows, each], 8.0).abs() * vocab as f64).floor().clamp_max((vocab - 1) as f64);
     let targets = targets.to_kind(Kind::Int64);
-    let by_logprob = noise(&[rows, each], 9.0) * case.gradients.logprobs.ne(0.0).to_kind(Kind::Float).unsqueeze(-1);
+    let by_logprob = noise(&[rows, each], 9.0)
+        * case.gradients.logprobs.ne(0.0).to_kind(Kind::Float).unsqueeze(-1);
     if each > 1 {
         targets.i((.., 1)).copy_(&targets.i((.., 0)));
     }
     if each > 2 {
         let _ = by_logprob.i((.., 2)).zero_();
     }
-    let gradients = TokenGradients { logprobs: by_logprob.reshape([-1]), entropy: case.gradients.entropy };
+    let gradients =
+        TokenGradients { logprobs: by_logprob.reshape([-1]), entropy: case.gradients.entropy };
     Case { targets, gradients, ..case }
 }
 
@@ -62,8 +68,8 @@ fn adapter(vocab: i64) -> HeadAdapter {
     HeadAdapter { a: noise(&[3, 24], 6.0), b: noise(&[vocab, 3], 7.0), scale: 0.5 }
 }
 
-/// Scores and gradients of the dense computation, by autograd in f64: log-probabilities, entropies, and the gradients
-/// by hidden states, A and B.
+/// Scores and gradients of the dense computation, by autograd in f64: log-probabilities, entropies,
+/// and the gradients by hidden states, A and B.
 fn dense(case: &Case, options: HeadOptions, adapter: Option<&HeadAdapter>) -> [Tensor; 5] {
     let leaf = |tensor: &Tensor| tensor.to_kind(Kind::Double).set_requires_grad(true);
     let hidden = leaf(&case.hidden);
@@ -73,7 +79,8 @@ fn dense(case: &Case, options: HeadOptions, adapter: Option<&HeadAdapter>) -> [T
         logits += hidden.mm(&a.tr()).mm(&b.tr()) * *scale;
     }
     let all = (logits / options.temperature).log_softmax(-1, Kind::Double);
-    let logprobs = all.gather(-1, &case.targets.view([case.hidden.size()[0], -1]), false).reshape([-1]);
+    let logprobs =
+        all.gather(-1, &case.targets.view([case.hidden.size()[0], -1]), false).reshape([-1]);
     let entropy = -(all.exp() * &all).sum_dim_intlist([-1i64].as_slice(), false, Kind::Double);
     let loss = (&logprobs * &case.gradients.logprobs).sum(Kind::Double);
     let loss = loss + (&entropy * case.gradients.entropy.as_ref().unwrap()).sum(Kind::Double);
@@ -87,7 +94,8 @@ fn ours(head: &Head, case: &Case) -> [Tensor; 5] {
     let scores = head.scores(&case.hidden, &case.targets).unwrap();
     let gradients = head.backward(&case.hidden, &case.targets, &scores, &case.gradients).unwrap();
     let empty = || Tensor::zeros([0], (Kind::Double, Device::Cpu));
-    let (a, b) = gradients.adapter.map_or_else(|| (empty(), empty()), |adapter| (adapter.a, adapter.b));
+    let (a, b) =
+        gradients.adapter.map_or_else(|| (empty(), empty()), |adapter| (adapter.a, adapter.b));
     [scores.logprobs, scores.entropy, gradients.hidden, a, b]
 }
 
@@ -96,7 +104,10 @@ fn assert_close(ours: &[Tensor], theirs: &[Tensor], tolerance: f64) {
     for (i, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
         assert_eq!(ours.size(), theirs.size());
         if ours.numel() > 0 {
-            let error = (ours.to_kind(Kind::Double) - theirs.to_kind(Kind::Double)).abs().max().double_value(&[]);
+            let error = (ours.to_kind(Kind::Double) - theirs.to_kind(Kind::Double))
+                .abs()
+                .max()
+                .double_value(&[]);
             let size = theirs.abs().max().double_value(&[]);
             assert!(error <= tolerance * size, "result {i}: {error} of {size}");
         }
@@ -125,7 +136,7 @@ fn scores_and_gradients_are_those_of_the_dense_computation() {
 }
 
 #[test]
-fn several_targets_per_row_share_its_normaliser() {
+fn several_targets_per_row_share_its_normalizer() {
     for (rows, vocab, each) in [(1, 8, 2), (20, 16, 1), (20, 16, 5), (33, 1500, 3), (9, 2500, 64)] {
         let case = with_targets(case(rows, vocab, Kind::Float), each, vocab);
         let expected = dense(&case, OPTIONS, Some(&adapter(vocab)));
@@ -168,9 +179,14 @@ fn a_masked_target_beside_others_may_be_impossible() {
         let scores = head.scores(&case.hidden, &case.targets).unwrap();
         assert_eq!(scores.logprobs.double_value(&[0]), f64::NEG_INFINITY);
         assert_eq!(scores.logprobs.double_value(&[3]), f64::NEG_INFINITY);
-        let finite = Head { arithmetic: head.arithmetic, ..Head::new(&case.weight.clamp_min(-1e30), OPTIONS).unwrap() };
-        let gradients =
-            TokenGradients { logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 0.0, 1.0, 1.0]), entropy: None };
+        let finite = Head {
+            arithmetic: head.arithmetic,
+            ..Head::new(&case.weight.clamp_min(-1e30), OPTIONS).unwrap()
+        };
+        let gradients = TokenGradients {
+            logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 0.0, 1.0, 1.0]),
+            entropy: None,
+        };
         let gradients = finite.backward(&case.hidden, &case.targets, &scores, &gradients).unwrap();
         assert!(gradients.hidden.isfinite().all().int64_value(&[]) == 1);
         assert!(gradients.hidden.i(0).abs().max().double_value(&[]) > 0.0);
@@ -178,18 +194,25 @@ fn a_masked_target_beside_others_may_be_impossible() {
     // Where the impossible one is trained on, it is named by its entry.
     let head = Head::new(&impossible, OPTIONS).unwrap();
     let scores = head.scores(&case.hidden, &case.targets).unwrap();
-    let gradients = TokenGradients { logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 1.0, 1.0, 1.0]), entropy: None };
+    let gradients = TokenGradients {
+        logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        entropy: None,
+    };
     let error = head.backward(&case.hidden, &case.targets, &scores, &gradients).unwrap_err();
-    assert!(matches!(error, LossError::NonFinite { argument: "scores.logprobs", index: 3, .. }), "{error}");
+    assert!(
+        matches!(error, LossError::NonFinite { argument: "scores.logprobs", index: 3, .. }),
+        "{error}"
+    );
 }
 
-/// Rows of three targets each, the entropy bonus on; what the walk gives is what the three calls give, and autograd.
+/// Rows of three targets each, the entropy bonus on; what the walk gives is what the three calls
+/// give, and autograd.
 #[test]
 fn a_step_with_several_targets_per_row_is_the_three_calls_in_turn() {
     let rows = 33;
     let case = with_targets(case(rows, 600, Kind::Float), 3, 600);
     let entries = 3 * rows as usize;
-    let sampling: Vec<f32> = (0..entries).map(|i| -6.0 - 0.01 * i as f32).collect();
+    let sampling: Vec<f32> = (0..entries).map(|i| 0.01f32.mul_add(-(i as f32), -6.0)).collect();
     let weights: Vec<f32> = (0..entries).map(|i| [1.0, 0.5, 0.0, 2.0][i % 4]).collect();
     let batch = LossBatch {
         weights: Some(&weights),
@@ -200,14 +223,15 @@ fn a_step_with_several_targets_per_row_is_the_three_calls_in_turn() {
     let objective = PolicyObjective { entropy_coefficient: 0.1, ..PolicyObjective::default() };
     let totals = batch.totals().unwrap();
     let step = Step { objective: &objective, batch: &batch, totals: &totals };
-    let [native, libtorch] =
-        both(&case.weight, OPTIONS).map(|head| head.step(&case.hidden, &case.targets, step).unwrap());
+    let [native, libtorch] = both(&case.weight, OPTIONS)
+        .map(|head| head.step(&case.hidden, &case.targets, step).unwrap());
     for step in [&native, &libtorch] {
         assert_eq!(step.scores.logprobs.size(), [99]);
         assert_eq!(step.scores.entropy.size(), [33]);
         assert_eq!(step.outcome.gradient.size(), [99]);
         let by_entropy = step.outcome.entropy_gradient.as_ref().unwrap();
-        let expected: Vec<f32> = weights.chunks(3).map(|weights| -0.1 * weights.iter().sum::<f32>()).collect();
+        let expected: Vec<f32> =
+            weights.chunks(3).map(|weights| -0.1 * weights.iter().sum::<f32>()).collect();
         assert_close(&[by_entropy.shallow_clone()], &[Tensor::from_slice(&expected)], 1e-6);
     }
     assert!((native.outcome.loss() - libtorch.outcome.loss()).abs() < 1e-5);
@@ -224,7 +248,8 @@ fn a_step_with_several_targets_per_row_is_the_three_calls_in_turn() {
 fn a_step_of_pairs_is_the_three_calls_in_turn() {
     let case = case(33, 600, Kind::Float);
     let reference = [-6.0f32; 33];
-    let batch = LossBatch { reference_logprobs: Some(&reference), ..LossBatch::of(&[10, 5, 3, 15]) };
+    let batch =
+        LossBatch { reference_logprobs: Some(&reference), ..LossBatch::of(&[10, 5, 3, 15]) };
     let totals = batch.totals().unwrap();
     let objective = crate::preference::Dpo::default();
     for head in both(&case.weight, OPTIONS) {
@@ -235,7 +260,8 @@ fn a_step_of_pairs_is_the_three_calls_in_turn() {
         assert_eq!(Vec::<f32>::try_from(&step.outcome.gradient).unwrap(), outcome.gradient);
         assert_eq!(step.outcome.metrics, outcome.metrics);
         let gradients = outcome.token_gradients().unwrap();
-        let gradients = head.backward(&case.hidden, &case.targets, &step.scores, &gradients).unwrap();
+        let gradients =
+            head.backward(&case.hidden, &case.targets, &step.scores, &gradients).unwrap();
         assert_eq!(step.gradients.hidden, gradients.hidden);
     }
 }
@@ -250,7 +276,8 @@ fn an_adapter_on_the_head_has_its_gradients_too() {
     }
 }
 
-/// bf16 keeps eight bits: logits of up to 10 are off by up to 0.03, and their gradient by 0.4% each.
+/// bf16 keeps eight bits: logits of up to 10 are off by up to 0.03, and their gradient by 0.4%
+/// each.
 #[test]
 fn bf16_stays_within_its_rounding() {
     let case = case(40, 1100, Kind::BFloat16);
@@ -264,7 +291,10 @@ fn bf16_stays_within_its_rounding() {
 #[test]
 fn the_size_of_a_chunk_changes_nothing() {
     let case = case(33, 600, Kind::Float);
-    let whole = ours(&Head::new(&case.weight, HeadOptions { chunk_tokens: 1000, ..OPTIONS }).unwrap(), &case);
+    let whole = ours(
+        &Head::new(&case.weight, HeadOptions { chunk_tokens: 1000, ..OPTIONS }).unwrap(),
+        &case,
+    );
     for chunk_tokens in [1, 2, 32, 33] {
         let head = Head::new(&case.weight, HeadOptions { chunk_tokens, ..OPTIONS }).unwrap();
         // libtorch's product sums in another order for another number of rows.
@@ -282,22 +312,27 @@ fn masked_tokens_have_no_gradient_even_where_the_target_is_impossible() {
     let scores = head.scores(&case.hidden, &case.targets).unwrap();
     assert_eq!(scores.logprobs.double_value(&[0]), f64::NEG_INFINITY);
     assert!(scores.entropy.isfinite().all().int64_value(&[]) == 1);
-    let gradients = TokenGradients { logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 0.0]), entropy: None };
+    let gradients =
+        TokenGradients { logprobs: Tensor::from_slice(&[0f32, 1.0, 1.0, 0.0]), entropy: None };
     case.weight = case.weight.clamp_min(-1e30);
     let finite = Head::new(&case.weight, OPTIONS).unwrap();
     let gradients = finite.backward(&case.hidden, &case.targets, &scores, &gradients).unwrap();
     assert_eq!(gradients.hidden.i(0).abs().max().double_value(&[]), 0.0);
     assert!(gradients.hidden.i(1).abs().max().double_value(&[]) > 0.0);
-    let gradients = TokenGradients { logprobs: Tensor::from_slice(&[1f32, 1.0, 1.0, 0.0]), entropy: None };
+    let gradients =
+        TokenGradients { logprobs: Tensor::from_slice(&[1f32, 1.0, 1.0, 0.0]), entropy: None };
     let error = finite.backward(&case.hidden, &case.targets, &scores, &gradients).unwrap_err();
-    assert!(matches!(error, LossError::NonFinite { argument: "scores.logprobs", index: 0, .. }), "{error}");
+    assert!(
+        matches!(error, LossError::NonFinite { argument: "scores.logprobs", index: 0, .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_fused_step_is_the_three_calls_in_turn() {
     for kind in [Kind::Float, Kind::BFloat16] {
         let case = case(33, 600, kind);
-        let sampling: Vec<f32> = (0..33).map(|i| -5.0 - 0.1 * i as f32).collect();
+        let sampling: Vec<f32> = (0..33).map(|i| 0.1f32.mul_add(-(i as f32), -5.0)).collect();
         let weights: Vec<f32> = (0..33).map(|i| if i % 4 != 1 { 1.0 } else { 0.0 }).collect();
         let batch = LossBatch {
             weights: Some(&weights),
@@ -306,7 +341,8 @@ fn the_fused_step_is_the_three_calls_in_turn() {
             ..LossBatch::of(&[10, 0, 20, 3])
         };
         let loss = PolicyLoss::ImportanceSampling { ratio_cap: Some(3.0) };
-        let objective = PolicyObjective { loss, entropy_coefficient: 0.1, ..PolicyObjective::default() };
+        let objective =
+            PolicyObjective { loss, entropy_coefficient: 0.1, ..PolicyObjective::default() };
         let totals = StepTotals { tokens: 100, ..batch.totals().unwrap() };
         let step = Step { objective: &objective, batch: &batch, totals: &totals };
         let head = || Head::new(&case.weight, OPTIONS).unwrap().with_adapter(adapter(600)).unwrap();
@@ -319,7 +355,11 @@ fn the_fused_step_is_the_three_calls_in_turn() {
         assert_eq!(fused.outcome.metrics.policy.tokens, outcome.metrics.policy.tokens);
         assert!((fused.outcome.loss() - outcome.loss()).abs() < 1e-9);
         let (ours, theirs) = (fused.gradients.adapter.unwrap(), gradients.adapter.unwrap());
-        assert_close(&[fused.gradients.hidden, ours.a, ours.b], &[gradients.hidden, theirs.a, theirs.b], 1e-6);
+        assert_close(
+            &[fused.gradients.hidden, ours.a, ours.b],
+            &[gradients.hidden, theirs.a, theirs.b],
+            1e-6,
+        );
     }
 }
 
@@ -364,6 +404,9 @@ fn a_row_of_logits_without_a_distribution_is_named() {
     case.hidden = case.hidden.index_fill(0, &Tensor::from_slice(&[11i64]), f64::NAN);
     for head in both(&case.weight, OPTIONS) {
         let error = head.scores(&case.hidden, &case.targets).unwrap_err();
-        assert!(matches!(error, LossError::Logits { row: 11, problem: LogitProblem::Nan }), "{error}");
+        assert!(
+            matches!(error, LossError::Logits { row: 11, problem: LogitProblem::Nan }),
+            "{error}"
+        );
     }
 }

@@ -14,6 +14,7 @@ pub struct Mean {
 
 impl Mean {
     /// `sum / count`; `None` of nothing.
+    #[must_use]
     pub fn value(&self) -> Option<f64> {
         (self.count > 0.0).then(|| self.sum / self.count)
     }
@@ -43,6 +44,7 @@ impl NamedMeans {
     }
 
     /// The value of a mean; `None` where there is none of that name, or nothing in it.
+    #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.get(name)?.value()
     }
@@ -53,12 +55,13 @@ impl NamedMeans {
     }
 
     /// Whether there are none.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Adds the means of another micro-batch.
-    pub fn merge(&mut self, other: &NamedMeans) {
+    pub fn merge(&mut self, other: &Self) {
         for (name, mean) in &other.0 {
             self.add(name.clone(), mean.sum, mean.count);
         }

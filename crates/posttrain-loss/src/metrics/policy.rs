@@ -1,9 +1,11 @@
-//! How far the policy in training is from the one that sampled: sums and extremes that add up over micro-batches.
+//! How far the policy in training is from the one that sampled: sums and extremes that add up over
+//! micro-batches.
 
 /// How far the policy in training is from the one that sampled, over the tokens trained on.
 ///
-/// `ratio = exp(train_logprob − sampling_logprob)`. The fields are sums and extremes, so that micro-batches
-/// [`merge`](Self::merge); the methods turn them into what is reported. Nothing in the crate reads them to decide anything.
+/// `ratio = exp(train_logprob − sampling_logprob)`. The fields are sums and extremes, so that
+/// micro-batches [`merge`](Self::merge); the methods turn them into what is reported. Nothing in
+/// the crate reads them to decide anything.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct PolicyMetrics {
@@ -36,7 +38,7 @@ pub struct PolicyMetrics {
 impl Default for PolicyMetrics {
     /// No tokens.
     fn default() -> Self {
-        PolicyMetrics {
+        Self {
             tokens: 0,
             ratio_excess: 0.0,
             ratio_min: f32::INFINITY,
@@ -55,7 +57,7 @@ impl Default for PolicyMetrics {
 
 impl PolicyMetrics {
     /// Adds the tokens of another micro-batch.
-    pub fn merge(&mut self, other: &PolicyMetrics) {
+    pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.ratio_excess += other.ratio_excess;
         self.ratio_min = self.ratio_min.min(other.ratio_min);
@@ -71,36 +73,44 @@ impl PolicyMetrics {
     }
 
     /// The mean ratio; 1 where the policies agree, `None` without tokens.
+    #[must_use]
     pub fn ratio_mean(&self) -> Option<f64> {
         self.mean(self.ratio_excess).map(|excess| 1.0 + excess)
     }
 
     /// The share of tokens whose gradient a clip or a cap took away or made smaller.
+    #[must_use]
     pub fn clipped_share(&self) -> Option<f64> {
         self.mean(self.clipped as f64)
     }
 
     /// The mean `k1` estimate of KL(sampling ‖ train), nats.
+    #[must_use]
     pub fn kl_k1_mean(&self) -> Option<f64> {
         self.mean(self.kl_k1)
     }
 
-    /// The mean `k3` estimate of KL(sampling ‖ train), nats. Training is called stable below 0.01 (tinker-cookbook).
+    /// The mean `k3` estimate of KL(sampling ‖ train), nats. Training is called stable below 0.01
+    /// (tinker-cookbook).
+    #[must_use]
     pub fn kl_k3_mean(&self) -> Option<f64> {
         self.mean(self.kl_k3)
     }
 
     /// `logprob_gap`: the mean `|train_logprob − sampling_logprob|`, nats.
+    #[must_use]
     pub fn logprob_gap(&self) -> Option<f64> {
         self.mean(self.gap)
     }
 
     /// The mean estimate of KL(policy ‖ reference), nats.
+    #[must_use]
     pub fn reference_kl_mean(&self) -> Option<f64> {
         self.mean(self.reference_kl)
     }
 
     /// The mean entropy of the policy, nats, over the tokens whose entropy was given.
+    #[must_use]
     pub fn entropy_mean(&self) -> Option<f64> {
         (self.entropy_tokens > 0).then(|| self.entropy / self.entropy_tokens as f64)
     }

@@ -8,7 +8,8 @@ use crate::policy::PolicyObjective;
 use crate::preference::{Dpo, Ipo, Kto, SimPo};
 use serde::{Deserialize, Serialize};
 
-/// An objective in a configuration file: a `kind` and its settings, such as `{ kind = "dpo", beta = 0.1 }`.
+/// An objective in a configuration file: a `kind` and its settings, such as
+/// `{ kind = "dpo", beta = 0.1 }`.
 ///
 /// ```
 /// use posttrain_loss::{ObjectiveConfig, Scope};
@@ -47,7 +48,7 @@ pub enum ObjectiveConfig {
 impl Default for ObjectiveConfig {
     /// A policy gradient by importance sampling.
     fn default() -> Self {
-        ObjectiveConfig::Policy(PolicyObjective::default())
+        Self::Policy(PolicyObjective::default())
     }
 }
 
@@ -58,13 +59,13 @@ impl ObjectiveConfig {
     /// [`LossError::Config`] names a setting that is out of range.
     pub fn build(self) -> Result<Box<dyn Objective>, LossError> {
         let objective: Box<dyn Objective> = match self {
-            ObjectiveConfig::Policy(objective) => Box::new(objective),
-            ObjectiveConfig::CrossEntropy(objective) => Box::new(objective),
-            ObjectiveConfig::Dpo(objective) => Box::new(objective),
-            ObjectiveConfig::Ipo(objective) => Box::new(objective),
-            ObjectiveConfig::SimPo(objective) => Box::new(objective),
-            ObjectiveConfig::Kto(objective) => Box::new(objective),
-            ObjectiveConfig::Distillation(objective) => Box::new(objective),
+            Self::Policy(objective) => Box::new(objective),
+            Self::CrossEntropy(objective) => Box::new(objective),
+            Self::Dpo(objective) => Box::new(objective),
+            Self::Ipo(objective) => Box::new(objective),
+            Self::SimPo(objective) => Box::new(objective),
+            Self::Kto(objective) => Box::new(objective),
+            Self::Distillation(objective) => Box::new(objective),
         };
         objective.validate()?;
         Ok(objective)

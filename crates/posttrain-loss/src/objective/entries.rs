@@ -10,7 +10,8 @@ pub(crate) trait EntryRule: Send + Sync {
     /// The loss and its derivative by the entry's log-probability.
     fn term(&self, entry: usize, logprob: f32) -> (f32, f32);
 
-    /// What the rule reports of an entry: a value and its weight in the mean of [`metric`](Self::metric).
+    /// What the rule reports of an entry: a value and its weight in the mean of
+    /// [`metric`](Self::metric).
     fn reported(&self, weight: f32, logprob: f32, loss: f32) -> (f64, f64);
 
     /// The name of what it reports.
@@ -78,7 +79,8 @@ impl<R: EntryRule> Entrywise<'_, R> {
                 ("reference_logprobs", at(batch.reference_logprobs)),
                 ("sampling_logprobs", at(batch.sampling_logprobs)),
             ];
-            return named_non_finite(index, &named).unwrap_or(LossError::Overflow { argument: "loss" });
+            return named_non_finite(index, &named)
+                .unwrap_or(LossError::Overflow { argument: "loss" });
         }
         LossError::Overflow { argument: "loss" }
     }

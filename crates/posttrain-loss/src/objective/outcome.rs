@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor};
 /// The loss of a micro-batch as a sum and a denominator, its gradient, and the metrics.
 ///
 /// `G` is `Vec<f32>` from [`Objective::evaluate`](crate::Objective::evaluate) and a tensor from
-/// [`Objective::evaluate_scores`](crate::Objective::evaluate_scores) and [`Head::step`](crate::Head::step).
+/// [`Objective::evaluate_scores`](crate::Objective::evaluate_scores) and
+/// [`Head::step`](crate::Head::step).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LossOutcome<G = Vec<f32>> {
@@ -18,10 +19,11 @@ pub struct LossOutcome<G = Vec<f32>> {
     pub loss_sum: f64,
     /// The whole step's denominator, at least 1: the same for each of its micro-batches.
     pub denominator: f64,
-    /// `[N]`, the derivative of `loss_sum` by each entry's log-probability; 0 where its weight is 0.
+    /// `[N]`, the derivative of `loss_sum` by each entry's log-probability; 0 where its weight is
+    /// 0.
     pub gradient: G,
-    /// `[N]`, the derivative of `loss_sum` by each entry's entropy (by each row's, in a [`HeadStep`](crate::head::HeadStep));
-    /// `None` without an entropy bonus.
+    /// `[N]`, the derivative of `loss_sum` by each entry's entropy (by each row's, in a
+    /// [`HeadStep`](crate::head::HeadStep)); `None` without an entropy bonus.
     pub entropy_gradient: Option<G>,
     /// What the entries say of the policy.
     pub metrics: LossMetrics,
@@ -30,11 +32,22 @@ pub struct LossOutcome<G = Vec<f32>> {
 impl<G> LossOutcome<G> {
     /// An outcome without an entropy bonus and without metrics.
     pub fn new(loss_sum: f64, denominator: f64, gradient: G) -> Self {
-        LossOutcome { loss_sum, denominator, gradient, entropy_gradient: None, metrics: LossMetrics::default() }
+        Self {
+            loss_sum,
+            denominator,
+            gradient,
+            entropy_gradient: None,
+            metrics: LossMetrics::default(),
+        }
     }
 
-    pub(crate) fn of(sums: LossSums, denominator: f64, gradient: G, entropy_gradient: Option<G>) -> Self {
-        LossOutcome { loss_sum: sums.loss, denominator, gradient, entropy_gradient, metrics: sums.metrics }
+    pub(crate) fn of(
+        sums: LossSums,
+        denominator: f64,
+        gradient: G,
+        entropy_gradient: Option<G>,
+    ) -> Self {
+        Self { loss_sum: sums.loss, denominator, gradient, entropy_gradient, metrics: sums.metrics }
     }
 
     /// The micro-batch's part of the step's loss: `loss_sum / denominator`.
@@ -44,7 +57,8 @@ impl<G> LossOutcome<G> {
 }
 
 impl LossOutcome {
-    /// The gradient of the step's loss, for [`Head::backward`](crate::Head::backward): divided by the denominator.
+    /// The gradient of the step's loss, for [`Head::backward`](crate::Head::backward): divided by
+    /// the denominator.
     ///
     /// # Errors
     /// [`LossError::Torch`] when libtorch has no memory.
@@ -52,30 +66,35 @@ impl LossOutcome {
         self.clone().into_tensors(Device::Cpu)?.token_gradients()
     }
 
-    /// The loss as a scalar whose `backward()` goes on into the graph behind `logprobs: [N]`, of any floating kind and on
-    /// any device, whose values were evaluated.
+    /// The loss as a scalar whose `backward()` goes on into the graph behind `logprobs: [N]`, of
+    /// any floating kind and on any device, whose values were evaluated.
     ///
-    /// Its value is [`loss`](Self::loss), its gradient by the log-probabilities `gradient / denominator`. An entropy
-    /// bonus has a gradient of its own: add [`surrogate`](crate::surrogate) of the entropies and their gradient.
+    /// Its value is [`loss`](Self::loss), its gradient by the log-probabilities
+    /// `gradient / denominator`. An entropy bonus has a gradient of its own: add
+    /// [`surrogate`](crate::surrogate) of the entropies and their gradient.
     ///
     /// # Errors
-    /// [`LossError::Tensor`] when the log-probabilities are not those of the outcome; [`LossError::Torch`].
+    /// [`LossError::Tensor`] when the log-probabilities are not those of the outcome;
+    /// [`LossError::Torch`].
     pub fn to_scalar(&self, logprobs: &Tensor) -> Result<Tensor, LossError> {
         check_shape("logprobs", logprobs, &[self.gradient.len() as i64])?;
         let gradient = self.token_gradients()?.logprobs;
-        let gradient = gradient.f_to_device(logprobs.device()).during("copying the token gradients")?;
+        let gradient =
+            gradient.f_to_device(logprobs.device()).during("copying the token gradients")?;
         // An entry that is not trained on may be impossible, and 0 · −∞ is no number.
         let trained = gradient.f_eq(0.0).and_then(|ignored| logprobs.f_masked_fill(&ignored, 0.0));
         let product = surrogate(&trained.during("masking the log-probabilities")?, &gradient)?;
         // Only the value is the loss's; a constant has no part in the gradient.
-        let scalar = product.f_detach().and_then(|value| product.f_sub(&value)?.f_add_scalar(self.loss()));
+        let scalar =
+            product.f_detach().and_then(|value| product.f_sub(&value)?.f_add_scalar(self.loss()));
         scalar.during("making the loss a scalar")
     }
 
     /// The same outcome with its gradients in tensors on a device.
     pub(crate) fn into_tensors(self, device: Device) -> Result<LossOutcome<Tensor>, LossError> {
         let tensor = |values: Vec<f32>| {
-            let tensor = Tensor::f_from_slice(&values).and_then(|tensor| tensor.f_to_device(device));
+            let tensor =
+                Tensor::f_from_slice(&values).and_then(|tensor| tensor.f_to_device(device));
             tensor.during("copying the token gradients")
         };
         Ok(LossOutcome {
@@ -89,18 +108,22 @@ impl LossOutcome {
 }
 
 impl LossOutcome<Tensor> {
-    /// The gradient of the step's loss, for [`Head::backward`](crate::Head::backward): divided by the denominator.
+    /// The gradient of the step's loss, for [`Head::backward`](crate::Head::backward): divided by
+    /// the denominator.
     ///
     /// # Errors
     /// [`LossError::Torch`] when libtorch has no memory.
     pub fn token_gradients(&self) -> Result<TokenGradients, LossError> {
-        let scaled = |gradient: &Tensor| gradient.f_div_scalar(self.denominator).during("scaling the token gradients");
+        let scaled = |gradient: &Tensor| {
+            gradient.f_div_scalar(self.denominator).during("scaling the token gradients")
+        };
         let entropy = self.entropy_gradient.as_ref().map(scaled).transpose()?;
         Ok(TokenGradients { logprobs: scaled(&self.gradient)?, entropy })
     }
 }
 
-/// Evaluates scores that lie anywhere by a function over slices: in place on the CPU, else on copies.
+/// Evaluates scores that lie anywhere by a function over slices: in place on the CPU, else on
+/// copies.
 pub(crate) fn evaluate_on_host(
     scores: &TokenScores,
     evaluate: impl FnOnce(&[f32], &[f32]) -> Result<LossOutcome, LossError>,
@@ -121,7 +144,9 @@ pub(crate) fn evaluate_on_host(
 fn floats<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<&'a [f32], LossError> {
     match values(argument, tensor)? {
         Values::F32(values) => Ok(values),
-        Values::Bf16(_) => Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into()),
+        Values::Bf16(_) => {
+            Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into())
+        }
     }
 }
 
@@ -131,7 +156,9 @@ impl TokenScores {
         for (argument, tensor) in [("logprobs", &self.logprobs), ("entropy", &self.entropy)] {
             check_shape(argument, tensor, &[entries as i64])?;
             if tensor.kind() != Kind::Float {
-                return Err(TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into());
+                return Err(
+                    TensorError::Kind { argument, expected: "Float", got: tensor.kind() }.into()
+                );
             }
         }
         Ok(())

@@ -17,9 +17,11 @@ pub struct Stretch<'a> {
     pub logprobs: &'a [f32],
     /// `[L]`, their entropies, nats, where known.
     pub entropy: Option<&'a [f32]>,
-    /// `[L]`, receives the derivative of the loss's sum by each log-probability; what stands there is overwritten.
+    /// `[L]`, receives the derivative of the loss's sum by each log-probability; what stands there
+    /// is overwritten.
     pub gradient: &'a mut [f32],
-    /// `[L]`, receives the derivative by each entropy; given where [`TokenEvaluator::has_entropy_gradient`].
+    /// `[L]`, receives the derivative by each entropy; given where
+    /// [`TokenEvaluator::has_entropy_gradient`].
     pub entropy_gradient: Option<&'a mut [f32]>,
 }
 
@@ -34,13 +36,14 @@ pub struct LossSums {
 
 impl LossSums {
     /// Adds the sums over other entries.
-    pub fn merge(&mut self, other: &LossSums) {
+    pub fn merge(&mut self, other: &Self) {
         self.loss += other.loss;
         self.metrics.merge(&other.metrics);
     }
 }
 
-/// An objective of token scope, laid over a batch ([`Objective::by_token`](crate::Objective::by_token)).
+/// An objective of token scope, laid over a batch
+/// ([`Objective::by_token`](crate::Objective::by_token)).
 pub trait TokenEvaluator: Send + Sync {
     /// Whether the loss depends on the entropies.
     fn has_entropy_gradient(&self) -> bool {
@@ -70,7 +73,9 @@ pub(crate) fn evaluate_by_token(
     let mut by_entropy = entropy_gradient.as_mut().map(|gradient| gradient.chunks_mut(TASK));
 
     let mut stretches = Vec::with_capacity(entries.div_ceil(TASK));
-    for (task, (gradient, logprobs)) in gradient.chunks_mut(TASK).zip(logprobs.chunks(TASK)).enumerate() {
+    for (task, (gradient, logprobs)) in
+        gradient.chunks_mut(TASK).zip(logprobs.chunks(TASK)).enumerate()
+    {
         let start = task * TASK;
         stretches.push(Stretch {
             start,
@@ -81,7 +86,8 @@ pub(crate) fn evaluate_by_token(
         });
     }
 
-    let parts: Vec<_> = stretches.into_par_iter().map(|stretch| evaluator.evaluate(stretch)).collect();
+    let parts: Vec<_> =
+        stretches.into_par_iter().map(|stretch| evaluator.evaluate(stretch)).collect();
     let mut sums = LossSums::default();
     for part in parts {
         sums.merge(&part?);

@@ -16,6 +16,10 @@ impl TokenLoss for Cispo {
         let above = if ratio > self.high { self.high } else { ratio };
         let weight = if above < self.low { self.low } else { above };
         let gradient = -weight * advantage;
-        Term { loss: gradient * logprob, gradient, clipped: (ratio > self.high) | (ratio < self.low) }
+        Term {
+            loss: gradient * logprob,
+            gradient,
+            clipped: (ratio > self.high) | (ratio < self.low),
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Clip {
 impl Clip {
     /// The same by distances from 1.
     pub(super) fn around_one(low: f32, high: f32) -> Self {
-        Clip { low: 1.0 - low, high: 1.0 + high }
+        Self { low: 1.0 - low, high: 1.0 + high }
     }
 }
 
@@ -28,7 +28,11 @@ impl TokenLoss for Clip {
         let bound = within * advantage;
         let clipped = free > bound;
         // Where the bound is smaller the loss is constant in the ratio.
-        Term { loss: if clipped { -bound } else { -free }, gradient: if clipped { 0.0 } else { -free }, clipped }
+        Term {
+            loss: if clipped { -bound } else { -free },
+            gradient: if clipped { 0.0 } else { -free },
+            clipped,
+        }
     }
 }
 

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 /// A weight on each token's loss for what the trainer's policy and the sampler's differ in.
 ///
-/// Sampler and trainer compute the same weights' log-probabilities by other kernels, in other kinds, or of other versions.
-/// With `ρ = exp(Σ or mean or one token's (old − sampling))` the ratio of the trainer's policy before the step to the
-/// sampler's, each token's loss is multiplied with a weight of `ρ`, which is a constant: no gradient flows through it.
+/// Sampler and trainer compute the same weights' log-probabilities by other kernels, in other
+/// kinds, or of other versions. With `ρ = exp(Σ or mean or one token's (old − sampling))` the ratio
+/// of the trainer's policy before the step to the sampler's, each token's loss is multiplied with a
+/// weight of `ρ`, which is a constant: no gradient flows through it.
 ///
 /// | known as | level | rule | bounds |
 /// | --- | --- | --- | --- |
@@ -17,15 +18,17 @@ use serde::{Deserialize, Serialize};
 /// | MIS by the geometric mean | `geometric` | `mask` | close to 1 |
 /// | IcePop | `token` | `mask` | `low = 0.5`, `high = 5` |
 ///
-/// `old` is the batch's `old_logprobs`: the trainer's log-probabilities of the policy that the step began with. Where a batch has none,
-/// the policy in training stands for it, as it is on the first step on a batch: `ρ = exp(logprob − sampling)`, and the
-/// ratio in the loss itself is 1. On later steps that is a policy gradient with bounded importance weights, which is sound,
-/// and in which PPO's bounds have nothing left to bind.
+/// `old` is the batch's `old_logprobs`: the trainer's log-probabilities of the policy that the step
+/// began with. Where a batch has none, the policy in training stands for it, as it is on the first
+/// step on a batch: `ρ = exp(logprob − sampling)`, and the ratio in the loss itself is 1. On later
+/// steps that is a policy gradient with bounded importance weights, which is sound, and in which
+/// PPO's bounds have nothing left to bind.
 ///
-/// The penalty and the entropy bonus of an objective are not weighted (as in TRL), and a token whose weight is 0 still
-/// counts in the denominator.
+/// The penalty and the entropy bonus of an objective are not weighted (as in TRL), and a token
+/// whose weight is 0 still counts in the denominator.
 ///
-/// In a configuration file: `correction = { level = "token", rule = "mask", low = 0.5, high = 5.0 }`.
+/// In a configuration file:
+/// `correction = { level = "token", rule = "mask", low = 0.5, high = 5.0 }`.
 ///
 /// ```
 /// use posttrain_loss::{LossBatch, Objective, PolicyObjective, TokenAdvantages, policy::Correction};
@@ -85,7 +88,7 @@ pub enum CorrectionRule {
 impl Default for Correction {
     /// Truncated importance sampling by token, at most 2: verl's `rollout_is_threshold`.
     fn default() -> Self {
-        Correction { level: CorrectionLevel::Token, rule: CorrectionRule::Truncate, low: 0.0, high: 2.0 }
+        Self { level: CorrectionLevel::Token, rule: CorrectionRule::Truncate, low: 0.0, high: 2.0 }
     }
 }
 
@@ -95,7 +98,12 @@ impl Correction {
     /// # Errors
     /// [`LossError::Config`] names the bound.
     pub fn validate(&self) -> Result<(), LossError> {
-        check_field("correction.low", self.low.into(), (0.0..=1.0).contains(&self.low), "in [0, 1]")?;
+        check_field(
+            "correction.low",
+            self.low.into(),
+            (0.0..=1.0).contains(&self.low),
+            "in [0, 1]",
+        )?;
         let fits = self.high.is_finite() && self.high >= 1.0;
         check_field("correction.high", self.high.into(), fits, "a finite number, at least 1")
     }

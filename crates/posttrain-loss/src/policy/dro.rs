@@ -13,6 +13,10 @@ impl TokenLoss for Dro {
     #[inline(always)]
     fn term<const FMA: bool>(&self, Token { log_ratio, logprob, advantage, .. }: Token) -> Term {
         let pull = self.beta * log_ratio;
-        Term { loss: 0.5 * pull * log_ratio - logprob * advantage, gradient: pull - advantage, clipped: false }
+        Term {
+            loss: (0.5 * pull).mul_add(log_ratio, -(logprob * advantage)),
+            gradient: pull - advantage,
+            clipped: false,
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::kernel::{Term, Token, TokenLoss};
 
-/// `−g · A`, where `g` is the exponential of the mean of [`bounded`](Gmpo::bounded) over the sequence.
+/// `−g · A`, where `g` is the exponential of the mean of [`bounded`](Gmpo::bounded) over the
+/// sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Gmpo {
     /// How far below 0 a log-ratio counts.
@@ -12,7 +13,8 @@ pub(super) struct Gmpo {
 }
 
 impl Gmpo {
-    /// A log-ratio as it enters the mean: no further than its bound in the direction that the advantage pushes it.
+    /// A log-ratio as it enters the mean: no further than its bound in the direction that the
+    /// advantage pushes it.
     pub(super) fn bounded(&self, log_ratio: f32, advantage: f32) -> f32 {
         if advantage > 0.0 {
             log_ratio.min(self.high)

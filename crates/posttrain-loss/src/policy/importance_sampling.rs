@@ -1,4 +1,5 @@
-//! Importance sampling: the policy gradient under the policy that sampled, each token weighted by its ratio.
+//! Importance sampling: the policy gradient under the policy that sampled, each token weighted by
+//! its ratio.
 
 use super::kernel::{Term, Token, TokenLoss};
 use super::tensor::TensorLoss;

@@ -1,4 +1,5 @@
-//! The native kernel: a block of entries at a time, every sum and the gradient in one vectorised pass.
+//! The native kernel: a block of entries at a time, every sum and the gradient in one vectorized
+//! pass.
 
 use super::PolicyObjective;
 use super::correction::Correction;
@@ -7,7 +8,8 @@ use crate::kl::{KlPenalty, bregman};
 use crate::metrics::PolicyMetrics;
 use posttrain_kernel::{Kernel, dispatch, exp, larger, smaller};
 
-/// Entries of a block: its arrays stay in the first-level cache, and f32 sums over it lose nothing that matters.
+/// Entries of a block: its arrays stay in the first-level cache, and f32 sums over it lose nothing
+/// that matters.
 pub(super) const BLOCK: usize = 256;
 
 /// Independent partial sums; few, because there are many sums.
@@ -108,7 +110,7 @@ pub(super) struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch { gap: [0.0; BLOCK], gradient: [0.0; BLOCK] }
+        Self { gap: [0.0; BLOCK], gradient: [0.0; BLOCK] }
     }
 }
 
@@ -159,10 +161,15 @@ impl<L: TokenLoss> Kernel for Block<'_, '_, L> {
         if let (Some(kl), Some(reference)) = (objective.kl, inputs.reference) {
             let mut distance = [0.0; BLOCK];
             inputs.difference(inputs.train, reference, &mut distance);
-            penalise::<FMA>(kl, &inputs.weights, &distance, gradient, &mut sum);
+            penalize::<FMA>(kl, &inputs.weights, &distance, gradient, &mut sum);
         }
         if let Some(entropy) = inputs.entropy {
-            reward_entropy(objective.entropy_coefficient as f32, &inputs.weights, entropy, &mut sum);
+            reward_entropy(
+                objective.entropy_coefficient as f32,
+                &inputs.weights,
+                entropy,
+                &mut sum,
+            );
         }
 
         if !is_whole {
@@ -173,8 +180,8 @@ impl<L: TokenLoss> Kernel for Block<'_, '_, L> {
 }
 
 impl Inputs<'_> {
-    /// Multiplies the sequences' weights with the entries' own, and sets them to 0 where an entry is not trained on, and
-    /// behind the end of the block.
+    /// Multiplies the sequences' weights with the entries' own, and sets them to 0 where an entry
+    /// is not trained on, and behind the end of the block.
     #[inline(always)]
     fn load_weights(&mut self, length: usize) {
         self.weights[length..].fill(0.0);
@@ -238,15 +245,16 @@ struct Adjusted {
 
 impl Adjusted {
     #[inline(always)]
-    fn of<const FMA: bool>(inputs: &Inputs, adjustment: &Adjustment, gap: &[f32; BLOCK]) -> Adjusted {
+    fn of<const FMA: bool>(inputs: &Inputs, adjustment: &Adjustment, gap: &[f32; BLOCK]) -> Self {
         let mut log_ratio = *gap;
         match inputs.old {
             Some(old) => inputs.difference(inputs.train, old, &mut log_ratio),
-            // The policy in training stands for the old one: the ratio to the sampler is the correction's.
+            // The policy in training stands for the old one: the ratio to the sampler is the
+            // correction's.
             None if adjustment.correction.is_some() => log_ratio.fill(0.0),
             None => {}
         }
-        let mut adjusted = Adjusted {
+        let mut adjusted = Self {
             log_ratio,
             level: adjustment.level.unwrap_or(log_ratio),
             correction: [1.0; BLOCK],
@@ -315,8 +323,10 @@ fn surrogate<const FMA: bool, L: TokenLoss, R: Ratios>(
 ) -> Partial {
     let zero = [0.0; LANES];
     let logprobs = if L::READS_LOGPROB { inputs.logprobs() } else { [0.0; BLOCK] };
-    let (mut sum, mut tokens, mut log_ratio, mut kl_k3, mut gap_sum) = (zero, zero, zero, zero, zero);
-    let (mut gap_max, mut ratio_min, mut ratio_max, mut clipped) = (zero, [f32::INFINITY; LANES], zero, zero);
+    let (mut sum, mut tokens, mut log_ratio, mut kl_k3, mut gap_sum) =
+        (zero, zero, zero, zero, zero);
+    let (mut gap_max, mut ratio_min, mut ratio_max, mut clipped) =
+        (zero, [f32::INFINITY; LANES], zero, zero);
 
     for start in (0..BLOCK).step_by(LANES) {
         for lane in 0..LANES {
@@ -346,7 +356,18 @@ fn surrogate<const FMA: bool, L: TokenLoss, R: Ratios>(
             ratio_max[lane] = larger(if live { ratio } else { 0.0 }, ratio_max[lane]);
         }
     }
-    Sums { loss: sum, tokens, log_ratio, kl_k3, gap: gap_sum, gap_max, ratio_min, ratio_max, clipped }.partial()
+    Sums {
+        loss: sum,
+        tokens,
+        log_ratio,
+        kl_k3,
+        gap: gap_sum,
+        gap_max,
+        ratio_min,
+        ratio_max,
+        clipped,
+    }
+    .partial()
 }
 
 impl Sums {
@@ -372,7 +393,7 @@ impl Sums {
 
 /// Adds the KL penalty to loss and gradient.
 #[inline(always)]
-fn penalise<const FMA: bool>(
+fn penalize<const FMA: bool>(
     kl: KlPenalty,
     weights: &[f32; BLOCK],
     distance: &[f32; BLOCK],

@@ -38,13 +38,14 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    fn merge(&mut self, other: &Partial) {
+    fn merge(&mut self, other: &Self) {
         self.loss += other.loss;
         self.metrics.merge(&other.metrics);
     }
 
     pub(super) fn is_finite(&self) -> bool {
-        let PolicyMetrics { ratio_excess, kl_k1, kl_k3, gap, reference_kl, entropy, .. } = self.metrics;
+        let PolicyMetrics { ratio_excess, kl_k1, kl_k3, gap, reference_kl, entropy, .. } =
+            self.metrics;
         (self.loss + ratio_excess + kl_k1 + kl_k3 + gap + reference_kl + entropy).is_finite()
     }
 
@@ -55,7 +56,10 @@ impl Partial {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(objective: &'a PolicyObjective, batch: &LossBatch<'a>) -> Result<Self, LossError> {
+    pub(super) fn new(
+        objective: &'a PolicyObjective,
+        batch: &LossBatch<'a>,
+    ) -> Result<Self, LossError> {
         objective.validate()?;
         batch.check()?;
         let sampling = needed(batch.sampling_logprobs, "sampling_logprobs", NAME)?;
@@ -64,7 +68,13 @@ impl<'a> Plan<'a> {
             needed(batch.reference_logprobs, "reference_logprobs", "`kl`")?;
         }
 
-        Ok(Plan { objective, layout: Layout::new(batch, objective.aggregation), sampling, advantages, sequences: None })
+        Ok(Plan {
+            objective,
+            layout: Layout::new(batch, objective.aggregation),
+            sampling,
+            advantages,
+            sequences: None,
+        })
     }
 
     /// Measures the sequences, where the objective needs to; `logprobs: [N]`.
@@ -92,11 +102,11 @@ impl<'a> Plan<'a> {
     /// Evaluates some entries by the kernel of the objective's loss.
     fn partial(&self, stretch: &mut Stretch) -> Partial {
         match self.objective.loss {
-            PolicyLoss::ImportanceSampling { ratio_cap } => {
-                self.blocks(&ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) }, stretch)
-            }
+            PolicyLoss::ImportanceSampling { ratio_cap } => self
+                .blocks(&ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) }, stretch),
             // Of GSPO's, the ratios are those of the sequences.
-            PolicyLoss::PpoClip { clip_low, clip_high } | PolicyLoss::Gspo { clip_low, clip_high } => {
+            PolicyLoss::PpoClip { clip_low, clip_high }
+            | PolicyLoss::Gspo { clip_low, clip_high } => {
                 self.blocks(&Clip::around_one(clip_low, clip_high), stretch)
             }
             PolicyLoss::PpoRatio { clip_low_threshold, clip_high_threshold } => {
@@ -110,7 +120,9 @@ impl<'a> Plan<'a> {
                 self.blocks(&Cispo { low: clip_low_threshold, high: clip_high_threshold }, stretch)
             }
             PolicyLoss::Dro { beta } => self.blocks(&Dro { beta }, stretch),
-            PolicyLoss::Gmpo { clip_low, clip_high } => self.blocks(&Gmpo { low: clip_low, high: clip_high }, stretch),
+            PolicyLoss::Gmpo { clip_low, clip_high } => {
+                self.blocks(&Gmpo { low: clip_low, high: clip_high }, stretch)
+            }
             PolicyLoss::Dppo { divergence, mask_low, mask_high, squared_log_ratio, ratio_cap } => {
                 let bounds = DppoBounds {
                     mask_low,
@@ -122,7 +134,9 @@ impl<'a> Plan<'a> {
                     DppoDivergence::TotalVariation => {
                         self.blocks(&Dppo { divergence: TotalVariation, bounds }, stretch)
                     }
-                    DppoDivergence::Kl => self.blocks(&Dppo { divergence: BinaryKl, bounds }, stretch),
+                    DppoDivergence::Kl => {
+                        self.blocks(&Dppo { divergence: BinaryKl, bounds }, stretch)
+                    }
                 }
             }
         }
@@ -130,7 +144,9 @@ impl<'a> Plan<'a> {
 
     fn blocks<L: TokenLoss>(&self, loss: &L, stretch: &mut Stretch) -> Partial {
         let batch = &self.layout.batch;
-        let adjusts = batch.old_logprobs.is_some() || self.objective.correction.is_some() || self.sequences.is_some();
+        let adjusts = batch.old_logprobs.is_some()
+            || self.objective.correction.is_some()
+            || self.sequences.is_some();
         let mut sum = Partial::default();
         let mut inputs = Inputs::default();
         let mut adjustment = Adjustment::default();
@@ -192,13 +208,22 @@ impl<'a> Plan<'a> {
 
     fn fill_advantages(&self, first: usize, out: &mut [f32]) {
         match self.advantages {
-            TokenAdvantages::PerSequence(values) => self.layout.fill(first, out, |sequence| values[sequence]),
-            TokenAdvantages::PerToken(values) => out.copy_from_slice(&values[first..first + out.len()]),
+            TokenAdvantages::PerSequence(values) => {
+                self.layout.fill(first, out, |sequence| values[sequence])
+            }
+            TokenAdvantages::PerToken(values) => {
+                out.copy_from_slice(&values[first..first + out.len()])
+            }
         }
     }
 
     /// Why the sums of some entries are not finite; looked for only then.
-    pub(super) fn culprit(&self, start: usize, logprobs: &[f32], entropy: Option<&[f32]>) -> LossError {
+    pub(super) fn culprit(
+        &self,
+        start: usize,
+        logprobs: &[f32],
+        entropy: Option<&[f32]>,
+    ) -> LossError {
         let batch = &self.layout.batch;
         let advantages = self.entry_advantages();
         for index in (start..start + logprobs.len()).filter(|index| batch.weight(*index) != 0.0) {

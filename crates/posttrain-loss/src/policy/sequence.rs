@@ -12,13 +12,15 @@ use std::ops::Range;
 pub(super) struct Sequences {
     /// The log-ratio that stands for each entry's own, nats, where the loss is one of sequences.
     pub(super) levels: Option<Vec<f32>>,
-    /// The weight that corrects for the sampler, and whether a bound changed it, where the correction is one of sequences.
+    /// The weight that corrects for the sampler, and whether a bound changed it, where the
+    /// correction is one of sequences.
     pub(super) corrections: Option<Vec<(f32, bool)>>,
 }
 
 /// What is known of one sequence.
 struct Sequence {
-    /// The mean of its entries' log-ratios to the old policy, bounded where the loss bounds them; 0 of none.
+    /// The mean of its entries' log-ratios to the old policy, bounded where the loss bounds them; 0
+    /// of none.
     level: f64,
     /// The sum of its entries' log-ratios of the trainer's policy before the step to the sampler's.
     to_sampler: f64,
@@ -36,11 +38,12 @@ impl Sequences {
     ///
     /// # Errors
     /// The first value that keeps a sequence's ratio from being finite.
-    pub(super) fn of(plan: &Plan, logprobs: &[f32]) -> Result<Sequences, LossError> {
+    pub(super) fn of(plan: &Plan, logprobs: &[f32]) -> Result<Self, LossError> {
         let advantages = plan.entry_advantages();
         let spans: Vec<_> = plan.layout.batch.spans().collect();
         let measure = |span| measure(plan, logprobs, &advantages, span);
-        let measured: Vec<Sequence> = spans.clone().into_par_iter().with_min_len(16).map(measure).collect();
+        let measured: Vec<Sequence> =
+            spans.clone().into_par_iter().with_min_len(16).map(measure).collect();
 
         for (sequence, span) in measured.iter().zip(spans) {
             if !(sequence.level + sequence.to_sampler).is_finite() {
@@ -51,9 +54,10 @@ impl Sequences {
         let objective = plan.objective;
         let levels = objective.loss.is_of_sequences();
         let correction = sequence_correction(objective);
-        Ok(Sequences {
+        Ok(Self {
             levels: levels.then(|| measured.iter().map(|sequence| sequence.level as f32).collect()),
-            corrections: correction.map(|correction| measured.iter().map(|s| s.correction(correction)).collect()),
+            corrections: correction
+                .map(|correction| measured.iter().map(|s| s.correction(correction)).collect()),
         })
     }
 }
@@ -91,7 +95,8 @@ fn measure(plan: &Plan, logprobs: &[f32], advantages: &[f32], span: Range<usize>
             None if plan.objective.correction.is_some() => 0.0,
             None => logprob - sampling,
         };
-        level += f64::from(bound.map_or(log_ratio, |bound| bound.bounded(log_ratio, advantages[entry])));
+        level +=
+            f64::from(bound.map_or(log_ratio, |bound| bound.bounded(log_ratio, advantages[entry])));
         to_sampler += f64::from(old.unwrap_or(logprob) - sampling);
         entries += 1;
     }

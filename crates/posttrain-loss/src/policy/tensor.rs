@@ -15,11 +15,13 @@ use tch::{Kind, TchError, Tensor};
 
 /// A policy loss of all entries at once.
 pub(super) trait TensorLoss {
-    /// Losses, derivatives by the log-probabilities, and which are clipped, of `[N]` ratios and advantages.
+    /// Losses, derivatives by the log-probabilities, and which are clipped, of `[N]` ratios and
+    /// advantages.
     fn terms(&self, ratio: &Tensor, advantages: &Tensor) -> Result<[Tensor; 3], TchError>;
 }
 
-/// The same function as the native kernel, for checked scores; `None` for an objective that has only that one.
+/// The same function as the native kernel, for checked scores; `None` for an objective that has
+/// only that one.
 pub(super) fn evaluate(
     objective: &PolicyObjective,
     batch: &LossBatch,
@@ -28,7 +30,9 @@ pub(super) fn evaluate(
 ) -> Result<Option<LossOutcome<Tensor>>, LossError> {
     let loss: &dyn TensorLoss = match objective.loss {
         _ if batch.old_logprobs.is_some() || objective.correction.is_some() => return Ok(None),
-        PolicyLoss::ImportanceSampling { ratio_cap } => &ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) },
+        PolicyLoss::ImportanceSampling { ratio_cap } => {
+            &ImportanceSampling { cap: ratio_cap.unwrap_or(f32::INFINITY) }
+        }
         PolicyLoss::PpoClip { clip_low, clip_high } => &Clip::around_one(clip_low, clip_high),
         PolicyLoss::PpoRatio { clip_low_threshold, clip_high_threshold } => {
             &Clip { low: clip_low_threshold, high: clip_high_threshold }
@@ -68,12 +72,11 @@ impl Inputs {
         let weights = upload(&plan.entry_weights())?;
         let live = weights.f_ne(0.0)?;
         let masked = |tensor: Tensor| tensor.f_masked_fill(&live.f_logical_not()?, 0.0);
-        let distance = plan
-            .layout
-            .batch
-            .reference_logprobs
-            .map(|reference| -> Result<Tensor, TchError> { masked(scores.logprobs.f_sub(&upload(reference)?)?) });
-        Ok(Inputs {
+        let distance =
+            plan.layout.batch.reference_logprobs.map(|reference| -> Result<Tensor, TchError> {
+                masked(scores.logprobs.f_sub(&upload(reference)?)?)
+            });
+        Ok(Self {
             advantages: masked(upload(&plan.entry_advantages())?)?,
             log_ratio: masked(scores.logprobs.f_sub(&upload(plan.sampling)?)?)?,
             distance: distance.transpose()?,
@@ -83,7 +86,11 @@ impl Inputs {
         })
     }
 
-    fn evaluate(&self, loss: &dyn TensorLoss, objective: &PolicyObjective) -> Result<(Partial, Tensor), TchError> {
+    fn evaluate(
+        &self,
+        loss: &dyn TensorLoss,
+        objective: &PolicyObjective,
+    ) -> Result<(Partial, Tensor), TchError> {
         let ratio = self.log_ratio.f_exp()?;
         let [mut losses, mut slopes, clipped] = loss.terms(&ratio, &self.advantages)?;
         let mut reference_kl = 0.0;
@@ -94,8 +101,12 @@ impl Inputs {
             slopes = slopes.f_add(&gradients.f_mul_scalar(kl.coefficient)?)?;
         }
         losses = losses.f_sub(&self.entropy.f_mul_scalar(objective.entropy_coefficient)?)?;
-        let metrics = PolicyMetrics { reference_kl, clipped: sum(&clipped)? as u64, ..self.metrics(&ratio)? };
-        Ok((Partial { loss: sum(&losses.f_mul(&self.weights)?)?, metrics }, slopes.f_mul(&self.weights)?))
+        let metrics =
+            PolicyMetrics { reference_kl, clipped: sum(&clipped)? as u64, ..self.metrics(&ratio)? };
+        Ok((
+            Partial { loss: sum(&losses.f_mul(&self.weights)?)?, metrics },
+            slopes.f_mul(&self.weights)?,
+        ))
     }
 
     fn metrics(&self, ratio: &Tensor) -> Result<PolicyMetrics, TchError> {
@@ -111,7 +122,10 @@ impl Inputs {
         Ok(PolicyMetrics {
             tokens,
             ratio_excess: excess,
-            ratio_min: extreme(among(f64::INFINITY).and_then(|ratio| ratio.f_min()), f32::INFINITY)?,
+            ratio_min: extreme(
+                among(f64::INFINITY).and_then(|ratio| ratio.f_min()),
+                f32::INFINITY,
+            )?,
             ratio_max: extreme(among(0.0).and_then(|ratio| ratio.f_max()), 0.0)?,
             kl_k1: -log_ratio,
             kl_k3: excess - log_ratio,

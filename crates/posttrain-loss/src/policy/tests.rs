@@ -34,16 +34,23 @@ impl Owned {
     }
 
     fn scores(&self) -> TokenScores {
-        TokenScores { logprobs: Tensor::from_slice(&self.train), entropy: Tensor::from_slice(&self.entropy) }
+        TokenScores {
+            logprobs: Tensor::from_slice(&self.train),
+            entropy: Tensor::from_slice(&self.entropy),
+        }
     }
 
     /// Some of the sequences in some order, as a micro-batch of their own.
-    fn select(&self, sequences: &[usize]) -> Owned {
+    fn select(&self, sequences: &[usize]) -> Self {
         let spans: Vec<_> = self.batch().spans().collect();
         let tokens = |values: &[f32]| -> Vec<f32> {
-            sequences.iter().flat_map(|sequence| &values[spans[*sequence].clone()]).copied().collect()
+            sequences
+                .iter()
+                .flat_map(|sequence| &values[spans[*sequence].clone()])
+                .copied()
+                .collect()
         };
-        Owned {
+        Self {
             lengths: sequences.iter().map(|sequence| self.lengths[*sequence]).collect(),
             train: tokens(&self.train),
             sampling: tokens(&self.sampling),
@@ -128,7 +135,8 @@ fn losses() -> impl Strategy<Value = PolicyLoss> {
             clip_high_threshold: 1.0 + high,
         }),
         (0.01f32..1.0).prop_map(|beta| PolicyLoss::Dro { beta }),
-        (0f32..0.1, 0f32..0.1).prop_map(|(clip_low, clip_high)| PolicyLoss::Gspo { clip_low, clip_high }),
+        (0f32..0.1, 0f32..0.1)
+            .prop_map(|(clip_low, clip_high)| PolicyLoss::Gspo { clip_low, clip_high }),
         clips().prop_map(|(clip_low, clip_high)| PolicyLoss::Gmpo { clip_low, clip_high }),
         (clips(), 0f32..0.1, caps(), any::<bool>()).prop_map(
             |((mask_low, mask_high), squared_log_ratio, ratio_cap, kl)| PolicyLoss::Dppo {
@@ -143,15 +151,14 @@ fn losses() -> impl Strategy<Value = PolicyLoss> {
 }
 
 fn corrections() -> impl Strategy<Value = Correction> {
-    let levels =
-        prop_oneof![Just(CorrectionLevel::Token), Just(CorrectionLevel::Sequence), Just(CorrectionLevel::Geometric)];
+    let levels = prop_oneof![
+        Just(CorrectionLevel::Token),
+        Just(CorrectionLevel::Sequence),
+        Just(CorrectionLevel::Geometric)
+    ];
     let rules = prop_oneof![Just(CorrectionRule::Truncate), Just(CorrectionRule::Mask)];
-    (levels, rules, prop_oneof![Just(0.0f32), 0f32..1.0], 1f32..3.0).prop_map(|(level, rule, low, high)| Correction {
-        level,
-        rule,
-        low,
-        high,
-    })
+    (levels, rules, prop_oneof![Just(0.0f32), 0f32..1.0], 1f32..3.0)
+        .prop_map(|(level, rule, low, high)| Correction { level, rule, low, high })
 }
 
 fn objectives() -> impl Strategy<Value = PolicyObjective> {
@@ -161,9 +168,11 @@ fn objectives() -> impl Strategy<Value = PolicyObjective> {
         Just(Aggregation::SequenceMean {}),
         (1usize..100).prop_map(|tokens| Aggregation::ConstantLength { tokens }),
     ];
-    let estimator = prop_oneof![Just(KlEstimator::K1), Just(KlEstimator::K2), Just(KlEstimator::K3)];
+    let estimator =
+        prop_oneof![Just(KlEstimator::K1), Just(KlEstimator::K2), Just(KlEstimator::K3)];
     let kl = prop::option::of(
-        (estimator, 0f64..0.5).prop_map(|(estimator, coefficient)| KlPenalty { estimator, coefficient }),
+        (estimator, 0f64..0.5)
+            .prop_map(|(estimator, coefficient)| KlPenalty { estimator, coefficient }),
     );
     let eta = prop_oneof![Just(0.0), 0f64..0.1];
     (losses(), aggregation, kl, eta, prop::option::of(corrections())).prop_map(
@@ -183,7 +192,8 @@ struct Dense {
     gradient: Vec<f64>,
     /// The sum of the entries' magnitudes.
     size: f64,
-    /// How close a value comes to a bound behind which the gradient is another: within rounding, either is right.
+    /// How close a value comes to a bound behind which the gradient is another: within rounding,
+    /// either is right.
     to_bound: f64,
 }
 
@@ -197,15 +207,18 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(owned: &Owned) -> Kept {
-        let sequences = owned.batch().spans().enumerate().flat_map(|(s, span)| span.map(move |_| s as i64));
+    fn of(owned: &Owned) -> Self {
+        let sequences =
+            owned.batch().spans().enumerate().flat_map(|(s, span)| span.map(move |_| s as i64));
         let sequences: Vec<i64> = sequences.collect();
-        let places: Vec<usize> = (0..sequences.len()).filter(|i| owned.weights[*i] != 0.0).collect();
-        let sequence = Tensor::from_slice(&places.iter().map(|i| sequences[*i]).collect::<Vec<_>>());
+        let places: Vec<usize> =
+            (0..sequences.len()).filter(|i| owned.weights[*i] != 0.0).collect();
+        let sequence =
+            Tensor::from_slice(&places.iter().map(|i| sequences[*i]).collect::<Vec<_>>());
         let zeros = Tensor::zeros([owned.lengths.len() as i64], (Kind::Double, Device::Cpu));
         let ones = Tensor::ones([places.len() as i64], (Kind::Double, Device::Cpu));
         let counts = zeros.index_add(0, &sequence, &ones);
-        Kept { places, sequence, counts }
+        Self { places, sequence, counts }
     }
 
     fn column(&self, values: &[f32]) -> Tensor {
@@ -214,7 +227,10 @@ impl Kept {
 
     /// `[M]`: the sum over each entry's sequence.
     fn sums(&self, values: &Tensor) -> Tensor {
-        self.counts.zeros_like().index_add(0, &self.sequence, values).index_select(0, &self.sequence)
+        self.counts
+            .zeros_like()
+            .index_add(0, &self.sequence, values)
+            .index_select(0, &self.sequence)
     }
 
     /// `[M]`: the mean over each entry's sequence.
@@ -234,13 +250,16 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
             }
         }
     };
-    let clamp = |values: &Tensor, low: f32, high: f32| values.clamp(f64::from(low), f64::from(high));
+    let clamp =
+        |values: &Tensor, low: f32, high: f32| values.clamp(f64::from(low), f64::from(high));
 
-    let advantages =
-        kept.column(&owned.batch().spans().zip(&owned.advantages).fold(Vec::new(), |mut all, (span, advantage)| {
+    let advantages = kept.column(&owned.batch().spans().zip(&owned.advantages).fold(
+        Vec::new(),
+        |mut all, (span, advantage)| {
             all.extend(span.map(|_| *advantage));
             all
-        }));
+        },
+    ));
     let train = kept.column(&owned.train).set_requires_grad(true);
     let sampling = kept.column(&owned.sampling);
     let old = match (&owned.old, objective.correction) {
@@ -262,7 +281,9 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
             let truncated = ratio.detach().clamp_max(cap) / ratio.detach();
             -(truncated * &ratio * &advantages)
         }
-        PolicyLoss::PpoClip { clip_low, clip_high } => clipped(&ratio, 1.0 - clip_low, 1.0 + clip_high),
+        PolicyLoss::PpoClip { clip_low, clip_high } => {
+            clipped(&ratio, 1.0 - clip_low, 1.0 + clip_high)
+        }
         PolicyLoss::PpoRatio { clip_low_threshold, clip_high_threshold } => {
             clipped(&ratio, clip_low_threshold, clip_high_threshold)
         }
@@ -273,9 +294,13 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
             dual.where_self(&advantages.lt(0.0), &single)
         }
         PolicyLoss::Cispo { clip_low_threshold, clip_high_threshold } => {
-            -(clamp(&ratio, clip_low_threshold, clip_high_threshold).detach() * &advantages * &train)
+            -(clamp(&ratio, clip_low_threshold, clip_high_threshold).detach()
+                * &advantages
+                * &train)
         }
-        PolicyLoss::Dro { beta } => -(&train * &advantages - log_ratio.square() * (0.5 * f64::from(beta))),
+        PolicyLoss::Dro { beta } => {
+            -(&train * &advantages - log_ratio.square() * (0.5 * f64::from(beta)))
+        }
         PolicyLoss::Gspo { clip_low, clip_high } => {
             let level = kept.means(&log_ratio).detach();
             let ratio = (level + &train - train.detach()).exp();
@@ -286,7 +311,8 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
             let sign = advantages.sign();
             let bound = clamp(&log_ratio, -clip_low, clip_high);
             let counted = (&sign * &log_ratio).minimum(&(&sign * bound)) * &sign;
-            // The published loss of a sequence is its ratio; divided among its tokens, each carries its own gradient.
+            // The published loss of a sequence is its ratio; divided among its tokens, each carries
+            // its own gradient.
             let level = kept.means(&counted).detach();
             -((level + &counted - counted.detach()).exp() * &advantages)
         }
@@ -300,7 +326,9 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
                 }
             };
             bounds(&moved, mask_low, mask_high);
-            let up = pushed_up.logical_and(&new.gt_tensor(&before)).logical_and(&moved.gt(f64::from(mask_high)));
+            let up = pushed_up
+                .logical_and(&new.gt_tensor(&before))
+                .logical_and(&moved.gt(f64::from(mask_high)));
             let down = pushed_up.logical_not().logical_and(&new.lt_tensor(&before));
             let masked = up.logical_or(&down.logical_and(&moved.gt(f64::from(mask_low))));
             let cap = ratio_cap.map_or(f64::INFINITY, f64::from);
@@ -311,7 +339,8 @@ fn by_autograd(objective: &PolicyObjective, owned: &Owned) -> Dense {
     };
 
     if let Some(Correction { level, rule, low, high }) = objective.correction {
-        let to_sampler = if owned.old.is_some() { &old - &sampling } else { train.detach() - &sampling };
+        let to_sampler =
+            if owned.old.is_some() { &old - &sampling } else { train.detach() - &sampling };
         let ratio = match level {
             CorrectionLevel::Token => to_sampler,
             CorrectionLevel::Sequence => kept.sums(&to_sampler),
@@ -361,7 +390,10 @@ fn assert_agree(a: &LossOutcome, b: &LossOutcome, loss_size: f64) {
     let size = a.metrics.policy.tokens as f64;
     assert!(close(a.loss_sum, b.loss_sum, size + loss_size), "{} {}", a.loss_sum, b.loss_sum);
     assert_eq!(a.denominator, b.denominator);
-    a.gradient.iter().zip(&b.gradient).for_each(|(a, b)| assert!(close((*a).into(), (*b).into(), 1.0), "{a} {b}"));
+    a.gradient
+        .iter()
+        .zip(&b.gradient)
+        .for_each(|(a, b)| assert!(close((*a).into(), (*b).into(), 1.0), "{a} {b}"));
     assert_eq!(a.entropy_gradient, b.entropy_gradient);
     let (m, n) = (&a.metrics.policy, &b.metrics.policy);
     assert_eq!((m.tokens, m.entropy_tokens), (n.tokens, n.entropy_tokens));
@@ -499,20 +531,28 @@ fn equal_policies_have_a_ratio_of_exactly_one() {
     assert_eq!((outcome.loss_sum, outcome.gradient[0]), (-1.0, -1.0));
     let metrics = outcome.metrics.policy;
     assert_eq!((metrics.ratio_mean(), metrics.ratio_min, metrics.ratio_max), (Some(1.0), 1.0, 1.0));
-    assert_eq!((metrics.kl_k1_mean(), metrics.kl_k3_mean(), metrics.logprob_gap()), (Some(0.0), Some(0.0), Some(0.0)));
+    assert_eq!(
+        (metrics.kl_k1_mean(), metrics.kl_k3_mean(), metrics.logprob_gap()),
+        (Some(0.0), Some(0.0), Some(0.0))
+    );
 }
 
 #[test]
 fn a_batch_that_is_all_masked_has_no_loss_and_no_metrics() {
     let outcome = evaluate(&one_token(&[f32::NAN], Some(&[0.0])), &[f32::NEG_INFINITY]).unwrap();
     assert_eq!((outcome.loss(), outcome.denominator, outcome.gradient), (0.0, 1.0, vec![0.0]));
-    assert_eq!((outcome.metrics.policy, outcome.metrics.policy.ratio_mean()), (PolicyMetrics::default(), None));
+    assert_eq!(
+        (outcome.metrics.policy, outcome.metrics.policy.ratio_mean()),
+        (PolicyMetrics::default(), None)
+    );
 }
 
 #[test]
 fn ppo_clips_only_what_the_advantage_already_pushed() {
-    let objective =
-        PolicyObjective { loss: PolicyLoss::PpoClip { clip_low: 0.2, clip_high: 0.3 }, ..PolicyObjective::default() };
+    let objective = PolicyObjective {
+        loss: PolicyLoss::PpoClip { clip_low: 0.2, clip_high: 0.3 },
+        ..PolicyObjective::default()
+    };
     let ratios = [0.5f32, 0.5, 2.0, 2.0, 1.25];
     let train: Vec<f32> = ratios.iter().map(|ratio| ratio.ln()).collect();
     let batch = LossBatch {
@@ -521,7 +561,11 @@ fn ppo_clips_only_what_the_advantage_already_pushed() {
         ..LossBatch::of(&[5])
     };
     let outcome = objective.evaluate(&batch, &train, None, &batch.totals().unwrap()).unwrap();
-    assert_relative_eq!(outcome.gradient.as_slice(), [-0.5, 0.0, 0.0, 2.0, -1.25].as_slice(), max_relative = 1e-6);
+    assert_relative_eq!(
+        outcome.gradient.as_slice(),
+        [-0.5, 0.0, 0.0, 2.0, -1.25].as_slice(),
+        max_relative = 1e-6
+    );
     assert_relative_eq!(outcome.loss_sum, -0.5 + 0.8 - 1.3 + 2.0 - 1.25, max_relative = 1e-6);
     assert_eq!(outcome.metrics.policy.clipped_share(), Some(0.4));
 }
@@ -529,13 +573,28 @@ fn ppo_clips_only_what_the_advantage_already_pushed() {
 #[test]
 fn values_that_are_not_finite_are_named() {
     let error = evaluate(&one_token(&[-1.0], None), &[f32::NAN]).unwrap_err();
-    assert!(matches!(error, LossError::NonFinite { argument: "logprobs", index: 0, .. }), "{error}");
+    assert!(
+        matches!(error, LossError::NonFinite { argument: "logprobs", index: 0, .. }),
+        "{error}"
+    );
     let error = evaluate(&one_token(&[f32::NEG_INFINITY], None), &[-1.0]).unwrap_err();
-    assert!(matches!(error, LossError::NonFinite { argument: "sampling_logprobs", index: 0, .. }), "{error}");
+    assert!(
+        matches!(error, LossError::NonFinite { argument: "sampling_logprobs", index: 0, .. }),
+        "{error}"
+    );
     let error = evaluate(&one_token(&[-100.0], None), &[-1.0]).unwrap_err();
-    assert!(matches!(error, LossError::RatioOverflow { index: 0, logprob: -1.0, sampling: -100.0 }), "{error}");
-    let batch = LossBatch { advantages: Some(TokenAdvantages::PerToken(&[f32::NAN])), ..one_token(&[-1.0], None) };
-    assert!(matches!(evaluate(&batch, &[-1.0]), Err(LossError::NonFinite { argument: "advantages", .. })));
+    assert!(
+        matches!(error, LossError::RatioOverflow { index: 0, logprob: -1.0, sampling: -100.0 }),
+        "{error}"
+    );
+    let batch = LossBatch {
+        advantages: Some(TokenAdvantages::PerToken(&[f32::NAN])),
+        ..one_token(&[-1.0], None)
+    };
+    assert!(matches!(
+        evaluate(&batch, &[-1.0]),
+        Err(LossError::NonFinite { argument: "advantages", .. })
+    ));
 }
 
 #[test]
@@ -543,11 +602,21 @@ fn arguments_that_do_not_fit_are_refused() {
     let batch = one_token(&[-1.0], None);
     assert!(matches!(evaluate(&batch, &[]), Err(LossError::Length { argument: "logprobs", .. })));
     let batch = LossBatch { sequence_lengths: &[2], ..batch };
-    assert!(matches!(evaluate(&batch, &[-1.0]), Err(LossError::Length { argument: "sampling_logprobs", .. })));
-    let batch = LossBatch { advantages: Some(TokenAdvantages::PerSequence(&[])), ..one_token(&[-1.0], None) };
-    assert!(matches!(evaluate(&batch, &[-1.0]), Err(LossError::Length { argument: "advantages", .. })));
+    assert!(matches!(
+        evaluate(&batch, &[-1.0]),
+        Err(LossError::Length { argument: "sampling_logprobs", .. })
+    ));
+    let batch = LossBatch {
+        advantages: Some(TokenAdvantages::PerSequence(&[])),
+        ..one_token(&[-1.0], None)
+    };
+    assert!(matches!(
+        evaluate(&batch, &[-1.0]),
+        Err(LossError::Length { argument: "advantages", .. })
+    ));
     let batch = one_token(&[-1.0], None);
-    let objective = PolicyObjective { kl: Some(KlPenalty::default()), ..PolicyObjective::default() };
+    let objective =
+        PolicyObjective { kl: Some(KlPenalty::default()), ..PolicyObjective::default() };
     let result = objective.evaluate(&batch, &[-1.0], None, &StepTotals::default());
     assert!(matches!(result, Err(LossError::Missing { argument: "reference_logprobs", .. })));
     let objective = PolicyObjective { entropy_coefficient: 0.1, ..PolicyObjective::default() };
@@ -558,11 +627,26 @@ fn arguments_that_do_not_fit_are_refused() {
 #[test]
 fn settings_out_of_range_are_refused() {
     let bad = [
-        PolicyObjective { loss: PolicyLoss::ImportanceSampling { ratio_cap: Some(0.5) }, ..Default::default() },
-        PolicyObjective { loss: PolicyLoss::PpoClip { clip_low: 1.5, clip_high: 0.2 }, ..Default::default() },
-        PolicyObjective { loss: PolicyLoss::PpoClip { clip_low: 0.2, clip_high: -0.1 }, ..Default::default() },
-        PolicyObjective { aggregation: Aggregation::ConstantLength { tokens: 0 }, ..Default::default() },
-        PolicyObjective { kl: Some(KlPenalty { coefficient: -1.0, ..Default::default() }), ..Default::default() },
+        PolicyObjective {
+            loss: PolicyLoss::ImportanceSampling { ratio_cap: Some(0.5) },
+            ..Default::default()
+        },
+        PolicyObjective {
+            loss: PolicyLoss::PpoClip { clip_low: 1.5, clip_high: 0.2 },
+            ..Default::default()
+        },
+        PolicyObjective {
+            loss: PolicyLoss::PpoClip { clip_low: 0.2, clip_high: -0.1 },
+            ..Default::default()
+        },
+        PolicyObjective {
+            aggregation: Aggregation::ConstantLength { tokens: 0 },
+            ..Default::default()
+        },
+        PolicyObjective {
+            kl: Some(KlPenalty { coefficient: -1.0, ..Default::default() }),
+            ..Default::default()
+        },
         PolicyObjective { entropy_coefficient: f64::NAN, ..Default::default() },
     ];
     for objective in bad {
@@ -582,5 +666,8 @@ fn an_objective_reads_from_toml() {
     };
     assert_eq!(toml::from_str::<PolicyObjective>(text).unwrap(), expected);
     assert!(toml::from_str::<PolicyObjective>("loss = { kind = 'ppo_clip', clip = 0.2 }").is_err());
-    assert!(toml::from_str::<PolicyObjective>("aggregation = { kind = 'token_mean', tokens = 2 }").is_err());
+    assert!(
+        toml::from_str::<PolicyObjective>("aggregation = { kind = 'token_mean', tokens = 2 }")
+            .is_err()
+    );
 }

@@ -9,8 +9,8 @@ use crate::error::{LossError, check_field};
 use crate::objective::{LossOutcome, Objective, Scope};
 use serde::{Deserialize, Serialize};
 
-/// `−(1 − ε) · ln σ(β d) − ε · ln σ(−β d)` of each pair, with `d` the chosen score less the rejected one's (DPO, arXiv
-/// 2305.18290; `ε` makes it the conservative DPO of the same authors).
+/// `−(1 − ε) · ln σ(β d) − ε · ln σ(−β d)` of each pair, with `d` the chosen score less the
+/// rejected one's (DPO, arXiv 2305.18290; `ε` makes it the conservative DPO of the same authors).
 ///
 /// See [`preference`](crate::preference) for scores, pairs and what it reports.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,14 +32,15 @@ pub enum Reference {
     /// The reference policy.
     #[default]
     Policy,
-    /// Nothing: every text is as likely under it (the reference-free form of the authors' code; CPO, arXiv 2401.08417).
+    /// Nothing: every text is as likely under it (the reference-free form of the authors' code;
+    /// CPO, arXiv 2401.08417).
     Uniform,
 }
 
 impl Default for Dpo {
     /// β of 0.1 against the reference policy, as in TRL.
     fn default() -> Self {
-        Dpo { beta: 0.1, label_smoothing: 0.0, reference: Reference::Policy }
+        Self { beta: 0.1, label_smoothing: 0.0, reference: Reference::Policy }
     }
 }
 
@@ -79,8 +80,8 @@ impl Objective for Dpo {
             let (right, by_right) = negative_log_sigmoid(self.beta * difference);
             let (wrong, by_wrong) = negative_log_sigmoid(-self.beta * difference);
             let flipped = self.label_smoothing;
-            let value = (1.0 - flipped) * right + flipped * wrong;
-            (value, self.beta * ((1.0 - flipped) * by_right - flipped * by_wrong))
+            let value = (1.0 - flipped).mul_add(right, flipped * wrong);
+            (value, self.beta * (1.0 - flipped).mul_add(by_right, -(flipped * by_wrong)))
         };
         let rule = PairRule { baseline, length: Length::Summed, reward_scale: self.beta, loss };
         evaluate(batch, logprobs, totals, rule)

@@ -12,17 +12,19 @@ use serde::{Deserialize, Serialize};
 /// What an error says needs the missing field.
 const NAME: &str = "KTO";
 
-/// `λ_D · (1 − σ(β (h − z)))` of a desirable sequence and `λ_U · (1 − σ(β (z − h)))` of an undesirable one, with `h` its
-/// score (KTO, arXiv 2402.01306). The mean over the step's sequences.
+/// `λ_D · (1 − σ(β (h − z)))` of a desirable sequence and `λ_U · (1 − σ(β (z − h)))` of an
+/// undesirable one, with `h` its score (KTO, arXiv 2402.01306). The mean over the step's sequences.
 ///
-/// A sequence is desirable if its advantage is above 0, undesirable if below; of advantages per token, that of its first
-/// token trained on counts. An advantage of 0 is no label, and an error.
+/// A sequence is desirable if its advantage is above 0, undesirable if below; of advantages per
+/// token, that of its first token trained on counts. An advantage of 0 is no label, and an error.
 ///
-/// `z`, the reference point, is the policy's divergence from the reference, which a loss on single sequences cannot
-/// know: estimate it with [`reference_point`](Self::reference_point) from prompts with completions of *other* prompts (TRL
-/// does, once per batch), or leave it at 0, which is APO-zero (arXiv 2408.06266, TRL's `apo_zero_unpaired`).
+/// `z`, the reference point, is the policy's divergence from the reference, which a loss on single
+/// sequences cannot know: estimate it with [`reference_point`](Self::reference_point) from prompts
+/// with completions of *other* prompts (TRL does, once per batch), or leave it at 0, which is
+/// APO-zero (arXiv 2408.06266, TRL's `apo_zero_unpaired`).
 ///
-/// Reports `preference/chosen` and `preference/rejected`, the mean rewards `β h` of desirable and undesirable sequences.
+/// Reports `preference/chosen` and `preference/rejected`, the mean rewards `β h` of desirable and
+/// undesirable sequences.
 ///
 /// ```
 /// use posttrain_loss::{LossBatch, Objective, TokenAdvantages, preference::Kto};
@@ -42,7 +44,8 @@ const NAME: &str = "KTO";
 pub struct Kto {
     /// β, how fast a score saturates, nats⁻¹, above 0. 0.1 in the paper and TRL.
     pub beta: f64,
-    /// λ_D, the weight of desirable sequences, at least 0. 1 in TRL; the paper balances the two by their numbers.
+    /// λ_D, the weight of desirable sequences, at least 0. 1 in TRL; the paper balances the two by
+    /// their numbers.
     pub desirable_weight: f64,
     /// λ_U, the weight of undesirable sequences, at least 0. 1 in TRL.
     pub undesirable_weight: f64,
@@ -53,25 +56,29 @@ pub struct Kto {
 impl Default for Kto {
     /// β of 0.1 and equal weights, as in TRL, with a reference point of 0.
     fn default() -> Self {
-        Kto { beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0, reference_point: 0.0 }
+        Self { beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0, reference_point: 0.0 }
     }
 }
 
 impl Kto {
-    /// An estimate of the reference point: the mean score of a batch of mismatched sequences, at least 0, nats.
+    /// An estimate of the reference point: the mean score of a batch of mismatched sequences, at
+    /// least 0, nats.
     ///
-    /// `batch` holds completions under prompts that they do not answer, with the reference's log-probabilities, and
-    /// `logprobs: [N]` the policy's. 0 of a batch without an entry to train on.
+    /// `batch` holds completions under prompts that they do not answer, with the reference's
+    /// log-probabilities, and `logprobs: [N]` the policy's. 0 of a batch without an entry to train
+    /// on.
     ///
     /// # Errors
     /// [`LossError::Length`], [`LossError::Missing`], [`LossError::NonFinite`].
     pub fn reference_point(batch: &LossBatch, logprobs: &[f32]) -> Result<f64, LossError> {
-        let scores = scores(batch, logprobs, Baseline::Reference { needed_by: NAME }, Length::Summed)?;
+        let scores =
+            scores(batch, logprobs, Baseline::Reference { needed_by: NAME }, Length::Summed)?;
         let values: Vec<f64> = scores.into_iter().flatten().map(|score| score.value).collect();
         Ok((values.iter().sum::<f64>() / values.len().max(1) as f64).max(0.0))
     }
 
-    /// The loss of a sequence and its derivative by the score; `sign` is 1 where it is desirable, else −1.
+    /// The loss of a sequence and its derivative by the score; `sign` is 1 where it is desirable,
+    /// else −1.
     fn term(&self, score: f64, sign: f64) -> (f64, f64) {
         let weight = if sign > 0.0 { self.desirable_weight } else { self.undesirable_weight };
         let belief = sigmoid(sign * self.beta * (score - self.reference_point));
@@ -80,7 +87,12 @@ impl Kto {
 }
 
 /// 1 for a desirable sequence, −1 for an undesirable one.
-fn label(batch: &LossBatch, advantages: TokenAdvantages, sequence: usize, score: &Score) -> Result<f64, LossError> {
+fn label(
+    batch: &LossBatch,
+    advantages: TokenAdvantages,
+    sequence: usize,
+    score: &Score,
+) -> Result<f64, LossError> {
     let advantage = match advantages {
         TokenAdvantages::PerSequence(values) => values[sequence],
         TokenAdvantages::PerToken(values) => {
@@ -107,7 +119,12 @@ impl Objective for Kto {
             ("reference_point", self.reference_point),
         ];
         for (field, value) in others {
-            check_field(field, value, value.is_finite() && value >= 0.0, "a finite number, at least 0")?;
+            check_field(
+                field,
+                value,
+                value.is_finite() && value >= 0.0,
+                "a finite number, at least 0",
+            )?;
         }
         Ok(())
     }
@@ -132,7 +149,8 @@ impl Objective for Kto {
         totals: &StepTotals,
     ) -> Result<LossOutcome, LossError> {
         self.validate()?;
-        let scores = scores(batch, logprobs, Baseline::Reference { needed_by: NAME }, Length::Summed)?;
+        let scores =
+            scores(batch, logprobs, Baseline::Reference { needed_by: NAME }, Length::Summed)?;
         let advantages = needed(batch.advantages, "advantages", NAME)?;
 
         let mut gradient = vec![0.0; logprobs.len()];

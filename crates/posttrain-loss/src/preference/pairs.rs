@@ -1,4 +1,4 @@
-//! Neighbouring sequences as pairs.
+//! Neighboring sequences as pairs.
 
 use super::score::{Baseline, Length, scores};
 use crate::aggregate::StepTotals;

@@ -37,7 +37,8 @@ pub(super) struct Score {
 }
 
 impl Score {
-    /// Adds the score's part of a gradient to its entries'; `slope` is the loss's derivative by the score.
+    /// Adds the score's part of a gradient to its entries'; `slope` is the loss's derivative by the
+    /// score.
     pub(super) fn write(&self, batch: &LossBatch, slope: f64, gradient: &mut [f32]) {
         for entry in self.span.clone() {
             gradient[entry] = (slope * self.share * f64::from(batch.weight(entry))) as f32;
@@ -48,7 +49,8 @@ impl Score {
 /// The score of each sequence, `None` where it has no entry to train on.
 ///
 /// # Errors
-/// [`LossError::Length`], [`LossError::Missing`] for arguments that do not fit; [`LossError::NonFinite`] naming a value.
+/// [`LossError::Length`], [`LossError::Missing`] for arguments that do not fit;
+/// [`LossError::NonFinite`] naming a value.
 pub(super) fn scores(
     batch: &LossBatch,
     logprobs: &[f32],
@@ -58,7 +60,9 @@ pub(super) fn scores(
     batch.check()?;
     check_len("logprobs", logprobs.len(), batch.entries())?;
     let reference = match baseline {
-        Baseline::Reference { needed_by } => Some(needed(batch.reference_logprobs, "reference_logprobs", needed_by)?),
+        Baseline::Reference { needed_by } => {
+            Some(needed(batch.reference_logprobs, "reference_logprobs", needed_by)?)
+        }
         Baseline::Zero => None,
     };
 
@@ -68,12 +72,16 @@ pub(super) fn scores(
         let mut entries = 0;
         for entry in span.clone().filter(|entry| batch.weight(*entry) != 0.0) {
             let behind = reference.map_or(0.0, |reference| reference[entry]);
-            let named =
-                [("logprobs", logprobs[entry]), ("reference_logprobs", behind), ("weights", batch.weight(entry))];
+            let named = [
+                ("logprobs", logprobs[entry]),
+                ("reference_logprobs", behind),
+                ("weights", batch.weight(entry)),
+            ];
             if let Some(error) = named_non_finite(entry, &named) {
                 return Err(error);
             }
-            value += f64::from(batch.weight(entry)) * (f64::from(logprobs[entry]) - f64::from(behind));
+            value +=
+                f64::from(batch.weight(entry)) * (f64::from(logprobs[entry]) - f64::from(behind));
             entries += 1;
         }
 

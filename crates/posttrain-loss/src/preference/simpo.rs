@@ -9,8 +9,8 @@ use crate::error::{LossError, check_field};
 use crate::objective::{LossOutcome, Objective, Scope};
 use serde::{Deserialize, Serialize};
 
-/// `−ln σ(β d − γ)` of each pair, with `d` the chosen sequence's mean log-probability per token less the rejected one's
-/// (SimPO, arXiv 2405.14734). No reference.
+/// `−ln σ(β d − γ)` of each pair, with `d` the chosen sequence's mean log-probability per token
+/// less the rejected one's (SimPO, arXiv 2405.14734). No reference.
 ///
 /// See [`preference`](crate::preference) for pairs and what it reports.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 pub struct SimPo {
     /// β, the scale of the reward, nats⁻¹, above 0. 2 in the paper's first experiments.
     pub beta: f64,
-    /// γ, the margin that the reward of the chosen sequence is to have, at least 0. 1 by default: the paper finds γ/β
-    /// of about 0.5 to serve.
+    /// γ, the margin that the reward of the chosen sequence is to have, at least 0. 1 by default:
+    /// the paper finds γ/β of about 0.5 to serve.
     pub gamma: f64,
 }
 
 impl Default for SimPo {
     /// β of 2 and γ of 1, from the paper's experiments on base models.
     fn default() -> Self {
-        SimPo { beta: 2.0, gamma: 1.0 }
+        Self { beta: 2.0, gamma: 1.0 }
     }
 }
 
@@ -55,10 +55,15 @@ impl Objective for SimPo {
     ) -> Result<LossOutcome, LossError> {
         self.validate()?;
         let loss = |difference: f64| {
-            let (value, slope) = negative_log_sigmoid(self.beta * difference - self.gamma);
+            let (value, slope) = negative_log_sigmoid(self.beta.mul_add(difference, -self.gamma));
             (value, self.beta * slope)
         };
-        let rule = PairRule { baseline: Baseline::Zero, length: Length::Averaged, reward_scale: self.beta, loss };
+        let rule = PairRule {
+            baseline: Baseline::Zero,
+            length: Length::Averaged,
+            reward_scale: self.beta,
+            loss,
+        };
         evaluate(batch, logprobs, totals, rule)
     }
 }

@@ -1,8 +1,9 @@
-//! The native draw of one row: block sums, then the inverse of the cumulative distribution, block first.
+//! The native draw of one row: block sums, then the inverse of the cumulative distribution, block
+//! first.
 
 use super::row::RowSampling;
 use super::truncation;
-use crate::blocks::{BLOCK, Block, Normaliser, normaliser, scan, slope, widen};
+use crate::blocks::{BLOCK, Block, Normalizer, normalizer, scan, slope, widen};
 use crate::error::LogitProblem;
 use posttrain_kernel::{Kernel, LOWEST_EXPONENT, dispatch, exp2};
 use posttrain_tensor::Element;
@@ -22,7 +23,7 @@ pub(super) fn draw<E: Element>(
 ) -> Result<(i64, f32), LogitProblem> {
     let slope = slope(how.scoring_temperature());
     scan(row, slope, false, &mut scratch.blocks);
-    let whole = normaliser(&scratch.blocks, slope)?;
+    let whole = normalizer(&scratch.blocks, slope)?;
     if how.greedy() {
         let token = row.iter().position(|x| x.widen() == whole.max).unwrap_or_default();
         return Ok((token as i64, -whole.sum.ln() as f32));
@@ -33,18 +34,21 @@ pub(super) fn draw<E: Element>(
         truncate(row, &cut, &mut scratch.blocks);
         cut.whole.sum = scratch.blocks.iter().map(|block| cut.mass(block)).sum();
     }
-    Ok(cut.pick(&scratch.blocks, how, |index| &row[index * BLOCK..row.len().min((index + 1) * BLOCK)]))
+    Ok(cut.pick(&scratch.blocks, how, |index| {
+        &row[index * BLOCK..row.len().min((index + 1) * BLOCK)]
+    }))
 }
 
-/// The same for a row that does not lie in one piece: its blocks' statistics are known, and `gather` brings one block's
-/// logits together. Neither greedy nor truncating rows, which need the whole row, come here.
+/// The same for a row that does not lie in one piece: its blocks' statistics are known, and
+/// `gather` brings one block's logits together. Neither greedy nor truncating rows, which need the
+/// whole row, come here.
 pub(super) fn draw_gathered<'a, E: Element + 'a>(
     blocks: &[Block],
     how: &RowSampling,
     gather: impl FnOnce(usize) -> &'a [E],
 ) -> Result<(i64, f32), LogitProblem> {
     let slope = slope(how.scoring_temperature());
-    let whole = normaliser(blocks, slope)?;
+    let whole = normalizer(blocks, slope)?;
     Ok(Cut { lowest: f32::NEG_INFINITY, slope, whole }.pick(blocks, how, gather))
 }
 
@@ -55,7 +59,7 @@ pub(super) struct Cut {
     /// `log2(e) / temperature`.
     pub(super) slope: f32,
     /// The maximum, and the sum of what is kept.
-    pub(super) whole: Normaliser,
+    pub(super) whole: Normalizer,
 }
 
 impl Cut {
@@ -69,7 +73,8 @@ impl Cut {
         f64::from((block.max - self.whole.max) * self.slope).exp2()
     }
 
-    /// The token that a row's uniform stands for, and its log-probability; `gather` gives a block's logits.
+    /// The token that a row's uniform stands for, and its log-probability; `gather` gives a block's
+    /// logits.
     fn pick<'a, E: Element + 'a>(
         &self,
         blocks: &[Block],
@@ -102,7 +107,8 @@ impl Cut {
         (last, f64::INFINITY)
     }
 
-    /// The first place of a block at which the running sum exceeds `target`; the last one with any weight at the latest.
+    /// The first place of a block at which the running sum exceeds `target`; the last one with any
+    /// weight at the latest.
     fn within<E: Element>(&self, row: &[E], block: &Block, target: f64) -> usize {
         let mut weights = [0.0; BLOCK];
         let weights = &mut weights[..row.len()];
@@ -131,7 +137,8 @@ fn truncate<E: Element>(row: &[E], cut: &Cut, blocks: &mut [Block]) {
     }
 }
 
-/// Writes the weights of a block's tokens relative to its maximum, 0 where a token is not kept, and returns their sum.
+/// Writes the weights of a block's tokens relative to its maximum, 0 where a token is not kept, and
+/// returns their sum.
 struct Weights<'a, E> {
     row: &'a [E],
     max: f32,

@@ -1,4 +1,5 @@
-//! Rows that lie feature by feature: the logits of a product with the weight on the left are `[V][B]` in memory.
+//! Rows that lie feature by feature: the logits of a product with the weight on the left are
+//! `[V][B]` in memory.
 
 use super::choice;
 use super::row::RowSampling;
@@ -15,19 +16,29 @@ type Draw = Result<(i64, f32), LogitProblem>;
 
 /// Draws a token for each of `rows` from `logits: [V][B]`.
 pub(super) fn sample<E: Element>(logits: &[E], rows: &[RowSampling]) -> Vec<Draw> {
-    let tasks: Vec<Vec<Draw>> =
-        rows.par_chunks(ROWS).enumerate().map(|(task, some)| draw(logits, rows.len(), task * ROWS, some)).collect();
+    let tasks: Vec<Vec<Draw>> = rows
+        .par_chunks(ROWS)
+        .enumerate()
+        .map(|(task, some)| draw(logits, rows.len(), task * ROWS, some))
+        .collect();
     tasks.into_iter().flatten().collect()
 }
 
 fn draw<E: Element>(logits: &[E], batch: usize, first: usize, rows: &[RowSampling]) -> Vec<Draw> {
     let vocab = logits.len() / batch;
-    let mut blocks: Vec<Vec<Block>> = rows.iter().map(|_| Vec::with_capacity(vocab.div_ceil(BLOCK))).collect();
+    let mut blocks: Vec<Vec<Block>> =
+        rows.iter().map(|_| Vec::with_capacity(vocab.div_ceil(BLOCK))).collect();
     let slopes: Vec<f32> = rows.iter().map(|how| slope(how.scoring_temperature())).collect();
     for logits in logits.chunks(BLOCK * batch) {
         for (some, lanes) in blocks.chunks_mut(LANES).enumerate() {
             let at = some * LANES;
-            dispatch(Scan { logits, batch, first: first + at, slopes: &slopes[at..at + lanes.len()], lanes });
+            dispatch(Scan {
+                logits,
+                batch,
+                first: first + at,
+                slopes: &slopes[at..at + lanes.len()],
+                lanes,
+            });
         }
     }
     let mut gathered = Vec::new();
@@ -39,7 +50,13 @@ fn draw<E: Element>(logits: &[E], batch: usize, first: usize, rows: &[RowSamplin
             return choice::draw(&gathered, how, &mut scratch);
         }
         choice::draw_gathered(blocks, how, |index| {
-            gather(logits, batch, place, index * BLOCK..vocab.min((index + 1) * BLOCK), &mut gathered);
+            gather(
+                logits,
+                batch,
+                place,
+                index * BLOCK..vocab.min((index + 1) * BLOCK),
+                &mut gathered,
+            );
             &gathered
         })
     });
@@ -47,12 +64,18 @@ fn draw<E: Element>(logits: &[E], batch: usize, first: usize, rows: &[RowSamplin
 }
 
 /// A row's logits of some tokens.
-fn gather<E: Element>(logits: &[E], batch: usize, row: usize, tokens: std::ops::Range<usize>, to: &mut Vec<E>) {
+fn gather<E: Element>(
+    logits: &[E],
+    batch: usize,
+    row: usize,
+    tokens: std::ops::Range<usize>,
+    to: &mut Vec<E>,
+) {
     to.clear();
     to.extend(logits[tokens.start * batch..tokens.end * batch].iter().skip(row).step_by(batch));
 }
 
-/// The statistics of one block of up to [`LANES`] neighbouring rows, a row a lane.
+/// The statistics of one block of up to [`LANES`] neighboring rows, a row a lane.
 struct Scan<'a, E> {
     /// `[tokens][batch]`.
     logits: &'a [E],
@@ -70,7 +93,10 @@ impl<E: Element> Kernel for Scan<'_, E> {
         let count = self.lanes.len();
         let mut slopes = [0f32; LANES];
         slopes[..count].copy_from_slice(self.slopes);
-        let tokens = self.logits.chunks_exact(self.batch).map(|token| &token[self.first..self.first + count]);
+        let tokens = self
+            .logits
+            .chunks_exact(self.batch)
+            .map(|token| &token[self.first..self.first + count]);
         let (max, sum) = statistics::<E, FMA>(tokens, &slopes);
         for (lane, blocks) in self.lanes.iter_mut().enumerate() {
             blocks.push(Block { max: max[lane], sum: sum[lane], moment: 0.0 });
@@ -78,8 +104,8 @@ impl<E: Element> Kernel for Scan<'_, E> {
     }
 }
 
-/// Each lane's maximum, NaN left out, and its `Σ 2^((x − max)·slope)`, which is NaN where a logit is and 0 where all are
-/// -inf.
+/// Each lane's maximum, NaN left out, and its `Σ 2^((x − max)·slope)`, which is NaN where a logit
+/// is and 0 where all are -inf.
 #[inline(always)]
 fn statistics<'a, E: Element + 'a, const FMA: bool>(
     tokens: impl Iterator<Item = &'a [E]> + Clone,
@@ -92,8 +118,10 @@ fn statistics<'a, E: Element + 'a, const FMA: bool>(
             max[lane] = larger(wide[lane], max[lane]);
         }
     }
-    // Relative to -inf nothing has a value: such a lane counts from 0, and what it sums is dropped unless it is NaN.
-    let from: [f32; LANES] = std::array::from_fn(|lane| if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] });
+    // Relative to -inf nothing has a value: such a lane counts from 0, and what it sums is dropped
+    // unless it is NaN.
+    let from: [f32; LANES] =
+        std::array::from_fn(|lane| if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] });
     let mut sum = [0f32; LANES];
     for token in tokens {
         let wide = widen(token);

@@ -2,16 +2,19 @@
 
 use crate::error::{LossError, check_field};
 
-/// How the token of one row is drawn. The default draws from the whole distribution at temperature 1.
+/// How the token of one row is drawn. The default draws from the whole distribution at temperature
+/// 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowSampling {
-    /// What the logits are divided by. 0 takes the largest logit (the first of equals) and ignores all else; otherwise
-    /// at least 1e-5.
+    /// What the logits are divided by. 0 takes the largest logit (the first of equals) and ignores
+    /// all else; otherwise at least 1e-5.
     pub temperature: f64,
-    /// Keeps the `k` largest logits, at least 1. Logits equal to the k-th are kept too, as in `transformers`.
+    /// Keeps the `k` largest logits, at least 1. Logits equal to the k-th are kept too, as in
+    /// `transformers`.
     pub top_k: Option<usize>,
-    /// Keeps the likeliest tokens whose mass first reaches this share of what top-k left, in (0, 1]. Tokens as likely as
-    /// the last of them are kept too, so that the set does not depend on how equals are ordered.
+    /// Keeps the likeliest tokens whose mass first reaches this share of what top-k left, in (0,
+    /// 1]. Tokens as likely as the last of them are kept too, so that the set does not depend on
+    /// how equals are ordered.
     pub top_p: Option<f64>,
     /// Keeps the tokens at least this fraction as likely as the likeliest, in [0, 1].
     pub min_p: Option<f64>,
@@ -21,7 +24,7 @@ pub struct RowSampling {
 
 impl Default for RowSampling {
     fn default() -> Self {
-        RowSampling { temperature: 1.0, top_k: None, top_p: None, min_p: None, uniform: 0.0 }
+        Self { temperature: 1.0, top_k: None, top_p: None, min_p: None, uniform: 0.0 }
     }
 }
 
@@ -31,9 +34,14 @@ const LOWEST_TEMPERATURE: f64 = 1e-5;
 impl RowSampling {
     /// Checks each field against its range.
     pub fn validate(&self) -> Result<(), LossError> {
-        let RowSampling { temperature, top_k, top_p, min_p, uniform } = *self;
+        let Self { temperature, top_k, top_p, min_p, uniform } = *self;
         let warm = temperature >= LOWEST_TEMPERATURE && temperature.is_finite();
-        check_field("temperature", temperature, temperature == 0.0 || warm, "0, or a finite number from 1e-5")?;
+        check_field(
+            "temperature",
+            temperature,
+            temperature == 0.0 || warm,
+            "0, or a finite number from 1e-5",
+        )?;
         check_field("top_k", top_k.unwrap_or(1) as f64, top_k != Some(0), "at least 1")?;
         let top_p = top_p.unwrap_or(1.0);
         check_field("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "in (0, 1]")?;
@@ -54,7 +62,9 @@ impl RowSampling {
 
     /// Whether a part of the distribution may be cut off.
     pub(super) fn truncates(&self) -> bool {
-        let cuts = self.top_k.is_some() || self.top_p.is_some_and(|p| p < 1.0) || self.min_p.is_some_and(|p| p > 0.0);
+        let cuts = self.top_k.is_some()
+            || self.top_p.is_some_and(|p| p < 1.0)
+            || self.min_p.is_some_and(|p| p > 0.0);
         cuts && !self.greedy()
     }
 }

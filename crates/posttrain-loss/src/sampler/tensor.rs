@@ -18,7 +18,8 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
     let logits = logits.f_to_kind(Kind::Float).during("widening the logits")?;
     let drawn = Draw::new(&logits, rows)?.draw().during("sampling tokens")?;
     let drawn: Vec<f64> = to_host(&drawn)?;
-    let drawn: Vec<_> = drawn.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
+    let drawn: Vec<_> =
+        drawn.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
     // NaN wins a maximum in libtorch, so one number a row shows all that can be wrong with it.
     if let Some(row) = drawn.iter().position(|(_, _, max)| !max.is_finite()) {
         return Err(LossError::Logits { row, problem: LogitProblem::of_max(drawn[row].2) });
@@ -27,7 +28,8 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
     Ok(Sampled { tokens, logprobs })
 }
 
-/// The rows' parameters cross to the device together, and so does what is drawn on the way back: each crossing waits.
+/// The rows' parameters cross to the device together, and so does what is drawn on the way back:
+/// each crossing waits.
 struct Draw<'a> {
     /// `[B, V]` f32.
     logits: &'a Tensor,
@@ -60,7 +62,14 @@ impl<'a> Draw<'a> {
             let uniform = row.uniform.min(1.0 - 1e-12);
             let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
             let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
-            [row.scoring_temperature(), uniform, f64::from(!row.greedy()), last_rank as f64, top_p, min_p]
+            [
+                row.scoring_temperature(),
+                uniform,
+                f64::from(!row.greedy()),
+                last_rank as f64,
+                top_p,
+                min_p,
+            ]
         };
         let parameters: Vec<f64> = rows.iter().flat_map(of).collect();
         let parameters = to_device(&parameters, logits.device())?;
@@ -81,17 +90,20 @@ impl<'a> Draw<'a> {
         let running = weights.f_cumsum(-1, Kind::Double)?;
         let total = running.f_narrow(-1, -1, 1)?.f_contiguous()?;
         let target = self.column(Parameter::Uniform)?.f_mul(&total)?;
-        // A row without a distribution gives a place beyond the vocabulary, which no device may be asked for.
+        // A row without a distribution gives a place beyond the vocabulary, which no device may be
+        // asked for.
         let drawn = target.f_searchsorted(&running, false, true, "right", None::<Tensor>)?;
         let drawn = drawn.f_clamp_max(self.logits.size()[1] - 1)?;
         let tokens = match self.rows.iter().any(RowSampling::greedy) {
             true => {
                 let first = self.first_maximum(&max)?.f_clamp_max(self.logits.size()[1] - 1)?;
-                drawn.f_where_self(&self.column(Parameter::Drawn)?.f_to_kind(Kind::Bool)?, &first)?
+                drawn
+                    .f_where_self(&self.column(Parameter::Drawn)?.f_to_kind(Kind::Bool)?, &first)?
             }
             false => drawn,
         };
-        let logprobs = scaled.f_gather(-1, &tokens, false)?.f_sub(&total.f_log()?)?.f_clamp_max(0.0)?;
+        let logprobs =
+            scaled.f_gather(-1, &tokens, false)?.f_sub(&total.f_log()?)?.f_clamp_max(0.0)?;
         let columns = [tokens.f_to_kind(Kind::Double)?, logprobs, max.f_to_kind(Kind::Double)?];
         Tensor::f_cat(&columns, 1)
     }
@@ -104,18 +116,26 @@ impl<'a> Draw<'a> {
     /// The first token with the largest logit: `argmax` promises no order among equals.
     fn first_maximum(&self, max: &Tensor) -> Result<Tensor, TchError> {
         let vocab = self.logits.size()[1];
-        let places = Tensor::f_arange(vocab, (Kind::Int64, self.logits.device()))?.f_expand_as(self.logits)?;
-        places.f_masked_fill(&self.logits.f_lt_tensor(max)?, vocab)?.f_amin([-1i64].as_slice(), true)
+        let places = Tensor::f_arange(vocab, (Kind::Int64, self.logits.device()))?
+            .f_expand_as(self.logits)?;
+        places
+            .f_masked_fill(&self.logits.f_lt_tensor(max)?, vocab)?
+            .f_amin([-1i64].as_slice(), true)
     }
 
-    /// The smallest scaled logit that each row keeps, `[B, 1]`, in the order top-k, top-p of what is left, min-p.
+    /// The smallest scaled logit that each row keeps, `[B, 1]`, in the order top-k, top-p of what
+    /// is left, min-p.
     fn lowest(&self, scaled: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
         let by_min_p = self.column(Parameter::LowestByMinP)?;
         if self.rows.iter().all(|row| row.top_k.is_none() && row.top_p.is_none()) {
             return Ok(by_min_p);
         }
         let (sorted, order) = scaled.f_sort(-1, true)?;
-        let by_top_k = sorted.f_gather(-1, &self.column(Parameter::LastRank)?.f_to_kind(Kind::Int64)?, false)?;
+        let by_top_k = sorted.f_gather(
+            -1,
+            &self.column(Parameter::LastRank)?.f_to_kind(Kind::Int64)?,
+            false,
+        )?;
         let ordered = weights.f_gather(-1, &order, false)?;
         let ordered = ordered.f_masked_fill(&sorted.f_lt_tensor(&by_top_k)?, 0.0)?;
         by_top_k.f_maximum(&self.nucleus(&sorted, &ordered)?)?.f_maximum(&by_min_p)
@@ -128,7 +148,8 @@ impl<'a> Draw<'a> {
         let target = running.f_narrow(-1, -1, 1)?.f_mul(&top_p)?;
         // A token belongs to the nucleus if those before it do not reach the mass.
         let inside = running.f_sub(ordered)?.f_lt_tensor(&target)?;
-        let last = inside.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)?.f_sub_scalar(1)?;
+        let last =
+            inside.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)?.f_sub_scalar(1)?;
         let lowest = sorted.f_gather(-1, &last.f_clamp_min(0)?, false)?;
         lowest.f_masked_fill(&top_p.f_ge(1.0)?, f64::NEG_INFINITY)
     }

@@ -1,4 +1,5 @@
-//! Where top-k, top-p and min-p cut a row off: each is a smallest logit, found without sorting the row.
+//! Where top-k, top-p and min-p cut a row off: each is a smallest logit, found without sorting the
+//! row.
 
 use super::choice::Cut;
 use super::row::RowSampling;
@@ -15,13 +16,16 @@ pub(super) struct Candidates {
     sorted_peaks: Vec<f32>,
 }
 
-/// Logits of a stretch: enough stretches to bound a usual top-k, few enough to look through quickly.
+/// Logits of a stretch: enough stretches to bound a usual top-k, few enough to look through
+/// quickly.
 const STRETCH: usize = 64;
 
 impl Candidates {
-    /// The smallest logit that all three filters keep, in the order top-k, top-p of what is left, min-p.
+    /// The smallest logit that all three filters keep, in the order top-k, top-p of what is left,
+    /// min-p.
     pub(super) fn lowest<E: Element>(&mut self, row: &[E], how: &RowSampling, cut: &Cut) -> f32 {
-        let by_min_p = how.min_p.map_or(f32::NEG_INFINITY, |min_p| ratio_cut(min_p, how.temperature, cut));
+        let by_min_p =
+            how.min_p.map_or(f32::NEG_INFINITY, |min_p| ratio_cut(min_p, how.temperature, cut));
         let top_p = how.top_p.filter(|p| *p < 1.0);
         let top_k = how.top_k.filter(|k| *k < row.len());
         if top_k.is_none() && top_p.is_none() {
@@ -38,7 +42,8 @@ impl Candidates {
             self.gather(row, mass_floor(p, row.len(), how.temperature, cut));
         }
         if let Some(p) = top_p {
-            // Without top-k the mass is that of the whole row, of which the candidates are the part that matters.
+            // Without top-k the mass is that of the whole row, of which the candidates are the part
+            // that matters.
             let mass = if top_k.is_some() { mass(&self.kept, cut) } else { cut.whole.sum };
             lowest = larger(lowest, nucleus(&mut self.kept, p * mass, cut));
         }
@@ -70,11 +75,11 @@ impl Candidates {
 
 /// The logit at which a token is `ratio` times as likely as the likeliest.
 fn ratio_cut(ratio: f64, temperature: f64, cut: &Cut) -> f32 {
-    (f64::from(cut.whole.max) + temperature * ratio.ln()) as f32
+    temperature.mul_add(ratio.ln(), f64::from(cut.whole.max)) as f32
 }
 
-/// A logit below which no token belongs to the nucleus: tokens under `(1 − p) / V` of the mass have less than `1 − p`
-/// together, so the likelier ones reach `p` without them.
+/// A logit below which no token belongs to the nucleus: tokens under `(1 − p) / V` of the mass have
+/// less than `1 − p` together, so the likelier ones reach `p` without them.
 fn mass_floor(p: f64, vocab: usize, temperature: f64, cut: &Cut) -> f32 {
     // A thousandth less, against the rounding of f32.
     ratio_cut(0.999 * (1.0 - p) * cut.whole.sum / vocab as f64, temperature, cut)
@@ -86,9 +91,11 @@ fn descending(values: &mut [f32], rank: usize) -> f32 {
     *values.select_nth_unstable_by(rank, |a, b| b.total_cmp(a)).1
 }
 
-/// The smallest logit of the nucleus: the likeliest tokens, up to the one with which their mass reaches `target`.
+/// The smallest logit of the nucleus: the likeliest tokens, up to the one with which their mass
+/// reaches `target`.
 ///
-/// Halves the range in which that one lies by selection and keeps the sum of what is above: linear time in all.
+/// Halves the range in which that one lies by selection and keeps the sum of what is above: linear
+/// time in all.
 fn nucleus(values: &mut [f32], target: f64, cut: &Cut) -> f32 {
     let (mut rest, mut above) = (values, 0.0);
     while rest.len() > 1 {
@@ -107,7 +114,10 @@ fn nucleus(values: &mut [f32], target: f64, cut: &Cut) -> f32 {
 
 /// The sum of exponentials of some logits, relative to the row's maximum.
 fn mass(values: &[f32], cut: &Cut) -> f64 {
-    values.chunks(crate::blocks::BLOCK).map(|values| f64::from(dispatch(Mass { values, cut }))).sum()
+    values
+        .chunks(crate::blocks::BLOCK)
+        .map(|values| f64::from(dispatch(Mass { values, cut })))
+        .sum()
 }
 
 struct Mass<'a> {

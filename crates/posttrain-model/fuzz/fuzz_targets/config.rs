@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use posttrain_model::{ModelConfig, ModelSize, Quantise};
+use posttrain_model::{ModelConfig, ModelSize, Quantize};
 use std::io::Write;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,8 +12,8 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(config) => {
             assert!(config.hidden_size > 0 && config.num_hidden_layers > 0 && config.vocab_size > 0);
             assert!(config.parameter_count() > 0 && config.active_parameter_count() <= config.parameter_count());
-            for quantise in [Quantise::None, Quantise::Int8, Quantise::Nf4] {
-                assert!(ModelSize::of(&config, quantise, tch::Kind::BFloat16).memory_bytes > 0);
+            for quantize in [Quantize::None, Quantize::Int8, Quantize::Nf4] {
+                assert!(ModelSize::of(&config, quantize, tch::Kind::BFloat16).memory_bytes > 0);
             }
         }
         Err(error) => assert!(error.to_string().contains("config.json"), "{error}"),

@@ -1,4 +1,5 @@
-//! A GGUF file: every weight that it lists can be read or is an error, and so are its tokenizer and its template.
+//! A GGUF file: every weight that it lists can be read or is an error, and so are its tokenizer and
+//! its template.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! A safetensors file: every tensor that its header lists can be read, within the file's bounds, or is an error.
+//! A safetensors file: every tensor that its header lists can be read, within the file's bounds, or
+//! is an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -10,9 +10,14 @@ const MAX_INDENT: usize = 64;
 /// The longest text, in bytes: a value may hold itself many times over.
 const MAX_BYTES: usize = 1 << 24;
 
-/// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`: the filter `tojson` of
-/// transformers, which the engine's own is not (it escapes what HTML would read, and writes no blanks).
-pub(super) fn tojson(value: &Value, ensure_ascii: Option<bool>, arguments: Kwargs) -> Result<Value, Error> {
+/// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`: the
+/// filter `tojson` of transformers, which the engine's own is not (it escapes what HTML would read,
+/// and writes no blanks).
+pub(super) fn tojson(
+    value: &Value,
+    ensure_ascii: Option<bool>,
+    arguments: Kwargs,
+) -> Result<Value, Error> {
     let indent = indentation(&arguments)?;
     let separators: Option<(String, String)> = match arguments.get::<Option<Value>>("separators")? {
         Some(pair) if !pair.is_none() => Some(pair_of_texts(&pair)?),
@@ -35,16 +40,20 @@ pub(super) fn tojson(value: &Value, ensure_ascii: Option<bool>, arguments: Kwarg
 
 /// What one level of nesting is indented by.
 fn indentation(arguments: &Kwargs) -> Result<Option<String>, Error> {
-    let Some(indent) = arguments.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) else {
+    let Some(indent) = arguments.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none())
+    else {
         return Ok(None);
     };
 
     if let Some(text) = indent.as_str() {
         return Ok(Some(text.chars().take(MAX_INDENT).collect()));
     }
-    let blanks = usize::try_from(indent.clone()).unwrap_or(0);
+    let blanks = usize::try_from(indent).unwrap_or(0);
     if blanks > MAX_INDENT {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: an indentation of {blanks} blanks")));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("tojson: an indentation of {blanks} blanks"),
+        ));
     }
     Ok(Some(" ".repeat(blanks)))
 }
@@ -54,7 +63,9 @@ fn pair_of_texts(pair: &Value) -> Result<(String, String), Error> {
 
     match <[String; 2]>::try_from(texts) {
         Ok([item, key]) => Ok((item, key)),
-        Err(_) => Err(Error::new(ErrorKind::InvalidOperation, "tojson: `separators` must be two texts")),
+        Err(_) => {
+            Err(Error::new(ErrorKind::InvalidOperation, "tojson: `separators` must be two texts"))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Python's methods of strings, lists and dicts, within bounds.
 //!
-//! The engine bounds what its own operators and filters may allocate. Methods are the compatibility library's, and are only
-//! charged once their result is there.
+//! The engine bounds what its own operators and filters may allocate. Methods are the compatibility
+//! library's, and are only charged once their result is there.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
@@ -13,8 +13,15 @@ const MAX_BYTES: usize = 1 << 24;
 const MAX_WIDTH_DIGITS: usize = 4;
 
 /// The method `name` of `value`.
-pub(super) fn call(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
-    if value.kind() == ValueKind::String && !is_bounded(value.as_str().unwrap_or_default(), name, arguments) {
+pub(super) fn call(
+    state: &mut State,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    if value.kind() == ValueKind::String
+        && !is_bounded(value.as_str().unwrap_or_default(), name, arguments)
+    {
         let detail = format!("`{name}` would make a text of more than {MAX_BYTES} bytes");
         return Err(Error::new(ErrorKind::InvalidOperation, detail));
     }
@@ -52,5 +59,6 @@ fn has_wide_field(text: &str) -> bool {
 
 /// Whether a value is a number too large for a width.
 fn is_wide(value: &Value) -> bool {
-    value.kind() == ValueKind::Number && usize::try_from(value.clone()).map_or(true, |width| width > 9_999)
+    value.kind() == ValueKind::Number
+        && usize::try_from(value.clone()).map_or(true, |width| width > 9_999)
 }

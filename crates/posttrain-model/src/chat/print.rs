@@ -24,12 +24,11 @@ pub(super) fn as_python(out: &mut Output, state: &mut State, value: &Value) -> R
 fn bounded(value: &Value) -> Result<String, Error> {
     let mut text = Bounded(String::new());
 
-    match write!(text, "{value}") {
-        Ok(()) => Ok(text.0),
-        Err(_) => {
-            let detail = format!("a value prints as more than {MAX_BYTES} bytes");
-            Err(Error::new(ErrorKind::InvalidOperation, detail))
-        }
+    if let Ok(()) = write!(text, "{value}") {
+        Ok(text.0)
+    } else {
+        let detail = format!("a value prints as more than {MAX_BYTES} bytes");
+        Err(Error::new(ErrorKind::InvalidOperation, detail))
     }
 }
 

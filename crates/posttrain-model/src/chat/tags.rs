@@ -2,15 +2,16 @@
 
 use minijinja::{Error, ErrorKind};
 
-/// A template in which transformers' own tags are those of the engine, and which needs no other template.
+/// A template in which transformers' own tags are those of the engine, and which needs no other
+/// template.
 ///
-/// `{% generation %}` marks the assistant's tokens for training masks. It renders nothing, but it is a tag: `trim_blocks`
-/// takes the line end behind it, `lstrip_blocks` the blanks before it, dashes more, and what is set inside stays inside.
-/// `{% with %}` has all of that.
+/// `{% generation %}` marks the assistant's tokens for training masks. It renders nothing, but it
+/// is a tag: `trim_blocks` takes the line end behind it, `lstrip_blocks` the blanks before it,
+/// dashes more, and what is set inside stays inside. `{% with %}` has all of that.
 ///
 /// # Errors
-/// [`ErrorKind::SyntaxError`] for a tag that loads another template: `transformers` has none to load, and the only one here
-/// is the template itself.
+/// [`ErrorKind::SyntaxError`] for a tag that loads another template: `transformers` has none to
+/// load, and the only one here is the template itself.
 pub(super) fn without_own_tags(source: &str) -> Result<String, Error> {
     let mut rewritten = String::with_capacity(source.len());
     let mut rest = source;
@@ -34,7 +35,9 @@ pub(super) fn without_own_tags(source: &str) -> Result<String, Error> {
                 rewritten.push_str(tag);
             }
             Some("generation") => rewritten.push_str(&tag.replacen("generation", "with", 1)),
-            Some("endgeneration") => rewritten.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+            Some("endgeneration") => {
+                rewritten.push_str(&tag.replacen("endgeneration", "endwith", 1))
+            }
             Some(name @ ("include" | "import" | "from" | "extends")) => {
                 let detail = format!("`{name}` loads another template, and there is none");
                 return Err(Error::new(ErrorKind::SyntaxError, detail));
@@ -46,7 +49,8 @@ pub(super) fn without_own_tags(source: &str) -> Result<String, Error> {
     Ok(rewritten + rest)
 }
 
-/// The bytes of the comment, expression or tag that `markup` begins with; of any other brace, its own.
+/// The bytes of the comment, expression or tag that `markup` begins with; of any other brace, its
+/// own.
 fn markup_length(markup: &str) -> usize {
     let close = match markup.as_bytes().get(1) {
         Some(b'#') => return markup.find("#}").map_or(markup.len(), |end| end + 2),
@@ -109,9 +113,12 @@ mod tests {
 
     #[test]
     fn a_template_loads_no_other() {
-        for tag in
-            ["{% include 'chat' %}", "{%- import 'chat' as c %}", "{% from 'chat' import x %}", "{%extends 'chat'%}"]
-        {
+        for tag in [
+            "{% include 'chat' %}",
+            "{%- import 'chat' as c %}",
+            "{% from 'chat' import x %}",
+            "{%extends 'chat'%}",
+        ] {
             assert!(without_own_tags(tag).is_err(), "{tag}");
         }
         assert!(without_own_tags("{% raw %}{% include 'chat' %}{% endraw %}").is_ok());

@@ -4,12 +4,17 @@ use posttrain_model::Checkpoint;
 use std::io::Write;
 use std::path::Path;
 
-/// The checkpoint that `cargo xtask setup` fetches, or `None`, said aloud, where it has not been run.
+/// The checkpoint that `cargo xtask setup` fetches, or `None`, said aloud, where it has not been
+/// run.
 pub fn checkpoint() -> Option<Checkpoint> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.is_file() {
         // Not eprintln!, which a passing test keeps to itself.
-        let line = format!("SKIPPED: no demonstration model at {}; run `cargo xtask setup`\n", path.display());
+        let line = format!(
+            "SKIPPED: no demonstration model at {}; run `cargo xtask setup`\n",
+            path.display()
+        );
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return None;
     }

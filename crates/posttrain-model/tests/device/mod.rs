@@ -10,8 +10,8 @@ pub fn device() -> Device {
     select_device(asked.parse().unwrap()).unwrap()
 }
 
-/// Of the cases with a golden those that hold on this device. Two of the experts are tied on every token, and libtorch breaks
-/// ties on a GPU in another way, as it does for transformers there.
+/// Of the cases with a golden those that hold on this device. Two of the experts are tied on every
+/// token, and libtorch breaks ties on a GPU in another way, as it does for transformers there.
 pub fn cases(all: &[&'static str]) -> Vec<&'static str> {
     let (tied, others): (Vec<&str>, Vec<&str>) = all.iter().partition(|case| case.contains("moe"));
     if device() == Device::Cpu {

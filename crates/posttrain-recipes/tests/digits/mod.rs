@@ -9,7 +9,8 @@ pub const WORDS: i64 = 12;
 /// A word a token, divided by spaces; token 0 ends a text.
 pub fn tokenizer() -> TextTokenizer {
     let words = ["<end>", "ask", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
+    let vocab: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
     let json = serde_json::json!({
         "version": "1.0",
         "added_tokens": [{"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,

@@ -1,7 +1,8 @@
 //! Workbooks and ranges that nobody wrote.
 //!
-//! The first byte says what the rest is: 0 a whole file, 1 a range over a fixed workbook, 2 and up one part (`PARTS`) of a
-//! workbook whose other parts are fixed. Parts are archived here, since no mutation finds a checksum.
+//! The first byte says what the rest is: 0 a whole file, 1 a range over a fixed workbook, 2 and up
+//! one part (`PARTS`) of a workbook whose other parts are fixed. Parts are archived here, since no
+//! mutation finds a checksum.
 #![no_main]
 
 use std::io::{Cursor, Write};
@@ -60,8 +61,9 @@ fn compare(spreadsheet: &Spreadsheet, answer: Vec<u8>, reference: Vec<u8>, range
     }
 }
 
-// The file reader panics on some files, which the comparison catches and reports as damage. So a panic by itself is no
-// finding here, and the fuzzer's hook, which ends the process at each, is put aside; one that comes through still is.
+// The file reader panics on some files, which the comparison catches and reports as damage. So a
+// panic by itself is no finding here, and the fuzzer's hook, which ends the process at each, is put
+// aside; one that comes through still is.
 fuzz_target!(init: std::panic::set_hook(Box::new(|_| {})), |data: &[u8]| {
     let Some((&kind, rest)) = data.split_first() else { return };
     let limits = WorkbookLimits { max_unpacked_bytes: 1 << 24, max_cells: 10_000, ..WorkbookLimits::default() };

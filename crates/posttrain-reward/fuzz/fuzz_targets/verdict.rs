@@ -1,7 +1,8 @@
 //! What a judge answers, about a response that nobody wrote.
 //!
-//! Up to the first byte 0xff: the response; behind it: the judge's answer. Both reach the parser by way of a whole judge.
-//! An answer without the word can be no verdict of "correct", and what the judge is shown is always the response.
+//! Up to the first byte 0xff: the response; behind it: the judge's answer. Both reach the parser by
+//! way of a whole judge. An answer without the word can be no verdict of "correct", and what the
+//! judge is shown is always the response.
 #![no_main]
 
 use std::sync::{Arc, LazyLock, Mutex};

@@ -1,4 +1,5 @@
-//! A verifier on a data set's own references: whether the two fit each other, before anything is trained.
+//! A verifier on a data set's own references: whether the two fit each other, before anything is
+//! trained.
 
 use std::fmt;
 
@@ -7,11 +8,11 @@ use crate::{RewardError, Sample, Score, Verifier};
 /// Rows that are shown of each kind.
 const SHOWN: usize = 5;
 
-/// What a verifier makes of references: each should be right as the answer to its own question, and wrong as the answer to
-/// another one.
+/// What a verifier makes of references: each should be right as the answer to its own question, and
+/// wrong as the answer to another one.
 ///
-/// A reference that is not right against itself can be reached by no policy; one that another row's answer reaches is
-/// rewarded for nothing.
+/// A reference that is not right against itself can be reached by no policy; one that another row's
+/// answer reaches is rewarded for nothing.
 ///
 /// ```
 /// use posttrain_answer::number::Numeric;
@@ -59,8 +60,8 @@ impl fmt::Display for ReferenceFault {
 }
 
 impl ReferenceCheck {
-    /// Runs `verifier` over the references of `rows`, whose responses are not looked at. Another row is the next one whose
-    /// reference has another text.
+    /// Runs `verifier` over the references of `rows`, whose responses are not looked at. Another
+    /// row is the next one whose reference has another text.
     ///
     /// ```
     /// use posttrain_reward::audit::ReferenceCheck;
@@ -79,9 +80,12 @@ impl ReferenceCheck {
             }
 
             let after = rows[index + 1..].iter().chain(&rows[..index]);
-            let other = after.map(|row| &row.reference).find(|other| other.trim() != row.reference.trim());
+            let other =
+                after.map(|row| &row.reference).find(|other| other.trim() != row.reference.trim());
             let other = other.map(|other| answered(verifier, row, other));
-            if let Some(other) = other.filter(|other| other.as_ref().is_ok_and(|score| score.value() > 0.0)) {
+            if let Some(other) =
+                other.filter(|other| other.as_ref().is_ok_and(|score| score.value() > 0.0))
+            {
                 check.confused.push(fault(row, &other));
             }
         }
@@ -93,6 +97,7 @@ impl ReferenceCheck {
     /// ```
     /// assert!(posttrain_reward::audit::ReferenceCheck::default().is_clean());
     /// ```
+    #[must_use]
     pub fn is_clean(&self) -> bool {
         self.unreachable.is_empty() && self.confused.is_empty()
     }
@@ -100,8 +105,10 @@ impl ReferenceCheck {
 
 impl fmt::Display for ReferenceCheck {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds =
-            [(&self.unreachable, "are not right against themselves"), (&self.confused, "are reached by another row's")];
+        let kinds = [
+            (&self.unreachable, "are not right against themselves"),
+            (&self.confused, "are reached by another row's"),
+        ];
         for (faults, what) in kinds.into_iter().filter(|(faults, _)| !faults.is_empty()) {
             writeln!(out, "{} of {} references {what}:", faults.len(), self.rows)?;
             for fault in faults.iter().take(SHOWN) {

@@ -27,7 +27,8 @@ pub(crate) enum Outcome {
     Failed(String),
     /// The test is not Python, or no program could be judged by it: the data's mistake.
     Broken(String),
-    /// The test needs what cannot be sent to another process, or what only the program could decide.
+    /// The test needs what cannot be sent to another process, or what only the program could
+    /// decide.
     Unsupported(String),
 }
 
@@ -48,9 +49,10 @@ enum Report {
 
 /// Runs the tests' asserts against `code`. One outcome for each, in order.
 ///
-/// The program and its tests are in two sandboxes; this process passes lines between them. What the tests' process reports
-/// can be believed, since the program never runs in it: printing, exiting, patching `assert` and reading the tests all
-/// happen in the other one. A program that a test has handed values to is replaced by a fresh one for the next test.
+/// The program and its tests are in two sandboxes; this process passes lines between them. What the
+/// tests' process reports can be believed, since the program never runs in it: printing, exiting,
+/// patching `assert` and reading the tests all happen in the other one. A program that a test has
+/// handed values to is replaced by a fresh one for the next test.
 pub(crate) async fn run_asserts(
     sandbox: &Sandbox,
     interpreter: &[String],
@@ -75,11 +77,13 @@ async fn run_once(
     asserts: &[String],
     entry_points: &[String],
 ) -> Result<Vec<Outcome>, ProgramFailure> {
-    let (solution, to_solution, from_solution) = sandbox.start(script(interpreter, SOLUTION)).await?;
+    let (solution, to_solution, from_solution) =
+        sandbox.start(script(interpreter, SOLUTION)).await?;
     let (mut tester, to_tester, from_tester) = sandbox.start(script(interpreter, TESTER)).await?;
     let roots = [&solution, &tester].into_iter().filter_map(Running::root).collect();
 
-    // They outlive the talk: a tester that saw its pipe close would take the program for ended, not for late.
+    // They outlive the talk: a tester that saw its pipe close would take the program for ended, not
+    // for late.
     let mut to_solution = Some(to_solution);
     let mut to_tester = Some(to_tester);
     let program = json!(code).to_string();
@@ -122,17 +126,25 @@ async fn limited(
     let start = Instant::now();
     let ended = match timeout(limit, talk.as_mut()).await {
         Ok(ended) => ended,
-        Err(_) => match look(roots, start.elapsed(), sandbox.rules().limits.cpu_seconds, talk).await {
-            Overdue::Ended(ended) => ended,
-            Overdue::AtFault => return Ok(false),
-            Overdue::KeptWaiting => return Err(ProgramFailure::KeptWaiting { seconds: limit.as_secs_f64() }),
-        },
+        Err(_) => {
+            match look(roots, start.elapsed(), sandbox.rules().limits.cpu_seconds, talk).await {
+                Overdue::Ended(ended) => ended,
+                Overdue::AtFault => return Ok(false),
+                Overdue::KeptWaiting => {
+                    return Err(ProgramFailure::KeptWaiting { seconds: limit.as_secs_f64() });
+                }
+            }
+        }
     };
     ended.map(|()| true).map_err(|error| ProgramFailure::Io(Arc::new(error)))
 }
 
 /// Sends a line and then all that `from` says, up to its end. Never returns.
-async fn pass_on(line: String, mut from: ChildStdout, to: &mut Option<ChildStdin>) -> io::Result<()> {
+async fn pass_on(
+    line: String,
+    mut from: ChildStdout,
+    to: &mut Option<ChildStdin>,
+) -> io::Result<()> {
     // Where a process has ended its pipe breaks, and the tester says what that means.
     let line = line + "\n";
     if let Some(pipe) = to.as_mut()
@@ -145,7 +157,8 @@ async fn pass_on(line: String, mut from: ChildStdout, to: &mut Option<ChildStdin
     std::future::pending().await
 }
 
-/// What the tester reported. What it did not come to has failed, unless it asked for a fresh program for that.
+/// What the tester reported. What it did not come to has failed, unless it asked for a fresh
+/// program for that.
 fn outcomes(said: &str, count: usize, in_time: bool) -> Result<Vec<Outcome>, ProgramFailure> {
     let mut reports = said.lines().filter_map(|line| serde_json::from_str(line).ok());
     if !matches!(reports.next(), Some(Report::Ready { .. })) && in_time {

@@ -2,8 +2,9 @@
 
 /// The contents of the last closed block fenced by ``` whose language is one of `languages`.
 ///
-/// The empty language is a fence without one. A fence is a line that begins with at least three back-quotes after at most
-/// three spaces; it ends at a line of at least as many (CommonMark). A block that is never closed is none: it was cut off.
+/// The empty language is a fence without one. A fence is a line that begins with at least three
+/// back-quotes after at most three spaces; it ends at a line of at least as many (CommonMark). A
+/// block that is never closed is none: it was cut off.
 pub(crate) fn last_block<'t>(text: &'t str, languages: &[String]) -> Option<&'t str> {
     let mut last = None;
     let mut open: Option<(usize, bool, usize)> = None;
@@ -14,7 +15,8 @@ pub(crate) fn last_block<'t>(text: &'t str, languages: &[String]) -> Option<&'t 
         let Some((ticks, info)) = fence(line) else { continue };
         match open {
             None => {
-                let language = info.split([' ', '{', ',']).next().unwrap_or_default().to_ascii_lowercase();
+                let language =
+                    info.split([' ', '{', ',']).next().unwrap_or_default().to_ascii_lowercase();
                 open = Some((ticks, languages.contains(&language), end));
             }
             Some((opened, wanted, from)) if ticks >= opened && info.is_empty() => {

@@ -95,7 +95,8 @@ impl CodeExecution {
         (code.len() <= self.config.max_code_bytes).then_some(code)
     }
 
-    /// Runs the program of `response` beside `files` and gives the file `output` that it left, or what it did instead.
+    /// Runs the program of `response` beside `files` and gives the file `output` that it left, or
+    /// what it did instead.
     pub(crate) async fn edit(
         &self,
         response: &str,
@@ -118,7 +119,12 @@ impl CodeExecution {
     }
 
     /// How many tests pass, and what the first that does not says.
-    async fn run(&self, sample: &Sample, code: &str, tests: &Tests) -> Result<(usize, Option<String>), RewardError> {
+    async fn run(
+        &self,
+        sample: &Sample,
+        code: &str,
+        tests: &Tests,
+    ) -> Result<(usize, Option<String>), RewardError> {
         let (mut passed, mut fault) = (0, None);
         for (index, outcome) in self.asserts(code, tests).await?.into_iter().enumerate() {
             match outcome {
@@ -150,33 +156,54 @@ impl CodeExecution {
         run.map_err(|failure| self.failed(failure))
     }
 
-    async fn stream(&self, code: &str, streams: &Streams) -> Result<Result<(), String>, RewardError> {
+    async fn stream(
+        &self,
+        code: &str,
+        streams: &Streams,
+    ) -> Result<Result<(), String>, RewardError> {
         let files = vec![(self.config.file_name.clone(), code.as_bytes().to_vec())];
-        let ended = self.execute(Job { files, stdin: streams.stdin.as_bytes().to_vec(), ..self.job() }).await?;
+        let ended = self
+            .execute(Job { files, stdin: streams.stdin.as_bytes().to_vec(), ..self.job() })
+            .await?;
         Ok(match fault(&ended) {
             Some(fault) => Err(fault),
-            None if self.config.output.same(&String::from_utf8_lossy(&ended.stdout), &streams.stdout) => Ok(()),
+            None if self
+                .config
+                .output
+                .same(&String::from_utf8_lossy(&ended.stdout), &streams.stdout) =>
+            {
+                Ok(())
+            }
             None => Err("another output".to_owned()),
         })
     }
 
     /// The program's file run by the interpreter.
     fn job(&self) -> Job {
-        let program = [self.config.interpreter.as_slice(), std::slice::from_ref(&self.config.file_name)].concat();
+        let program =
+            [self.config.interpreter.as_slice(), std::slice::from_ref(&self.config.file_name)]
+                .concat();
         Job { program, ..Job::default() }
     }
 
     async fn execute(&self, job: Job) -> Result<Ended, RewardError> {
         let ended = self.sandbox.run(job).await.map_err(|failure| self.failed(failure))?;
         if ended.ending == Ending::KeptWaiting {
-            return Err(self.failed(ProgramFailure::KeptWaiting { seconds: self.config.time_limit_seconds }));
+            return Err(self
+                .failed(ProgramFailure::KeptWaiting { seconds: self.config.time_limit_seconds }));
         }
         Ok(ended)
     }
 
-    fn verdict(&self, passed: usize, total: usize, fault: Option<String>) -> Result<Score, RewardError> {
+    fn verdict(
+        &self,
+        passed: usize,
+        total: usize,
+        fault: Option<String>,
+    ) -> Result<Score, RewardError> {
         let score = Score::new(self.config.credit.value(passed, total))?;
-        let score = score.with_part("tests_passed", passed as f64)?.with_part("tests", total as f64)?;
+        let score =
+            score.with_part("tests_passed", passed as f64)?.with_part("tests", total as f64)?;
         let gaps = self.isolation().gaps();
         let warning = (!gaps.is_empty()).then(|| format!("not isolated: {}", gaps.join(", ")));
         let notes: Vec<String> = fault.into_iter().chain(warning).collect();
@@ -185,13 +212,19 @@ impl CodeExecution {
 
     fn failed(&self, failure: ProgramFailure) -> RewardError {
         let program = self.config.interpreter[0].clone();
-        RewardError::Program { reward: self.name().to_owned(), program, stderr: String::new(), failure }
+        RewardError::Program {
+            reward: self.name().to_owned(),
+            program,
+            stderr: String::new(),
+            failure,
+        }
     }
 }
 
 /// What a program did instead of ending well.
 fn fault(ended: &Ended) -> Option<String> {
-    let last_words = || ended.stderr.lines().last().unwrap_or_default().chars().take(120).collect::<String>();
+    let last_words =
+        || ended.stderr.lines().last().unwrap_or_default().chars().take(120).collect::<String>();
     match ended.ending {
         Ending::Exited(0) => None,
         Ending::Exited(code) => Some(format!("exit code {code}: {}", last_words())),
@@ -204,7 +237,12 @@ fn fault(ended: &Ended) -> Option<String> {
 fn broken(sample: &Sample, index: usize, note: &str) -> RewardError {
     let reason = format!("assert {index} {note}");
 
-    RewardError::BadTask { id: sample.id.clone(), key: "tests", reason, expected: "Python that compiles and decides" }
+    RewardError::BadTask {
+        id: sample.id.clone(),
+        key: "tests",
+        reason,
+        expected: "Python that compiles and decides",
+    }
 }
 
 fn undecided(sample: &Sample) -> RewardError {

@@ -29,6 +29,7 @@ impl OutputMatch {
     /// ```
     /// assert!(posttrain_reward::code::OutputMatch::default().same("4\r\n", "4"));
     /// ```
+    #[must_use]
     pub fn same(self, output: &str, expected: &str) -> bool {
         match self {
             Self::Lines => lines(output).eq(lines(expected)),

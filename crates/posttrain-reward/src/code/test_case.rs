@@ -46,14 +46,21 @@ impl Tests {
     /// The tests of `sample`, of which there must be at least one and at most `limit`.
     pub(crate) fn of(sample: &Sample, limit: usize) -> Result<Self, RewardError> {
         let value = sample.metadata.get(KEY).ok_or_else(|| sample.missing(KEY, EXPECTED))?;
-        let bad = |reason: String| RewardError::BadTask { id: sample.id.clone(), key: KEY, reason, expected: EXPECTED };
+        let bad = |reason: String| RewardError::BadTask {
+            id: sample.id.clone(),
+            key: KEY,
+            reason,
+            expected: EXPECTED,
+        };
         let cases = value.as_array().ok_or_else(|| bad("not a list".to_owned()))?;
         if cases.is_empty() || cases.len() > limit {
             return Err(bad(format!("{} tests, of which there must be 1 to {limit}", cases.len())));
         }
         let mut tests = Self { entry_points: entry_points(sample)?, ..Self::default() };
         for (index, case) in cases.iter().enumerate() {
-            match TestCase::deserialize(case).map_err(|_| bad(format!("test {index} is of another form")))? {
+            match TestCase::deserialize(case)
+                .map_err(|_| bad(format!("test {index} is of another form")))?
+            {
                 TestCase::Streams(streams) => tests.streams.push(streams),
                 TestCase::Assert(Assert { assert }) => tests.asserts.push(assert),
             }
@@ -95,7 +102,10 @@ mod tests {
 
     #[test]
     fn forms() {
-        assert_eq!(read(json!([{"stdin": "1", "stdout": "2"}, {"stdout": "2"}, {"assert": "assert 1"}])), Ok((2, 1)));
+        assert_eq!(
+            read(json!([{"stdin": "1", "stdout": "2"}, {"stdout": "2"}, {"assert": "assert 1"}])),
+            Ok((2, 1))
+        );
         let bad = [
             json!([]),
             json!({}),

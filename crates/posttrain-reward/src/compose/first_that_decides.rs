@@ -22,11 +22,13 @@ use crate::{Reward, RewardError, Sample, Score};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GoOn {
-    /// Only where the reward is not made for the sample: [`RewardError::BadReference`] and [`RewardError::Undecided`].
-    /// A crash, a limit or a mistake in the data stays an error, so that it is counted and seen.
+    /// Only where the reward is not made for the sample: [`RewardError::BadReference`] and
+    /// [`RewardError::Undecided`]. A crash, a limit or a mistake in the data stays an error, so
+    /// that it is counted and seen.
     #[default]
     CannotSay,
-    /// Whatever the error is. Faults of the first reward then shift verdicts to the second without a word.
+    /// Whatever the error is. Faults of the first reward then shift verdicts to the second without
+    /// a word.
     AnyFailure,
 }
 
@@ -39,19 +41,23 @@ impl GoOn {
     ///
     /// assert!(!GoOn::CannotSay.after(&RewardError::EmptyReference { id: "7".into() }));
     /// ```
+    #[must_use]
     pub fn after(self, error: &RewardError) -> bool {
         match self {
-            Self::CannotSay => matches!(error, RewardError::BadReference { .. } | RewardError::Undecided { .. }),
+            Self::CannotSay => {
+                matches!(error, RewardError::BadReference { .. } | RewardError::Undecided { .. })
+            }
             Self::AnyFailure => true,
         }
     }
 }
 
-/// The verdict of the first reward that has one: a verifier, then a judge where the verifier cannot say.
+/// The verdict of the first reward that has one: a verifier, then a judge where the verifier cannot
+/// say.
 ///
-/// The rewards are asked one after the other, so a judge is paid only for what the verifier leaves over. The score is the
-/// deciding reward's own, with a part under that reward's name and the name in the note. Where none decides, the last
-/// error is the result.
+/// The rewards are asked one after the other, so a judge is paid only for what the verifier leaves
+/// over. The score is the deciding reward's own, with a part under that reward's name and the name
+/// in the note. Where none decides, the last error is the result.
 ///
 /// ```
 /// use posttrain_answer::number::Numeric;
@@ -87,7 +93,10 @@ impl FirstThatDecides {
     ///
     /// assert_eq!(FirstThatDecides::new([], GoOn::CannotSay).err().unwrap().cause(), "invalid_config");
     /// ```
-    pub fn new(rewards: impl IntoIterator<Item = Arc<dyn Reward>>, go_on: GoOn) -> Result<Self, RewardError> {
+    pub fn new(
+        rewards: impl IntoIterator<Item = Arc<dyn Reward>>,
+        go_on: GoOn,
+    ) -> Result<Self, RewardError> {
         let rewards: Vec<_> = rewards.into_iter().collect();
         if rewards.is_empty() {
             return Err(RewardError::InvalidConfig {

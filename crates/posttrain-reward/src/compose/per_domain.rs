@@ -40,6 +40,7 @@ impl PerDomain {
     /// let error = futures::executor::block_on(PerDomain::new().score(&Sample::new("", "4", "4"))).unwrap_err();
     /// assert_eq!(error.cause(), "unknown_domain");
     /// ```
+    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }

@@ -6,10 +6,12 @@ use futures::future::{BoxFuture, try_join_all};
 
 use crate::{Reward, RewardError, Sample, Score};
 
-/// `Π rᵢ`, the factors scored at the same time; each factor's value is a part under its reward's name.
+/// `Π rᵢ`, the factors scored at the same time; each factor's value is a part under its reward's
+/// name.
 ///
-/// Where a sum lets a policy earn by format alone, a product does not: a wrong answer in the right format is worth 0. A
-/// factor that fails fails the product, even beside a factor of 0, so that failures do not depend on what is multiplied.
+/// Where a sum lets a policy earn by format alone, a product does not: a wrong answer in the right
+/// format is worth 0. A factor that fails fails the product, even beside a factor of 0, so that
+/// failures do not depend on what is multiplied.
 ///
 /// ```
 /// use posttrain_reward::{Reward, Sample, Score, Verifier, from_fn};
@@ -64,12 +66,12 @@ impl Reward for Product {
 
     fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
         Box::pin(async move {
-            let scores = try_join_all(self.factors.iter().map(|factor| factor.score(sample))).await?;
+            let scores =
+                try_join_all(self.factors.iter().map(|factor| factor.score(sample))).await?;
             let product = Score::new(scores.iter().map(Score::value).product())?;
-            self.factors
-                .iter()
-                .zip(&scores)
-                .try_fold(product, |product, (factor, score)| product.with_part(factor.name(), score.value()))
+            self.factors.iter().zip(&scores).try_fold(product, |product, (factor, score)| {
+                product.with_part(factor.name(), score.value())
+            })
         })
     }
 }

@@ -6,7 +6,8 @@ use futures::future::{BoxFuture, try_join_all};
 
 use crate::{Reward, RewardError, Sample, Score};
 
-/// `Σ wᵢ·rᵢ / Σ wᵢ`, the terms scored at the same time; each term's value is a part under its reward's name.
+/// `Σ wᵢ·rᵢ / Σ wᵢ`, the terms scored at the same time; each term's value is a part under its
+/// reward's name.
 ///
 /// A term that fails fails the sum: with a term missing it would be a different reward.
 ///
@@ -32,20 +33,27 @@ impl WeightedSum {
     /// A sum of `(weight, reward)` terms.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`] where a weight is negative or not finite, or none is positive.
+    /// [`RewardError::InvalidConfig`] where a weight is negative or not finite, or none is
+    /// positive.
     ///
     /// ```
     /// use posttrain_reward::compose::WeightedSum;
     ///
     /// assert_eq!(WeightedSum::new([]).err().unwrap().cause(), "invalid_config");
     /// ```
-    pub fn new(terms: impl IntoIterator<Item = (f64, Arc<dyn Reward>)>) -> Result<Self, RewardError> {
+    pub fn new(
+        terms: impl IntoIterator<Item = (f64, Arc<dyn Reward>)>,
+    ) -> Result<Self, RewardError> {
         let terms: Vec<_> = terms.into_iter().collect();
         let weights: Vec<f64> = terms.iter().map(|term| term.0).collect();
         let total: f64 = weights.iter().sum();
         if weights.iter().any(|&weight| weight < 0.0) || !total.is_finite() || total <= 0.0 {
             let expected = "finite weights, none negative, of a positive sum";
-            return Err(RewardError::InvalidConfig { field: "weights", got: format!("{weights:?}"), expected });
+            return Err(RewardError::InvalidConfig {
+                field: "weights",
+                got: format!("{weights:?}"),
+                expected,
+            });
         }
         Ok(Self { terms })
     }
@@ -58,16 +66,20 @@ impl Reward for WeightedSum {
 
     fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
         Box::pin(async move {
-            let scores = try_join_all(self.terms.iter().map(|(_, reward)| reward.score(sample))).await?;
+            let scores =
+                try_join_all(self.terms.iter().map(|(_, reward)| reward.score(sample))).await?;
             let total: f64 = self.terms.iter().map(|(weight, _)| weight).sum();
-            let sum: f64 =
-                self.terms.iter().zip(&scores).map(|((weight, _), score)| weight / total * score.value()).sum();
-            // Rounding may leave a sum of ones a hair above 1.
-            let whole = Score::new(sum.min(1.0))?;
-            self.terms
+            let sum: f64 = self
+                .terms
                 .iter()
                 .zip(&scores)
-                .try_fold(whole, |whole, ((_, reward), score)| whole.with_part(reward.name(), score.value()))
+                .map(|((weight, _), score)| weight / total * score.value())
+                .sum();
+            // Rounding may leave a sum of ones a hair above 1.
+            let whole = Score::new(sum.min(1.0))?;
+            self.terms.iter().zip(&scores).try_fold(whole, |whole, ((_, reward), score)| {
+                whole.with_part(reward.name(), score.value())
+            })
         })
     }
 }

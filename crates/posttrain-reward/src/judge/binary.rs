@@ -15,19 +15,22 @@ const WORDS: &[&str] = &["correct", "incorrect"];
 
 /// The reward of a model's verdict: 1 for correct, 0 for incorrect.
 ///
-/// What is judged is the response without its thinking (all up to the last `</think>`, whether or not it was opened; a
-/// `<think>` that never ends leaves nothing). Where nothing is left, the response is wrong, and nobody is asked.
+/// What is judged is the response without its thinking (all up to the last `</think>`, whether or
+/// not it was opened; a `<think>` that never ends leaves nothing). Where nothing is left, the
+/// response is wrong, and nobody is asked.
 ///
-/// The response reaches the judge as data and cannot speak to it: it is a JSON string on one line, with the markup of
-/// special tokens taken apart, between marks with a code that occurs in no part of it. (That keeps it from *posing* as
-/// anything else. It may still try to persuade; the prompt warns of that, and an [`Audit`](crate::audit::Audit) measures what is left.)
-/// The judge answers in JSON, reasoning first, which servers are made to keep to where they can. A refusal, an empty
-/// answer, one that is cut off or of another form, or one that may merely quote the response, is an error
-/// ([`RewardError::NoVerdict`]), and so is everything that may happen on the way ([`RewardError::Chat`]); no failure is a zero.
+/// The response reaches the judge as data and cannot speak to it: it is a JSON string on one line,
+/// with the markup of special tokens taken apart, between marks with a code that occurs in no part
+/// of it. (That keeps it from *posing* as anything else. It may still try to persuade; the prompt
+/// warns of that, and an [`Audit`](crate::audit::Audit) measures what is left.) The judge answers
+/// in JSON, reasoning first, which servers are made to keep to where they can. A refusal, an empty
+/// answer, one that is cut off or of another form, or one that may merely quote the response, is an
+/// error ([`RewardError::NoVerdict`]), and so is everything that may happen on the way
+/// ([`RewardError::Chat`]); no failure is a zero.
 ///
-/// Of several votes more than half must agree; the rest is not waited for once it cannot matter. A failed vote is on no
-/// side. The score has the part `agreement`, the share of the votes cast that agree with the verdict, and a note of who
-/// said it, under which prompt, and why.
+/// Of several votes more than half must agree; the rest is not waited for once it cannot matter. A
+/// failed vote is on no side. The score has the part `agreement`, the share of the votes cast that
+/// agree with the verdict, and a note of who said it, under which prompt, and why.
 ///
 /// ```
 /// use posttrain_chat::{ChatRequest, ChatResponse, from_fn};
@@ -68,7 +71,8 @@ impl JudgeConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn build(self, model: Arc<dyn ChatModel>) -> Result<Judge, RewardError> {
-        let panel = Panel::new(self, model, JudgePrompt::binary(), Ballot::verdict(WORDS), Vec::new())?;
+        let panel =
+            Panel::new(self, model, JudgePrompt::binary(), Ballot::verdict(WORDS), Vec::new())?;
         Ok(Judge { panel })
     }
 }
@@ -97,11 +101,14 @@ impl Judge {
         }
         let visible = visible(&sample.response);
         let data = data(config, sample, reference, &[("response", visible)]);
-        let tally = self.panel.ask(&Case { id: &sample.id, data, shown: shown(sample, reference) }).await?;
+        let tally =
+            self.panel.ask(&Case { id: &sample.id, data, shown: shown(sample, reference) }).await?;
         let right = match (tally.choices[0], config.ties) {
             (Some(choice), _) => choice == 0,
             (None, Ties::Wrong) => false,
-            (None, Ties::Error) => return Err(self.panel.no_verdict(&sample.id, NoVerdict::Tie, &tally.reasoning)),
+            (None, Ties::Error) => {
+                return Err(self.panel.no_verdict(&sample.id, NoVerdict::Tie, &tally.reasoning));
+            }
         };
         let votes: usize = tally.counts[0].iter().sum();
         let agreement = tally.counts[0][usize::from(!right)] as f64 / votes.max(1) as f64;

@@ -14,7 +14,9 @@ pub(crate) fn visible(response: &str) -> &str {
 /// The score of a response that nobody need be asked about.
 pub(crate) fn without_asking(config: &JudgeConfig, sample: &Sample) -> Option<Score> {
     if visible(&sample.response).is_empty() {
-        return Some(Score::binary(false).with_note("no answer after the thinking: the judge was not asked"));
+        return Some(
+            Score::binary(false).with_note("no answer after the thinking: the judge was not asked"),
+        );
     }
     let cut = sample.termination.is_truncated() && config.truncated == Truncated::Wrong;
     cut.then(|| Score::binary(false).with_note("cut off: the judge was not asked"))
@@ -34,7 +36,8 @@ pub(crate) fn data(
     JudgeData::new(&fields)
 }
 
-/// Every text of a sample that a judge is shown, whose words are not to be taken for the judge's own.
+/// Every text of a sample that a judge is shown, whose words are not to be taken for the judge's
+/// own.
 pub(crate) fn shown<'s>(sample: &'s Sample, reference: Option<&'s str>) -> Vec<&'s str> {
     let mut shown = vec![sample.response.as_str(), sample.question.as_str()];
     shown.extend(reference);

@@ -37,8 +37,9 @@ pub enum ReferenceUse {
     Hidden,
 }
 
-/// Configuration of a [`Judge`](crate::judge::Judge), and of what a [`RubricJudge`](crate::judge::RubricJudge) and a
-/// [`PairJudge`](crate::judge::PairJudge) have in common with it.
+/// Configuration of a [`Judge`](crate::judge::Judge), and of what a
+/// [`RubricJudge`](crate::judge::RubricJudge) and a [`PairJudge`](crate::judge::PairJudge) have in
+/// common with it.
 ///
 /// ```
 /// use posttrain_reward::judge::JudgeConfig;
@@ -59,21 +60,23 @@ pub struct JudgeConfig {
     pub name: String,
     /// The prompt; by default the built-in one of the judge's kind.
     pub prompt: Option<JudgePrompt>,
-    /// What the prompt says in addition: about the domain, say. Must not come from the data. Default empty.
+    /// What the prompt says in addition: about the domain, say. Must not come from the data.
+    /// Default empty.
     pub instructions: String,
     /// Whether the reference answer is shown. Default: required.
     pub reference: ReferenceUse,
     /// How answers are drawn. Default: temperature 0, 2048 tokens.
     pub sampling: JudgeSampling,
-    /// Answers that are drawn for a verdict, from 1 to 1000; more than half of them must agree. Default 1.
+    /// Answers that are drawn for a verdict, from 1 to 1000; more than half of them must agree.
+    /// Default 1.
     pub votes: usize,
     /// What an even split means. Default: no verdict.
     pub ties: Ties,
     /// What a response is worth that was cut off. Default: what its text is worth.
     pub truncated: Truncated,
-    /// Characters of a response that are shown, from 16 to 2²⁴: of a longer one the first quarter and the last three
-    /// quarters of as many, with the number of those between. The default, 24,000, is some 8,000 tokens, a quarter of the
-    /// context that judges commonly have.
+    /// Characters of a response that are shown, from 16 to 2²⁴: of a longer one the first quarter
+    /// and the last three quarters of as many, with the number of those between. The default,
+    /// 24,000, is some 8,000 tokens, a quarter of the context that judges commonly have.
     pub max_response_characters: usize,
     /// A JSON Lines file that every conversation with the judge is appended to. Default: none.
     pub transcript: Option<PathBuf>,
@@ -109,7 +112,8 @@ impl JudgeConfig {
     /// assert!(error.to_string().contains("sampling.temperature"), "three votes at temperature 0 are one");
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
+        let invalid =
+            |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
         if self.name.trim().is_empty() {
             return invalid("name", "empty".into(), "a name");
         }

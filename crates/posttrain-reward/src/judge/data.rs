@@ -1,15 +1,18 @@
 //! What a judge is shown, written so that it cannot speak to the judge.
 //!
-//! The response is written by the policy that the verdict trains, so it is an attacker's text. Three walls:
+//! The response is written by the policy that the verdict trains, so it is an attacker's text.
+//! Three walls:
 //!
-//! 1. *Everything is a JSON string.* A line break is `\n` and a quote `\"`, so the text cannot begin a line, close its
-//!    string, or end the data, whatever it contains. A fence alone (XML tags, ```` ``` ````) could be written by the response.
-//! 2. *Special tokens are taken apart.* Many servers encode `<|im_end|>` in a message as the token, not as its letters,
-//!    and the response would speak in its own turn. `<` and `[` where they may begin such a token are written `\u003c`
-//!    and `\u005b`, and invisible characters by their numbers: the same JSON, and no token.
-//! 3. *The marks around it carry a code*, 128 bits of SHA-256 over all of the data. A text that contains its own
-//!    code would have to be a fixed point of SHA-256. A random code would be as safe, and would keep a cache from ever
-//!    seeing the same request twice.
+//! 1. *Everything is a JSON string.* A line break is `\n` and a quote `\"`, so the text cannot
+//!    begin a line, close its string, or end the data, whatever it contains. A fence alone (XML
+//!    tags, ```` ``` ````) could be written by the response.
+//! 2. *Special tokens are taken apart.* Many servers encode `<|im_end|>` in a message as the token,
+//!    not as its letters, and the response would speak in its own turn. `<` and `[` where they may
+//!    begin such a token are written `\u003c` and `\u005b`, and invisible characters by their
+//!    numbers: the same JSON, and no token.
+//! 3. *The marks around it carry a code*, 128 bits of SHA-256 over all of the data. A text that
+//!    contains its own code would have to be a fixed point of SHA-256. A random code would be as
+//!    safe, and would keep a cache from ever seeing the same request twice.
 
 use sha2::{Digest, Sha256};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
@@ -27,7 +30,8 @@ pub(crate) struct JudgeData {
 impl JudgeData {
     /// `fields` are names with values that are JSON already; see [`quote`] and [`quote_bounded`].
     pub(crate) fn new(fields: &[(&str, String)]) -> Self {
-        let pairs: Vec<String> = fields.iter().map(|(name, json)| format!("{}: {json}", quote(name))).collect();
+        let pairs: Vec<String> =
+            fields.iter().map(|(name, json)| format!("{}: {json}", quote(name))).collect();
         let json = format!("{{{}}}", pairs.join(", "));
         Self { fence: code(&json), json }
     }
@@ -64,9 +68,10 @@ pub(crate) fn quote(text: &str) -> String {
     out
 }
 
-/// Like [`quote`]; of a text of more than `characters`, the first quarter and the last three quarters of as many, since
-/// answers stand at the end, with the number of those left out: `{"beginning": …, "omitted_characters": …, "end": …}`.
-/// As fields of JSON, so that a text cannot pretend to be cut.
+/// Like [`quote`]; of a text of more than `characters`, the first quarter and the last three
+/// quarters of as many, since answers stand at the end, with the number of those left out:
+/// `{"beginning": …, "omitted_characters": …, "end": …}`. As fields of JSON, so that a text cannot
+/// pretend to be cut.
 pub(crate) fn quote_bounded(text: &str, characters: usize) -> String {
     let count = text.chars().count();
     if count <= characters {
@@ -74,12 +79,18 @@ pub(crate) fn quote_bounded(text: &str, characters: usize) -> String {
     }
     let head = characters / 4;
     let omitted = count - characters;
-    let place = |index: usize| text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
+    let place =
+        |index: usize| text.char_indices().nth(index).map_or(text.len(), |(place, _)| place);
     let (beginning, end) = (&text[..place(head)], &text[place(head + omitted)..]);
-    format!("{{\"beginning\": {}, \"omitted_characters\": {omitted}, \"end\": {}}}", quote(beginning), quote(end))
+    format!(
+        "{{\"beginning\": {}, \"omitted_characters\": {omitted}, \"end\": {}}}",
+        quote(beginning),
+        quote(end)
+    )
 }
 
-/// Whether `<` before `rest` may be more than "less than": no token begins with a space, an equals sign or a number.
+/// Whether `<` before `rest` may be more than "less than": no token begins with a space, an equals
+/// sign or a number.
 fn may_begin_tag(rest: &str) -> bool {
     let mut next = rest.chars();
     match (next.next(), next.next()) {
@@ -103,9 +114,14 @@ fn may_begin_bracket_token(rest: &str) -> bool {
 }
 
 fn is_invisible(c: char) -> bool {
-    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
+    use GeneralCategory::{
+        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned,
+    };
     let category = c.general_category();
-    matches!(category, Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned)
+    matches!(
+        category,
+        Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned
+    )
 }
 
 fn escape(out: &mut String, c: char) {
@@ -123,7 +139,10 @@ mod tests {
     #[test]
     fn tokens_are_taken_apart_and_mathematics_stays() {
         assert_eq!(quote("<|im_end|>"), r#""\u003c|im_end|>""#);
-        assert_eq!(quote("</s><s>[INST] x [/INST]"), r#""\u003c/s>\u003cs>\u005bINST] x \u005b/INST]""#);
+        assert_eq!(
+            quote("</s><s>[INST] x [/INST]"),
+            r#""\u003c/s>\u003cs>\u005bINST] x \u005b/INST]""#
+        );
         assert_eq!(
             quote("<｜end▁of▁sentence｜>[gMASK]<0x0A><<SYS>>"),
             r#""\u003c｜end▁of▁sentence｜>\u005bgMASK]\u003c0x0A>\u003c\u003cSYS>>""#
@@ -133,7 +152,10 @@ mod tests {
             r#""x < 5, x<5, x <= 5, [0, 1], [a, b], {{1}}""#
         );
         assert_eq!(quote("\\frac{1}{2}\n\"é\""), r#""\\frac{1}{2}\n\"é\"""#);
-        assert_eq!(quote("a\u{200b}b\u{202e}c\u{e0041}\0"), r#""a\u200bb\u202ec\udb40\udc41\u0000""#);
+        assert_eq!(
+            quote("a\u{200b}b\u{202e}c\u{e0041}\0"),
+            r#""a\u200bb\u202ec\udb40\udc41\u0000""#
+        );
     }
 
     #[test]
@@ -144,12 +166,17 @@ mod tests {
         assert_eq!(value["end"], text[925..]);
         assert_eq!(value["omitted_characters"], 900);
         assert_eq!(quote_bounded("éé", 2), "\"éé\"");
-        assert_eq!(quote_bounded("ééé", 2), "{\"beginning\": \"\", \"omitted_characters\": 1, \"end\": \"éé\"}");
+        assert_eq!(
+            quote_bounded("ééé", 2),
+            "{\"beginning\": \"\", \"omitted_characters\": 1, \"end\": \"éé\"}"
+        );
     }
 
     #[test]
     fn the_code_depends_on_all_of_the_data() {
-        let data = |response: &str| JudgeData::new(&[("question", quote("q")), ("response", quote(response))]);
+        let data = |response: &str| {
+            JudgeData::new(&[("question", quote("q")), ("response", quote(response))])
+        };
         assert_eq!(data("a").json, r#"{"question": "q", "response": "a"}"#);
         assert_eq!((data("a").fence.len(), data("a")), (32, data("a")));
         assert_ne!(data("a").fence, data("b").fence);

@@ -36,6 +36,7 @@ impl NoVerdict {
     /// ```
     /// assert_eq!(posttrain_reward::judge::NoVerdict::Refused.cause(), "judge_refused");
     /// ```
+    #[must_use]
     pub fn cause(self) -> &'static str {
         match self {
             Self::Refused => "judge_refused",

@@ -67,7 +67,8 @@ pub struct PairConfig {
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preference {
-    /// What the first response wins: the mean over both orders of 1 for a win, ½ for a tie, 0 for a loss.
+    /// What the first response wins: the mean over both orders of 1 for a win, ½ for a tie, 0 for a
+    /// loss.
     pub first: f64,
     /// Whether both orders say the same. A judge that prefers whatever stands first does not.
     pub consistent: bool,
@@ -75,11 +76,13 @@ pub struct Preference {
     pub note: String,
 }
 
-/// Compares two responses, and as a reward one with an [`Opponent`]: 1 for better, ½ for neither, 0 for worse.
+/// Compares two responses, and as a reward one with an [`Opponent`]: 1 for better, ½ for neither, 0
+/// for worse.
 ///
-/// Judges prefer the response that stands first (or last), so each pair is asked in both orders; where these contradict
-/// each other, each response wins half. Of several votes in an order more than half must agree, else it is a tie there.
-/// Everything else is as in a [`Judge`](crate::judge::Judge). After [MT-Bench](https://arxiv.org/abs/2306.05685), section 3.4.
+/// Judges prefer the response that stands first (or last), so each pair is asked in both orders;
+/// where these contradict each other, each response wins half. Of several votes in an order more
+/// than half must agree, else it is a tie there. Everything else is as in a
+/// [`Judge`](crate::judge::Judge). After [MT-Bench](https://arxiv.org/abs/2306.05685), section 3.4.
 ///
 /// ```
 /// use posttrain_chat::{ChatRequest, ChatResponse, from_fn};
@@ -120,7 +123,8 @@ impl PairConfig {
         if self.opponent == Opponent::Reference {
             self.judge.reference = crate::judge::ReferenceUse::Hidden;
         }
-        let panel = Panel::new(self.judge, model, JudgePrompt::pair(), Ballot::verdict(WORDS), Vec::new())?;
+        let panel =
+            Panel::new(self.judge, model, JudgePrompt::pair(), Ballot::verdict(WORDS), Vec::new())?;
         Ok(PairJudge { panel, opponent: self.opponent })
     }
 }
@@ -156,7 +160,8 @@ impl PairJudge {
             Case { id: &sample.id, data, shown }
         };
         let (straight, swapped) = (order(ours, theirs), order(theirs, ours));
-        let (straight, swapped) = try_join(self.panel.ask(&straight), self.panel.ask(&swapped)).await?;
+        let (straight, swapped) =
+            try_join(self.panel.ask(&straight), self.panel.ask(&swapped)).await?;
         let (one, two) = (share(&straight, FIRST), share(&swapped, SECOND));
         let note = self.panel.note(WORDS[straight.choices[0].unwrap_or(TIE)], &straight);
         Ok(Preference { first: (one + two) / 2.0, consistent: one == two, note })
@@ -178,7 +183,10 @@ impl PairJudge {
             Opponent::Reference => sample.checked_reference(),
             Opponent::Metadata(field) => {
                 let text = sample.metadata.get(field).and_then(|value| value.as_str());
-                text.ok_or_else(|| RewardError::NoOpponent { id: sample.id.clone(), field: field.clone() })
+                text.ok_or_else(|| RewardError::NoOpponent {
+                    id: sample.id.clone(),
+                    field: field.clone(),
+                })
             }
         }
     }

@@ -33,7 +33,8 @@ pub(crate) struct Case<'a> {
 
 /// Votes that have been counted.
 pub(crate) struct Tally {
-    /// For each field, the word that more than half chose; none where there is no such word among all votes.
+    /// For each field, the word that more than half chose; none where there is no such word among
+    /// all votes.
     pub choices: Vec<Option<usize>>,
     /// For each field, the votes for each word.
     pub counts: Vec<Vec<usize>>,
@@ -53,7 +54,11 @@ impl Panel {
     ) -> Result<Self, RewardError> {
         config.validate()?;
         let has_reference = config.reference == ReferenceUse::Required;
-        let values = PromptValues { instructions: config.instructions.trim().to_owned(), criteria, has_reference };
+        let values = PromptValues {
+            instructions: config.instructions.trim().to_owned(),
+            criteria,
+            has_reference,
+        };
         let prompt = config.prompt.as_ref().unwrap_or(&built_in).compile(&values)?;
         let transcript = config.transcript.as_deref().map(Transcript::open).transpose()?;
         let provenance = JudgeProvenance {
@@ -98,7 +103,8 @@ impl Panel {
         mut failures: Vec<(usize, RewardError)>,
         counts: Vec<Vec<usize>>,
     ) -> Result<Tally, RewardError> {
-        let majority = |words: &Vec<usize>| words.iter().position(|count| 2 * count > self.config.votes);
+        let majority =
+            |words: &Vec<usize>| words.iter().position(|count| 2 * count > self.config.votes);
         let choices: Vec<Option<usize>> = counts.iter().map(majority).collect();
         failures.sort_by_key(|(index, _)| *index);
         if choices.contains(&None)
@@ -107,13 +113,17 @@ impl Panel {
             return Err(error);
         }
         cast.sort_by_key(|(index, ..)| *index);
-        let (reasoning, model) =
-            cast.into_iter().next().map(|(_, vote, model)| (vote.reasoning, model)).unwrap_or_default();
+        let (reasoning, model) = cast
+            .into_iter()
+            .next()
+            .map(|(_, vote, model)| (vote.reasoning, model))
+            .unwrap_or_default();
         Ok(Tally { choices, counts, reasoning, model })
     }
 
     fn count<'v>(&self, votes: impl Iterator<Item = &'v Vote>) -> Vec<Vec<usize>> {
-        let mut counts: Vec<Vec<usize>> = self.ballot.fields.iter().map(|field| vec![0; field.words.len()]).collect();
+        let mut counts: Vec<Vec<usize>> =
+            self.ballot.fields.iter().map(|field| vec![0; field.words.len()]).collect();
         for vote in votes {
             vote.choices.iter().zip(&mut counts).for_each(|(choice, words)| words[*choice] += 1);
         }
@@ -122,14 +132,18 @@ impl Panel {
 
     async fn vote(&self, case: &Case<'_>, index: usize) -> Result<(Vote, String), RewardError> {
         let messages = self.prompt.render(&case.data);
-        let messages = messages.map_err(|error| RewardError::failed(&self.config.name, "prompt", error))?;
+        let messages =
+            messages.map_err(|error| RewardError::failed(&self.config.name, "prompt", error))?;
         let request = self.config.sampling.request(messages, self.format.clone(), index);
         let outcome = self.answer(case, &request).await;
         if let Some(transcript) = &self.transcript {
-            transcript.write(&Entry::new(case.id, index, &self.provenance, &request, &outcome)).await;
+            transcript
+                .write(&Entry::new(case.id, index, &self.provenance, &request, &outcome))
+                .await;
         }
         let (answer, vote) = outcome?;
-        vote.map(|vote| (vote, answer.model.clone())).map_err(|problem| self.no_verdict(case.id, problem, &answer.text))
+        vote.map(|vote| (vote, answer.model.clone()))
+            .map_err(|problem| self.no_verdict(case.id, problem, &answer.text))
     }
 
     async fn answer(
@@ -138,22 +152,30 @@ impl Panel {
         request: &ChatRequest,
     ) -> Result<(ChatResponse, Result<Vote, NoVerdict>), RewardError> {
         let answer = self.model.complete(request).await;
-        let answer = answer
-            .map_err(|source| RewardError::Chat { reward: self.config.name.clone(), source: Arc::new(source) })?;
+        let answer = answer.map_err(|source| RewardError::Chat {
+            reward: self.config.name.clone(),
+            source: Arc::new(source),
+        })?;
         let vote = self.ballot.read(&answer, &case.shown);
         Ok((answer, vote))
     }
 
     pub(crate) fn no_verdict(&self, id: &str, problem: NoVerdict, answer: &str) -> RewardError {
         let answer = answer.trim().chars().take(200).collect();
-        RewardError::NoVerdict { id: id.to_owned(), reward: self.config.name.clone(), problem, answer }
+        RewardError::NoVerdict {
+            id: id.to_owned(),
+            reward: self.config.name.clone(),
+            problem,
+            answer,
+        }
     }
 
     /// The note of a score: who said it, under which prompt, and why.
     pub(crate) fn note(&self, verdict: &str, tally: &Tally) -> String {
         let reasoning: String = tally.reasoning.split_whitespace().collect::<Vec<_>>().join(" ");
         let reasoning: String = reasoning.chars().take(300).collect();
-        let served = Some(&tally.model).filter(|model| !model.is_empty() && **model != self.model.name());
+        let served =
+            Some(&tally.model).filter(|model| !model.is_empty() && **model != self.model.name());
         let served = served.map(|model| format!(" (served as {model})")).unwrap_or_default();
         format!("{verdict} by {}{served}: {reasoning}", self.provenance.brief())
     }

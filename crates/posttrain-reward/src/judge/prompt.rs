@@ -12,15 +12,18 @@ use crate::judge::data::{JudgeData, quote};
 /// Steps of a template at most: a loop without end is an error.
 const FUEL: u64 = 100_000;
 
-/// A judge's prompt: [minijinja](https://docs.rs/minijinja) templates of the system message and of the user message.
+/// A judge's prompt: [minijinja](https://docs.rs/minijinja) templates of the system message and of
+/// the user message.
 ///
-/// The system message sees what you wrote yourself: `instructions`, `criteria` (a list with `name`, `description` and
-/// `weight`) and `has_reference`; it is the same for all samples, so that servers keep its cache. The user message sees these
-/// and `data`, one line of JSON with `question`, `reference` and `response` (for pairs `first_response` and
-/// `second_response`), and `fence`, a code that occurs in no part of it. There is no variable with the bare response. A
-/// variable that does not exist is an error.
+/// The system message sees what you wrote yourself: `instructions`, `criteria` (a list with `name`,
+/// `description` and `weight`) and `has_reference`; it is the same for all samples, so that servers
+/// keep its cache. The user message sees these and `data`, one line of JSON with `question`,
+/// `reference` and `response` (for pairs `first_response` and `second_response`), and `fence`, a
+/// code that occurs in no part of it. There is no variable with the bare response. A variable that
+/// does not exist is an error.
 ///
-/// The answer must be one JSON object: `reasoning`, then `verdict` (or the criteria), and the prompt must say so.
+/// The answer must be one JSON object: `reasoning`, then `verdict` (or the criteria), and the
+/// prompt must say so.
 ///
 /// ```
 /// use posttrain_reward::judge::JudgePrompt;
@@ -48,6 +51,7 @@ impl JudgePrompt {
     /// ```
     /// assert!(posttrain_reward::judge::JudgePrompt::binary().system.contains("reference answer"));
     /// ```
+    #[must_use]
     pub fn binary() -> Self {
         Self::built_in(include_str!("binary_system.jinja"))
     }
@@ -57,6 +61,7 @@ impl JudgePrompt {
     /// ```
     /// assert!(posttrain_reward::judge::JudgePrompt::rubric().system.contains("criterion"));
     /// ```
+    #[must_use]
     pub fn rubric() -> Self {
         Self::built_in(include_str!("rubric_system.jinja"))
     }
@@ -66,6 +71,7 @@ impl JudgePrompt {
     /// ```
     /// assert!(posttrain_reward::judge::JudgePrompt::pair().system.contains("better"));
     /// ```
+    #[must_use]
     pub fn pair() -> Self {
         Self::built_in(include_str!("pair_system.jinja"))
     }
@@ -108,7 +114,12 @@ impl JudgePrompt {
         let system = templates.get_template("system").and_then(|template| template.render(&values));
         let system = system.map_err(invalid("a template with known variables"))?;
         let digest = Sha256::digest(format!("{} {system}{}", system.len(), self.user));
-        let prompt = CompiledPrompt { templates, values, system, digest: format!("{digest:x}")[..16].to_owned() };
+        let prompt = CompiledPrompt {
+            templates,
+            values,
+            system,
+            digest: format!("{digest:x}")[..16].to_owned(),
+        };
         prompt.check_that_data_is_shown()?;
         Ok(prompt)
     }
@@ -147,22 +158,28 @@ pub(crate) struct CompiledPrompt {
 }
 
 impl CompiledPrompt {
-    /// The messages about `data`. Values are never templates: `{{ … }}` in a response stays as it is.
+    /// The messages about `data`. Values are never templates: `{{ … }}` in a response stays as it
+    /// is.
     pub(crate) fn render(&self, data: &JudgeData) -> Result<Vec<Message>, minijinja::Error> {
         let seen = context! { data => data.json.as_str(), fence => data.fence.as_str(), ..self.values.clone() };
         let user = self.templates.get_template("user")?.render(seen)?;
-        let system = Some(self.system.trim()).filter(|system| !system.is_empty()).map(Message::system);
+        let system =
+            Some(self.system.trim()).filter(|system| !system.is_empty()).map(Message::system);
         Ok(system.into_iter().chain([Message::user(user.trim())]).collect())
     }
 
     fn check_that_data_is_shown(&self) -> Result<(), RewardError> {
-        let invalid = |got: String, expected| RewardError::InvalidConfig { field: "prompt", got, expected };
+        let invalid =
+            |got: String, expected| RewardError::InvalidConfig { field: "prompt", got, expected };
         let probe = JudgeData::new(&[("response", quote("a response"))]);
-        let messages =
-            self.render(&probe).map_err(|error| invalid(format!("{error:#}"), "a template with known variables"))?;
+        let messages = self
+            .render(&probe)
+            .map_err(|error| invalid(format!("{error:#}"), "a template with known variables"))?;
         let shown = messages.last().is_some_and(|message| message.text().contains(&probe.json));
         let user = || "a user message without the data".to_owned();
-        shown.then_some(()).ok_or_else(|| invalid(user(), "`{{ data }}` in the user message, as it is"))
+        shown
+            .then_some(())
+            .ok_or_else(|| invalid(user(), "`{{ data }}` in the user message, as it is"))
     }
 }
 
@@ -174,9 +191,15 @@ mod tests {
     fn the_built_in_prompts_render() {
         for prompt in [JudgePrompt::binary(), JudgePrompt::rubric(), JudgePrompt::pair()] {
             prompt.validate().unwrap();
-            let values = PromptValues { instructions: "Answers are in metres.".into(), ..PromptValues::default() };
-            let messages =
-                prompt.compile(&values).unwrap().render(&JudgeData::new(&[("response", quote("x"))])).unwrap();
+            let values = PromptValues {
+                instructions: "Answers are in metres.".into(),
+                ..PromptValues::default()
+            };
+            let messages = prompt
+                .compile(&values)
+                .unwrap()
+                .render(&JudgeData::new(&[("response", quote("x"))]))
+                .unwrap();
             assert_eq!(messages.len(), 2);
             assert!(messages[0].text().contains("Answers are in metres."));
             assert!(messages[1].text().contains("{\"response\": \"x\"}"));
@@ -190,10 +213,16 @@ mod tests {
             ("{{ data }} {{ answer }}", "undefined"),
             ("{{ data | upper }}", "without the data"),
             ("{% for i in range(1000000) %}{{ data }}{% endfor %}", "range"),
-            ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}{{ data }}", "fuel"),
+            (
+                "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}{{ data }}",
+                "fuel",
+            ),
         ];
         for (user, problem) in wrong {
-            let error = JudgePrompt { user: user.into(), ..JudgePrompt::binary() }.validate().unwrap_err().to_string();
+            let error = JudgePrompt { user: user.into(), ..JudgePrompt::binary() }
+                .validate()
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(problem), "{user}: {error}");
         }
     }
@@ -201,12 +230,16 @@ mod tests {
     #[test]
     fn the_digest_knows_every_word() {
         let digest = |prompt: &JudgePrompt, instructions: &str| {
-            let values = PromptValues { instructions: instructions.into(), ..PromptValues::default() };
+            let values =
+                PromptValues { instructions: instructions.into(), ..PromptValues::default() };
             prompt.compile(&values).unwrap().digest
         };
         let prompt = JudgePrompt::binary();
         assert_eq!(digest(&prompt, ""), digest(&prompt, ""));
         assert_ne!(digest(&prompt, ""), digest(&prompt, "x"));
-        assert_ne!(digest(&prompt, ""), digest(&JudgePrompt { user: "{{ data }}".into(), ..prompt.clone() }, ""));
+        assert_ne!(
+            digest(&prompt, ""),
+            digest(&JudgePrompt { user: "{{ data }}".into(), ..prompt.clone() }, "")
+        );
     }
 }

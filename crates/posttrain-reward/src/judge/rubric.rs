@@ -30,7 +30,8 @@ pub struct Criterion {
     pub name: String,
     /// Its weight among the criteria, more than 0.
     pub weight: f64,
-    /// What the response must be to meet it, in a sentence for the judge. Must not come from the policy.
+    /// What the response must be to meet it, in a sentence for the judge. Must not come from the
+    /// policy.
     pub description: String,
 }
 
@@ -79,18 +80,27 @@ impl RubricConfig {
     /// assert!(posttrain_reward::judge::RubricConfig::default().validate().is_err(), "no criteria");
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |got: String, expected| Err(RewardError::InvalidConfig { field: "criteria", got, expected });
+        let invalid = |got: String, expected| {
+            Err(RewardError::InvalidConfig { field: "criteria", got, expected })
+        };
         if !(1..=50).contains(&self.criteria.len()) {
             return invalid(format!("{} criteria", self.criteria.len()), "from 1 to 50");
         }
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let mut seen = BTreeSet::new();
         for Criterion { name, weight, .. } in &self.criteria {
-            if name.is_empty() || name == REASONING || !name.chars().all(fits) || !seen.insert(name) {
-                return invalid(format!("{name:?}"), "different names of a-z, 0-9 and `_`, none of them `reasoning`");
+            if name.is_empty() || name == REASONING || !name.chars().all(fits) || !seen.insert(name)
+            {
+                return invalid(
+                    format!("{name:?}"),
+                    "different names of a-z, 0-9 and `_`, none of them `reasoning`",
+                );
             }
             if !weight.is_finite() || *weight <= 0.0 {
-                return invalid(format!("`{name}` of weight {weight}"), "finite weights, more than 0");
+                return invalid(
+                    format!("`{name}` of weight {weight}"),
+                    "finite weights, more than 0",
+                );
             }
         }
         self.judge.validate()
@@ -114,14 +124,19 @@ impl RubricConfig {
     /// ```
     pub fn build(self, model: Arc<dyn ChatModel>) -> Result<RubricJudge, RewardError> {
         self.validate()?;
-        let fields = self.criteria.iter().map(|criterion| Field { name: criterion.name.clone(), words: WORDS });
+        let fields = self
+            .criteria
+            .iter()
+            .map(|criterion| Field { name: criterion.name.clone(), words: WORDS });
         let ballot = Ballot { fields: fields.collect() };
-        let panel = Panel::new(self.judge, model, JudgePrompt::rubric(), ballot, self.criteria.clone())?;
+        let panel =
+            Panel::new(self.judge, model, JudgePrompt::rubric(), ballot, self.criteria.clone())?;
         Ok(RubricJudge { panel, criteria: self.criteria })
     }
 }
 
-/// The reward of a rubric: `Σ wᵢ·metᵢ / Σ wᵢ`, each criterion a part of the score, 1 where it is met.
+/// The reward of a rubric: `Σ wᵢ·metᵢ / Σ wᵢ`, each criterion a part of the score, 1 where it is
+/// met.
 ///
 /// Everything else is as in a [`Judge`](crate::judge::Judge).
 ///
@@ -168,17 +183,25 @@ impl RubricJudge {
             return Ok(score);
         }
         let data = data(config, sample, reference, &[("response", visible(&sample.response))]);
-        let tally = self.panel.ask(&Case { id: &sample.id, data, shown: shown(sample, reference) }).await?;
+        let tally =
+            self.panel.ask(&Case { id: &sample.id, data, shown: shown(sample, reference) }).await?;
         if config.ties == Ties::Error && tally.choices.contains(&None) {
             return Err(self.panel.no_verdict(&sample.id, NoVerdict::Tie, &tally.reasoning));
         }
-        let met: Vec<f64> = tally.choices.iter().map(|choice| f64::from(u8::from(*choice == Some(0)))).collect();
+        let met: Vec<f64> =
+            tally.choices.iter().map(|choice| f64::from(u8::from(*choice == Some(0)))).collect();
         let total: f64 = self.criteria.iter().map(|criterion| criterion.weight).sum();
-        let sum: f64 = self.criteria.iter().zip(&met).map(|(criterion, met)| criterion.weight / total * met).sum();
+        let sum: f64 = self
+            .criteria
+            .iter()
+            .zip(&met)
+            .map(|(criterion, met)| criterion.weight / total * met)
+            .sum();
         // Rounding may leave a sum of ones a hair above 1.
         let score = Score::new(sum.min(1.0))?;
         let mut named = self.criteria.iter().zip(met);
-        let score = named.try_fold(score, |score, (criterion, met)| score.with_part(&criterion.name, met))?;
+        let score = named
+            .try_fold(score, |score, (criterion, met)| score.with_part(&criterion.name, met))?;
         Ok(score.with_note(self.panel.note("graded", &tally)))
     }
 }

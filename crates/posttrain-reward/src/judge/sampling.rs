@@ -13,12 +13,15 @@ use crate::RewardError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JudgeSampling {
-    /// From 0 to 2; more than 0 where there are several votes, which would all be the same. The default, 0, is that of
-    /// [MT-Bench's judge](https://github.com/lm-sys/FastChat/blob/main/fastchat/llm_judge/common.py).
+    /// From 0 to 2; more than 0 where there are several votes, which would all be the same. The
+    /// default, 0, is that of [MT-Bench's
+    /// judge](https://github.com/lm-sys/FastChat/blob/main/fastchat/llm_judge/common.py).
     pub temperature: f64,
-    /// The smallest set of tokens with this probability together; the server's choice if none, which is the default.
+    /// The smallest set of tokens with this probability together; the server's choice if none,
+    /// which is the default.
     pub top_p: Option<f64>,
-    /// Tokens of an answer at most, thinking included, at least 1. The default, 2048, is that of MT-Bench's judge.
+    /// Tokens of an answer at most, thinking included, at least 1. The default, 2048, is that of
+    /// MT-Bench's judge.
     pub max_tokens: u32,
     /// The first vote's seed; the others count on from it. 0 by default.
     pub seed: u64,
@@ -31,7 +34,12 @@ impl Default for JudgeSampling {
 }
 
 impl JudgeSampling {
-    pub(crate) fn request(&self, messages: Vec<Message>, format: ResponseFormat, vote: usize) -> ChatRequest {
+    pub(crate) fn request(
+        &self,
+        messages: Vec<Message>,
+        format: ResponseFormat,
+        vote: usize,
+    ) -> ChatRequest {
         ChatRequest {
             max_tokens: self.max_tokens,
             temperature: self.temperature,
@@ -48,8 +56,13 @@ impl JudgeSampling {
             return Err(RewardError::InvalidConfig { field, got: votes.to_string(), expected });
         }
         if votes > 1 && self.temperature <= 0.0 {
-            let (field, expected) = ("sampling.temperature", "more than 0 where there are several votes");
-            return Err(RewardError::InvalidConfig { field, got: self.temperature.to_string(), expected });
+            let (field, expected) =
+                ("sampling.temperature", "more than 0 where there are several votes");
+            return Err(RewardError::InvalidConfig {
+                field,
+                got: self.temperature.to_string(),
+                expected,
+            });
         }
         let probe = self.request(vec![Message::user("?")], ResponseFormat::Text, 0);
         probe.validate().map_err(|error| RewardError::InvalidConfig {
@@ -60,7 +73,8 @@ impl JudgeSampling {
     }
 }
 
-/// What a verdict depends on beside the sample: a judge's score without it cannot be reproduced or compared.
+/// What a verdict depends on beside the sample: a judge's score without it cannot be reproduced or
+/// compared.
 ///
 /// ```
 /// use posttrain_chat::{ChatRequest, ChatResponse, from_fn};
@@ -91,6 +105,8 @@ impl JudgeProvenance {
         let JudgeSampling { temperature, top_p, max_tokens, seed } = &self.sampling;
         let top_p = top_p.map(|top_p| format!(", top-p {top_p}")).unwrap_or_default();
         let Self { model, prompt, .. } = self;
-        format!("{model}, prompt {prompt}, T {temperature}{top_p}, {max_tokens} tokens, seed {seed}")
+        format!(
+            "{model}, prompt {prompt}, T {temperature}{top_p}, {max_tokens} tokens, seed {seed}"
+        )
     }
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::RewardError;
 
-/// A judge, and the OpenAI-compatible server that it speaks through. `J` is [`JudgeConfig`](crate::judge::JudgeConfig),
-/// [`RubricConfig`](crate::judge::RubricConfig) or [`PairConfig`](crate::judge::PairConfig).
+/// A judge, and the OpenAI-compatible server that it speaks through. `J` is
+/// [`JudgeConfig`](crate::judge::JudgeConfig), [`RubricConfig`](crate::judge::RubricConfig) or
+/// [`PairConfig`](crate::judge::PairConfig).
 ///
 /// ```
 /// use posttrain_reward::judge::{JudgeConfig, Served};
@@ -30,7 +31,8 @@ pub struct Served<J> {
     /// The judge: prompt, votes, sampling. Default: as its own.
     #[serde(default)]
     pub judge: J,
-    /// Where the server's answers are kept, so that the same question is not paid for twice. Default: nowhere.
+    /// Where the server's answers are kept, so that the same question is not paid for twice.
+    /// Default: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheConfig>,
 }

@@ -14,7 +14,8 @@ use crate::RewardError;
 use crate::judge::ballot::Vote;
 use crate::judge::{JudgeProvenance, NoVerdict};
 
-/// Appends lines; several judges and processes may share the file, since a line is one write at the file's end.
+/// Appends lines; several judges and processes may share the file, since a line is one write at the
+/// file's end.
 pub(crate) struct Transcript {
     file: Arc<Mutex<File>>,
     complained: AtomicBool,
@@ -55,7 +56,9 @@ impl<'a> Entry<'a> {
             provenance,
             request,
             answer: answered.map(|(answer, _)| answer),
-            choices: answered.and_then(|(_, vote)| vote.as_ref().ok()).map(|vote| vote.choices.as_slice()),
+            choices: answered
+                .and_then(|(_, vote)| vote.as_ref().ok())
+                .map(|vote| vote.choices.as_slice()),
             error: error.map(str::to_owned),
         }
     }
@@ -74,9 +77,11 @@ impl Transcript {
 
     /// A line that cannot be written is logged and costs no verdict.
     pub(crate) async fn write(&self, entry: &Entry<'_>) {
-        let line = serde_json::to_string(entry).map(|line| line + "\n").map_err(std::io::Error::other);
+        let line =
+            serde_json::to_string(entry).map(|line| line + "\n").map_err(std::io::Error::other);
         let file = Arc::clone(&self.file);
-        let write = move || file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line?.as_bytes());
+        let write =
+            move || file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line?.as_bytes());
         if let Ok(Err(error)) = spawn_blocking(write).await
             && !self.complained.swap(true, Ordering::Relaxed)
         {

@@ -44,7 +44,8 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
 
     /// The answer for `item`, or `None` where its batch was dropped by a runtime that shut down.
     ///
-    /// Dropping the future takes the item out of a batch that is not sent yet, and leaves one that is to the others.
+    /// Dropping the future takes the item out of a batch that is not sent yet, and leaves one that
+    /// is to the others.
     pub(crate) async fn ask(&self, item: I) -> Option<O> {
         let (send, receive) = oneshot::channel();
         let next = self.shared.push(item, send);
@@ -134,7 +135,11 @@ mod tests {
     }
 
     fn run(count: u32, max_items: usize, max_wait: Duration) -> Vec<Vec<u32>> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let recorder = Recorder::default();
         let batch = Batcher::new(max_items, max_wait, recorder.clone());
         let answers = runtime.block_on(join_all((0..count).map(|item| batch.ask(item))));
@@ -159,7 +164,10 @@ mod tests {
         let start = Instant::now();
         let sent = run(5, 16, Duration::from_millis(100));
         assert_eq!(sent, [[0, 1, 2, 3, 4]]);
-        assert!(start.elapsed() >= Duration::from_millis(100) && start.elapsed() < Duration::from_secs(10));
+        assert!(
+            start.elapsed() >= Duration::from_millis(100)
+                && start.elapsed() < Duration::from_secs(10)
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub enum ProgramFailure {
         /// The limit, bytes.
         limit: usize,
     },
-    /// It wrote more than one line for one request: which answer belongs to which request is not known.
+    /// It wrote more than one line for one request: which answer belongs to which request is not
+    /// known.
     #[error("wrote more than one line for one request")]
     OutOfStep,
     /// Its pipes broke.
@@ -56,6 +57,7 @@ impl ProgramFailure {
     /// ```
     /// assert_eq!(posttrain_reward::outside::ProgramFailure::OutOfStep.cause(), "program_out_of_step");
     /// ```
+    #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::NotStarted(_) => "program_not_started",

@@ -28,7 +28,8 @@ pub enum Batching {
     /// One: a failure costs one sample, and any web server will do.
     #[default]
     Single,
-    /// Several that are scored at the same time, for a model that is faster on a batch. What fails fails for all of them.
+    /// Several that are scored at the same time, for a model that is faster on a batch. What fails
+    /// fails for all of them.
     Batched {
         /// Samples of a request at most, at least 1.
         max_samples: usize,
@@ -40,7 +41,8 @@ pub enum Batching {
 /// A reward behind an HTTP server.
 ///
 /// # Contract
-/// `POST ADDRESS/PATH` with JSON in and JSON out. A sample and a reply are those of [`Subprocess`](crate::outside::SubprocessConfig):
+/// `POST ADDRESS/PATH` with JSON in and JSON out. A sample and a reply are those of
+/// [`Subprocess`](crate::outside::SubprocessConfig):
 ///
 /// ```text
 /// single  in   {"request_id": "…", "id": "7", "domain": "law", "question": "…", "reference": "…", "response": "…",
@@ -50,14 +52,16 @@ pub enum Batching {
 ///         out  {"results": [{"reward": 0.5}, {"error": "…"}, …]}       one for each sample, in order
 /// ```
 ///
-/// `reward` is a number from 0 to 1. A sample that cannot be scored has an `error`, which fails it alone; a status other
-/// than 200 fails the request. `examples/remote_reward/server.py` is a server in 60 lines.
+/// `reward` is a number from 0 to 1. A sample that cannot be scored has an `error`, which fails it
+/// alone; a status other than 200 fails the request. `examples/remote_reward/server.py` is a server
+/// in 60 lines.
 ///
 /// # Failures
-/// The client is [`posttrain_chat`]'s: limits, deadlines, replicas, and retries of what is transient (statuses 408, 409, 429
-/// and 5xx, broken connections). A sample gets one score, whatever is retried. After a broken connection the server may see
-/// a request again: it then has the same `request_id`, so that a server whose scoring costs money can answer from memory.
-/// Every failure is an error with the client's cause (`http_429`, `timed_out`, …), never a zero.
+/// The client is [`posttrain_chat`]'s: limits, deadlines, replicas, and retries of what is
+/// transient (statuses 408, 409, 429 and 5xx, broken connections). A sample gets one score,
+/// whatever is retried. After a broken connection the server may see a request again: it then has
+/// the same `request_id`, so that a server whose scoring costs money can answer from memory. Every
+/// failure is an error with the client's cause (`http_429`, `timed_out`, …), never a zero.
 ///
 /// Scoring needs a tokio runtime with its drivers enabled (`enable_all`).
 ///
@@ -111,14 +115,16 @@ impl RemoteConfig {
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
     pub fn for_server(endpoint: &str) -> Result<Self, RewardError> {
-        let client = JsonClientConfig::for_server(endpoint).map_err(|error| failed("remote", &error))?;
+        let client =
+            JsonClientConfig::for_server(endpoint).map_err(|error| failed("remote", &error))?;
         Ok(Self { client, ..Self::default() })
     }
 
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`], or [`RewardError::Failed`] with what the client says of its own configuration.
+    /// [`RewardError::InvalidConfig`], or [`RewardError::Failed`] with what the client says of its
+    /// own configuration.
     ///
     /// ```
     /// use posttrain_reward::outside::{Batching, RemoteConfig};
@@ -130,10 +136,15 @@ impl RemoteConfig {
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
+        let invalid =
+            |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
         match self.batching {
-            Batching::Batched { max_samples: 0, .. } => invalid("max_samples", "0".to_owned(), "at least 1"),
-            Batching::Batched { max_wait_seconds, .. } if !(0.0..=60.0).contains(&max_wait_seconds) => {
+            Batching::Batched { max_samples: 0, .. } => {
+                invalid("max_samples", "0".to_owned(), "at least 1")
+            }
+            Batching::Batched { max_wait_seconds, .. }
+                if !(0.0..=60.0).contains(&max_wait_seconds) =>
+            {
                 invalid("max_wait_seconds", max_wait_seconds.to_string(), "from 0 to 60")
             }
             _ => self.client.validate().map_err(|error| failed(&self.name, &error)),
@@ -155,12 +166,16 @@ impl RemoteConfig {
     pub fn build(self) -> Result<Remote, RewardError> {
         self.validate()?;
         let client = self.client.build().map_err(|error| failed(&self.name, &error))?;
-        let server = Server { name: self.name.clone(), path: self.path, client, ids: RequestIds::new() };
+        let server =
+            Server { name: self.name.clone(), path: self.path, client, ids: RequestIds::new() };
         Ok(match self.batching {
             Batching::Single => Remote { name: self.name, way: Way::Single(server) },
             Batching::Batched { max_samples, max_wait_seconds } => {
                 let wait = Duration::from_secs_f64(max_wait_seconds);
-                Remote { name: self.name, way: Way::Batched(Batcher::new(max_samples, wait, server)) }
+                Remote {
+                    name: self.name,
+                    way: Way::Batched(Batcher::new(max_samples, wait, server)),
+                }
             }
         })
     }
@@ -192,7 +207,8 @@ impl Reward for Remote {
     fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
         Box::pin(async move {
             let request = serde_json::to_value(Request::from(sample));
-            let request = request.map_err(|error| RewardError::failed(&self.name, "request", error))?;
+            let request =
+                request.map_err(|error| RewardError::failed(&self.name, "request", error))?;
             match &self.way {
                 Way::Single(server) => server.ask_one(request).await,
                 Way::Batched(batch) => {
@@ -220,12 +236,20 @@ impl Server {
         self.read(&reply)
     }
 
-    async fn ask_many(&self, samples: Vec<Value>) -> Result<Vec<Result<Score, RewardError>>, RewardError> {
+    async fn ask_many(
+        &self,
+        samples: Vec<Value>,
+    ) -> Result<Vec<Result<Score, RewardError>>, RewardError> {
         let count = samples.len();
         let reply = self.post(&json!({"request_id": self.ids.next(), "samples": samples})).await?;
         match reply.get("results").and_then(Value::as_array) {
-            Some(results) if results.len() == count => Ok(results.iter().map(|result| self.read(result)).collect()),
-            Some(results) => Err(self.bad_reply(&reply, format!("{} results for {count} samples", results.len()))),
+            Some(results) if results.len() == count => {
+                Ok(results.iter().map(|result| self.read(result)).collect())
+            }
+            Some(results) => {
+                Err(self
+                    .bad_reply(&reply, format!("{} results for {count} samples", results.len())))
+            }
             None => Err(self.bad_reply(&reply, "no list `results`".to_owned())),
         }
     }
@@ -247,7 +271,9 @@ impl Server {
     fn without_secrets(&self, error: RewardError) -> RewardError {
         let clear = |text: String| self.client.without_secrets(&text);
         match error {
-            RewardError::Reported { reward, message } => RewardError::Reported { reward, message: clear(message) },
+            RewardError::Reported { reward, message } => {
+                RewardError::Reported { reward, message: clear(message) }
+            }
             RewardError::BadReply { reward, reply, reason } => {
                 RewardError::BadReply { reward, reply: clear(reply), reason: clear(reason) }
             }

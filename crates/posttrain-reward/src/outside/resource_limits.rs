@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::RewardError;
 
-/// Limits of one process, set by `prlimit` of util-linux before the program begins; `None` leaves what is inherited.
+/// Limits of one process, set by `prlimit` of util-linux before the program begins; `None` leaves
+/// what is inherited.
 ///
-/// They are the kernel's `RLIMIT_AS`, `_CPU`, `_NPROC`, `_FSIZE` and `_NOFILE` (`man setrlimit`), each for one process:
-/// a program with `n` processes may use `n` times the memory. Core dumps are always off.
+/// They are the kernel's `RLIMIT_AS`, `_CPU`, `_NPROC`, `_FSIZE` and `_NOFILE` (`man setrlimit`),
+/// each for one process: a program with `n` processes may use `n` times the memory. Core dumps are
+/// always off.
 ///
 /// ```
 /// use posttrain_reward::outside::ResourceLimits;
@@ -21,12 +23,13 @@ use crate::RewardError;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
-    /// Address space, bytes, at least 2²⁰. Programs on CUDA and some allocators reserve far more than they use.
+    /// Address space, bytes, at least 2²⁰. Programs on CUDA and some allocators reserve far more
+    /// than they use.
     pub address_space_bytes: Option<u64>,
     /// Processor time, seconds, at least 1.
     pub cpu_seconds: Option<u64>,
-    /// Processes and threads of the user, at least 1. The kernel counts those outside of the program, too, unless it has
-    /// a user namespace of its own, and never limits root.
+    /// Processes and threads of the user, at least 1. The kernel counts those outside of the
+    /// program, too, unless it has a user namespace of its own, and never limits root.
     pub processes: Option<u64>,
     /// Bytes of a file that is written, at least 1.
     pub file_size_bytes: Option<u64>,
@@ -79,8 +82,8 @@ impl ResourceLimits {
             ("core", Resource::Core, Some(0)),
         ];
         let given = limits.into_iter().filter_map(|(name, resource, limit)| {
-            // What this process may not go beyond, its children may not either. Soft and hard: what a program may raise
-            // again is no limit.
+            // What this process may not go beyond, its children may not either. Soft and hard: what
+            // a program may raise again is no limit.
             let limit = limit?.min(getrlimit(resource).maximum.unwrap_or(u64::MAX));
             Some(format!("--{name}={limit}:{limit}"))
         });

@@ -20,8 +20,8 @@ use crate::{Reward, RewardError, Sample, Score};
 /// A program that scores: what to start, how often, and within which limits.
 ///
 /// # Contract
-/// The program reads one JSON object a line on standard input and answers each with one line on standard output, in order,
-/// flushed. It ends when its input ends.
+/// The program reads one JSON object a line on standard input and answers each with one line on
+/// standard output, in order, flushed. It ends when its input ends.
 ///
 /// ```text
 /// in   {"id": "7", "domain": "law", "question": "…", "reference": "…", "response": "…", "metadata": {…}}
@@ -29,14 +29,15 @@ use crate::{Reward, RewardError, Sample, Score};
 /// out  {"error": "no such file"}                                  no score: an error, not a zero
 /// ```
 ///
-/// `reward` is a number from 0 to 1. Logging goes to standard error: a second line on standard output for one request is an
-/// error and ends the program, since nobody could tell which answer belongs to which request.
+/// `reward` is a number from 0 to 1. Logging goes to standard error: a second line on standard
+/// output for one request is an error and ends the program, since nobody could tell which answer
+/// belongs to which request.
 ///
 /// # Failures
-/// A program that crashes, hangs beyond `time_limit_seconds` or breaks the contract costs the sample that it was asked for:
-/// an error with the end of its standard error. It is killed with its process group, and another is started for the next
-/// sample. A sample is never asked for twice. A request that is given up (by a [`Scorer`](crate::Scorer)'s time limit) kills
-/// its program, too.
+/// A program that crashes, hangs beyond `time_limit_seconds` or breaks the contract costs the
+/// sample that it was asked for: an error with the end of its standard error. It is killed with its
+/// process group, and another is started for the next sample. A sample is never asked for twice. A
+/// request that is given up (by a [`Scorer`](crate::Scorer)'s time limit) kills its program, too.
 ///
 /// Scoring needs a tokio runtime with its drivers enabled (`enable_all`).
 ///
@@ -59,9 +60,11 @@ pub struct SubprocessConfig {
     pub name: String,
     /// The program, by path or to be found in `PATH`, and its arguments. No default.
     pub program: Vec<String>,
-    /// Copies that run at the same time, at least 1; they are started when they are needed. Default 4.
+    /// Copies that run at the same time, at least 1; they are started when they are needed. Default
+    /// 4.
     pub workers: usize,
-    /// Seconds for an answer, more than 0; a copy's first answer has its start-up in it. Default 30.
+    /// Seconds for an answer, more than 0; a copy's first answer has its start-up in it. Default
+    /// 30.
     pub time_limit_seconds: f64,
     /// Bytes of an answer, at least 64. Default 2²⁰.
     pub max_line_bytes: usize,
@@ -69,10 +72,11 @@ pub struct SubprocessConfig {
     pub max_stderr_bytes: usize,
     /// The folder that the program starts in. Default: this process's own.
     pub directory: Option<PathBuf>,
-    /// Names of the environment variables that the program sees; all others, keys and tokens among them, are withheld.
-    /// Default: `PATH`, `HOME`, `LANG`, `LC_ALL`, `TMPDIR`, `TZ`.
+    /// Names of the environment variables that the program sees; all others, keys and tokens among
+    /// them, are withheld. Default: `PATH`, `HOME`, `LANG`, `LC_ALL`, `TMPDIR`, `TZ`.
     pub environment: Vec<String>,
-    /// Limits of each copy. Default: none, since the program is the user's own and may be on a GPU. Linux only.
+    /// Limits of each copy. Default: none, since the program is the user's own and may be on a GPU.
+    /// Linux only.
     pub limits: ResourceLimits,
 }
 
@@ -86,7 +90,9 @@ impl Default for SubprocessConfig {
             max_line_bytes: 1 << 20,
             max_stderr_bytes: 2_048,
             directory: None,
-            environment: ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"].map(str::to_owned).to_vec(),
+            environment: ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"]
+                .map(str::to_owned)
+                .to_vec(),
             limits: ResourceLimits::default(),
         }
     }
@@ -104,9 +110,14 @@ impl SubprocessConfig {
     /// assert!(SubprocessConfig::default().validate().is_err(), "no program");
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
+        let invalid =
+            |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
         if self.program.first().is_none_or(String::is_empty) {
-            return invalid("program", format!("{:?}", self.program), "a program and its arguments");
+            return invalid(
+                "program",
+                format!("{:?}", self.program),
+                "a program and its arguments",
+            );
         }
         if !(1..=Semaphore::MAX_PERMITS).contains(&self.workers) {
             return invalid("workers", self.workers.to_string(), "at least 1");
@@ -132,8 +143,8 @@ impl SubprocessConfig {
     /// The reward. No program is started before the first sample.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate), and [`RewardError::InvalidConfig`] where the program is not found, or where there
-    /// are limits and no `prlimit` (of util-linux) to set them.
+    /// As [`validate`](Self::validate), and [`RewardError::InvalidConfig`] where the program is not
+    /// found, or where there are limits and no `prlimit` (of util-linux) to set them.
     ///
     /// ```
     /// use posttrain_reward::outside::SubprocessConfig;
@@ -233,7 +244,8 @@ impl Subprocess {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).env_clear();
-        let passed = self.config.environment.iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        let passed =
+            self.config.environment.iter().filter_map(|name| Some((name, env::var_os(name)?)));
         command.envs(passed);
         if let Some(directory) = &self.config.directory {
             command.current_dir(directory);

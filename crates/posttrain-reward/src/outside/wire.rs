@@ -39,7 +39,9 @@ impl Reply {
         let value = serde_json::from_slice(text);
         Self::read(
             reward,
-            &value.map_err(|error| bad_reply(reward, &String::from_utf8_lossy(text), error.to_string()))?,
+            &value.map_err(|error| {
+                bad_reply(reward, &String::from_utf8_lossy(text), error.to_string())
+            })?,
         )
     }
 
@@ -57,14 +59,19 @@ impl Reply {
         let value = match (self.reward, self.error) {
             (Some(value), None) => value,
             (None, Some(message)) => {
-                return Err(Fault::Said(RewardError::Reported { reward: reward.to_owned(), message: brief(&message) }));
+                return Err(Fault::Said(RewardError::Reported {
+                    reward: reward.to_owned(),
+                    message: brief(&message),
+                }));
             }
             (None, None) => return Err(Fault::Form("neither `reward` nor `error`".to_owned())),
             (Some(_), Some(_)) => return Err(Fault::Form("both `reward` and `error`".to_owned())),
         };
         let mut score = Score::new(value).map_err(Fault::Said)?;
         for (name, part) in self.parts {
-            let part = part.as_f64().ok_or_else(|| Fault::Form(format!("part `{name}` is not a number")))?;
+            let part = part
+                .as_f64()
+                .ok_or_else(|| Fault::Form(format!("part `{name}` is not a number")))?;
             score = score.with_part(name, part).map_err(Fault::Said)?;
         }
         Ok(match self.note {
@@ -95,18 +102,21 @@ mod tests {
 
     #[test]
     fn requests_hold_what_the_contract_lists() {
-        let mut sample = Sample { id: "7".into(), domain: "law".into(), ..Sample::new("q", "a", "r\n\"é\"") };
+        let mut sample =
+            Sample { id: "7".into(), domain: "law".into(), ..Sample::new("q", "a", "r\n\"é\"") };
         sample.metadata.insert("k".into(), 1.into());
         let line = serde_json::to_string(&Request::from(&sample)).unwrap();
-        let expected =
-            r#"{"id":"7","domain":"law","question":"q","reference":"a","response":"r\n\"é\"","metadata":{"k":1}}"#;
+        let expected = r#"{"id":"7","domain":"law","question":"q","reference":"a","response":"r\n\"é\"","metadata":{"k":1}}"#;
         assert_eq!(line, expected);
     }
 
     #[test]
     fn replies() {
-        let score =
-            Reply::parse("r", br#"{"reward": 0.5, "parts": {"b": 1, "a": -2.5}, "note": "ok", "more": 1}"#).unwrap();
+        let score = Reply::parse(
+            "r",
+            br#"{"reward": 0.5, "parts": {"b": 1, "a": -2.5}, "note": "ok", "more": 1}"#,
+        )
+        .unwrap();
         assert_eq!((score.value(), score.note()), (0.5, Some("ok")));
         assert_eq!(score.parts(), [("b".to_owned(), 1.0), ("a".to_owned(), -2.5)]);
         let cases: [(&[u8], &str); 12] = [
@@ -124,7 +134,12 @@ mod tests {
             (b"\xff", "bad_reply"),
         ];
         for (text, cause) in cases {
-            assert_eq!(Reply::parse("r", text).unwrap_err().cause(), cause, "{}", String::from_utf8_lossy(text));
+            assert_eq!(
+                Reply::parse("r", text).unwrap_err().cause(),
+                cause,
+                "{}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 }

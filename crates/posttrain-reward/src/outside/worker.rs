@@ -10,7 +10,8 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 use crate::outside::ProgramFailure;
 use crate::process::{Line, Process, read_line};
 
-/// A program that has been started and not failed yet. Dropped, it is killed with all that it started.
+/// A program that has been started and not failed yet. Dropped, it is killed with all that it
+/// started.
 pub(crate) struct Worker {
     process: Process,
     stdin: ChildStdin,
@@ -18,29 +19,43 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn spawn(command: &mut Command, stderr_bytes: usize) -> Result<Self, ProgramFailure> {
+    pub(crate) fn spawn(
+        command: &mut Command,
+        stderr_bytes: usize,
+    ) -> Result<Self, ProgramFailure> {
         let spawned = Process::spawn(command, stderr_bytes);
-        let (process, stdin, stdout) = spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
+        let (process, stdin, stdout) =
+            spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
         Ok(Self { process, stdin, stdout: BufReader::new(stdout) })
     }
 
-    /// Whether the program runs and has written nothing unasked: a stray line would pass for the next answer.
+    /// Whether the program runs and has written nothing unasked: a stray line would pass for the
+    /// next answer.
     pub(crate) fn is_ready(&mut self) -> bool {
         !self.process.has_ended() && self.is_silent()
     }
 
     fn is_silent(&mut self) -> bool {
-        let fill = futures::future::poll_fn(|context| Pin::new(&mut self.stdout).poll_fill_buf(context).map(|_| ()));
+        let fill = futures::future::poll_fn(|context| {
+            Pin::new(&mut self.stdout).poll_fill_buf(context).map(|_| ())
+        });
         // Ready is either bytes that are there or the end of the stream.
         fill.now_or_never().is_none()
     }
 
     /// Sends a request, which ends in a new line, and reads the line that answers it.
-    pub(crate) async fn ask(&mut self, request: &[u8], limit: usize) -> Result<Vec<u8>, ProgramFailure> {
-        // A program that dies while it reads has an exit status, which says more than the broken pipe.
+    pub(crate) async fn ask(
+        &mut self,
+        request: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, ProgramFailure> {
+        // A program that dies while it reads has an exit status, which says more than the broken
+        // pipe.
         let sent = self.stdin.write_all(request).await;
         match read_line(&mut self.stdout, limit).await {
-            Ok(Line::Whole(_)) if !self.stdout.buffer().is_empty() => Err(ProgramFailure::OutOfStep),
+            Ok(Line::Whole(_)) if !self.stdout.buffer().is_empty() => {
+                Err(ProgramFailure::OutOfStep)
+            }
             Ok(Line::Whole(line)) if sent.is_ok() => Ok(line),
             Ok(Line::TooLong) => Err(ProgramFailure::LineTooLong { limit }),
             Ok(_) => Err(ProgramFailure::Exited { status: self.end().await }),

@@ -4,8 +4,9 @@ use std::fmt;
 
 /// What holds for code that runs on this machine, as it was tried out when the reward was built.
 ///
-/// A container or a kernel may forbid namespaces, and other systems than Linux have none. What is `false` does not hold;
-/// what always holds is the wall-clock limit, the bound on output, an environment without secrets and a fresh folder.
+/// A container or a kernel may forbid namespaces, and other systems than Linux have none. What is
+/// `false` does not hold; what always holds is the wall-clock limit, the bound on output, an
+/// environment without secrets and a fresh folder.
 ///
 /// ```
 /// use posttrain_reward::code::Isolation;
@@ -16,20 +17,22 @@ use std::fmt;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Isolation {
-    /// A network namespace of its own with no interface that is up: no network, and no service on this machine's loopback.
+    /// A network namespace of its own with no interface that is up: no network, and no service on
+    /// this machine's loopback.
     pub network: bool,
-    /// A PID namespace of its own: it sees and signals only its own processes, and all of them end with it, whatever
-    /// group or session they moved to.
+    /// A PID namespace of its own: it sees and signals only its own processes, and all of them end
+    /// with it, whatever group or session they moved to.
     pub processes: bool,
     /// Every file system is read-only to it but a folder of its own in memory, which ends with it.
     pub files: bool,
     /// Memory, processor time, file size and open files are limited.
     pub limits: bool,
-    /// The number of its processes is limited. Not for root, whom the kernel exempts: a fork bomb is then stopped by the
-    /// wall-clock limit alone.
+    /// The number of its processes is limited. Not for root, whom the kernel exempts: a fork bomb
+    /// is then stopped by the wall-clock limit alone.
     pub process_limit: bool,
-    /// Calls that lead past the rest are refused: Unix sockets, which can be connected to by their place in a file system
-    /// that is read-only, and memory that no limit counts (`memfd_create`, System V's shared memory).
+    /// Calls that lead past the rest are refused: Unix sockets, which can be connected to by their
+    /// place in a file system that is read-only, and memory that no limit counts (`memfd_create`,
+    /// System V's shared memory).
     pub system_calls: bool,
 }
 
@@ -39,6 +42,7 @@ impl Isolation {
     /// ```
     /// assert_eq!(posttrain_reward::code::Isolation::default().gaps().len(), 6);
     /// ```
+    #[must_use]
     pub fn gaps(&self) -> Vec<&'static str> {
         self.named().into_iter().filter(|(_, holds)| !holds).map(|(name, _)| name).collect()
     }
@@ -58,11 +62,14 @@ impl Isolation {
 
 impl fmt::Display for Isolation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held: Vec<_> = self.named().into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
+        let held: Vec<_> =
+            self.named().into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
         match (held.as_slice(), self.gaps().as_slice()) {
             (held, []) => write!(out, "{} hold", held.join(", ")),
             ([], gaps) => write!(out, "not isolated: {}", gaps.join(", ")),
-            (held, gaps) => write!(out, "{} hold; not isolated: {}", held.join(", "), gaps.join(", ")),
+            (held, gaps) => {
+                write!(out, "{} hold; not isolated: {}", held.join(", "), gaps.join(", "))
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What a program that is out of time by the clock has done with it.
 //!
-//! The clock runs on while the machine does other work, so by itself it says nothing about a program. What does is what the
-//! kernel has counted: how long each thread was on a processor, and how long it was ready and waited for one. A program is
-//! kept waiting by the machine where one of its threads has been ready without a processor for most of the time. In any
-//! other case the time was its own: it computed, slept, waited for what never comes, or for its own output to be read. What it
-//! does at the moment when it is looked at counts for nothing, since it could choose that.
+//! The clock runs on while the machine does other work, so by itself it says nothing about a
+//! program. What does is what the kernel has counted: how long each thread was on a processor, and
+//! how long it was ready and waited for one. A program is kept waiting by the machine where one of
+//! its threads has been ready without a processor for most of the time. In any other case the time
+//! was its own: it computed, slept, waited for what never comes, or for its own output to be read.
+//! What it does at the moment when it is looked at counts for nothing, since it could choose that.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use tokio::time::timeout;
 
 /// How long work is still waited for, so that what ends just now has ended.
 const GRACE: Duration = Duration::from_millis(20);
-/// The share of its time that a thread must have been ready without a processor for the machine to be at fault.
+/// The share of its time that a thread must have been ready without a processor for the machine to
+/// be at fault.
 const KEPT_WAITING: f64 = 0.5;
 
 /// What became of work that was out of time.
@@ -29,7 +31,8 @@ pub(crate) enum Overdue<T> {
     KeptWaiting,
 }
 
-/// Says of the processes below `roots`, which have had `elapsed` by the clock, whose fault it is that `work` has not ended.
+/// Says of the processes below `roots`, which have had `elapsed` by the clock, whose fault it is
+/// that `work` has not ended.
 ///
 /// `cpu_seconds` is what all of them may have used together.
 pub(crate) async fn look<F: Future>(
@@ -48,7 +51,11 @@ pub(crate) async fn look<F: Future>(
         return Overdue::AtFault;
     }
 
-    if usage.kept_waiting >= KEPT_WAITING * elapsed.as_secs_f64() { Overdue::KeptWaiting } else { Overdue::AtFault }
+    if usage.kept_waiting >= KEPT_WAITING * elapsed.as_secs_f64() {
+        Overdue::KeptWaiting
+    } else {
+        Overdue::AtFault
+    }
 }
 
 /// What a tree of processes has had.
@@ -101,10 +108,13 @@ mod tree {
     /// The roots and all that descends from them.
     pub(super) fn below(roots: &[Pid]) -> Option<Vec<Stat>> {
         let entries = fs::read_dir("/proc").ok()?;
-        let ids = entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
+        let ids = entries
+            .flatten()
+            .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
         let all: Vec<Stat> = ids.filter_map(|entry| read(&entry.path().join("stat"))).collect();
 
-        let mut found: HashSet<i32> = roots.iter().map(|root| root.as_raw_nonzero().get()).collect();
+        let mut found: HashSet<i32> =
+            roots.iter().map(|root| root.as_raw_nonzero().get()).collect();
         if all.iter().filter(|stat| found.contains(&stat.id)).count() != found.len() {
             return None;
         }
@@ -113,17 +123,21 @@ mod tree {
         let mut before = 0;
         while found.len() > before {
             before = found.len();
-            let children: Vec<i32> =
-                all.iter().filter(|stat| found.contains(&stat.parent)).map(|stat| stat.id).collect();
+            let children: Vec<i32> = all
+                .iter()
+                .filter(|stat| found.contains(&stat.parent))
+                .map(|stat| stat.id)
+                .collect();
             found.extend(children);
         }
         Some(all.into_iter().filter(|stat| found.contains(&stat.id)).collect())
     }
 
-    /// Seconds that a thread of the process was ready without a processor, at most over its threads.
+    /// Seconds that a thread of the process was ready without a processor, at most over its
+    /// threads.
     ///
-    /// A thread that has made itself less important than this process is waits by its own choice, and does not count: else a
-    /// program could sleep beside one.
+    /// A thread that has made itself less important than this process is waits by its own choice,
+    /// and does not count: else a program could sleep beside one.
     pub(super) fn longest_wait(id: i32) -> f64 {
         let Ok(tasks) = fs::read_dir(format!("/proc/{id}/task")) else { return 0.0 };
         let own = read(Path::new("/proc/thread-self/stat")).map_or(0, |stat| stat.nice);
@@ -192,7 +206,8 @@ mod tests {
         }
 
         fn look(&self, elapsed: Duration, cpu_seconds: Option<u64>) -> Overdue<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(look(vec![self.pid()], elapsed, cpu_seconds, pin!(pending::<()>())))
         }
     }
@@ -219,26 +234,37 @@ mod tests {
         ] {
             assert_eq!(Shell::new(script).look(MINUTE, None), Overdue::AtFault, "{script}");
         }
-        assert_eq!(Shell::new("while :; do :; done").look(Duration::ZERO, Some(0)), Overdue::AtFault);
+        assert_eq!(
+            Shell::new("while :; do :; done").look(Duration::ZERO, Some(0)),
+            Overdue::AtFault
+        );
     }
 
     #[test]
     fn whoever_waits_for_a_processor_is_not() {
-        // More of them than there are processors, so that each waits for more than half of the time.
+        // More of them than there are processors, so that each waits for more than half of the
+        // time.
         let count = 4 * std::thread::available_parallelism().unwrap().get();
         let crowd: Vec<Shell> = (0..count).map(|_| Shell::new("while :; do :; done")).collect();
         std::thread::sleep(Duration::from_secs(3));
 
-        let waits: Vec<f64> = crowd.iter().map(|shell| usage(&[shell.pid()]).unwrap().kept_waiting).collect();
-        let longest = waits.iter().position(|wait| waits.iter().all(|other| wait >= other)).unwrap();
-        assert_eq!(crowd[longest].look(crowd[longest].1.elapsed(), None), Overdue::KeptWaiting, "{waits:?}");
+        let waits: Vec<f64> =
+            crowd.iter().map(|shell| usage(&[shell.pid()]).unwrap().kept_waiting).collect();
+        let longest =
+            waits.iter().position(|wait| waits.iter().all(|other| wait >= other)).unwrap();
+        assert_eq!(
+            crowd[longest].look(crowd[longest].1.elapsed(), None),
+            Overdue::KeptWaiting,
+            "{waits:?}"
+        );
     }
 
     #[test]
     fn what_ends_after_all_has_ended() {
         let shell = Shell::new("sleep 20");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let ended = runtime.block_on(look(vec![shell.pid()], MINUTE, Some(0), pin!(std::future::ready(7))));
+        let ended =
+            runtime.block_on(look(vec![shell.pid()], MINUTE, Some(0), pin!(std::future::ready(7))));
         assert_eq!(ended, Overdue::Ended(7));
     }
 

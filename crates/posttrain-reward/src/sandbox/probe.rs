@@ -25,9 +25,11 @@ const WAYS: [Way; 6] = [
 /// The strictest sandbox of this machine in which `trial` exits with 0.
 ///
 /// # Errors
-/// [`RewardError::InvalidConfig`] where `trial` fails in all of them, with what it said in the last.
+/// [`RewardError::InvalidConfig`] where `trial` fails in all of them, with what it said in the
+/// last.
 pub(crate) fn probe(rules: Rules, trial: Job) -> Result<Sandbox, RewardError> {
-    // A thread of its own: the caller may be on an async one, where waiting for another runtime is not allowed.
+    // A thread of its own: the caller may be on an async one, where waiting for another runtime is
+    // not allowed.
     let probing = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| RewardError::failed("sandbox", "runtime", error))?;
@@ -50,12 +52,17 @@ async fn first_that_works(rules: &Rules, trial: &Job) -> Result<Sandbox, RewardE
         }
     }
     let expected = "a command that runs an empty program";
-    Err(RewardError::InvalidConfig { field: "interpreter", got: format!("{:?} ({last})", trial.program), expected })
+    Err(RewardError::InvalidConfig {
+        field: "interpreter",
+        got: format!("{:?} ({last})", trial.program),
+        expected,
+    })
 }
 
 impl Sandbox {
     async fn try_out(&self, trial: Job) -> Result<Isolation, String> {
-        let facts = Job { program: ["sh", "-c", FACTS].map(str::to_owned).to_vec(), ..Job::default() };
+        let facts =
+            Job { program: ["sh", "-c", FACTS].map(str::to_owned).to_vec(), ..Job::default() };
         let facts = self.succeed(facts).await?;
         self.succeed(trial).await?;
         Ok(self.isolation_from(&String::from_utf8_lossy(&facts.stdout)))
@@ -70,7 +77,8 @@ impl Sandbox {
     }
 
     fn isolation_from(&self, facts: &str) -> Isolation {
-        let fact = |name: &str| facts.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let fact =
+            |name: &str| facts.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Isolation {
             network: is_apart("net", fact("net")),
             processes: is_apart("pid", fact("pid")),
@@ -102,12 +110,16 @@ fn writable_mounts(facts: &str) -> Vec<String> {
     // Of mounts on one point, only the last can be reached.
     let mut mounts = BTreeMap::new();
     for line in facts.lines() {
-        if let Some((point, options)) = line.strip_prefix("mount ").and_then(|mount| mount.split_once(' ')) {
+        if let Some((point, options)) =
+            line.strip_prefix("mount ").and_then(|mount| mount.split_once(' '))
+        {
             mounts.insert(point, options);
         }
     }
     let own = |point: &str| {
-        ["/tmp", "/dev/shm", "/proc"].contains(&point) || point.starts_with("/tmp/") || point.ends_with("/box")
+        ["/tmp", "/dev/shm", "/proc"].contains(&point)
+            || point.starts_with("/tmp/")
+            || point.ends_with("/box")
     };
     let writable = |options: &str| options == "rw" || options.starts_with("rw,");
     mounts
@@ -133,9 +145,11 @@ mod tests {
             ..ResourceLimits::default()
         };
         let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let environment =
+            environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let time_limit = Duration::from_secs(120);
-        let rules = Rules { limits, time_limit, stdout_bytes: 1 << 16, box_bytes: 1 << 20, environment };
+        let rules =
+            Rules { limits, time_limit, stdout_bytes: 1 << 16, box_bytes: 1 << 20, environment };
         Sandbox { rules, way, filter: compile_filter(), isolation: Isolation::default() }
     }
 
@@ -157,13 +171,24 @@ mod tests {
             let sandbox = sandbox(way);
             let Ok(isolation) = runtime.block_on(sandbox.try_out(job("true"))) else { continue };
             tried += 1;
-            let ended =
-                runtime.block_on(sandbox.run(job("read a b; echo $((a * b)); cat in.txt > out.txt; exit 5"))).unwrap();
-            assert_eq!((ended.ending, ended.stdout.as_slice()), (Ending::Exited(5), b"12\n".as_slice()), "{way:?}");
+            let ended = runtime
+                .block_on(
+                    sandbox.run(job("read a b; echo $((a * b)); cat in.txt > out.txt; exit 5")),
+                )
+                .unwrap();
+            assert_eq!(
+                (ended.ending, ended.stdout.as_slice()),
+                (Ending::Exited(5), b"12\n".as_slice()),
+                "{way:?}"
+            );
             assert_eq!(ended.output, b"7", "{way:?}");
             let linked = runtime.block_on(sandbox.run(job("ln -s /etc/passwd out.txt"))).unwrap();
             assert!(linked.output.is_empty(), "{way:?}: a link leads out of the folder");
-            assert_eq!((isolation.network, isolation.processes), (way.namespaces, way.namespaces), "{way:?}");
+            assert_eq!(
+                (isolation.network, isolation.processes),
+                (way.namespaces, way.namespaces),
+                "{way:?}"
+            );
             assert_eq!(isolation.limits, way.limits, "{way:?}");
             assert!(way.namespaces || !(isolation.files || isolation.process_limit), "{way:?}");
         }
@@ -172,8 +197,7 @@ mod tests {
 
     #[test]
     fn the_last_mount_on_a_point_counts() {
-        let facts =
-            "net x\nmount / ro,relatime\nmount /home rw,relatime\nmount /home ro\nmount /data rw\nmount /tmp rw";
+        let facts = "net x\nmount / ro,relatime\nmount /home rw,relatime\nmount /home ro\nmount /data rw\nmount /tmp rw";
         assert_eq!(writable_mounts(facts), ["/data"]);
     }
 }

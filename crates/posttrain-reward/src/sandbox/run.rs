@@ -42,7 +42,8 @@ pub(crate) enum Ending {
     Signalled(i32),
     /// At the limit of time by the clock, which it slept or computed through.
     OutOfTime,
-    /// At the limit of time by the clock, kept waiting by the machine: what it would have done is not known.
+    /// At the limit of time by the clock, kept waiting by the machine: what it would have done is
+    /// not known.
     KeptWaiting,
     /// At the limit of standard output.
     TooMuchOutput,
@@ -76,7 +77,8 @@ impl Running {
         self.process.wait().await.map(|_| ())
     }
 
-    /// Ends the program where it has not ended. Whether it was begun at all, and the end of its standard error.
+    /// Ends the program where it has not ended. Whether it was begun at all, and the end of its
+    /// standard error.
     pub(crate) async fn end(self) -> Result<(bool, String), ProgramFailure> {
         let stderr = self.process.stderr().await;
         let report = self.folder.report(0).map_err(io_failure)?;
@@ -96,7 +98,8 @@ impl Sandbox {
         let stderr = process.stderr().await;
         let report = folder.report(self.rules.box_bytes).map_err(io_failure)?;
         // At a limit it is the limit that counts, also where that came early.
-        let stopped = matches!(ending, Ending::OutOfTime | Ending::KeptWaiting | Ending::TooMuchOutput);
+        let stopped =
+            matches!(ending, Ending::OutOfTime | Ending::KeptWaiting | Ending::TooMuchOutput);
         if !report.begun && !stopped {
             return Err(ProgramFailure::Sandbox { reason: stderr });
         }
@@ -104,7 +107,11 @@ impl Sandbox {
     }
 
     /// Follows a program to its end or its limits.
-    async fn follow(&self, process: &mut Process, stdout: ChildStdout) -> io::Result<(Ending, Vec<u8>)> {
+    async fn follow(
+        &self,
+        process: &mut Process,
+        stdout: ChildStdout,
+    ) -> io::Result<(Ending, Vec<u8>)> {
         let root = process.id();
         let start = Instant::now();
         let mut work = pin!(follow(process, stdout, self.rules.stdout_bytes));
@@ -120,13 +127,17 @@ impl Sandbox {
     }
 
     /// Starts `job`, whose standard input is left to the caller.
-    pub(crate) async fn start(&self, job: Job) -> Result<(Running, ChildStdin, ChildStdout), ProgramFailure> {
+    pub(crate) async fn start(
+        &self,
+        job: Job,
+    ) -> Result<(Running, ChildStdin, ChildStdout), ProgramFailure> {
         let nobody = self.way.nobody;
         let (program, output) = (job.program, job.output);
         let made = tokio::task::spawn_blocking(move || RunFolder::new(&job.files, nobody)).await;
         let folder = made.map_err(io::Error::other).and_then(|made| made).map_err(io_failure)?;
         let spawned = self.spawn(&mut self.command(&folder, &program, &output));
-        let (process, stdin, stdout) = spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
+        let (process, stdin, stdout) =
+            spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
         Ok((Running { folder, process }, stdin, stdout))
     }
 }
@@ -137,7 +148,11 @@ async fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
 }
 
 /// Reads what a program writes, then waits for its end.
-async fn follow(process: &mut Process, stdout: ChildStdout, limit: usize) -> io::Result<(Ending, Vec<u8>)> {
+async fn follow(
+    process: &mut Process,
+    stdout: ChildStdout,
+    limit: usize,
+) -> io::Result<(Ending, Vec<u8>)> {
     match read_all(stdout, limit).await? {
         None => Ok((Ending::TooMuchOutput, Vec::new())),
         Some(bytes) => Ok((ending(process.wait().await?), bytes)),

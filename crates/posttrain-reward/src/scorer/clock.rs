@@ -1,8 +1,9 @@
-//! The clock of one sample's scoring, which stands still while a reward works under limits of its own.
+//! The clock of one sample's scoring, which stands still while a reward works under limits of its
+//! own.
 //!
-//! A program of the policy's is ended by the limits of its sandbox, and is then wrong. Were the scorer's time limit to end
-//! first, for the wait in the sandbox's queue or by the program's own hanging, it would be an error instead, and a policy
-//! could choose that.
+//! A program of the policy's is ended by the limits of its sandbox, and is then wrong. Were the
+//! scorer's time limit to end first, for the wait in the sandbox's queue or by the program's own
+//! hanging, it would be an error instead, and a policy could choose that.
 
 use std::future::Future;
 use std::pin::pin;
@@ -76,8 +77,13 @@ impl Drop for Stopped {
     }
 }
 
-/// Waits for `work` for `limit` of its own clock, and no longer than until `end`; `None` where it takes longer.
-pub(crate) async fn within<F: Future>(limit: Duration, end: Option<Instant>, work: F) -> Option<F::Output> {
+/// Waits for `work` for `limit` of its own clock, and no longer than until `end`; `None` where it
+/// takes longer.
+pub(crate) async fn within<F: Future>(
+    limit: Duration,
+    end: Option<Instant>,
+    work: F,
+) -> Option<F::Output> {
     let start = Instant::now();
     let clock = Arc::new(Clock::default());
     let mut work = pin!(CLOCK.scope(Arc::clone(&clock), work));

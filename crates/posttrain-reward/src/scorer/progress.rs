@@ -8,13 +8,13 @@ use crate::{RewardError, Score};
 /// What a [`Scorer`](crate::Scorer) has seen so far.
 ///
 /// ```
-/// use posttrain_reward::Progress;
+/// use posttrain_reward::ScoringProgress;
 ///
-/// let progress = Progress { pushed: 10, scored: 4, failed: [("timed_out", 1), ("http_429", 3)].into() };
+/// let progress = ScoringProgress { pushed: 10, scored: 4, failed: [("timed_out", 1), ("http_429", 3)].into() };
 /// assert_eq!((progress.failures(), progress.waiting()), (4, 2));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct ScoringProgress {
     /// Completions that were pushed.
     pub pushed: usize,
     /// Completions that have a score.
@@ -23,12 +23,13 @@ pub struct Progress {
     pub failed: BTreeMap<&'static str, usize>,
 }
 
-impl Progress {
+impl ScoringProgress {
     /// Completions whose reward failed, whatever the cause.
     ///
     /// ```
-    /// assert_eq!(posttrain_reward::Progress::default().failures(), 0);
+    /// assert_eq!(posttrain_reward::ScoringProgress::default().failures(), 0);
     /// ```
+    #[must_use]
     pub fn failures(&self) -> usize {
         self.failed.values().sum()
     }
@@ -36,8 +37,9 @@ impl Progress {
     /// Completions that were pushed and have neither a score nor an error yet.
     ///
     /// ```
-    /// assert_eq!(posttrain_reward::Progress::default().waiting(), 0);
+    /// assert_eq!(posttrain_reward::ScoringProgress::default().waiting(), 0);
     /// ```
+    #[must_use]
     pub fn waiting(&self) -> usize {
         self.pushed.saturating_sub(self.scored + self.failures())
     }
@@ -45,7 +47,7 @@ impl Progress {
 
 /// The counts that a scorer shares with its tasks.
 #[derive(Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<Progress>>);
+pub(crate) struct Tally(Arc<Mutex<ScoringProgress>>);
 
 impl Tally {
     pub(crate) fn push(&self) {
@@ -59,11 +61,11 @@ impl Tally {
         });
     }
 
-    pub(crate) fn get(&self) -> Progress {
+    pub(crate) fn get(&self) -> ScoringProgress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
+    fn change(&self, change: impl FnOnce(&mut ScoringProgress)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -19,15 +19,17 @@ pub(super) struct Area {
 
 impl Area {
     pub(super) fn contains(&self, row: u32, column: u32) -> bool {
-        (self.rows.0..=self.rows.1).contains(&row) && (self.columns.0..=self.columns.1).contains(&column)
+        (self.rows.0..=self.rows.1).contains(&row)
+            && (self.columns.0..=self.columns.1).contains(&column)
     }
 }
 
 /// The areas of a range, or what is wrong with it.
 ///
-/// Parts are separated by commas. A sheet's name stands before `!`, in single quotes where it has commas or quotes (`''` for
-/// one). Cells are `A1` or `$A$1`; `A:C` is whole columns, `2:4` whole rows, `A2:A` a column from a row on. Quotes around the
-/// cells (`'Sheet1'!'A1:B2'`, `'Sheet1!A1:B2'`), which SpreadsheetBench's data has, are dropped as its evaluation does.
+/// Parts are separated by commas. A sheet's name stands before `!`, in single quotes where it has
+/// commas or quotes (`''` for one). Cells are `A1` or `$A$1`; `A:C` is whole columns, `2:4` whole
+/// rows, `A2:A` a column from a row on. Quotes around the cells (`'Sheet1'!'A1:B2'`,
+/// `'Sheet1!A1:B2'`), which SpreadsheetBench's data has, are dropped as its evaluation does.
 pub(super) fn parse_areas(text: &str) -> Result<Vec<Area>, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("longer than {MAX_BYTES} bytes"));
@@ -50,7 +52,8 @@ fn parse_area(part: &str) -> Result<Area, String> {
         [name, cells] => (unquoted(name.trim()), unquoted(cells.trim())),
         _ => return Err(format!("`{part}` has more than one `!`")),
     };
-    let (rows, columns) = parse_cells(cells.trim()).ok_or_else(|| format!("`{cells}` is no range of cells"))?;
+    let (rows, columns) =
+        parse_cells(cells.trim()).ok_or_else(|| format!("`{cells}` is no range of cells"))?;
     Ok(Area { sheet: (!name.is_empty()).then_some(name), rows, columns })
 }
 
@@ -175,8 +178,8 @@ mod tests {
             assert_eq!(parse_areas(text), Ok(expected), "{text}");
         }
         let wrong = [
-            "", "A", "1", "A1:", ":A1", "A0", "A1048577", "XFE1", "AAAA1", "A1:B2:C3", "Sheet1!", "a!b!A1", "A:3",
-            "A-1", "A1,", "é1",
+            "", "A", "1", "A1:", ":A1", "A0", "A1048577", "XFE1", "AAAA1", "A1:B2:C3", "Sheet1!",
+            "a!b!A1", "A:3", "A-1", "A1,", "é1",
         ];
         for text in wrong {
             assert!(parse_areas(text).is_err(), "{text}");

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 pub enum NumberAgreement {
     /// They are the same when rounded to so many decimals, from 0 to 15.
     Decimals(u32),
-    /// `|answer − reference| ≤ max(absolute, relative · |reference|)`; both finite and not negative.
+    /// `|answer − reference| ≤ max(absolute, relative · |reference|)`; both finite and not
+    /// negative.
     Within {
         /// The difference that is always allowed.
         absolute: f64,
@@ -39,6 +40,7 @@ impl NumberAgreement {
     /// ```
     /// assert!(posttrain_reward::spreadsheet::NumberAgreement::default().agree(-0.001, 0.0));
     /// ```
+    #[must_use]
     pub fn agree(self, answer: f64, reference: f64) -> bool {
         match self {
             Self::Decimals(decimals) => rounded(answer, decimals) == rounded(reference, decimals),
@@ -49,7 +51,8 @@ impl NumberAgreement {
     }
 }
 
-/// The decimal expansion, correctly rounded (ties to even, as Python's `round`), without a negative zero.
+/// The decimal expansion, correctly rounded (ties to even, as Python's `round`), without a negative
+/// zero.
 fn rounded(number: f64, decimals: u32) -> String {
     let text = format!("{number:.0$}", decimals as usize);
     match text.strip_prefix('-') {
@@ -125,9 +128,15 @@ impl CellValue {
             DataRef::Error(error) => Self::Text(error.to_string()),
             DataRef::DateTime(moment) if moment.is_duration() => Self::Time(moment.as_f64()),
             // A date format over less than a day shows a time.
-            DataRef::DateTime(moment) if (0.0..1.0).contains(&moment.as_f64()) => Self::Time(moment.as_f64()),
-            DataRef::DateTime(moment) => Self::Date(moment.as_f64() + if is_1904 { DAYS_1904 } else { 0.0 }),
-            DataRef::DateTimeIso(text) => iso_date(text).map_or_else(|| Self::from_text(text), Self::Date),
+            DataRef::DateTime(moment) if (0.0..1.0).contains(&moment.as_f64()) => {
+                Self::Time(moment.as_f64())
+            }
+            DataRef::DateTime(moment) => {
+                Self::Date(moment.as_f64() + if is_1904 { DAYS_1904 } else { 0.0 })
+            }
+            DataRef::DateTimeIso(text) => {
+                iso_date(text).map_or_else(|| Self::from_text(text), Self::Date)
+            }
             DataRef::DurationIso(text) => Self::from_text(text),
         }
     }
@@ -157,7 +166,9 @@ impl CellValue {
 impl Rules {
     pub(super) fn agree(&self, answer: &CellValue, reference: &CellValue) -> bool {
         match (self.compared(answer), self.compared(reference)) {
-            (Compared::Number(answer), Compared::Number(reference)) => self.numbers.agree(answer, reference),
+            (Compared::Number(answer), Compared::Number(reference)) => {
+                self.numbers.agree(answer, reference)
+            }
             (answer, reference) => answer == reference,
         }
     }
@@ -167,16 +178,20 @@ impl Rules {
             CellValue::Blank => Compared::Blank,
             CellValue::Number(number) => Compared::Number(*number),
             CellValue::Bool(value) => Compared::Bool(*value),
-            CellValue::Date(days) if self.dates == DateAgreement::Day => Compared::Number(days.round_ties_even()),
+            CellValue::Date(days) if self.dates == DateAgreement::Day => {
+                Compared::Number(days.round_ties_even())
+            }
             CellValue::Date(days) => Compared::Seconds(seconds(*days)),
             CellValue::Time(days) if self.dates == DateAgreement::Day => {
                 Compared::Minutes(seconds(*days).div_euclid(60))
             }
             CellValue::Time(days) => Compared::Seconds(seconds(*days)),
-            CellValue::Text(text) => match number_in(text).filter(|_| self.text_numbers == TextNumbers::AsNumbers) {
-                Some(number) => Compared::Number(number),
-                None => Compared::Text(text),
-            },
+            CellValue::Text(text) => {
+                match number_in(text).filter(|_| self.text_numbers == TextNumbers::AsNumbers) {
+                    Some(number) => Compared::Number(number),
+                    None => Compared::Text(text),
+                }
+            }
         }
     }
 }
@@ -206,13 +221,16 @@ fn iso_date(text: &str) -> Option<f64> {
     let (date, time) = text.trim_end_matches('Z').split_once('T').unwrap_or((text, "0:0:0"));
     let [year, month, day] = numbers(date, '-')?;
     let [hours, minutes, seconds] = numbers(time, ':')?;
-    let fits = (1900.0..=9999.0).contains(&year) && (1.0..=12.0).contains(&month) && (1.0..=31.0).contains(&day);
+    let fits = (1900.0..=9999.0).contains(&year)
+        && (1.0..=12.0).contains(&month)
+        && (1.0..=31.0).contains(&day);
     let days = days_from_civil(year as i64, month as i64, day as i64) + 25_569;
-    fits.then(|| days as f64 + (hours * 3600.0 + minutes * 60.0 + seconds) / 86_400.0)
+    fits.then(|| days as f64 + (hours.mul_add(3600.0, minutes * 60.0) + seconds) / 86_400.0)
 }
 
 fn numbers(text: &str, separator: char) -> Option<[f64; 3]> {
-    let numbers: Vec<f64> = text.split(separator).map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let numbers: Vec<f64> =
+        text.split(separator).map(|part| part.parse().ok()).collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
@@ -300,14 +318,21 @@ mod tests {
         let error = CellValue::from_data(&DataRef::Error(CellErrorType::Div0), false);
         assert_eq!(error, text("#DIV/0!"));
         let moment = ExcelDateTime::new(43_538.0, ExcelDateTimeType::DateTime, true);
-        assert_eq!(CellValue::from_data(&DataRef::DateTime(moment), true), CellValue::Date(45_000.0));
+        assert_eq!(
+            CellValue::from_data(&DataRef::DateTime(moment), true),
+            CellValue::Date(45_000.0)
+        );
         for (iso, days) in [
             ("2023-03-15", 45_000.0),
             ("2023-03-15T12:00:00", 45_000.5),
             ("1900-03-01", 61.0),
             ("2024-02-29", 45_351.0),
         ] {
-            assert_eq!(CellValue::from_data(&DataRef::DateTimeIso(iso.into()), false), CellValue::Date(days), "{iso}");
+            assert_eq!(
+                CellValue::from_data(&DataRef::DateTimeIso(iso.into()), false),
+                CellValue::Date(days),
+                "{iso}"
+            );
         }
         assert_eq!(CellValue::from_data(&DataRef::DateTimeIso("soon".into()), false), text("soon"));
     }

@@ -13,20 +13,24 @@ use crate::code::{CodeExecution, CodeExecutionConfig, Isolation};
 use crate::spreadsheet::{BadAnswer, Spreadsheet, SpreadsheetConfig};
 use crate::{Reward, RewardError, Sample, Score};
 
-const EXPECTED: &str = r#"{"range": "Sheet1!A1:C9", "cases": [{"input": "a.xlsx", "reference": "b.xlsx"}]}"#;
+const EXPECTED: &str =
+    r#"{"range": "Sheet1!A1:C9", "cases": [{"input": "a.xlsx", "reference": "b.xlsx"}]}"#;
 
-/// Runs a response's program on each test case's workbook, and compares what it wrote: SpreadsheetBench's task.
+/// Runs a response's program on each test case's workbook, and compares what it wrote:
+/// SpreadsheetBench's task.
 ///
-/// The dataset row's metadata holds the range and the cases; relative paths begin in `spreadsheet.directory`:
+/// The dataset row's metadata holds the range and the cases; relative paths begin in
+/// `spreadsheet.directory`:
 ///
 /// ```json
 /// {"spreadsheet": {"range": "Sheet1!A1:C9", "cases": [{"input": "1_input.xlsx", "reference": "1_answer.xlsx"}]}}
 /// ```
 ///
 /// For each case the program finds `input` in its folder and must leave `output` there. It runs as
-/// [`CodeExecutionConfig`] says (its `credit`, `output` and `max_tests` are not used), and the workbooks are compared as
-/// [`SpreadsheetConfig`] says. A program that fails, writes nothing, or writes what cannot be read is wrong in that case,
-/// not an error: the policy wrote the file. Formulas need stored values, which `openpyxl` does not compute.
+/// [`CodeExecutionConfig`] says (its `credit`, `output` and `max_tests` are not used), and the
+/// workbooks are compared as [`SpreadsheetConfig`] says. A program that fails, writes nothing, or
+/// writes what cannot be read is wrong in that case, not an error: the policy wrote the file.
+/// Formulas need stored values, which `openpyxl` does not compute.
 ///
 /// ```
 /// use posttrain_reward::{Reward, Sample};
@@ -54,7 +58,8 @@ const EXPECTED: &str = r#"{"range": "Sheet1!A1:C9", "cases": [{"input": "a.xlsx"
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpreadsheetCodeConfig {
-    /// How the program is run. Default: in Python; the interpreter needs the libraries that the prompt promises.
+    /// How the program is run. Default: in Python; the interpreter needs the libraries that the
+    /// prompt promises.
     pub code: CodeExecutionConfig,
     /// How workbooks are compared. `bad_answer` is not used: it is wrong.
     pub spreadsheet: SpreadsheetConfig,
@@ -96,7 +101,11 @@ impl SpreadsheetCodeConfig {
         }
         if [&self.output, &self.code.file_name].contains(&&self.input) {
             let expected = "another name than the program's and the output's";
-            return Err(RewardError::InvalidConfig { field: "input", got: self.input.clone(), expected });
+            return Err(RewardError::InvalidConfig {
+                field: "input",
+                got: self.input.clone(),
+                expected,
+            });
         }
         self.code.validate()?;
         self.spreadsheet.validate()
@@ -119,7 +128,9 @@ impl SpreadsheetCodeConfig {
     /// ```
     pub fn build(self) -> Result<SpreadsheetCode, RewardError> {
         self.validate()?;
-        let spreadsheet = SpreadsheetConfig { bad_answer: BadAnswer::Wrong, ..self.spreadsheet.clone() }.build()?;
+        let spreadsheet =
+            SpreadsheetConfig { bad_answer: BadAnswer::Wrong, ..self.spreadsheet.clone() }
+                .build()?;
         Ok(SpreadsheetCode { code: self.code.clone().build()?, spreadsheet, config: self })
     }
 }
@@ -176,16 +187,24 @@ impl SpreadsheetCode {
         self.code.isolation()
     }
 
-    async fn case(&self, response: &str, case: &InputCase, areas: &[Area]) -> Result<Outcome, RewardError> {
-        let (path, limit) = (self.spreadsheet.path(&case.input), self.config.spreadsheet.limits.max_file_bytes);
+    async fn case(
+        &self,
+        response: &str,
+        case: &InputCase,
+        areas: &[Area],
+    ) -> Result<Outcome, RewardError> {
+        let (path, limit) =
+            (self.spreadsheet.path(&case.input), self.config.spreadsheet.limits.max_file_bytes);
         let input = self.aside(move || read_file(&path, limit)).await?;
         let files = vec![(self.config.input.clone(), input)];
         let bytes = match self.code.edit(response, files, &self.config.output).await? {
             Ok(bytes) => bytes,
             Err(fault) => return Ok(Outcome { agrees: false, note: fault }),
         };
-        let (spreadsheet, areas, reference) = (self.spreadsheet.clone(), areas.to_vec(), case.reference.clone());
-        let (output, limits) = (PathBuf::from(&self.config.output), self.config.spreadsheet.limits.clone());
+        let (spreadsheet, areas, reference) =
+            (self.spreadsheet.clone(), areas.to_vec(), case.reference.clone());
+        let (output, limits) =
+            (PathBuf::from(&self.config.output), self.config.spreadsheet.limits.clone());
         let open = move || Workbook::from_bytes(&output, bytes, &limits);
         self.aside(move || spreadsheet.case(open, &reference, &areas)).await
     }

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::area::{Area, parse_areas};
 use super::cell::{DateAgreement, NumberAgreement, Rules, TextNumbers};
-use super::comparison::{Comparison, Expected};
+use super::comparison::{Expected, WorkbookComparison};
 use super::task::{FileCase, Task};
 use super::workbook::{Workbook, WorkbookLimits};
 use crate::{Credit, RewardError, Sample, Score, Verifier};
 
-const EXPECTED: &str = r#"{"range": "Sheet1!A1:C9", "cases": [{"answer": "a.xlsx", "reference": "b.xlsx"}]}"#;
+const EXPECTED: &str =
+    r#"{"range": "Sheet1!A1:C9", "cases": [{"answer": "a.xlsx", "reference": "b.xlsx"}]}"#;
 
 /// What an answer's workbook is worth that is missing, damaged, encrypted or too large.
 ///
@@ -24,37 +25,43 @@ pub enum BadAnswer {
     /// It is an error that names the file: a disk or a converter may be at fault.
     #[default]
     Error,
-    /// It is wrong, as in SpreadsheetBench's evaluation; right where the policy itself wrote the file.
+    /// It is wrong, as in SpreadsheetBench's evaluation; right where the policy itself wrote the
+    /// file.
     Wrong,
 }
 
 /// Compares an answer range of workbooks cell by cell, as SpreadsheetBench does.
 ///
 /// # Cells
-/// A cell without a value and an empty text are the same. Numbers agree by `numbers`, also a number stored as text (by
-/// `text_numbers`). Dates agree to the day, times of day to the minute (by `dates`), and a date equals the number that it is
-/// stored as. Texts agree exactly, errors (`#DIV/0!`) by name, TRUE and FALSE with themselves. These are the rules of the
-/// benchmark's evaluation (<https://github.com/RUCKBReasoning/SpreadsheetBench>, `evaluation/evaluation.py`) with two
-/// departures: TRUE is not 1, and fill and font colours are not compared. A formula counts by the value that is stored with
-/// it: what `openpyxl` wrote has none, and reads as blank, until an office program has computed it.
+/// A cell without a value and an empty text are the same. Numbers agree by `numbers`, also a number
+/// stored as text (by `text_numbers`). Dates agree to the day, times of day to the minute (by
+/// `dates`), and a date equals the number that it is stored as. Texts agree exactly, errors
+/// (`#DIV/0!`) by name, TRUE and FALSE with themselves. These are the rules of the benchmark's
+/// evaluation (<https://github.com/RUCKBReasoning/SpreadsheetBench>, `evaluation/evaluation.py`)
+/// with two departures: TRUE is not 1, and fill and font colors are not compared. A formula counts
+/// by the value that is stored with it: what `openpyxl` wrote has none, and reads as blank, until
+/// an office program has computed it.
 ///
 /// # Range
-/// `Sheet1!A1:C9,'My Sheet'!B2`; without a sheet it is the reference's first; whole columns (`A:C`) are as far as there are
-/// values. A sheet that the answer lacks makes it wrong; one that the reference lacks is an error.
+/// `Sheet1!A1:C9,'My Sheet'!B2`; without a sheet it is the reference's first; whole columns (`A:C`)
+/// are as far as there are values. A sheet that the answer lacks makes it wrong; one that the
+/// reference lacks is an error.
 ///
 /// # Test cases
-/// The task stands in the dataset row, as `spreadsheet` in its metadata; relative paths begin in `directory`:
+/// The task stands in the dataset row, as `spreadsheet` in its metadata; relative paths begin in
+/// `directory`:
 ///
 /// ```json
 /// {"spreadsheet": {"range": "Sheet1!A1:C9", "cases": [{"answer": "1_output.xlsx", "reference": "1_answer.xlsx"}]}}
 /// ```
 ///
-/// The parts of the score are `soft` (the share of cases that agree) and `hard` (1 where all do), the benchmark's two
-/// measures; `credit` chooses which one is the value. Where a response is a program that writes the workbook, see
-/// [`SpreadsheetCode`](crate::spreadsheet::SpreadsheetCode).
+/// The parts of the score are `soft` (the share of cases that agree) and `hard` (1 where all do),
+/// the benchmark's two measures; `credit` chooses which one is the value. Where a response is a
+/// program that writes the workbook, see [`SpreadsheetCode`](crate::spreadsheet::SpreadsheetCode).
 ///
 /// # Bounds
-/// A file is read within `limits`; archives are unpacked once, into nothing, to know their true size before they are read.
+/// A file is read within `limits`; archives are unpacked once, into nothing, to know their true
+/// size before they are read.
 ///
 /// ```
 /// use posttrain_reward::spreadsheet::SpreadsheetConfig;
@@ -106,11 +113,17 @@ impl SpreadsheetConfig {
     /// assert!(config.validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid = |got: String, expected| Err(RewardError::InvalidConfig { field: "numbers", got, expected });
+        let invalid = |got: String, expected| {
+            Err(RewardError::InvalidConfig { field: "numbers", got, expected })
+        };
         let bound = |number: f64| number.is_finite() && number >= 0.0;
         match self.numbers {
-            NumberAgreement::Decimals(decimals @ 16..) => invalid(decimals.to_string(), "from 0 to 15 decimals"),
-            NumberAgreement::Within { absolute, relative } if !bound(absolute) || !bound(relative) => {
+            NumberAgreement::Decimals(decimals @ 16..) => {
+                invalid(decimals.to_string(), "from 0 to 15 decimals")
+            }
+            NumberAgreement::Within { absolute, relative }
+                if !bound(absolute) || !bound(relative) =>
+            {
                 invalid(format!("{absolute} and {relative}"), "finite tolerances, not negative")
             }
             _ => self.limits.validate(),
@@ -170,7 +183,8 @@ impl Spreadsheet {
     /// Compares two workbooks in a range such as `Sheet1!A1:C9,'My Sheet'!B2`.
     ///
     /// # Errors
-    /// [`RewardError::File`] naming the file that cannot be read; [`RewardError::InvalidConfig`] where the range is none.
+    /// [`RewardError::File`] naming the file that cannot be read; [`RewardError::InvalidConfig`]
+    /// where the range is none.
     ///
     /// ```
     /// use posttrain_reward::spreadsheet::SpreadsheetConfig;
@@ -181,7 +195,12 @@ impl Spreadsheet {
     /// assert_eq!(error.report(), "missing.xlsx cannot be read: no such file");
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
-    pub fn compare(&self, answer: &Path, reference: &Path, range: &str) -> Result<Comparison, RewardError> {
+    pub fn compare(
+        &self,
+        answer: &Path,
+        reference: &Path,
+        range: &str,
+    ) -> Result<WorkbookComparison, RewardError> {
         let limits = &self.config.limits;
         let expected = Expected::read(Workbook::open(reference, limits)?, &areas(range)?)?;
         expected.compare(Workbook::open(answer, limits)?, self.rules())
@@ -199,8 +218,14 @@ impl Spreadsheet {
     /// assert_eq!(error.cause(), "file_corrupt");
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
-    pub fn compare_bytes(&self, answer: Vec<u8>, reference: Vec<u8>, range: &str) -> Result<Comparison, RewardError> {
-        let open = |name: &str, bytes| Workbook::from_bytes(Path::new(name), bytes, &self.config.limits);
+    pub fn compare_bytes(
+        &self,
+        answer: Vec<u8>,
+        reference: Vec<u8>,
+        range: &str,
+    ) -> Result<WorkbookComparison, RewardError> {
+        let open =
+            |name: &str, bytes| Workbook::from_bytes(Path::new(name), bytes, &self.config.limits);
         let expected = Expected::read(open("reference", reference)?, &areas(range)?)?;
         expected.compare(open("answer", answer)?, self.rules())
     }
@@ -215,7 +240,9 @@ impl Spreadsheet {
         let reference = Workbook::open(&self.path(reference), &self.config.limits)?;
         let expected = Expected::read(reference, areas)?;
         match open().and_then(|answer| expected.compare(answer, self.rules())) {
-            Ok(comparison) => Ok(Outcome { agrees: comparison.is_equal(), note: comparison.to_string() }),
+            Ok(comparison) => {
+                Ok(Outcome { agrees: comparison.is_equal(), note: comparison.to_string() })
+            }
             Err(error) if self.config.bad_answer == BadAnswer::Wrong => {
                 Ok(Outcome { agrees: false, note: error.report() })
             }
@@ -240,9 +267,11 @@ pub(super) struct Outcome {
     pub(super) note: String,
 }
 
-/// The value by `credit`, the two measures as parts, and what the first case says that does not agree.
+/// The value by `credit`, the two measures as parts, and what the first case says that does not
+/// agree.
 pub(super) fn score(outcomes: &[Outcome], credit: Credit) -> Result<Score, RewardError> {
-    let (agreeing, total) = (outcomes.iter().filter(|outcome| outcome.agrees).count(), outcomes.len());
+    let (agreeing, total) =
+        (outcomes.iter().filter(|outcome| outcome.agrees).count(), outcomes.len());
     let score = Score::new(credit.value(agreeing, total))?
         .with_part("soft", Credit::Soft.value(agreeing, total))?
         .with_part("hard", Credit::Hard.value(agreeing, total))?;

@@ -12,41 +12,44 @@ use crate::spreadsheet::FileFailure;
 /// What comparing an answer range found.
 ///
 /// ```
-/// use posttrain_reward::spreadsheet::Comparison;
+/// use posttrain_reward::spreadsheet::WorkbookComparison;
 ///
-/// let same = Comparison { cells: 3, ..Comparison::default() };
+/// let same = WorkbookComparison { cells: 3, ..WorkbookComparison::default() };
 /// assert!(same.is_equal());
 /// assert_eq!(same.to_string(), "3 cells agree");
-/// assert!(!Comparison { missing_sheet: Some("Sheet1".into()), ..same }.is_equal());
+/// assert!(!WorkbookComparison { missing_sheet: Some("Sheet1".into()), ..same }.is_equal());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Comparison {
+pub struct WorkbookComparison {
     /// Cells of the range that hold something in either workbook.
     pub cells: usize,
     /// Cells that do not agree.
     pub differing: usize,
     /// The first of those, by sheet, row and column.
-    pub first: Option<Difference>,
+    pub first: Option<CellDifference>,
     /// A sheet of the range that the answer lacks.
     pub missing_sheet: Option<String>,
 }
 
-impl Comparison {
+impl WorkbookComparison {
     /// Whether the answer is right.
     ///
     /// ```
-    /// assert!(posttrain_reward::spreadsheet::Comparison::default().is_equal(), "two blank ranges agree");
+    /// assert!(posttrain_reward::spreadsheet::WorkbookComparison::default().is_equal(), "two blank ranges agree");
     /// ```
+    #[must_use]
     pub fn is_equal(&self) -> bool {
         self.differing == 0 && self.missing_sheet.is_none()
     }
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for WorkbookComparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.missing_sheet, &self.first) {
             (Some(sheet), _) => write!(out, "the answer has no sheet `{sheet}`"),
-            (None, Some(first)) => write!(out, "{} of {} cells differ, first {first}", self.differing, self.cells),
+            (None, Some(first)) => {
+                write!(out, "{} of {} cells differ, first {first}", self.differing, self.cells)
+            }
             (None, None) => write!(out, "{} cells agree", self.cells),
         }
     }
@@ -55,13 +58,13 @@ impl fmt::Display for Comparison {
 /// A cell whose values do not agree, in words.
 ///
 /// ```
-/// use posttrain_reward::spreadsheet::Difference;
+/// use posttrain_reward::spreadsheet::CellDifference;
 ///
-/// let difference = Difference { cell: "Sheet1!B2".into(), answer: "nothing".into(), reference: "7".into() };
+/// let difference = CellDifference { cell: "Sheet1!B2".into(), answer: "nothing".into(), reference: "7".into() };
 /// assert_eq!(difference.to_string(), "Sheet1!B2: nothing, expected 7");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct CellDifference {
     /// Sheet and cell.
     pub cell: String,
     /// What the answer holds, at most 80 characters of it.
@@ -70,7 +73,7 @@ pub struct Difference {
     pub reference: String,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for CellDifference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}, expected {}", self.cell, self.answer, self.reference)
     }
@@ -96,9 +99,16 @@ impl Expected {
     }
 
     /// Reads the same areas of the answer and compares.
-    pub(super) fn compare(&self, mut answer: Workbook, rules: Rules) -> Result<Comparison, RewardError> {
+    pub(super) fn compare(
+        &self,
+        mut answer: Workbook,
+        rules: Rules,
+    ) -> Result<WorkbookComparison, RewardError> {
         if let Some((missing, _)) = self.sheets.iter().find(|(sheet, _)| !answer.has_sheet(sheet)) {
-            return Ok(Comparison { missing_sheet: Some(missing.clone()), ..Comparison::default() });
+            return Ok(WorkbookComparison {
+                missing_sheet: Some(missing.clone()),
+                ..WorkbookComparison::default()
+            });
         }
         let mut found = Cells::default();
         for (place, (sheet, areas)) in self.sheets.iter().enumerate() {
@@ -107,16 +117,22 @@ impl Expected {
         Ok(self.differences(&found, rules))
     }
 
-    fn differences(&self, found: &Cells, rules: Rules) -> Comparison {
-        let places: BTreeSet<_> = found.values.keys().chain(self.cells.values.keys()).copied().collect();
-        let mut comparison = Comparison { cells: places.len(), ..Comparison::default() };
+    fn differences(&self, found: &Cells, rules: Rules) -> WorkbookComparison {
+        let places: BTreeSet<_> =
+            found.values.keys().chain(self.cells.values.keys()).copied().collect();
+        let mut comparison =
+            WorkbookComparison { cells: places.len(), ..WorkbookComparison::default() };
         for at in places {
             let answer = found.values.get(&at).unwrap_or(&CellValue::Blank);
             let reference = self.cells.values.get(&at).unwrap_or(&CellValue::Blank);
             if !rules.agree(answer, reference) {
                 comparison.differing += 1;
                 let cell = || format!("{}!{}", self.sheets[at.0].0, cell_name(at.1, at.2));
-                let shown = || Difference { cell: cell(), answer: answer.shown(), reference: reference.shown() };
+                let shown = || CellDifference {
+                    cell: cell(),
+                    answer: answer.shown(),
+                    reference: reference.shown(),
+                };
                 comparison.first.get_or_insert_with(shown);
             }
         }

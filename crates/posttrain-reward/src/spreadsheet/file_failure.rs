@@ -68,6 +68,7 @@ impl FileFailure {
     /// ```
     /// assert_eq!(posttrain_reward::spreadsheet::FileFailure::Encrypted.cause(), "file_encrypted");
     /// ```
+    #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Missing => "file_missing",

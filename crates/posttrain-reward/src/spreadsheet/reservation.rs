@@ -1,7 +1,8 @@
 //! Numbers in a workbook's XML by which its reader reserves memory, whatever follows them.
 //!
-//! `<sst uniqueCount="6000000000000">` makes the reader ask for that many texts at once, and a shared formula's `si` for a
-//! table as long: 1.6 kB of file end the process. Neither can honestly be larger than its own file has bytes.
+//! `<sst uniqueCount="6000000000000">` makes the reader ask for that many texts at once, and a
+//! shared formula's `si` for a table as long: 1.6 kB of file end the process. Neither can honestly
+//! be larger than its own file has bytes.
 
 use std::io::{self, Read};
 
@@ -9,7 +10,8 @@ use std::io::{self, Read};
 const ATTRIBUTES: [&[u8]; 2] = [b"uniqueCount", b"si"];
 /// Bytes of a file that are looked at together.
 const CHUNK: usize = 64 * 1024;
-/// Bytes that are looked at twice, so that no attribute is cut in two: a name, a few blanks and twenty digits.
+/// Bytes that are looked at twice, so that no attribute is cut in two: a name, a few blanks and
+/// twenty digits.
 const OVERLAP: usize = 256;
 
 /// What was found in one file of an archive.
@@ -52,19 +54,26 @@ impl Reservation {
 /// The largest number of an attribute of this name.
 fn largest(xml: &[u8], name: &[u8]) -> u64 {
     let places = xml.windows(name.len() + 1).enumerate();
-    let named = places.filter(|(_, window)| window[0].is_ascii_whitespace() && &window[1..] == name);
+    let named =
+        places.filter(|(_, window)| window[0].is_ascii_whitespace() && &window[1..] == name);
 
     named.map(|(at, _)| number(&xml[at + 1 + name.len()..])).max().unwrap_or(0)
 }
 
 /// The number in `="123"`; none is 0, and one that is too large is the largest.
 fn number(after: &[u8]) -> u64 {
-    let mut rest = after.trim_ascii_start().strip_prefix(b"=").unwrap_or_default().trim_ascii_start();
+    let mut rest =
+        after.trim_ascii_start().strip_prefix(b"=").unwrap_or_default().trim_ascii_start();
     rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or_default();
 
-    let digits =
-        rest.trim_ascii_start().iter().skip_while(|byte| **byte == b'+').take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+    let digits = rest
+        .trim_ascii_start()
+        .iter()
+        .skip_while(|byte| **byte == b'+')
+        .take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number: u64, digit| {
+        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Reading a sheet as a stream: a table of all cells between the first and the last would be sized by the file's word.
+//! Reading a sheet as a stream: a table of all cells between the first and the last would be sized
+//! by the file's word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek};
@@ -20,11 +21,15 @@ enum Cell<'a> {
 }
 
 /// The next cell of a sheet.
-fn next<'a, R: Read + Seek>(reader: &mut XlsxCellReader<'a, R>) -> Result<Option<Cell<'a>>, XlsxError> {
+fn next<'a, R: Read + Seek>(
+    reader: &mut XlsxCellReader<'a, R>,
+) -> Result<Option<Cell<'a>>, XlsxError> {
     match reader.next_cell() {
         Ok(None) => Ok(None),
         Ok(Some(cell)) => Ok(Some(Cell::Known(cell.get_position(), cell.get_value().clone()))),
-        Err(XlsxError::CellError(error)) if error.starts_with('#') => Ok(Some(Cell::NewError(error))),
+        Err(XlsxError::CellError(error)) if error.starts_with('#') => {
+            Ok(Some(Cell::NewError(error)))
+        }
         Err(error) => Err(error),
     }
 }
@@ -33,7 +38,8 @@ fn is_inside(areas: &[Area], (row, column): Position) -> bool {
     areas.iter().any(|area| area.contains(row, column))
 }
 
-/// Hands the cells in `areas` to `keep`, until it fails; of errors that the reader does not know, `most` at most.
+/// Hands the cells in `areas` to `keep`, until it fails; of errors that the reader does not know,
+/// `most` at most.
 pub(super) fn read_cells(
     xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
     sheet: &str,
@@ -47,7 +53,9 @@ pub(super) fn read_cells(
     let mut number = 0;
     while let Some(cell) = next(&mut reader)? {
         let kept = match cell {
-            Cell::Known(at, value) if is_inside(areas, at) => keep(at, CellValue::from_data(&value, is_1904)),
+            Cell::Known(at, value) if is_inside(areas, at) => {
+                keep(at, CellValue::from_data(&value, is_1904))
+            }
             Cell::Known(..) => Ok(()),
             Cell::NewError(_) if new_errors.len() == most => {
                 Err(FileFailure::TooLarge { what: "cells with an error", limit: most as u64 })
@@ -77,7 +85,8 @@ pub(super) fn read_cells(
     Ok(Ok(()))
 }
 
-/// Where cells are that are known by their number in the sheet: the reader of formulas says it of every cell.
+/// Where cells are that are known by their number in the sheet: the reader of formulas says it of
+/// every cell.
 fn places(
     xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
     sheet: &str,
@@ -97,8 +106,8 @@ fn places(
     Ok(found)
 }
 
-/// The first cell in `areas` that has a formula and no value, not even an empty text. Cells without a value are few, or the
-/// caller's limit on them ends the search.
+/// The first cell in `areas` that has a formula and no value, not even an empty text. Cells without
+/// a value are few, or the caller's limit on them ends the search.
 pub(super) fn uncalculated(
     xlsx: &mut Xlsx<Cursor<Vec<u8>>>,
     sheet: &str,

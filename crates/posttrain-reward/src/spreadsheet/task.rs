@@ -46,12 +46,18 @@ impl<C: DeserializeOwned> Task<C> {
     /// The task of `sample`; `expected` says its form in words.
     pub(super) fn of(sample: &Sample, expected: &'static str) -> Result<Self, RewardError> {
         let value = sample.metadata.get(KEY).ok_or_else(|| sample.missing(KEY, expected))?;
-        let bad = |reason: String| RewardError::BadTask { id: sample.id.clone(), key: KEY, reason, expected };
+        let bad = |reason: String| RewardError::BadTask {
+            id: sample.id.clone(),
+            key: KEY,
+            reason,
+            expected,
+        };
         let written = Written::<C>::deserialize(value).map_err(|error| bad(error.to_string()))?;
         if written.cases.is_empty() {
             return Err(bad("no cases".to_owned()));
         }
-        let areas = parse_areas(&written.range).map_err(|reason| bad(format!("range: {reason}")))?;
+        let areas =
+            parse_areas(&written.range).map_err(|reason| bad(format!("range: {reason}")))?;
         Ok(Self { areas, cases: written.cases })
     }
 }

@@ -32,8 +32,8 @@ use crate::spreadsheet::FileFailure;
 pub struct WorkbookLimits {
     /// Bytes of the file, at least 1. Default 2²⁵ (32 MiB).
     pub max_file_bytes: u64,
-    /// Bytes of all that is in it once it is unpacked, at least 1, whatever the file says of itself; also the bytes of text
-    /// that are kept. Default 2²⁸ (256 MiB).
+    /// Bytes of all that is in it once it is unpacked, at least 1, whatever the file says of
+    /// itself; also the bytes of text that are kept. Default 2²⁸ (256 MiB).
     pub max_unpacked_bytes: u64,
     /// Files in the archive, at least 1. Default 10,000.
     pub max_entries: usize,
@@ -43,7 +43,12 @@ pub struct WorkbookLimits {
 
 impl Default for WorkbookLimits {
     fn default() -> Self {
-        Self { max_file_bytes: 1 << 25, max_unpacked_bytes: 1 << 28, max_entries: 10_000, max_cells: 1_000_000 }
+        Self {
+            max_file_bytes: 1 << 25,
+            max_unpacked_bytes: 1 << 28,
+            max_entries: 10_000,
+            max_cells: 1_000_000,
+        }
     }
 }
 
@@ -65,7 +70,11 @@ impl WorkbookLimits {
         ];
         match counts.into_iter().find(|(_, count)| *count == 0) {
             None => Ok(()),
-            Some((field, _)) => Err(RewardError::InvalidConfig { field, got: "0".to_owned(), expected: "at least 1" }),
+            Some((field, _)) => Err(RewardError::InvalidConfig {
+                field,
+                got: "0".to_owned(),
+                expected: "at least 1",
+            }),
         }
     }
 }
@@ -81,7 +90,12 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    fn keep(&mut self, limits: &WorkbookLimits, at: Place, value: CellValue) -> Result<(), FileFailure> {
+    fn keep(
+        &mut self,
+        limits: &WorkbookLimits,
+        at: Place,
+        value: CellValue,
+    ) -> Result<(), FileFailure> {
         if value == CellValue::Blank {
             self.values.remove(&at);
             return Ok(());
@@ -90,10 +104,16 @@ impl Cells {
         self.text_bytes += value.heap_bytes();
         self.values.insert(at, value);
         if self.values.len() > limits.max_cells {
-            return Err(FileFailure::TooLarge { what: "cells in the range", limit: limits.max_cells as u64 });
+            return Err(FileFailure::TooLarge {
+                what: "cells in the range",
+                limit: limits.max_cells as u64,
+            });
         }
         if self.text_bytes > limits.max_unpacked_bytes {
-            return Err(FileFailure::TooLarge { what: "bytes of text", limit: limits.max_unpacked_bytes });
+            return Err(FileFailure::TooLarge {
+                what: "bytes of text",
+                limit: limits.max_unpacked_bytes,
+            });
         }
         Ok(())
     }
@@ -113,11 +133,16 @@ impl Workbook {
     }
 
     /// Opens a workbook in memory; errors call it `path`.
-    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>, limits: &WorkbookLimits) -> Result<Self, RewardError> {
+    pub(super) fn from_bytes(
+        path: &Path,
+        bytes: Vec<u8>,
+        limits: &WorkbookLimits,
+    ) -> Result<Self, RewardError> {
         let open = || {
             check_kind(&bytes)?;
             check_archive(&bytes, limits)?;
-            // The reader is given files that nobody checked: what it may panic on is the file's fault.
+            // The reader is given files that nobody checked: what it may panic on is the file's
+            // fault.
             let xlsx: Xlsx<_> = caught(|| Xlsx::new(Cursor::new(bytes)))?;
             if xlsx.sheet_names().is_empty() {
                 return Err(FileFailure::Corrupt { reason: "it has no sheets".to_owned() });
@@ -155,8 +180,13 @@ impl Workbook {
         read.and_then(|kept| kept).map_err(|failure| self.failed(failure))
     }
 
-    /// Refuses a formula in `areas` that has no value: whatever stands in its place would be compared with a blank.
-    pub(super) fn check_calculated(&mut self, sheet: &str, areas: &[Area]) -> Result<(), RewardError> {
+    /// Refuses a formula in `areas` that has no value: whatever stands in its place would be
+    /// compared with a blank.
+    pub(super) fn check_calculated(
+        &mut self,
+        sheet: &str,
+        areas: &[Area],
+    ) -> Result<(), RewardError> {
         let Self { limits, xlsx, .. } = self;
         let found = caught(|| sheet::uncalculated(xlsx, sheet, areas, limits.max_cells));
         match found {
@@ -180,14 +210,17 @@ fn caught<T>(call: impl FnOnce() -> Result<T, XlsxError>) -> Result<T, FileFailu
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(XlsxError::Password)) => Err(FileFailure::Encrypted),
-        Ok(Err(error)) => Err(FileFailure::Corrupt { reason: error.to_string().chars().take(200).collect() }),
+        Ok(Err(error)) => {
+            Err(FileFailure::Corrupt { reason: error.to_string().chars().take(200).collect() })
+        }
         Err(_) => Err(FileFailure::Corrupt { reason: "the reader gave up on it".to_owned() }),
     }
 }
 
 /// The bytes of a regular file of at most `limit` bytes.
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, RewardError> {
-    read_regular(path, limit).map_err(|failure| RewardError::File { path: path.to_owned(), failure })
+    read_regular(path, limit)
+        .map_err(|failure| RewardError::File { path: path.to_owned(), failure })
 }
 
 fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, FileFailure> {
@@ -201,7 +234,11 @@ fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, FileFailure> {
         return Err(FileFailure::NotXlsx { what: "not a regular file" });
     }
     let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
+    File::open(path)
+        .map_err(io)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > limit {
         return Err(FileFailure::TooLarge { what: "bytes in the file", limit });
     }
@@ -227,20 +264,27 @@ fn check_kind(bytes: &[u8]) -> Result<(), FileFailure> {
     }
 }
 
-/// Unpacks the archive into nothing, so that what follows is known to be within the limits, and to ask for no more memory
-/// than it has bytes.
+/// Unpacks the archive into nothing, so that what follows is known to be within the limits, and to
+/// ask for no more memory than it has bytes.
 fn check_archive(bytes: &[u8], limits: &WorkbookLimits) -> Result<(), FileFailure> {
     let corrupt = |error: ZipError| match error {
-        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) | ZipError::InvalidPassword => FileFailure::Encrypted,
+        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) | ZipError::InvalidPassword => {
+            FileFailure::Encrypted
+        }
         error => FileFailure::Corrupt { reason: error.to_string().chars().take(200).collect() },
     };
     let mut archive = caught_zip(|| ZipArchive::new(Cursor::new(bytes)))?.map_err(corrupt)?;
     if archive.len() > limits.max_entries {
-        return Err(FileFailure::TooLarge { what: "files in the archive", limit: limits.max_entries as u64 });
+        return Err(FileFailure::TooLarge {
+            what: "files in the archive",
+            limit: limits.max_entries as u64,
+        });
     }
-    let too_large = || FileFailure::TooLarge { what: "bytes unpacked", limit: limits.max_unpacked_bytes };
+    let too_large =
+        || FileFailure::TooLarge { what: "bytes unpacked", limit: limits.max_unpacked_bytes };
     // First what the file says of itself, which costs nothing to read.
-    let declared = (0..archive.len()).filter_map(|index| archive.by_index_raw(index).ok().map(|entry| entry.size()));
+    let declared = (0..archive.len())
+        .filter_map(|index| archive.by_index_raw(index).ok().map(|entry| entry.size()));
     if declared.fold(0, u64::saturating_add) > limits.max_unpacked_bytes {
         return Err(too_large());
     }
@@ -248,10 +292,14 @@ fn check_archive(bytes: &[u8], limits: &WorkbookLimits) -> Result<(), FileFailur
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(corrupt)?;
         let unpacked = Reservation::of(entry.take(left + 1));
-        let unpacked = unpacked.map_err(|error| FileFailure::Corrupt { reason: error.to_string() })?;
+        let unpacked =
+            unpacked.map_err(|error| FileFailure::Corrupt { reason: error.to_string() })?;
         left = left.checked_sub(unpacked.bytes).ok_or_else(too_large)?;
         if !unpacked.is_honest() {
-            let reason = format!("a part of {} bytes says that it has {} members", unpacked.bytes, unpacked.largest);
+            let reason = format!(
+                "a part of {} bytes says that it has {} members",
+                unpacked.bytes, unpacked.largest
+            );
             return Err(FileFailure::Corrupt { reason });
         }
     }

@@ -11,19 +11,25 @@ use crate::RewardError;
 /// Threads that may hang for each thread of the pool, before no more work is taken.
 const STUCK_PER_THREAD: usize = 8;
 
-/// Rayon's default number of threads, in a pool of its own: a caller that waits on a thread of rayon's global pool does
-/// not wait for itself.
+/// Rayon's default number of threads, in a pool of its own: a caller that waits on a thread of
+/// rayon's global pool does not wait for itself.
 static POOL: LazyLock<Result<Pool, ThreadPoolBuildError>> = LazyLock::new(|| Pool::new(0));
 
 /// Runs `work` on the pool, under the name of the reward that it belongs to.
-pub(crate) fn run(reward: &str, work: impl FnOnce() + Send + 'static) -> Result<Ticket, RewardError> {
+pub(crate) fn run(
+    reward: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<Ticket, RewardError> {
     let pool = POOL.as_ref().map_err(|error| RewardError::failed(reward, "thread_pool", error))?;
     pool.run(work).map_err(|hanging| RewardError::failed(reward, "verifiers_hang", hanging))
 }
 
-/// Too many pieces of work hang. A thread cannot be killed, so that this is where their number ends.
+/// Too many pieces of work hang. A thread cannot be killed, so that this is where their number
+/// ends.
 #[derive(Debug, thiserror::Error)]
-#[error("{stuck} verifier threads are still at work after their time limit, and no more are started")]
+#[error(
+    "{stuck} verifier threads are still at work after their time limit, and no more are started"
+)]
 struct Hanging {
     stuck: usize,
 }
@@ -64,7 +70,11 @@ impl Pool {
     fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let first = Arc::new(Generation::new(threads)?);
         let threads = first.pool.current_num_threads();
-        let shared = Shared { queue: Mutex::default(), current: Mutex::new(first), stuck: AtomicUsize::new(0) };
+        let shared = Shared {
+            queue: Mutex::default(),
+            current: Mutex::new(first),
+            stuck: AtomicUsize::new(0),
+        };
         Ok(Self { threads, shared: Arc::new(shared) })
     }
 
@@ -74,7 +84,8 @@ impl Pool {
             return Err(Hanging { stuck });
         }
         let stage = Arc::new(Mutex::new(Stage::Waiting));
-        lock(&self.shared.queue).push_back(Piece { stage: Arc::clone(&stage), work: Box::new(work) });
+        lock(&self.shared.queue)
+            .push_back(Piece { stage: Arc::clone(&stage), work: Box::new(work) });
         let current = Arc::clone(&lock(&self.shared.current));
         self.shared.wake(&current);
         Ok(Ticket { stage, threads: self.threads, shared: Arc::clone(&self.shared) })
@@ -83,7 +94,9 @@ impl Pool {
 
 impl Generation {
     fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
-        let builder = ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("verifier-{index}"));
+        let builder = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("verifier-{index}"));
         Ok(Self { pool: builder.build()?, stuck: AtomicUsize::new(0) })
     }
 }
@@ -122,13 +135,15 @@ impl Shared {
         // Without new threads the old ones go on; the count of stuck ones stops them in the end.
         let Ok(fresh) = Generation::new(threads) else { return };
         *current = Arc::new(fresh);
-        // What still waits was promised to the old threads. A wake-up too many finds the queue empty.
+        // What still waits was promised to the old threads. A wake-up too many finds the queue
+        // empty.
         let waiting = lock(&self.queue).len();
         (0..waiting).for_each(|_| self.wake(&current));
     }
 }
 
-/// A piece of work that somebody waits for. Dropped before it [is over](Self::over), the work is abandoned.
+/// A piece of work that somebody waits for. Dropped before it [is over](Self::over), the work is
+/// abandoned.
 pub(crate) struct Ticket {
     stage: Arc<Mutex<Stage>>,
     threads: usize,
@@ -230,7 +245,10 @@ mod tests {
         let (send, receive) = channel::<()>();
         drop(pool.run(move || send.send(()).unwrap()).unwrap());
         drop(gate);
-        assert!(receive.recv_timeout(Duration::from_secs(5)).is_err(), "the work was dropped, and its sender with it");
+        assert!(
+            receive.recv_timeout(Duration::from_secs(5)).is_err(),
+            "the work was dropped, and its sender with it"
+        );
         first.over();
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{RewardError, Sample, Score, Truncated, Verifier};
 
-/// The reward of questions with a short answer, a number or a few words: 1 or 0, by [`ShortAnswer`], which says what is
-/// accepted and what earns nothing.
+/// The reward of questions with a short answer, a number or a few words: 1 or 0, by
+/// [`ShortAnswer`], which says what is accepted and what earns nothing.
 ///
 /// In a file the fields of `rule` stand beside the others: `strictness = "whole_response"`.
 ///
@@ -108,6 +108,10 @@ impl Verifier for AnswerMatch {
             return Ok(score.with_note("no answer found"));
         };
         let expected = ending(sample.reference.trim(), 80);
-        Ok(score.with_note(format!("`{}` by {:?}, expected `{expected}`", ending(&found.text, 80), found.by)))
+        Ok(score.with_note(format!(
+            "`{}` by {:?}, expected `{expected}`",
+            ending(&found.text, 80),
+            found.by
+        )))
     }
 }

@@ -6,11 +6,13 @@ use serde_json::Value;
 
 use crate::{RewardError, Sample, Score, Truncated, Verifier};
 
-/// The reward of multiple-choice questions: 1 or 0, by [`Choice`], which says where the answer is and what earns nothing.
+/// The reward of multiple-choice questions: 1 or 0, by [`Choice`], which says where the answer is
+/// and what earns nothing.
 ///
-/// **The options** are the texts under `options` in the sample's metadata, as an array (A, B, … in this order) or an object
-/// (`{"A": "…"}`); else the lines of the question that begin with `A)`, `(A)`, `A.` or `A:`. Without either, letters are
-/// compared alone. **The reference** is a letter (`B`, `(B)`) or an option's own text.
+/// **The options** are the texts under `options` in the sample's metadata, as an array (A, B, … in
+/// this order) or an object (`{"A": "…"}`); else the lines of the question that begin with `A)`,
+/// `(A)`, `A.` or `A:`. Without either, letters are compared alone. **The reference** is a letter
+/// (`B`, `(B)`) or an option's own text.
 ///
 /// ```
 /// use posttrain_reward::verifiers::ChoiceConfig;
@@ -37,7 +39,11 @@ pub struct ChoiceConfig {
 
 impl Default for ChoiceConfig {
     fn default() -> Self {
-        Self { rule: Choice::default(), options: "options".to_owned(), truncated: Truncated::default() }
+        Self {
+            rule: Choice::default(),
+            options: "options".to_owned(),
+            truncated: Truncated::default(),
+        }
     }
 }
 
@@ -178,13 +184,20 @@ mod tests {
     fn a_reference_must_name_an_option() {
         let verifier = ChoiceConfig::default().build().unwrap();
         let question = "Capital of France?\nA) London\nB) Paris";
-        let cause = |reference: &str| verifier.verify(&Sample::new(question, reference, "B")).unwrap_err().cause();
-        assert_eq!((cause("E"), cause("Berlin"), cause(" ")), ("bad_reference", "bad_reference", "empty_reference"));
+        let cause = |reference: &str| {
+            verifier.verify(&Sample::new(question, reference, "B")).unwrap_err().cause()
+        };
+        assert_eq!(
+            (cause("E"), cause("Berlin"), cause(" ")),
+            ("bad_reference", "bad_reference", "empty_reference")
+        );
     }
 
     #[test]
     fn cut_off() {
-        let strict = ChoiceConfig { truncated: Truncated::Wrong, ..ChoiceConfig::default() }.build().unwrap();
+        let strict = ChoiceConfig { truncated: Truncated::Wrong, ..ChoiceConfig::default() }
+            .build()
+            .unwrap();
         let sample = Sample { termination: FinishReason::Length, ..Sample::new("?", "B", "B") };
         assert_eq!(strict.verify(&sample).unwrap().value(), 0.0);
     }

@@ -15,10 +15,11 @@ const MAX_BYTES: usize = 64 * 1024;
 
 /// Whether the response has every phrase of the reference, each as whole words in a row.
 ///
-/// The reference is a JSON array of texts, or texts that `;` or line ends part (a comma is part of a phrase). What earns
-/// nothing: a phrase inside another word (`art` in `party`), a response of more than `max_words` words. That a phrase is
-/// denied is not seen: `not helium` names helium. Use it where naming is what is asked for, and set `max_words`, or a
-/// policy learns to name everything.
+/// The reference is a JSON array of texts, or texts that `;` or line ends part (a comma is part of
+/// a phrase). What earns nothing: a phrase inside another word (`art` in `party`), a response of
+/// more than `max_words` words. That a phrase is denied is not seen: `not helium` names helium. Use
+/// it where naming is what is asked for, and set `max_words`, or a policy learns to name
+/// everything.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Verifier};
@@ -40,7 +41,8 @@ pub struct ContainsConfig {
     /// What counts as the same word. Default: without case and articles.
     #[serde(alias = "normaliser")]
     pub normalizer: Normalizer,
-    /// The most words of a response, at least 1; a longer one is wrong. Default 1000, some two pages.
+    /// The most words of a response, at least 1; a longer one is wrong. Default 1000, some two
+    /// pages.
     pub max_words: usize,
 }
 
@@ -64,7 +66,11 @@ impl ContainsConfig {
     pub fn validate(&self) -> Result<(), RewardError> {
         if self.max_words == 0 {
             let got = self.max_words.to_string();
-            return Err(RewardError::InvalidConfig { field: "max_words", got, expected: "at least 1" });
+            return Err(RewardError::InvalidConfig {
+                field: "max_words",
+                got,
+                expected: "at least 1",
+            });
         }
         Ok(())
     }
@@ -114,7 +120,8 @@ impl Verifier for ContainsAll {
             return Err(sample.bad_reference("from 1 to 256 phrases"));
         }
 
-        let spoken = without_thinking(&sample.response).map_or("", |spoken| ending(spoken, MAX_BYTES));
+        let spoken =
+            without_thinking(&sample.response).map_or("", |spoken| ending(spoken, MAX_BYTES));
         let short = spoken.split_whitespace().nth(self.config.max_words).is_none();
         let named = |phrase: &&String| short && self.config.normalizer.contains(spoken, phrase);
         self.config.partial.score(phrases.iter().filter(named).count(), phrases.len())
@@ -141,20 +148,29 @@ mod tests {
             ("x", "<think>x", 0.0),
             ("C++", "C", 0.0),
         ];
-        let verifier = ContainsConfig { partial: Partial::Share, ..ContainsConfig::default() }.build().unwrap();
+        let verifier = ContainsConfig { partial: Partial::Share, ..ContainsConfig::default() }
+            .build()
+            .unwrap();
         for (reference, response, expected) in cases {
             let value = verifier.verify(&Sample::new("?", reference, response)).unwrap().value();
             assert_eq!(value, expected, "{reference} | {response}");
         }
-        let cause = |reference: &str| verifier.verify(&Sample::new("?", reference, "x")).unwrap_err().cause();
-        assert_eq!((cause(" "), cause(";;"), cause("[]")), ("empty_reference", "bad_reference", "bad_reference"));
+        let cause = |reference: &str| {
+            verifier.verify(&Sample::new("?", reference, "x")).unwrap_err().cause()
+        };
+        assert_eq!(
+            (cause(" "), cause(";;"), cause("[]")),
+            ("empty_reference", "bad_reference", "bad_reference")
+        );
         assert_eq!(cause(&"x;".repeat(257)), "bad_reference");
     }
 
     #[test]
     fn naming_everything_does_not_pay() {
-        let verifier = ContainsConfig { max_words: 3, ..ContainsConfig::default() }.build().unwrap();
-        let value = |response: &str| verifier.verify(&Sample::new("?", "neon", response)).unwrap().value();
+        let verifier =
+            ContainsConfig { max_words: 3, ..ContainsConfig::default() }.build().unwrap();
+        let value =
+            |response: &str| verifier.verify(&Sample::new("?", "neon", response)).unwrap().value();
         assert_eq!((value("helium neon argon"), value("helium neon argon krypton")), (1.0, 0.0));
     }
 }

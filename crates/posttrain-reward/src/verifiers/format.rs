@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{RewardError, Sample, Score, Verifier};
 
-/// Memory that a compiled pattern may take, bytes: enough for any format, and an end to `(a{999}){999}`.
+/// Memory that a compiled pattern may take, bytes: enough for any format, and an end to
+/// `(a{999}){999}`.
 const PATTERN_BYTES: usize = 1 << 20;
 
 /// Where the first tag is opened: by the policy or by its prompt.
 ///
-/// Chat templates of reasoning models end the prompt with `<think>`, so that the response begins inside it. A term that
-/// insists on the opening tag is then always 0, and nothing shows it (TRL issue 6966).
+/// Chat templates of reasoning models end the prompt with `<think>`, so that the response begins
+/// inside it. A term that insists on the opening tag is then always 0, and nothing shows it (TRL
+/// issue 6966).
 ///
 /// ```
 /// use posttrain_reward::{Sample, Verifier};
@@ -57,24 +59,28 @@ pub enum Opening {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FormatConfig {
-    /// The response is these tags in this order, each once and with something in it, and white space between them.
+    /// The response is these tags in this order, each once and with something in it, and white
+    /// space between them.
     Tags {
-        /// The tags' names: letters, digits, `_` and `-`; none twice. DeepSeek-R1 (<https://arxiv.org/abs/2501.12948>) has
-        /// `think`, `answer`.
+        /// The tags' names: letters, digits, `_` and `-`; none twice. DeepSeek-R1
+        /// (<https://arxiv.org/abs/2501.12948>) has `think`, `answer`.
         tags: Vec<String>,
         /// Where the first one is opened.
         #[serde(default)]
         opening: Opening,
     },
-    /// The whole response matches a regular expression in the syntax of the `regex` crate (linear time, no
-    /// back-references); `(?s)` lets `.` match new lines.
+    /// The whole response matches a regular expression in the syntax of the `regex` crate (linear
+    /// time, no back-references); `(?s)` lets `.` match new lines.
     Pattern(String),
 }
 
 impl Default for FormatConfig {
     /// `<think>…</think><answer>…</answer>`, the opening tag written or prefilled.
     fn default() -> Self {
-        Self::Tags { tags: vec!["think".to_owned(), "answer".to_owned()], opening: Opening::default() }
+        Self::Tags {
+            tags: vec!["think".to_owned(), "answer".to_owned()],
+            opening: Opening::default(),
+        }
     }
 }
 
@@ -123,12 +129,17 @@ impl FormatConfig {
 }
 
 fn validate_tags(tags: &[String]) -> Result<(), RewardError> {
-    let is_name =
-        |tag: &String| !tag.is_empty() && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let is_name = |tag: &String| {
+        !tag.is_empty() && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    };
     let repeats = tags.iter().enumerate().any(|(at, tag)| tags[..at].contains(tag));
     if tags.is_empty() || repeats || !tags.iter().all(is_name) {
         let expected = "at least one name of letters, digits, `_` and `-`, none twice";
-        return Err(RewardError::InvalidConfig { field: "tags", got: format!("{tags:?}"), expected });
+        return Err(RewardError::InvalidConfig {
+            field: "tags",
+            got: format!("{tags:?}"),
+            expected,
+        });
     }
     Ok(())
 }
@@ -187,7 +198,8 @@ fn check_tags(response: &str, tags: &[String], opening: Opening) -> Result<(), S
     for (index, tag) in tags.iter().enumerate() {
         let opening = if index == 0 { opening } else { Opening::Written };
         rest = after_opening(rest, tag, opening)?;
-        let (contents, after) = rest.split_once(&format!("</{tag}>")).ok_or_else(|| format!("no </{tag}>"))?;
+        let (contents, after) =
+            rest.split_once(&format!("</{tag}>")).ok_or_else(|| format!("no </{tag}>"))?;
         check_contents(contents, tag, tags)?;
         rest = after.trim_start();
     }
@@ -196,7 +208,9 @@ fn check_tags(response: &str, tags: &[String], opening: Opening) -> Result<(), S
 
 fn after_opening<'t>(text: &'t str, tag: &str, opening: Opening) -> Result<&'t str, String> {
     match (text.strip_prefix(&format!("<{tag}>")), opening) {
-        (Some(_), Opening::Prefilled) => Err(format!("<{tag}> again, where the prompt has opened it")),
+        (Some(_), Opening::Prefilled) => {
+            Err(format!("<{tag}> again, where the prompt has opened it"))
+        }
         (Some(rest), _) => Ok(rest),
         (None, Opening::Written) => Err(format!("no <{tag}> where one must begin")),
         (None, _) => Ok(text),
@@ -207,6 +221,8 @@ fn check_contents(contents: &str, tag: &str, tags: &[String]) -> Result<(), Stri
     if contents.trim().is_empty() {
         return Err(format!("nothing in <{tag}>"));
     }
-    let stray = |other: &&String| contents.contains(&format!("<{other}>")) || contents.contains(&format!("</{other}>"));
+    let stray = |other: &&String| {
+        contents.contains(&format!("<{other}>")) || contents.contains(&format!("</{other}>"))
+    };
     tags.iter().find(stray).map_or(Ok(()), |other| Err(format!("a tag `{other}` inside <{tag}>")))
 }

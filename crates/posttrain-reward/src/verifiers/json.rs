@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use crate::{RewardError, Sample, Score, Verifier};
 
-/// Whether the response's JSON has the reference's value, by [`Json`], which says what is the same, and where in the
-/// response the JSON is.
+/// Whether the response's JSON has the reference's value, by [`Json`], which says what is the same,
+/// and where in the response the JSON is.
 ///
-/// With a `schema`, a response that does not conform is wrong, whatever its value; a reference that does not is an error.
-/// In a file the fields of `rule` stand beside the others: `relative_tolerance = 0.01`.
+/// With a `schema`, a response that does not conform is wrong, whatever its value; a reference that
+/// does not is an error. In a file the fields of `rule` stand beside the others:
+/// `relative_tolerance = 0.01`.
 ///
 /// ```
 /// use posttrain_reward::verifiers::JsonConfig;
@@ -31,7 +32,8 @@ pub struct JsonConfig {
     /// When two values are the same.
     #[serde(flatten)]
     pub rule: Json,
-    /// A JSON schema that the response must conform to; references to other documents are not followed. Default: none.
+    /// A JSON schema that the response must conform to; references to other documents are not
+    /// followed. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
 }
@@ -40,7 +42,8 @@ impl JsonConfig {
     /// Checks the ranges and the schema.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`] naming the first field that is out of its range, or a schema that is none.
+    /// [`RewardError::InvalidConfig`] naming the first field that is out of its range, or a schema
+    /// that is none.
     ///
     /// ```
     /// use posttrain_reward::verifiers::JsonConfig;
@@ -73,7 +76,8 @@ impl JsonConfig {
         let Some(schema) = &self.schema else { return Ok(None) };
 
         // The linear engine: a pattern in a schema must not be a way to hang on a text.
-        let validator = jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema);
+        let validator =
+            jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema);
         validator.map(Some).map_err(|_| RewardError::InvalidConfig {
             field: "schema",
             got: schema.to_string().chars().take(80).collect(),
@@ -106,10 +110,12 @@ impl Verifier for JsonMatch {
 
     fn verify(&self, sample: &Sample) -> Result<Score, RewardError> {
         let rule = &self.config.rule;
-        let spoken = without_thinking(&sample.response).map(|spoken| ending(spoken, rule.max_bytes));
+        let spoken =
+            without_thinking(&sample.response).map(|spoken| ending(spoken, rule.max_bytes));
         let answer = spoken.and_then(find);
 
-        // Compared first, also where there is no answer: a reference that is no JSON is an error whatever the response.
+        // Compared first, also where there is no answer: a reference that is no JSON is an error
+        // whatever the response.
         let same = rule.same(&sample.reference, answer.unwrap_or_default());
         let same = same.map_err(|error| sample.refused(error))?;
         if !self.conforms(&sample.reference) {
@@ -147,11 +153,13 @@ mod tests {
 
     #[test]
     fn schemas_are_kept() {
-        let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+        let schema =
+            json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
         let config = JsonConfig { schema: Some(schema), ..JsonConfig::default() };
         assert_eq!(value(config.clone(), r#"{"a": 1}"#, r#"{"a": 1}"#), 1.0);
         assert_eq!(value(config.clone(), r#"{"a": 1}"#, r#"{"a": "1"}"#), 0.0);
-        let error = config.build().unwrap().verify(&Sample::new("?", r#"{"b": 1}"#, "{}")).unwrap_err();
+        let error =
+            config.build().unwrap().verify(&Sample::new("?", r#"{"b": 1}"#, "{}")).unwrap_err();
         assert_eq!(error.cause(), "bad_reference");
         let remote = json!({"$ref": "https://example.com/schema.json"});
         assert!(JsonConfig { schema: Some(remote), ..JsonConfig::default() }.build().is_err());

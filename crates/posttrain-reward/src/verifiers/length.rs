@@ -42,7 +42,9 @@ impl LengthUnit {
     /// ```
     pub fn length(self, sample: &Sample) -> Result<usize, RewardError> {
         match self {
-            Self::Tokens => sample.tokens.ok_or_else(|| sample.missing("tokens", "the response's number of tokens")),
+            Self::Tokens => sample
+                .tokens
+                .ok_or_else(|| sample.missing("tokens", "the response's number of tokens")),
             Self::Characters => Ok(sample.response.chars().count()),
             Self::Words => Ok(sample.response.split_whitespace().count()),
         }
@@ -59,9 +61,10 @@ impl LengthUnit {
 /// 0              where n > L
 /// ```
 ///
-/// This is `1 + R_length` of DAPO's equation 13 (<https://arxiv.org/abs/2503.14476>). DAPO adds `R_length` to a
-/// correctness of −1 or 1; `WeightedSum` with weights 2 for a correctness of 0 or 1 and 1 for this term is the same
-/// reward up to scale and offset, which group-normalised advantages do not see.
+/// This is `1 + R_length` of DAPO's equation 13 (<https://arxiv.org/abs/2503.14476>). DAPO adds
+/// `R_length` to a correctness of −1 or 1; `WeightedSum` with weights 2 for a correctness of 0 or 1
+/// and 1 for this term is the same reward up to scale and offset, which group-normalized advantages
+/// do not see.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Verifier};
@@ -77,10 +80,11 @@ impl LengthUnit {
 pub struct LengthConfig {
     /// What lengths are counted in. Default: tokens.
     pub unit: LengthUnit,
-    /// The length from which on a response is worth nothing, at least 1. Default 20,480, as in DAPO.
-    pub max_length: usize,
-    /// The stretch before `max_length` over which the value falls, from 0 (a step) to `max_length`. Default 4,096, as in
+    /// The length from which on a response is worth nothing, at least 1. Default 20,480, as in
     /// DAPO.
+    pub max_length: usize,
+    /// The stretch before `max_length` over which the value falls, from 0 (a step) to `max_length`.
+    /// Default 4,096, as in DAPO.
     pub buffer: usize,
 }
 
@@ -103,8 +107,9 @@ impl LengthConfig {
     /// assert!(LengthConfig { max_length: 10, buffer: 11, ..LengthConfig::default() }.validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), RewardError> {
-        let invalid =
-            |field, got: usize, expected| Err(RewardError::InvalidConfig { field, got: got.to_string(), expected });
+        let invalid = |field, got: usize, expected| {
+            Err(RewardError::InvalidConfig { field, got: got.to_string(), expected })
+        };
         if self.max_length == 0 {
             return invalid("max_length", 0, "at least 1");
         }

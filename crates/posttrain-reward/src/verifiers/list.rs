@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::verifiers::Partial;
 use crate::{RewardError, Sample, Score, Verifier};
 
-/// Whether the response's list is the reference's, by [`List`], which says what a list is and where it stands.
+/// Whether the response's list is the reference's, by [`List`], which says what a list is and where
+/// it stands.
 ///
-/// With [`Partial::Share`] a set is worth `|common| / |either|` (Jaccard), a sequence the share of places that agree, out
-/// of the longer list's: a list of everything is worth little. In a file the fields of `rule` stand beside the others:
-/// `order = "kept"`.
+/// With [`Partial::Share`] a set is worth `|common| / |either|` (Jaccard), a sequence the share of
+/// places that agree, out of the longer list's: a list of everything is worth little. In a file the
+/// fields of `rule` stand beside the others: `order = "kept"`.
 ///
 /// ```
 /// use posttrain_reward::verifiers::ListConfig;
@@ -116,7 +117,12 @@ mod tests {
     #[test]
     fn mistakes_of_the_data_are_errors() {
         let verifier = ListConfig::default().build().unwrap();
-        let cause = |reference: &str| verifier.verify(&Sample::new("?", reference, "x")).unwrap_err().cause();
-        assert_eq!((cause(""), cause(",,"), cause("[]")), ("empty_reference", "bad_reference", "bad_reference"));
+        let cause = |reference: &str| {
+            verifier.verify(&Sample::new("?", reference, "x")).unwrap_err().cause()
+        };
+        assert_eq!(
+            (cause(""), cause(",,"), cause("[]")),
+            ("empty_reference", "bad_reference", "bad_reference")
+        );
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{RewardError, Sample, Score, Truncated, Verifier};
 
-/// What a response is worth whose answer is not of the grammar that is read, or longer, deeper or larger than what is
-/// read.
+/// What a response is worth whose answer is not of the grammar that is read, or longer, deeper or
+/// larger than what is read.
 ///
 /// ```
 /// use posttrain_reward::verifiers::{MathConfig, Unreadable};
@@ -31,11 +31,12 @@ pub enum Unreadable {
     Undecided,
 }
 
-/// The reward of questions whose answer is mathematics: 1 or 0, by [`Math`], which says what is read and when it is right.
+/// The reward of questions whose answer is mathematics: 1 or 0, by [`Math`], which says what is
+/// read and when it is right.
 ///
-/// Where both sides are read and cannot be told apart within the budget, the error is [`RewardError::Undecided`]; a
-/// reference that cannot be read is [`RewardError::BadReference`]. In a file the fields of `rule` stand beside the others:
-/// `decimals = 3`.
+/// Where both sides are read and cannot be told apart within the budget, the error is
+/// [`RewardError::Undecided`]; a reference that cannot be read is [`RewardError::BadReference`]. In
+/// a file the fields of `rule` stand beside the others: `decimals = 3`.
 ///
 /// ```
 /// use posttrain_reward::verifiers::MathConfig;
@@ -132,7 +133,10 @@ impl Verifier for MathMatch {
             Verdict::Missing => return self.unreadable(sample, "no answer found"),
             Verdict::Unreadable(reason) => return self.unreadable(sample, reason),
             Verdict::Undecided(reason) => return Err(sample.undecided(self.name(), reason)),
-            _ => return Err(sample.undecided(self.name(), "the verdict is of a kind that is not known here")),
+            _ => {
+                return Err(sample
+                    .undecided(self.name(), "the verdict is of a kind that is not known here"));
+            }
         };
         let found = comparison.found.map(|found| found.text).unwrap_or_default();
         let expected = ending(sample.reference.trim(), 80);

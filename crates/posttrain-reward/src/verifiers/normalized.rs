@@ -6,7 +6,8 @@ use posttrain_answer::text::Normalizer;
 /// The longest response that is looked at, in bytes; a longer one is no short answer and is wrong.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// The whole response equals the reference under a [`Normalizer`]. A response of more than 64 KiB is wrong.
+/// The whole response equals the reference under a [`Normalizer`]. A response of more than 64 KiB
+/// is wrong.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Verifier};

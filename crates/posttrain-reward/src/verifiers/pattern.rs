@@ -24,7 +24,8 @@ use posttrain_answer::text::Normalizer;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RegexUse {
-    /// Each sample's reference is a pattern that the response must match, anywhere unless it is anchored.
+    /// Each sample's reference is a pattern that the response must match, anywhere unless it is
+    /// anchored.
     #[default]
     Reference,
     /// The last match of `pattern` in the response is compared with the reference.
@@ -38,9 +39,10 @@ pub enum RegexUse {
 
 /// Whether a response matches a pattern, or what a pattern finds in it is the reference.
 ///
-/// Patterns are those of the [`regex`](https://docs.rs/regex) crate, which takes time linear in the text for every
-/// pattern; there are no look-around and no back-references. Thinking is not looked at. What earns nothing: no match, a
-/// group that took no part in the last match, an earlier match than the last.
+/// Patterns are those of the [`regex`](https://docs.rs/regex) crate, which takes time linear in the
+/// text for every pattern; there are no look-around and no back-references. Thinking is not looked
+/// at. What earns nothing: no match, a group that took no part in the last match, an earlier match
+/// than the last.
 ///
 /// ```
 /// use posttrain_reward::{Sample, Verifier};
@@ -61,7 +63,8 @@ pub struct RegexConfig {
     /// How what is captured is compared with the reference. Default: without case and articles.
     #[serde(alias = "normaliser")]
     pub normalizer: Normalizer,
-    /// The largest compiled pattern, in bytes, from 1024 to 2²⁴. Default 2¹⁸: enough for hundreds of characters.
+    /// The largest compiled pattern, in bytes, from 1024 to 2²⁴. Default 2¹⁸: enough for hundreds
+    /// of characters.
     pub size_limit: usize,
     /// Bytes at the response's end that are looked at, from 1 to 2²⁴. Default 65,536.
     pub max_bytes: usize,
@@ -82,8 +85,8 @@ impl RegexConfig {
     /// Checks the ranges and the pattern.
     ///
     /// # Errors
-    /// [`RewardError::InvalidConfig`] naming the first field that is out of its range, or a pattern that cannot be
-    /// compiled, is too large or has no such group.
+    /// [`RewardError::InvalidConfig`] naming the first field that is out of its range, or a pattern
+    /// that cannot be compiled, is too large or has no such group.
     ///
     /// ```
     /// use posttrain_reward::verifiers::{RegexConfig, RegexUse};
@@ -114,7 +117,8 @@ impl RegexConfig {
     }
 
     fn compiled(&self) -> Result<Option<(Regex, usize)>, RewardError> {
-        let invalid = |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
+        let invalid =
+            |field, got: String, expected| Err(RewardError::InvalidConfig { field, got, expected });
         if !(1024..=1 << 24).contains(&self.size_limit) {
             return invalid("size_limit", self.size_limit.to_string(), "from 1024 to 16777216");
         }
@@ -127,14 +131,21 @@ impl RegexConfig {
             return invalid("pattern", got, "a regular expression within `size_limit`");
         };
         let number = group.parse().ok().filter(|number| *number < regex.captures_len());
-        match number.or_else(|| regex.capture_names().position(|name| name == Some(group.as_str()))) {
+        match number.or_else(|| regex.capture_names().position(|name| name == Some(group.as_str())))
+        {
             Some(number) => Ok(Some((regex, number))),
-            None => invalid("group", group.clone(), "a name or number of one of the pattern's groups"),
+            None => {
+                invalid("group", group.clone(), "a name or number of one of the pattern's groups")
+            }
         }
     }
 
     fn compile(&self, pattern: &str) -> Option<Regex> {
-        RegexBuilder::new(pattern).size_limit(self.size_limit).dfa_size_limit(self.size_limit.max(1 << 20)).build().ok()
+        RegexBuilder::new(pattern)
+            .size_limit(self.size_limit)
+            .dfa_size_limit(self.size_limit.max(1 << 20))
+            .build()
+            .ok()
     }
 }
 
@@ -162,17 +173,21 @@ impl Verifier for RegexMatch {
 
     fn verify(&self, sample: &Sample) -> Result<Score, RewardError> {
         let reference = sample.checked_reference()?;
-        let spoken = without_thinking(&sample.response).map(|spoken| ending(spoken, self.config.max_bytes));
+        let spoken =
+            without_thinking(&sample.response).map(|spoken| ending(spoken, self.config.max_bytes));
         let Some((regex, group)) = &self.capture else {
             let regex = self.config.compile(reference);
-            let regex = regex.ok_or_else(|| sample.bad_reference("a regular expression within `size_limit`"))?;
+            let regex = regex
+                .ok_or_else(|| sample.bad_reference("a regular expression within `size_limit`"))?;
             return Ok(Score::binary(spoken.is_some_and(|spoken| regex.is_match(spoken.trim()))));
         };
-        let found =
-            spoken.and_then(|spoken| regex.captures_iter(spoken).last()).and_then(|captures| captures.get(*group));
+        let found = spoken
+            .and_then(|spoken| regex.captures_iter(spoken).last())
+            .and_then(|captures| captures.get(*group));
         let Some(found) = found else { return Ok(Score::binary(false).with_note("no match")) };
         let right = self.config.normalizer.matches(found.as_str(), reference);
-        let note = format!("`{}`, expected `{}`", ending(found.as_str(), 80), ending(reference, 80));
+        let note =
+            format!("`{}`, expected `{}`", ending(found.as_str(), 80), ending(reference, 80));
         Ok(Score::binary(right).with_note(note))
     }
 }
@@ -207,16 +222,26 @@ mod tests {
     #[test]
     fn a_group_is_compared() {
         let with = |pattern: &str, group: &str| {
-            let pattern = RegexUse::Capture { pattern: pattern.to_owned(), group: group.to_owned() };
+            let pattern =
+                RegexUse::Capture { pattern: pattern.to_owned(), group: group.to_owned() };
             RegexConfig { pattern, ..RegexConfig::default() }.build()
         };
         let verifier = with(r"<a>(x)?(.*?)</a>", "2").unwrap();
-        let value = |response: &str| verifier.verify(&Sample::new("?", "Paris", response)).unwrap().value();
-        assert_eq!((value("<a>Paris</a>"), value("<a>Paris</a><a>Rome</a>"), value("Paris")), (1.0, 0.0, 0.0));
+        let value =
+            |response: &str| verifier.verify(&Sample::new("?", "Paris", response)).unwrap().value();
+        assert_eq!(
+            (value("<a>Paris</a>"), value("<a>Paris</a><a>Rome</a>"), value("Paris")),
+            (1.0, 0.0, 0.0)
+        );
         let verifier = with(r"<a>(x)?", "1").unwrap();
         assert_eq!(verifier.verify(&Sample::new("?", "x", "<a>")).unwrap().value(), 0.0);
-        for (pattern, group) in [("x", "1"), ("(?<a>x)", "b"), ("(", "0"), ("(a{1000}){1000}", "0")] {
-            assert_eq!(with(pattern, group).unwrap_err().cause(), "invalid_config", "{pattern} {group}");
+        for (pattern, group) in [("x", "1"), ("(?<a>x)", "b"), ("(", "0"), ("(a{1000}){1000}", "0")]
+        {
+            assert_eq!(
+                with(pattern, group).unwrap_err().cause(),
+                "invalid_config",
+                "{pattern} {group}"
+            );
         }
     }
 }

@@ -8,11 +8,11 @@ use crate::{RewardError, Sample, Score, Verifier};
 /// The longest response that is looked at, in bytes; of a longer one, the end.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// `F1 = 2pr / (p + r)` over words: precision `p` is the share of the response's words that the reference has, recall
-/// `r` the share of the reference's that the response has ([`word_overlap`]).
+/// `F1 = 2pr / (p + r)` over words: precision `p` is the share of the response's words that the
+/// reference has, recall `r` the share of the reference's that the response has ([`word_overlap`]).
 ///
-/// Thinking is not looked at. A long response loses precision, so that repeating the question or every candidate does not
-/// pay.
+/// Thinking is not looked at. A long response loses precision, so that repeating the question or
+/// every candidate does not pay.
 ///
 /// ```
 /// use posttrain_reward::verifiers::TokenF1;
@@ -40,7 +40,9 @@ impl Verifier for TokenF1 {
         };
 
         let overlap = word_overlap(reference, ending(spoken, MAX_BYTES));
-        Score::new(overlap.f1())?.with_part("precision", overlap.precision)?.with_part("recall", overlap.recall)
+        Score::new(overlap.f1())?
+            .with_part("precision", overlap.precision)?
+            .with_part("recall", overlap.recall)
     }
 }
 
@@ -51,9 +53,13 @@ mod tests {
 
     #[test]
     fn thinking_earns_nothing() {
-        let value = |response: &str| TokenF1.verify(&Sample::new("?", "Paris", response)).unwrap().value();
+        let value =
+            |response: &str| TokenF1.verify(&Sample::new("?", "Paris", response)).unwrap().value();
         assert_eq!(value("<think>Paris"), 0.0);
         assert_eq!(value("<think>London</think>Paris"), 1.0);
-        assert_eq!(TokenF1.verify(&Sample::new("?", " ", "x")).unwrap_err().cause(), "empty_reference");
+        assert_eq!(
+            TokenF1.verify(&Sample::new("?", " ", "x")).unwrap_err().cause(),
+            "empty_reference"
+        );
     }
 }

@@ -17,16 +17,16 @@ use std::time::{Duration, Instant};
 pub struct SampleRequest {
     /// What is sampled.
     pub request: Request,
-    /// The name of the policy that samples ([`SamplingClient::publish`]), in place of the request's own. Its version is the
-    /// one that is published when the request is accepted.
+    /// The name of the policy that samples ([`SamplingClient::publish`]), in place of the request's
+    /// own. Its version is the one that is published when the request is accepted.
     pub policy_name: Option<String>,
-    /// How long it may take, from its acceptance on; samples that are not finished then are given up with
-    /// [`crate::RequestError::DeadlinePassed`].
+    /// How long it may take, from its acceptance on; samples that are not finished then are given
+    /// up with [`crate::RequestError::DeadlinePassed`].
     pub deadline: Option<Duration>,
     /// Whether tokens are told as they are drawn.
     pub tokens: bool,
-    /// The conversation that it is a turn of. All of one go to one engine, which keeps their keys and values from turn to
-    /// turn ([`crate::EngineConfig::keep_tokens`]).
+    /// The conversation that it is a turn of. All of one go to one engine, which keeps their keys
+    /// and values from turn to turn ([`crate::EngineConfig::keep_tokens`]).
     pub conversation: Option<u64>,
 }
 
@@ -62,7 +62,8 @@ impl SampleRequest {
     }
 }
 
-/// What a stream tells. Requests are numbered by the service's engines, so `request` means nothing here.
+/// What a stream tells. Requests are numbered by the service's engines, so `request` means nothing
+/// here.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SampleEvent {
     /// A token was drawn.
@@ -94,14 +95,18 @@ impl SamplingClient {
     /// Submits a request, waiting for room where the service has too much to do.
     ///
     /// # Errors
-    /// [`ServiceError::Closed`] once the service takes nothing more; [`ServiceError::UnknownPolicy`] for a name that
-    /// nobody has published.
+    /// [`ServiceError::Closed`] once the service takes nothing more;
+    /// [`ServiceError::UnknownPolicy`] for a name that nobody has published.
     pub async fn submit(&self, request: SampleRequest) -> Result<SampleStream, ServiceError> {
         let request = self.resolved(request)?;
         match self.queue.room(request.request.samples) {
             Room::Granted => Ok(self.accepted(request)),
             Room::Later(granted) => {
-                let granted = Granted { queue: &self.queue, samples: request.request.samples, receiver: granted };
+                let granted = Granted {
+                    queue: &self.queue,
+                    samples: request.request.samples,
+                    receiver: granted,
+                };
                 granted.wait().await?;
                 Ok(self.accepted(request))
             }
@@ -130,13 +135,15 @@ impl SamplingClient {
         }
     }
 
-    /// Puts a policy under a name, in place of the one that has it. Requests that come by the name get it from now on;
-    /// what runs under the old one finishes on it or follows, as `transition` says.
+    /// Puts a policy under a name, in place of the one that has it. Requests that come by the name
+    /// get it from now on; what runs under the old one finishes on it or follows, as `transition`
+    /// says.
     pub fn publish(&self, name: &str, policy: PolicySnapshot, transition: Transition) {
         self.queue.publish(name, policy, transition);
     }
 
     /// Takes a name back and returns its policy. What runs under it finishes.
+    #[must_use]
     pub fn retire(&self, name: &str) -> Option<PolicySnapshot> {
         self.queue.retire(name)
     }
@@ -153,11 +160,13 @@ impl SamplingClient {
         self.queue.pending()
     }
 
-    /// A request with the policy that its name stands for now; the name is looked up once more when there is room.
+    /// A request with the policy that its name stands for now; the name is looked up once more when
+    /// there is room.
     fn resolved(&self, mut request: SampleRequest) -> Result<SampleRequest, ServiceError> {
         if let Some(name) = &request.policy_name {
             let Some(policy) = self.queue.policy(name) else {
-                let known = self.queue.policies().into_iter().map(|published| published.name).collect();
+                let known =
+                    self.queue.policies().into_iter().map(|published| published.name).collect();
                 return Err(ServiceError::UnknownPolicy { name: name.clone(), known });
             };
             request.request.policy = Some(policy);
@@ -209,7 +218,8 @@ impl Drop for Granted<'_> {
 }
 
 impl SampleStream {
-    /// Gives up what is not finished. Each of those samples still comes, with [`crate::RequestError::Cancelled`].
+    /// Gives up what is not finished. Each of those samples still comes, with
+    /// [`crate::RequestError::Cancelled`].
     pub fn cancel(&self) {
         self.queue.cancel(self.ticket);
     }

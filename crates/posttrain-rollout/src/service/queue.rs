@@ -1,4 +1,5 @@
-//! What clients and workers share: who waits for room, what each worker has to do, which policies there are.
+//! What clients and workers share: who waits for room, what each worker has to do, which policies
+//! there are.
 
 use super::{Published, Transition};
 use crate::service::client::SampleEvent;
@@ -32,7 +33,8 @@ pub(crate) enum Command {
 /// A request that there is room for.
 pub(crate) struct Submission {
     pub request: Request,
-    /// The name of the policy that samples, which may have got another one while the request waited for room.
+    /// The name of the policy that samples, which may have got another one while the request waited
+    /// for room.
     pub policy_name: Option<String>,
     pub deadline: Option<Instant>,
     pub tokens: bool,
@@ -101,7 +103,8 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics while the lock is held; if it did, counters could be off, and nothing unsafe follows.
+        // Nothing panics while the lock is held; if it did, counters could be off, and nothing
+        // unsafe follows.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +146,11 @@ impl Queue {
     }
 
     /// Divides a request, for which there is room, among the workers that have the least to do.
-    pub fn submit(&self, submission: Submission, events: &mpsc::UnboundedSender<SampleEvent>) -> Ticket {
+    pub fn submit(
+        &self,
+        submission: Submission,
+        events: &mpsc::UnboundedSender<SampleEvent>,
+    ) -> Ticket {
         let Submission { mut request, policy_name, deadline, tokens, conversation } = submission;
         let mut inner = self.lock();
         if let Some(policy) = policy_name.and_then(|name| inner.policies.get(&name)) {
@@ -155,7 +162,8 @@ impl Queue {
         // Room that was granted before the service stopped is not work any more.
         if inner.state == State::Stopped {
             for sample in 0..request.samples {
-                let outcome = crate::Outcome { request: 0, sample, result: Err(RequestError::Cancelled) };
+                let outcome =
+                    crate::Outcome { request: 0, sample, result: Err(RequestError::Cancelled) };
                 let _ = events.unbounded_send(SampleEvent::Finished(outcome));
             }
             inner.pending -= request.samples;
@@ -164,12 +172,22 @@ impl Queue {
 
         let workers = inner.workers.len();
         let home = conversation.map(|conversation| (conversation % workers as u64) as usize);
-        let parts = if home.is_some() { 1 } else { request.samples.div_ceil(SAMPLES_PER_PART).clamp(1, workers) };
+        let parts = if home.is_some() {
+            1
+        } else {
+            request.samples.div_ceil(SAMPLES_PER_PART).clamp(1, workers)
+        };
         for part in 0..parts {
             let start = request.samples * part / parts;
             let end = request.samples * (part + 1) / parts;
-            let job =
-                Job { ticket, request: request.clone(), samples: start..end, deadline, tokens, events: events.clone() };
+            let job = Job {
+                ticket,
+                request: request.clone(),
+                samples: start..end,
+                deadline,
+                tokens,
+                events: events.clone(),
+            };
             let worker = match home {
                 Some(home) => inner.workers.get_mut(home),
                 None => inner.workers.iter_mut().min_by_key(|worker| worker.samples),
@@ -197,10 +215,12 @@ impl Queue {
     /// Puts a policy under a name.
     pub fn publish(&self, name: &str, policy: PolicySnapshot, transition: Transition) {
         let mut inner = self.lock();
-        let old = inner.policies.insert(name.to_string(), policy.clone());
+        let old = inner.policies.insert(name.to_owned(), policy.clone());
         if let (Some(old), Transition::Follow) = (old, transition) {
             for worker in &mut inner.workers {
-                worker.commands.push_back(Command::Replace { old: Some(old.clone()), new: policy.clone() });
+                worker
+                    .commands
+                    .push_back(Command::Replace { old: Some(old.clone()), new: policy.clone() });
             }
         }
         drop(inner);
@@ -220,8 +240,10 @@ impl Queue {
     /// All policies that have a name.
     pub fn policies(&self) -> Vec<Published> {
         let inner = self.lock();
-        let published =
-            |(name, policy): (&String, &PolicySnapshot)| Published { name: name.clone(), policy: policy.clone() };
+        let published = |(name, policy): (&String, &PolicySnapshot)| Published {
+            name: name.clone(),
+            policy: policy.clone(),
+        };
         inner.policies.iter().map(published).collect()
     }
 
@@ -242,7 +264,8 @@ impl Queue {
         self.news.notify_all();
     }
 
-    /// What worker `index` is told, and how the service ends, if nothing more will come. Waits for news if `idle`.
+    /// What worker `index` is told, and how the service ends, if nothing more will come. Waits for
+    /// news if `idle`.
     pub fn commands(&self, index: usize, idle: bool) -> (Vec<Command>, Option<State>) {
         let mut inner = self.lock();
         while idle && inner.workers[index].commands.is_empty() && inner.expects_more() {
@@ -275,7 +298,8 @@ impl Queue {
 const SAMPLES_PER_PART: usize = 4;
 
 impl Inner {
-    /// Whether a worker may still be given something: room that was granted while the service was open counts.
+    /// Whether a worker may still be given something: room that was granted while the service was
+    /// open counts.
     fn expects_more(&self) -> bool {
         match self.state {
             State::Open => true,

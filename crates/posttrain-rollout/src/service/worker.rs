@@ -2,7 +2,10 @@
 
 use super::client::SampleEvent;
 use super::queue::{Command, Job, Queue, State, Ticket};
-use crate::{Engine, EngineConfig, Outcome, PolicySnapshot, RequestError, RequestId, RolloutError, SampledToken};
+use crate::{
+    Engine, EngineConfig, Outcome, PolicySnapshot, RequestError, RequestId, RolloutError,
+    SampledToken,
+};
 use futures::channel::mpsc::UnboundedSender;
 use posttrain_model::{Decoder, TextTokenizer};
 use std::collections::BTreeMap;
@@ -71,8 +74,13 @@ impl Worker {
     fn submit(&mut self, job: Job) {
         let left: Vec<usize> = job.samples.clone().collect();
         let id = self.engine.submit_samples(job.request, job.samples);
-        let running =
-            Running { ticket: job.ticket, left, deadline: job.deadline, tokens: job.tokens, events: job.events };
+        let running = Running {
+            ticket: job.ticket,
+            left,
+            deadline: job.deadline,
+            tokens: job.tokens,
+            events: job.events,
+        };
         if !running.left.is_empty() {
             self.running.insert(id, running);
         }
@@ -83,7 +91,8 @@ impl Worker {
     }
 
     fn cancel(&mut self, ticket: Ticket, reason: &RequestError) {
-        let theirs = |(id, running): (&RequestId, &Running)| (running.ticket == ticket).then_some(*id);
+        let theirs =
+            |(id, running): (&RequestId, &Running)| (running.ticket == ticket).then_some(*id);
         let ids: Vec<RequestId> = self.running.iter().filter_map(theirs).collect();
         self.cancel_all(&ids, reason);
     }
@@ -93,7 +102,9 @@ impl Worker {
             return;
         }
         let now = Instant::now();
-        let passed = |(id, running): (&RequestId, &Running)| running.deadline.filter(|at| *at <= now).map(|_| *id);
+        let passed = |(id, running): (&RequestId, &Running)| {
+            running.deadline.filter(|at| *at <= now).map(|_| *id)
+        };
         let ids: Vec<RequestId> = self.running.iter().filter_map(passed).collect();
         self.cancel_all(&ids, &RequestError::DeadlinePassed);
     }
@@ -107,12 +118,14 @@ impl Worker {
         }
     }
 
-    /// One step of the engine. Where it fails, or panics, its requests hear why, and a new one takes its place.
+    /// One step of the engine. Where it fails, or panics, its requests hear why, and a new one
+    /// takes its place.
     fn step(&mut self) {
         let running = &self.running;
         let mut tell = |token: SampledToken| {
             if let Some(running) = running.get(&token.request).filter(|running| running.tokens) {
-                // Whoever has stopped listening has cancelled the request, which arrives with the next commands.
+                // Whoever has stopped listening has cancelled the request, which arrives with the
+                // next commands.
                 let _ = running.events.unbounded_send(SampleEvent::Token(token));
             }
         };
@@ -126,11 +139,13 @@ impl Worker {
         }
     }
 
-    /// Hands an outcome to its request. A request that was refused as a whole has one outcome for all its samples.
+    /// Hands an outcome to its request. A request that was refused as a whole has one outcome for
+    /// all its samples.
     fn answer(&mut self, outcome: Outcome) {
         let Some(running) = self.running.get_mut(&outcome.request) else { return };
         let refused = outcome.result.as_ref().is_err_and(RequestError::is_refusal);
-        let samples = if refused { std::mem::take(&mut running.left) } else { vec![outcome.sample] };
+        let samples =
+            if refused { std::mem::take(&mut running.left) } else { vec![outcome.sample] };
 
         running.left.retain(|sample| !samples.contains(sample));
         for sample in samples {
@@ -156,9 +171,11 @@ impl Worker {
 
     fn begin_anew(&mut self, reason: &str) {
         tracing::warn!("an engine failed, and its requests with it: {reason}");
-        self.give_up(&RequestError::EngineFailed { reason: reason.to_string() });
+        self.give_up(&RequestError::EngineFailed { reason: reason.to_owned() });
         // The configuration was good for the first one.
-        if let Ok(engine) = Engine::new(self.model.clone(), self.tokenizer.clone(), self.config.clone()) {
+        if let Ok(engine) =
+            Engine::new(self.model.clone(), self.tokenizer.clone(), self.config.clone())
+        {
             self.engine = engine;
         }
     }
@@ -167,5 +184,6 @@ impl Worker {
 /// What a panic says.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }

@@ -10,7 +10,8 @@ pub fn data() -> &'static RouterData {
     static DATA: OnceLock<RouterData> = OnceLock::new();
     DATA.get_or_init(|| {
         let sizes = SplitSizes { train: 200, validation: 50, test: 50 };
-        let splits = split(&sciences::generate(7).unwrap(), &SplitConfig { sizes, seed: 7 }).unwrap();
+        let splits =
+            split(&sciences::generate(7).unwrap(), &SplitConfig { sizes, seed: 7 }).unwrap();
         RouterData::from_splits(&splits, &sciences::DOMAINS).unwrap()
     })
 }

@@ -7,12 +7,12 @@ const LEAST: f64 = 1e-9;
 
 /// What is taken from each feature, and what the rest is multiplied by.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Standardiser {
+pub(crate) struct Standardizer {
     pub mean: Array1<f64>,
     pub scale: Array1<f64>,
 }
 
-impl Standardiser {
+impl Standardizer {
     /// Of these rows' features; those that are constant become 0.
     pub fn fit(features: ArrayView2<'_, f32>) -> Self {
         let n = features.nrows().max(1) as f64;
@@ -29,11 +29,13 @@ impl Standardiser {
         Self { mean, scale }
     }
 
-    /// Standardises the rows.
+    /// Standardizes the rows.
     pub fn apply(&self, mut features: Array2<f32>) -> Array2<f32> {
         for mut row in features.axis_iter_mut(Axis(0)) {
             let values = row.iter_mut().zip(&self.mean).zip(&self.scale);
-            values.for_each(|((value, mean), scale)| *value = ((f64::from(*value) - mean) * scale) as f32);
+            values.for_each(|((value, mean), scale)| {
+                *value = ((f64::from(*value) - mean) * scale) as f32
+            });
         }
         features
     }
@@ -47,8 +49,8 @@ mod tests {
     #[test]
     fn columns_get_mean_0_and_deviation_1_and_constants_vanish() {
         let features = array![[1.0, 5.0], [3.0, 5.0]];
-        let standardiser = Standardiser::fit(features.view());
-        assert_eq!(standardiser.apply(features), array![[-1.0, 0.0], [1.0, 0.0]]);
-        assert_eq!(standardiser.apply(array![[5.0, 9.0]]), array![[3.0, 0.0]]);
+        let standardizer = Standardizer::fit(features.view());
+        assert_eq!(standardizer.apply(features), array![[-1.0, 0.0], [1.0, 0.0]]);
+        assert_eq!(standardizer.apply(array![[5.0, 9.0]]), array![[3.0, 0.0]]);
     }
 }

@@ -6,7 +6,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 /// A percentile interval of a mean difference, by drawing questions with replacement (Efron, 1979).
 ///
 /// ```
-/// use posttrain_experiment::PairedBootstrap;
+/// use posttrain_statistics::PairedBootstrap;
 ///
 /// let bootstrap = PairedBootstrap::default();
 /// // Always one ahead: no other questions would show anything else.
@@ -31,16 +31,19 @@ impl Default for PairedBootstrap {
 }
 
 impl PairedBootstrap {
-    /// The interval of the mean over all strata's differences: 1 where only the first is right, −1 where only the second
-    /// is, 0 where they agree. Each stratum is drawn from by itself, so that every resample has as many of each. The same
-    /// seed gives the same interval; none for no questions. O(resamples · questions).
+    /// The interval of the mean over all strata's differences: 1 where only the first is right, −1
+    /// where only the second is, 0 where they agree. Each stratum is drawn from by itself, so that
+    /// every resample has as many of each. The same seed gives the same interval; none for no
+    /// questions. O(resamples · questions).
+    #[must_use]
     pub fn interval(&self, strata: &[Vec<i8>], seed: u64) -> Option<(f64, f64)> {
         let n: usize = strata.iter().map(Vec::len).sum();
         if n == 0 || self.resamples == 0 {
             return None;
         }
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut sums: Vec<i64> = (0..self.resamples).map(|_| resample(strata, &mut random)).collect();
+        let mut sums: Vec<i64> =
+            (0..self.resamples).map(|_| resample(strata, &mut random)).collect();
         sums.sort_unstable();
         let tail = (1.0 - self.level.clamp(0.0, 1.0)) / 2.0;
         let mean = |share| quantile(&sums, share) / n as f64;
@@ -60,11 +63,12 @@ fn resample(strata: &[Vec<i8>], random: &mut ChaCha8Rng) -> i64 {
     sum
 }
 
-/// The quantile of sorted values, between neighbours in proportion, as NumPy's.
+/// The quantile of sorted values, between neighbors in proportion, as NumPy's.
 fn quantile(sorted: &[i64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
-    let (below, above) = (sorted[place.floor() as usize] as f64, sorted[place.ceil() as usize] as f64);
-    below + (above - below) * place.fract()
+    let (below, above) =
+        (sorted[place.floor() as usize] as f64, sorted[place.ceil() as usize] as f64);
+    (above - below).mul_add(place.fract(), below)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const ATTEMPTS: u64 = 16;
 const FILLED: [Split; 3] = [Split::Test, Split::Validation, Split::Train];
 
 /// What is to be packed: sets of rows, and the domain of each row.
-pub(crate) struct Packing<'a> {
+pub(crate) struct BinPacking<'a> {
     config: &'a SplitConfig,
     domains: &'a [String],
     domain_of: &'a [usize],
@@ -19,7 +19,7 @@ pub(crate) struct Packing<'a> {
 /// The rows of each split, by [`Split::index`].
 pub(crate) type Packed = [Vec<usize>; 3];
 
-impl<'a> Packing<'a> {
+impl<'a> BinPacking<'a> {
     pub(crate) fn new(
         config: &'a SplitConfig,
         domains: &'a [String],
@@ -62,7 +62,9 @@ impl<'a> Packing<'a> {
     }
 
     fn shortfall(&self, split: Split, domain: usize, lacking: u64) -> DataError {
-        let count = |set: &Vec<usize>| set.iter().filter(|&&row| self.domain_of[row] == domain).count() as u64;
+        let count = |set: &Vec<usize>| {
+            set.iter().filter(|&&row| self.domain_of[row] == domain).count() as u64
+        };
         let counts: Vec<u64> = self.sets.iter().map(count).filter(|&count| count > 0).collect();
         let needed = self.config.sizes.get(split);
         DataError::Unpackable {
@@ -79,7 +81,7 @@ impl<'a> Packing<'a> {
 
 /// The splits while they are being filled, one after the other.
 struct Filling<'a> {
-    packing: &'a Packing<'a>,
+    packing: &'a BinPacking<'a>,
     /// The sets that have rows of a domain, in the order of this attempt.
     sets_of: Vec<Vec<usize>>,
     used: Vec<bool>,
@@ -89,7 +91,7 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    fn new(packing: &'a Packing<'a>, order: &[usize]) -> Self {
+    fn new(packing: &'a BinPacking<'a>, order: &[usize]) -> Self {
         let mut sets_of = vec![Vec::new(); packing.domains.len()];
         for &set in order {
             for &row in &packing.sets[set] {
@@ -99,11 +101,17 @@ impl<'a> Filling<'a> {
                 }
             }
         }
-        Self { packing, sets_of, used: vec![false; packing.sets.len()], room: Vec::new(), packed: Packed::default() }
+        Self {
+            packing,
+            sets_of,
+            used: vec![false; packing.sets.len()],
+            room: Vec::new(),
+            packed: Packed::default(),
+        }
     }
 
-    /// Whole sets as long as they fit, later smaller ones where an earlier is too large; then the rest with sets cut
-    /// short, whose other rows no split gets.
+    /// Whole sets as long as they fit, later smaller ones where an earlier is too large; then the
+    /// rest with sets cut short, whose other rows no split gets.
     fn fill(&mut self, split: Split, order: &[usize]) {
         self.room = vec![self.packing.config.sizes.get(split); self.packing.domains.len()];
         for &set in order {

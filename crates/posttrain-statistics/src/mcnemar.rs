@@ -1,10 +1,10 @@
 //! McNemar's test: whether two that answer the same questions are equally often right.
 
-/// McNemar's exact test. Only questions on which the two disagree say anything: were both equally good, each of those
-/// would fall to either side like a coin.
+/// McNemar's exact test. Only questions on which the two disagree say anything: were both equally
+/// good, each of those would fall to either side like a coin.
 ///
 /// ```
-/// use posttrain_experiment::McNemar;
+/// use posttrain_statistics::McNemar;
 ///
 /// // One to three of four: 2 · (C(4,0) + C(4,1)) / 2⁴ = 10/16.
 /// let test = McNemar::new(1, 3);
@@ -19,12 +19,15 @@
 pub struct McNemar {
     /// Two-sided p: `min(1, 2 · P(X ≤ min(b, c)))` of X ~ Binomial(b + c, ½).
     pub p: f64,
-    /// Mid-p: `p − P(X = min(b, c))`, less conservative (Fagerland, Lydersen, Laake, 2013). 1 for b = c.
+    /// Mid-p: `p − P(X = min(b, c))`, less conservative (Fagerland, Lydersen, Laake, 2013). 1 for b
+    /// = c.
     pub mid_p: f64,
 }
 
 impl McNemar {
-    /// From the questions that only the first got right, and those that only the second did. O(b + c).
+    /// From the questions that only the first got right, and those that only the second did. O(b +
+    /// c).
+    #[must_use]
     pub fn new(first_only: usize, second_only: usize) -> Self {
         let (n, k) = (first_only + second_only, first_only.min(second_only));
         if first_only == second_only {
@@ -49,7 +52,7 @@ impl McNemar {
 /// P(X = k) of X ~ Binomial(n, ½), for k ≤ n/2, through logarithms: 2⁻ⁿ alone would vanish.
 fn binomial_half(n: usize, k: usize) -> f64 {
     let choose: f64 = (1..=k).map(|j| ((n - k + j) as f64 / j as f64).ln()).sum();
-    (choose - n as f64 * std::f64::consts::LN_2).exp()
+    (n as f64).mul_add(-std::f64::consts::LN_2, choose).exp()
 }
 
 #[cfg(test)]
