@@ -18,8 +18,8 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use examples::{log_to_stderr, stop_on_interrupt};
 use posttrain::experiment::{
-    ArmEnd, DryRun, Experiment, ExperimentConfig, Parallel, PartStatus, Report, Slot, assemble,
-    plan, with_seeds, write_report,
+    ArmEnd, DryRun, Experiment, ExperimentConfig, Lines, Parallel, PartStatus, Report, Slot,
+    assemble, plan, with_seeds, write_report,
 };
 use posttrain::recipes::{Console, ModelSource};
 use std::path::PathBuf;
@@ -170,11 +170,11 @@ fn in_parallel(args: &Args, config: &ExperimentConfig) -> Result<Vec<ArmEnd>> {
         }
         command
     };
-    let line = Arc::new(|arm: &str, line: &str| eprintln!("{arm:>12} │ {line}"));
+    let line: Lines = Arc::new(|arm: &str, line: &str| eprintln!("{arm:>12} │ {line}"));
     // An interrupt reaches the arms by themselves; here it keeps further ones from being started.
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;
-    Ok(parallel.run(&arms, &command, &stop, line)?)
+    Ok(parallel.run(&arms, &command, &stop, &line)?)
 }
 
 /// Keeps this process and its threads to some cores.

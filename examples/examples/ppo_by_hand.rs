@@ -66,14 +66,14 @@ fn main() -> Result<()> {
         ..PolicyObjective::default()
     };
 
-    let before = accuracy(&sampler.ask(&held_out, trainer.snapshot()?, 4, 0)?);
+    let before = accuracy(&sampler.ask(&held_out, &trainer.snapshot()?, 4, 0)?);
     println!("held out  accuracy {before:.3}");
 
     for batch in 0..BATCHES {
         // 1. Answers of the policy as it is now, with the log-probabilities that ratios are taken
         //    to, and marks.
         let questions = &training[batch * QUESTIONS..][..QUESTIONS];
-        let groups = sampler.ask(questions, trainer.snapshot()?, GROUP, batch as u64 + 1)?;
+        let groups = sampler.ask(questions, &trainer.snapshot()?, GROUP, batch as u64 + 1)?;
 
         // 2. What each answer is worth: how much better it is than the others to its question.
         let mut datums = Vec::with_capacity(QUESTIONS * GROUP);
@@ -107,7 +107,7 @@ fn main() -> Result<()> {
         );
     }
 
-    let after = accuracy(&sampler.ask(&held_out, trainer.snapshot()?, 4, 0)?);
+    let after = accuracy(&sampler.ask(&held_out, &trainer.snapshot()?, 4, 0)?);
     println!("{}", serde_json::json!({ "before": before, "after": after }));
     Ok(())
 }
@@ -129,7 +129,7 @@ impl Sampler {
     fn ask(
         &mut self,
         questions: &[&Example],
-        policy: PolicySnapshot,
+        policy: &PolicySnapshot,
         count: usize,
         step: u64,
     ) -> Result<Vec<Group>> {

@@ -61,7 +61,7 @@ fn a_gpu_draws_the_cpus_tokens() {
 fn a_gpu_gives_the_cpus_loss_and_gradients_at_the_head() {
     let Some(gpu) = gpu() else { return };
     let (tokens, vocab, width) = (300, 5000, 64);
-    let sampling: Vec<f32> = (0..tokens).map(|i| 0.001f32.mul_add(-(i as f32), -8.0)).collect();
+    let sampling: Vec<f32> = (0..tokens).map(|i| -8.0 - 0.001 * i as f32).collect();
     let batch = LossBatch {
         sampling_logprobs: Some(&sampling),
         advantages: Some(TokenAdvantages::PerSequence(&[1.0, -1.0, 0.5])),

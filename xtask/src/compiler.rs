@@ -1,7 +1,7 @@
 //! The C++ compiler that builds `tch`'s bindings.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -13,12 +13,12 @@ or name one: CXX=/path/to/c++ cargo xtask setup";
 
 /// The compiler that the `cc` crate will call: `CXX`, else `c++`.
 pub fn find() -> Result<PathBuf> {
-    find_in(env::var_os("CXX"), env::var_os("PATH").unwrap_or_default())
+    find_in(env::var_os("CXX"), &env::var_os("PATH").unwrap_or_default())
 }
 
-fn find_in(cxx: Option<OsString>, path: OsString) -> Result<PathBuf> {
+fn find_in(cxx: Option<OsString>, path: &OsStr) -> Result<PathBuf> {
     let on_path = |program: &Path| {
-        env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+        env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file())
     };
     let Some(cxx) = cxx.filter(|cxx| !cxx.is_empty()) else {
         if let Some(compiler) = on_path(Path::new("c++")) {
@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn the_name_that_the_build_calls_is_taken() {
         let folder = folder_with(&["c++", "g++"]);
-        assert_eq!(find_in(None, folder.path().into()).unwrap(), folder.path().join("c++"));
+        assert_eq!(find_in(None, folder.path().as_os_str()).unwrap(), folder.path().join("c++"));
         assert_eq!(
-            find_in(Some("g++ -m64".into()), folder.path().into()).unwrap(),
+            find_in(Some("g++ -m64".into()), folder.path().as_os_str()).unwrap(),
             folder.path().join("g++")
         );
     }
@@ -72,7 +72,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let message = |names: &[&str], cxx: Option<&str>| {
             let folder = folder_with(names);
-            find_in(cxx.map(Into::into), folder.path().into()).unwrap_err().to_string()
+            find_in(cxx.map(Into::into), folder.path().as_os_str()).unwrap_err().to_string()
         };
         assert!(message(&[], None).contains("apt install g++"));
         assert!(message(&["clang++"], None).contains("export CXX="));

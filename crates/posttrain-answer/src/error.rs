@@ -43,6 +43,10 @@ impl AnswerError {
         Self::BadReference { reference, expected }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a constructor of errors takes literals, numbers and texts alike"
+    )]
     pub(crate) fn invalid(field: &'static str, got: impl ToString, expected: &'static str) -> Self {
         Self::InvalidConfig { field, got: got.to_string(), expected }
     }

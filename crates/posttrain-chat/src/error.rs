@@ -266,10 +266,18 @@ impl ChatError {
     }
 
     #[cfg(feature = "client")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a constructor of errors takes literals, numbers and texts alike"
+    )]
     pub(crate) fn invalid_config(field: &str, got: impl ToString, expected: &'static str) -> Self {
         Self::InvalidConfig { field: field.to_owned(), got: got.to_string(), expected }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a constructor of errors takes literals, numbers and texts alike"
+    )]
     pub(crate) fn invalid_request(field: &str, got: impl ToString, expected: &'static str) -> Self {
         Self::InvalidRequest { field: field.to_owned(), got: got.to_string(), expected }
     }

@@ -40,7 +40,7 @@ fn request() -> ChatRequest {
     ChatRequest::new([Message::user("2 + 2?")])
 }
 
-fn piece(delta: Value) -> String {
+fn piece(delta: &Value) -> String {
     format!("data: {}\n\n", json!({"model": "stub-1", "choices": [{"delta": delta}]}))
 }
 
@@ -50,10 +50,10 @@ fn answer() -> String {
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 4}});
     format!(
         "{}: keep-alive\n\n{}{}{}data: {end}\n\ndata: {usage}\n\ndata: [DONE]\n\n",
-        piece(json!({"role": "assistant", "content": null})),
-        piece(json!({"reasoning_content": "2 und 2 …"})),
-        piece(json!({"content": "vier ≈ "})),
-        piece(json!({"content": "４😀"})),
+        piece(&json!({"role": "assistant", "content": null})),
+        piece(&json!({"reasoning_content": "2 und 2 …"})),
+        piece(&json!({"content": "vier ≈ "})),
+        piece(&json!({"content": "４😀"})),
     )
 }
 
@@ -104,7 +104,7 @@ async fn an_open_stream_keeps_its_place_and_gives_it_back() {
 async fn an_error_in_the_middle_of_a_stream_is_one() {
     let error = format!(
         "{}data: {{\"error\": {{\"message\": \"out of memory\"}}}}\n\n",
-        piece(json!({"content": "4"}))
+        piece(&json!({"content": "4"}))
     );
     let server = Server::start(move |_, _| Reply::events(&error, 9)).await;
     let error = streamed(&server).complete(&request()).await.unwrap_err();
@@ -120,11 +120,11 @@ async fn an_error_in_the_middle_of_a_stream_is_one() {
 #[tokio::test]
 async fn a_stream_that_breaks_off_is_begun_again_or_an_error() {
     let cut = || Reply::Pieces {
-        pieces: vec![piece(json!({"content": "4"})).into()],
+        pieces: vec![piece(&json!({"content": "4"})).into()],
         pause: Duration::ZERO,
         complete: false,
     };
-    let ended = || Reply::events(&piece(json!({"content": "4"})), 9);
+    let ended = || Reply::events(&piece(&json!({"content": "4"})), 9);
     let server = Server::start(move |index, _| match index {
         0 => cut(),
         1 => ended(),
@@ -142,7 +142,7 @@ async fn a_stream_that_breaks_off_is_begun_again_or_an_error() {
 
 #[tokio::test]
 async fn a_stream_that_falls_silent_or_never_ends_is_cut_off() {
-    let pieces = vec![piece(json!({"content": "4"})).into(); 100];
+    let pieces = vec![piece(&json!({"content": "4"})).into(); 100];
     let slow =
         Reply::Pieces { pieces: pieces.clone(), pause: Duration::from_millis(400), complete: true };
     let server = Server::start(move |_, _| slow.clone()).await;
@@ -151,7 +151,7 @@ async fn a_stream_that_falls_silent_or_never_ends_is_cut_off() {
     (quick.http.deadlines.read_seconds, quick.http.deadlines.attempt_seconds) = (0.3, 1.0);
     assert_eq!(quick.build().unwrap().complete(&request()).await.unwrap_err().cause(), "timed_out");
 
-    let text = piece(json!({"content": "4"})).repeat(10_000);
+    let text = piece(&json!({"content": "4"})).repeat(10_000);
     let server = Server::start(move |_, _| Reply::events(&text, 100_000)).await;
     let mut small = config(&server.url());
     (small.transfer, small.http.max_response_bytes) = (Transfer::Streamed, 50_000);

@@ -74,7 +74,7 @@ type Answer = fn(&Request) -> Reply;
 const FAULTS: [(&str, Answer); 10] = [
     ("http_401", |request| Reply::status(401, echo(request))),
     ("http_500", |request| Reply::status(500, echo(request))),
-    ("http_429", |request| Reply::status(429, echo(request)).with("retry-after", 10_000)),
+    ("http_429", |request| Reply::status(429, echo(request)).with("retry-after", "10000")),
     ("redirected", |request| {
         Reply::status(302, echo(request)).with("location", format!("http://{PASSWORD}@x/{KEY}"))
     }),

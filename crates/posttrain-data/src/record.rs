@@ -44,15 +44,12 @@ impl Record {
     /// `None` where the row is to be skipped.
     fn domain(&self, columns: &Columns) -> Result<Option<String>, DataError> {
         let name = columns.domain.as_deref().unwrap_or("domain");
-        let found = match self.scalar(name)? {
-            Some(found) => found,
-            None => {
-                return columns
-                    .default_domain
-                    .clone()
-                    .map(Some)
-                    .ok_or_else(|| self.missing(name, "a domain"));
-            }
+        let Some(found) = self.scalar(name)? else {
+            return columns
+                .default_domain
+                .clone()
+                .map(Some)
+                .ok_or_else(|| self.missing(name, "a domain"));
         };
         self.check_filled(name, &found)?;
         match (columns.domains.get(&found), columns.other_domains) {

@@ -73,7 +73,7 @@ pub(crate) fn agreement(pairs: &[(Option<bool>, Option<bool>)]) -> JudgeReport {
     let agreement = (!both.is_empty()).then(|| 1.0 - share(judge_alone + verifier_alone));
     // Cohen's κ: agreement beyond what the two would reach by chance with their shares of "right".
     let (judge, verifier) = (share(count(|(j, _)| *j)), share(count(|(_, v)| *v)));
-    let chance = judge.mul_add(verifier, (1.0 - judge) * (1.0 - verifier));
+    let chance = judge * verifier + (1.0 - judge) * (1.0 - verifier);
     let kappa =
         agreement.filter(|_| chance < 1.0).map(|agreement| (agreement - chance) / (1.0 - chance));
     JudgeReport {

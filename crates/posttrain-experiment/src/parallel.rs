@@ -89,7 +89,7 @@ impl Parallel {
         arms: &[Arm],
         command: &dyn Fn(&Arm, &Slot) -> Command,
         stop: &AtomicBool,
-        line: Lines,
+        line: &Lines,
     ) -> Result<Vec<ArmEnd>, ExperimentError> {
         let mut waiting: VecDeque<(&Arm, usize)> =
             order(arms).into_iter().map(|arm| (arm, 0)).collect();
@@ -101,7 +101,7 @@ impl Parallel {
                 else {
                     break;
                 };
-                running.push(Running::start(arm, starts + 1, slot, command, &line)?);
+                running.push(Running::start(arm, starts + 1, slot, command, line)?);
             }
             std::thread::sleep(Duration::from_millis(50));
             let mut going = Vec::with_capacity(running.len());

@@ -6,7 +6,8 @@
 mod world;
 
 use posttrain_experiment::{
-    Arm, ExperimentError, Parallel, PartStatus, Slot, TestAnswers, assemble, plan, with_seeds,
+    Arm, ExperimentError, Lines, Parallel, PartStatus, Slot, TestAnswers, assemble, plan,
+    with_seeds,
 };
 use posttrain_recipes::{Event, Observer, Silent};
 use std::collections::BTreeMap;
@@ -275,9 +276,9 @@ fn in_processes(folder: &Path, dying: &str) -> (BTreeMap<String, (bool, usize)>,
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = lines.clone();
     let command = |arm: &Arm, _: &Slot| worker_command(folder, &arm.name, dying);
-    let line =
+    let line: Lines =
         Arc::new(move |arm: &str, line: &str| kept.lock().unwrap().push(format!("{arm}: {line}")));
-    let ends = parallel.run(&arms, &command, &AtomicBool::new(false), line).unwrap();
+    let ends = parallel.run(&arms, &command, &AtomicBool::new(false), &line).unwrap();
     let lines = lines.lock().unwrap().clone();
     (ends.into_iter().map(|end| (end.arm, (end.ok, end.starts))).collect(), lines)
 }

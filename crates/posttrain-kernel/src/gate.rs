@@ -135,7 +135,7 @@ impl<E: Element> Kernel for GateBackward<'_, E> {
             {
                 let (gate, up, gradient) = (gate.widen(), up.widen(), gradient.widen());
                 let sigma = 1.0 / (1.0 + exp::<FMA>(-gate));
-                *by_gate = E::narrow(gradient * up * sigma * gate.mul_add(1.0 - sigma, 1.0));
+                *by_gate = E::narrow(gradient * up * sigma * (1.0 + gate * (1.0 - sigma)));
                 *by_up = E::narrow(gradient * gate * sigma);
             }
         }

@@ -274,9 +274,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
             let along =
                 scale * scale * scale / width as f32 * weighted::<E, FMA>(x, gradient, weight);
             for (((out, x), gradient), weight) in out.iter_mut().zip(x).zip(gradient).zip(weight) {
-                *out = E::narrow(
-                    (scale * gradient.widen()).mul_add(weight.widen(), -(x.widen() * along)),
-                );
+                *out = E::narrow(scale * gradient.widen() * weight.widen() - x.widen() * along);
             }
         }
     }

@@ -234,7 +234,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
                 out.iter_mut().zip(into).zip(x).zip(gradient).zip(self.weight)
             {
                 let across = scale * gradient.widen() * weight.widen();
-                *out = E::narrow(x.widen().mul_add(-along, into.widen() + across));
+                *out = E::narrow(into.widen() + across - x.widen() * along);
             }
         }
     }

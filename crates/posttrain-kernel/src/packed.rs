@@ -125,10 +125,10 @@ pub fn attend_packed_backward(
     let [qkv, out] = [values("qkv", step.qkv)?, values("out", &attended.out)?];
     match (qkv, out, values("gradient", gradient)?, values_mut("by_qkv", &mut by_qkv)?) {
         (Values::F32(qkv), Values::F32(out), Values::F32(gradient), ValuesMut::F32(by_qkv)) => {
-            step.backward(qkv, Outcome { out, gradient, log_sums }, by_qkv)?;
+            step.backward(qkv, &Outcome { out, gradient, log_sums }, by_qkv)?;
         }
         (Values::Bf16(qkv), Values::Bf16(out), Values::Bf16(gradient), ValuesMut::Bf16(by_qkv)) => {
-            step.backward(qkv, Outcome { out, gradient, log_sums }, by_qkv)?;
+            step.backward(qkv, &Outcome { out, gradient, log_sums }, by_qkv)?;
         }
         _ => {
             let same = |t: &Tensor| t.kind() == step.qkv.kind();
@@ -209,10 +209,10 @@ impl PackedStep<'_> {
     fn backward<E: Element>(
         &self,
         qkv: &[E],
-        outcome: Outcome<E>,
+        outcome: &Outcome<E>,
         by_qkv: &mut [E],
     ) -> Result<(), KernelError> {
-        let Outcome { out, gradient, log_sums } = outcome;
+        let &Outcome { out, gradient, log_sums } = outcome;
         let scratch =
             &mut packed_attention_backward::Scratch::new(self.longest(), self.heads.width);
         let input = self.projections(qkv)?;

@@ -100,7 +100,7 @@ impl<E: Element> Forward<'_, E> {
         for lane in 0..sixteen.count {
             let (at, head) = sixteen.query(lane);
             let index = at * self.input.heads.query + head;
-            self.log_sums[index] = max[lane].mul_add(scale, sum[lane].ln());
+            self.log_sums[index] = max[lane] * scale + sum[lane].ln();
             sums.get(lane, row);
             let share = 1.0 / sum[lane];
             let out = &mut self.out[index * width..][..width];

@@ -37,11 +37,12 @@ impl<K: Kernel> pulp::WithSimd for Dispatched<K> {
     }
 }
 
-/// `a·b + c`, in one rounding where the processor can.
+/// `a·b + c`, in one rounding where the processor can. (Without the instruction, `f32::mul_add` is a
+/// call into the C library.)
 #[inline(always)]
 #[must_use]
 pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a.mul_add(b, c) }
+    if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// The larger of two values, and `b` where either is NaN (what the processor's own instruction

@@ -44,7 +44,7 @@ impl Adapter {
             let module = &modules[index];
             let a = kaiming_uniform(config.rank, module, seed)?.f_to_device(device)?;
             let b = Tensor::f_zeros([module.out_features, config.rank], (Kind::Float, device))?;
-            pairs[index] = Some(LoraPair { a: leaf(a)?, b: leaf(b)?, scale: config.scale() });
+            pairs[index] = Some(LoraPair { a: leaf(&a)?, b: leaf(&b)?, scale: config.scale() });
         }
         Ok(Self { config: config.clone(), modules: modules.to_vec(), pairs })
     }
@@ -68,7 +68,7 @@ impl Adapter {
         }
         let mut kept = Vec::with_capacity(pairs.len());
         for (module, pair) in modules.iter().zip(pairs) {
-            kept.push(pair.map(|pair| checked_pair(module, pair)).transpose()?);
+            kept.push(pair.map(|pair| checked_pair(module, &pair)).transpose()?);
         }
         Ok(Self { config, modules: modules.to_vec(), pairs: kept })
     }
@@ -207,11 +207,11 @@ fn has_gradient(leaf: &Tensor) -> Result<bool, LoraError> {
     Ok(grad.defined() && grad.f_count_nonzero(None)?.f_int64_value(&[])? > 0)
 }
 
-fn leaf(tensor: Tensor) -> Result<Tensor, LoraError> {
+fn leaf(tensor: &Tensor) -> Result<Tensor, LoraError> {
     Ok(tensor.f_to_kind(Kind::Float)?.f_detach()?.f_contiguous()?.f_set_requires_grad(true)?)
 }
 
-fn checked_pair(module: &ModuleSpec, pair: LoraPair) -> Result<LoraPair, LoraError> {
+fn checked_pair(module: &ModuleSpec, pair: &LoraPair) -> Result<LoraPair, LoraError> {
     let (a, b) = (pair.a.size(), pair.b.size());
     if a.len() != 2 || a[0] < 1 || a[1] != module.in_features {
         let name = format!("{}.lora_A", module.path);
@@ -221,7 +221,7 @@ fn checked_pair(module: &ModuleSpec, pair: LoraPair) -> Result<LoraPair, LoraErr
         let name = format!("{}.lora_B", module.path);
         return Err(shape_error(&name, format!("[{}, {}]", module.out_features, a[0]), b));
     }
-    Ok(LoraPair { a: leaf(pair.a)?, b: leaf(pair.b)?, scale: pair.scale })
+    Ok(LoraPair { a: leaf(&pair.a)?, b: leaf(&pair.b)?, scale: pair.scale })
 }
 
 pub(crate) fn shape_error(argument: &str, expected: String, got: Vec<i64>) -> LoraError {
@@ -231,9 +231,8 @@ pub(crate) fn shape_error(argument: &str, expected: String, got: Vec<i64>) -> Lo
 fn kaiming_uniform(rank: i64, module: &ModuleSpec, seed: u64) -> Result<Tensor, LoraError> {
     let bound = 1.0 / (module.in_features as f32).sqrt();
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(&module.path));
-    let values: Vec<f32> = (0..rank * module.in_features)
-        .map(|_| 2.0f32.mul_add(unit(&mut rng), -1.0) * bound)
-        .collect();
+    let values: Vec<f32> =
+        (0..rank * module.in_features).map(|_| (2.0 * unit(&mut rng) - 1.0) * bound).collect();
     Ok(Tensor::f_from_slice(&values)?.f_view([rank, module.in_features])?)
 }
 

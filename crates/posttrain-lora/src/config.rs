@@ -106,18 +106,18 @@ impl LoraConfig {
     /// # Errors
     /// [`LoraError::Config`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), LoraError> {
-        check("rank", self.rank >= 1 && self.rank <= 65_536, "from 1 to 65536", self.rank)?;
+        check("rank", self.rank >= 1 && self.rank <= 65_536, "from 1 to 65536", &self.rank)?;
         check(
             "alpha",
             self.alpha.is_finite() && self.alpha > 0.0,
             "finite and above 0",
-            self.alpha,
+            &self.alpha,
         )?;
         check(
             "dropout",
             (0.0..1.0).contains(&self.dropout),
             "at least 0 and below 1",
-            self.dropout,
+            &self.dropout,
         )?;
         match &self.target_modules {
             TargetModules::Names(names) => {
@@ -166,7 +166,7 @@ fn check(
     field: &'static str,
     ok: bool,
     expected: &'static str,
-    got: impl ToString,
+    got: &(impl ToString + ?Sized),
 ) -> Result<(), LoraError> {
     if ok { Ok(()) } else { Err(LoraError::Config { field, expected, got: got.to_string() }) }
 }

@@ -103,7 +103,7 @@ impl AdaptedLinear {
         }
         match segments.as_slice() {
             [only] => self.adapted(base, x, only),
-            many => self.adapted_by_runs(base, x, many),
+            many => self.adapted_by_runs(&base, x, many),
         }
     }
 
@@ -337,7 +337,7 @@ impl AdaptedLinear {
 
     fn adapted_by_runs(
         &self,
-        base: Tensor,
+        base: &Tensor,
         x: &Tensor,
         runs: &[Segment],
     ) -> Result<Tensor, LoraError> {

@@ -103,7 +103,7 @@ impl AdapterView {
     pub(crate) fn detached_copy(&self) -> Result<Self, LoraError> {
         let _guard = tch::no_grad_guard();
         let mut layers: Vec<Option<ViewLayer>> = Vec::with_capacity(self.layers.len());
-        for run in self.layers.chunk_by(same_input) {
+        for run in self.layers.chunk_by(|one, next| same_input(one.as_ref(), next.as_ref())) {
             let adapted: Vec<&ViewLayer> = run.iter().flatten().collect();
             if adapted.is_empty() {
                 layers.extend(run.iter().map(|_| None));
@@ -129,7 +129,7 @@ impl AdapterView {
 
 /// Whether two neighboring layers' `A`s can lie in one matrix; layers without an adapter lie by
 /// themselves.
-fn same_input(one: &Option<ViewLayer>, next: &Option<ViewLayer>) -> bool {
+fn same_input(one: Option<&ViewLayer>, next: Option<&ViewLayer>) -> bool {
     match (one, next) {
         (Some(one), Some(next)) => one.a.size()[1] == next.a.size()[1],
         (None, None) => true,

@@ -68,7 +68,7 @@ pub(crate) fn normalizer(blocks: &[Block], slope: f32) -> Result<Normalizer, Log
         let shift = f64::from((block.max - max) * slope);
         let scale = shift.exp2();
         sum += scale * f64::from(block.sum);
-        moment += scale * shift.mul_add(f64::from(block.sum), f64::from(block.moment));
+        moment += scale * (f64::from(block.moment) + shift * f64::from(block.sum));
     }
     Ok(Normalizer { max, sum, moment })
 }

@@ -217,7 +217,7 @@ mod tests {
             let counts = counts(&row(&logits), how, n);
             for (count, p) in counts.iter().zip(expected(&logits, how)) {
                 assert!(
-                    p.mul_add(-(n as f64), *count as f64).abs() <= 2.0,
+                    (*count as f64 - p * n as f64).abs() <= 2.0,
                     "{count} of {n} for {p} under {how:?}"
                 );
                 assert!(p > 0.0 || *count == 0);
@@ -410,7 +410,7 @@ mod tests {
             // rounding.
             let edge = p.iter().copied().filter(|p| *p > 0.0).fold(1.0, f64::min);
             let own = p[drawn.tokens[0] as usize];
-            prop_assert!((f64::from(drawn.logprobs[0]) - own.ln()).abs() < 1.1f64.mul_add(edge, 1e-5));
+            prop_assert!((f64::from(drawn.logprobs[0]) - own.ln()).abs() < 1e-5 + 1.1 * edge);
         }
 
         #[test]

@@ -55,7 +55,7 @@ fn case() -> Case {
         lengths: vec![20, 1, 0, 39],
         sampling: (0..entries).map(|entry| -2.0 + wave(entry, 0.7)).collect(),
         logprobs: (0..entries)
-            .map(|entry| 0.5f32.mul_add(wave(entry, 1.3), -2.0 + wave(entry, 0.7)))
+            .map(|entry| -2.0 + wave(entry, 0.7) + 0.5 * wave(entry, 1.3))
             .collect(),
         weights: (0..entries).map(|entry| [1.0, 0.0, 1.0, -0.5][entry % 4]).collect(),
         advantages: vec![1.0, -0.5, 3.0, -2.0],

@@ -22,14 +22,14 @@ pub(crate) enum AttentionGraph {
 impl AttentionGraph {
     /// Attends from `qkv: [N, (heads + 2·kv_heads)·d]`.
     pub fn forward(
-        projected: Projected,
+        projected: &Projected,
         attention: &mut PackedAttention,
     ) -> Result<Self, ModelError> {
         if native(&projected.qkv) {
-            return Ok(Self::Native(NativeAttention::forward(&projected, attention.texts())?));
+            return Ok(Self::Native(NativeAttention::forward(projected, attention.texts())?));
         }
         let qkv = projected.qkv.f_detach()?.f_set_requires_grad(true)?;
-        let leaf = Projected { qkv: qkv.shallow_clone(), ..projected };
+        let leaf = Projected { qkv: qkv.shallow_clone(), ..*projected };
         Ok(Self::Autograd { qkv, attended: tch::with_grad(|| attention.attend(0, &leaf))? })
     }
 

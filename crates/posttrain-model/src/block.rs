@@ -149,7 +149,7 @@ impl Block {
             None => (qkv, None),
         };
         let heads =
-            AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+            AttentionGraph::forward(&Projected { qkv, heads: self.heads, rotation }, attention)?;
         let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
         let middle = x.f_add(&output)?;
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
@@ -163,7 +163,7 @@ impl Block {
     /// recorded. Attention and the adapter's thin products are computed again.
     pub fn keep_recorded(
         &self,
-        recorded: BlockActivations,
+        recorded: &BlockActivations,
         rotation: &Rotation,
         attention: &mut PackedAttention,
     ) -> Result<(Tensor, Kept), ModelError> {
@@ -173,7 +173,7 @@ impl Block {
             None => (qkv, None),
         };
         let heads =
-            AttentionGraph::forward(Projected { qkv, heads: self.heads, rotation }, attention)?;
+            AttentionGraph::forward(&Projected { qkv, heads: self.heads, rotation }, attention)?;
         let feed_forward = FeedForwardKept::gated(recorded.gate_up.handle());
 
         let kept = Kept {

@@ -77,6 +77,7 @@ impl ChatTemplate {
 
     /// The same with the tokens that a template knows as `bos_token` and `eos_token`. One that is
     /// `None` is not defined there.
+    #[must_use]
     pub fn with_tokens(self, begin: Option<String>, end: Option<String>) -> Self {
         Self { begin, end, ..self }
     }
@@ -93,6 +94,7 @@ impl ChatTemplate {
     /// assert_eq!(template.with_thinking(Thinking::Off).render(&[], true)?, "<think></think>");
     /// # Ok::<(), posttrain_model::ModelError>(())
     /// ```
+    #[must_use]
     pub fn with_thinking(self, thinking: Thinking) -> Self {
         Self { thinking, ..self }
     }
@@ -107,6 +109,7 @@ impl ChatTemplate {
     /// assert_eq!(template.with_tools(vec![tool]).render(&[], true)?, "add");
     /// # Ok::<(), posttrain_model::ModelError>(())
     /// ```
+    #[must_use]
     pub fn with_tools(self, tools: Vec<Tool>) -> Self {
         Self { tools, ..self }
     }
@@ -301,6 +304,10 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a function of minijinja takes whatever it is given as a text by value"
+)]
 fn strftime_now(format: String) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();

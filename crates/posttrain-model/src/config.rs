@@ -225,7 +225,7 @@ mod tests {
         family::read(&Fields::parse(Path::new("m/config.json"), &json.to_string())?)
     }
 
-    fn parse_moe(field: &str, value: Value) -> Result<ModelConfig, ModelError> {
+    fn parse_moe(field: &str, value: &Value) -> Result<ModelConfig, ModelError> {
         parse(|json| {
             json["model_type"] = "qwen3_moe".into();
             for (field, value) in
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn layers_with_experts_follow_from_the_step_and_the_exceptions() {
         let layers =
-            |field: &str, value: Value| parse_moe(field, value).unwrap().experts.unwrap().layers;
+            |field: &str, value: Value| parse_moe(field, &value).unwrap().experts.unwrap().layers;
         assert_eq!(layers("num_hidden_layers", 5.into()), [0, 1, 2, 3, 4]);
         let stepped = parse(|json| {
             *json = serde_json::json!({
@@ -315,7 +315,7 @@ mod tests {
         for (field, value) in
             [("num_experts_per_tok", 5), ("num_experts", 0), ("moe_intermediate_size", -1)]
         {
-            let error = parse_moe(field, value.into()).unwrap_err().to_string();
+            let error = parse_moe(field, &value.into()).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
     }

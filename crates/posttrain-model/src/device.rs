@@ -99,12 +99,11 @@ pub fn select_device(choice: DeviceChoice) -> Result<Device, ModelError> {
 #[must_use]
 pub fn select_kind(choice: ComputeKind, device: Device) -> Kind {
     match choice {
-        ComputeKind::F32 => Kind::Float,
         ComputeKind::Bf16 => Kind::BFloat16,
         ComputeKind::Auto if matches!(device, Device::Cuda(_)) || cpu_multiplies_bf16() => {
             Kind::BFloat16
         }
-        ComputeKind::Auto => Kind::Float,
+        ComputeKind::F32 | ComputeKind::Auto => Kind::Float,
     }
 }
 

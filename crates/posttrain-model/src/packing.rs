@@ -188,8 +188,12 @@ impl Packing {
     }
 }
 
-pub(crate) fn argument(argument: &'static str, expected: &str, got: impl ToString) -> ModelError {
-    ModelError::Argument { argument, expected: expected.into(), got: got.to_string() }
+pub(crate) fn argument(
+    argument: &'static str,
+    expected: &str,
+    got: impl Into<String>,
+) -> ModelError {
+    ModelError::Argument { argument, expected: expected.into(), got: got.into() }
 }
 
 #[cfg(test)]

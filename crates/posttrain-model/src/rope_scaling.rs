@@ -164,7 +164,7 @@ impl RopeScaling {
 
 /// YaRN's growth of attention with the factor.
 fn magnitude(factor: f64, scale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { (0.1 * scale).mul_add(factor.ln(), 1.0) }
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
             truncate: true,
         };
         assert_eq!(yarn(1.0).frequencies(1e4, 16), RopeScaling::None.frequencies(1e4, 16));
-        assert!((yarn(4.0).attention_factor() - 0.1f64.mul_add(4f64.ln(), 1.0)).abs() < 1e-12);
+        assert!((yarn(4.0).attention_factor() - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
         assert_eq!(yarn(4.0).context(), 256);
     }
 }

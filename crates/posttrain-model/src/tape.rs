@@ -112,7 +112,7 @@ impl<'a> Tape<'a> {
         let _guard = tch::no_grad_guard();
         if tokens.len() != packing.tokens().len() {
             let expected = format!("{} recorded tokens, the packing's", packing.tokens().len());
-            return Err(crate::packing::argument("tokens", &expected, tokens.len()));
+            return Err(crate::packing::argument("tokens", &expected, tokens.len().to_string()));
         }
         let recorded = RecordedRows::new(tokens);
         let rotation = model.rotation(&packing.input(model.device())?.positions)?;
@@ -142,7 +142,7 @@ impl<'a> Tape<'a> {
         for (index, block) in self.model.blocks.iter().enumerate().rev() {
             let (x, kept) = match &mut self.blocks {
                 Blocks::Recorded(rows) => {
-                    block.keep_recorded(rows.block(index)?, &self.rotation, &mut self.attention)?
+                    block.keep_recorded(&rows.block(index)?, &self.rotation, &mut self.attention)?
                 }
                 Blocks::Kept(blocks) => match blocks.pop() {
                     Some((x, Some(kept))) => (x, kept),

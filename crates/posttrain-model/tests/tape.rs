@@ -81,7 +81,7 @@ fn off(got: &Tensor, exact: &Tensor) -> f64 {
 /// As near to the gradient in f64 as autograd in f32 is, but for a factor: where a softmax is all
 /// but certain, both lose digits.
 fn assert_close(what: &str, got: &Tensor, by_autograd: &Tensor, exact: &Tensor) {
-    let (off, bound) = (off(got, exact), 4.0f64.mul_add(off(by_autograd, exact), 1e-5));
+    let (off, bound) = (off(got, exact), 1e-5 + 4.0 * off(by_autograd, exact));
     assert!(off < bound, "{what}: off by {off} from f64, where {bound} is allowed");
 }
 

@@ -167,7 +167,7 @@ impl Slot {
 
         let AdamParams { learning_rate: lr, beta1, beta2, eps, weight_decay, .. } = *params;
         if weight_decay > 0.0 {
-            let _ = self.parameter.f_mul_scalar_(lr.mul_add(-weight_decay, 1.0))?;
+            let _ = self.parameter.f_mul_scalar_(1.0 - lr * weight_decay)?;
         }
         let _ = self.first.f_lerp_(&gradient, 1.0 - beta1)?;
         let _ = self

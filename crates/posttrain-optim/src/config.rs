@@ -99,18 +99,18 @@ impl AdamParams {
                 field,
                 value.is_finite() && value >= 0.0,
                 "finite and at least 0",
-                value,
+                &value,
             )?;
         }
         for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            OptimError::check(field, (0.0..1.0).contains(&beta), "at least 0 and below 1", beta)?;
+            OptimError::check(field, (0.0..1.0).contains(&beta), "at least 0 and below 1", &beta)?;
         }
         for (field, value) in [("eps", self.eps), ("gradient_scale", self.gradient_scale)] {
             OptimError::check(
                 field,
                 value.is_finite() && value > 0.0,
                 "finite and above 0",
-                value,
+                &value,
             )?;
         }
         Ok(())

@@ -44,7 +44,7 @@ impl OptimError {
         field: &'static str,
         ok: bool,
         expected: &'static str,
-        got: impl ToString,
+        got: &impl ToString,
     ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }

@@ -44,7 +44,7 @@ impl Schedule {
             Self::Constant => 0.0,
             Self::Linear { floor, .. } | Self::Cosine { floor, .. } => floor,
         };
-        OptimError::check("schedule.floor", (0.0..=1.0).contains(&floor), "from 0 to 1", floor)
+        OptimError::check("schedule.floor", (0.0..=1.0).contains(&floor), "from 0 to 1", &floor)
     }
 
     /// The factor at `step`, counted from 0, of a run of `steps`.
@@ -68,6 +68,6 @@ impl Schedule {
             return (step + 1) as f64 / warmup as f64;
         }
         let done = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
-        (1.0 - floor).mul_add(shape(done.min(1.0)), floor)
+        floor + (1.0 - floor) * shape(done.min(1.0))
     }
 }

@@ -128,16 +128,16 @@ impl RlConfig {
             ("evaluation.samples", self.evaluation.samples as u64),
             ("checkpoint_every", self.checkpoint_every),
         ] {
-            RecipeError::check(field, value >= 1, "at least 1", value)?;
+            RecipeError::check(field, value >= 1, "at least 1", &value)?;
         }
         let rate = self.learning_rate;
-        RecipeError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", rate)?;
+        RecipeError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", &rate)?;
         let share = self.max_reward_failures;
         RecipeError::check(
             "max_reward_failures",
             (0.0..=1.0).contains(&share),
             "from 0 to 1",
-            share,
+            &share,
         )?;
         let record_mib = self.engine.record_mib;
         let expected = "0 with dropout, which the sampler's activations have not been through";
@@ -145,7 +145,7 @@ impl RlConfig {
             "engine.record_mib",
             record_mib == 0 || self.lora.dropout == 0.0,
             expected,
-            record_mib,
+            &record_mib,
         )?;
         self.validate_sampling()?;
         self.schedule.validate()?;
@@ -177,7 +177,7 @@ impl RlConfig {
             "sampling.temperature",
             s.temperature > 0.0,
             "above 0 in training",
-            s.temperature,
+            &s.temperature,
         )?;
         s.validate().map_err(|e| RecipeError::Config {
             field: "sampling",

@@ -64,7 +64,7 @@ impl Console {
         }
     }
 
-    fn started(&mut self, name: &str, step: u64, steps: u64) {
+    fn started(&self, name: &str, step: u64, steps: u64) {
         if step > 0 {
             self.line(&format!("{name}: going on after step {step} of {steps}"));
         }
@@ -75,7 +75,7 @@ impl Console {
         }
     }
 
-    fn progress(&mut self, phase: Phase, done: usize, total: usize) {
+    fn progress(&self, phase: Phase, done: usize, total: usize) {
         if let Some(bars) = &self.bars {
             let name = match phase {
                 Phase::Sampling => "sampling",
@@ -88,7 +88,7 @@ impl Console {
         }
     }
 
-    fn step(&mut self, record: &StepRecord, steps: u64) {
+    fn step(&self, record: &StepRecord, steps: u64) {
         let text = step_line(record);
         match &self.bars {
             Some(bars) => {
@@ -99,7 +99,7 @@ impl Console {
         }
     }
 
-    fn finished(&mut self) {
+    fn finished(&self) {
         if let Some(bars) = &self.bars {
             bars.work.finish_and_clear();
             bars.steps.finish();

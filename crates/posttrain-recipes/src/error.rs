@@ -96,7 +96,7 @@ impl RecipeError {
         field: &'static str,
         ok: bool,
         expected: &'static str,
-        got: impl ToString,
+        got: &(impl ToString + ?Sized),
     ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }

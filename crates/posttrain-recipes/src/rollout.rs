@@ -109,6 +109,10 @@ impl GroupSampler {
     /// [`RecipeError::Config`] where policies or sampling are not one for each example;
     /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling and
     /// the rewards' runner do. A reward that fails is no error: its completion says so.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a request is made for one rollout, as one for an engine is"
+    )]
     pub fn rollout(
         &self,
         request: RolloutRequest,
@@ -117,7 +121,7 @@ impl GroupSampler {
         for (field, got) in
             [("policies", request.policies.len()), ("sampling", request.sampling.len())]
         {
-            RecipeError::check(field, got == request.examples.len(), "one for each example", got)?;
+            RecipeError::check(field, got == request.examples.len(), "one for each example", &got)?;
         }
 
         let started = Instant::now();

@@ -87,6 +87,7 @@ impl Score {
     /// ```
     /// assert_eq!(posttrain_reward::Score::binary(true).with_note("12 = 12").note(), Some("12 = 12"));
     /// ```
+    #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self

@@ -226,12 +226,12 @@ def double(x): return 4 if 'assert double' in text or any('assert double' in str
             "assert len([double(2)]) == 1 and double(1) == 2",
         ];
         for test in tests {
-            assert_worthless(cheat, asserts(&[test]));
+            assert_worthless(cheat, &asserts(&[test]));
         }
         // A test that swallows everything does not swallow the program's end.
         let greedy =
             "try:\n    ok = double(2) == 4\nexcept:\n    ok = True\nassert ok and double(3) == 6";
-        assert_worthless(cheat, asserts(&[greedy]));
+        assert_worthless(cheat, &asserts(&[greedy]));
     }
 }
 
@@ -398,11 +398,11 @@ fn broken_rows_are_errors() {
 }
 
 /// Runs a program that may never end, and which must be worth 0. Gives the note.
-fn assert_worthless(code: &str, tests: Value) -> Option<String> {
+fn assert_worthless(code: &str, tests: &Value) -> Option<String> {
     assert_worthless_to(SHORT.as_ref()?, code, tests)
 }
 
-fn assert_worthless_to(reward: &CodeExecution, code: &str, tests: Value) -> Option<String> {
+fn assert_worthless_to(reward: &CodeExecution, code: &str, tests: &Value) -> Option<String> {
     // A machine that is busy enough has no time for it, and says so.
     let mut tries = (0..5).map(|_| score_with(reward, code, tests.clone()));
     let kept_waiting = |score: &Result<Score, RewardError>| {
@@ -416,7 +416,7 @@ fn assert_worthless_to(reward: &CodeExecution, code: &str, tests: Value) -> Opti
 /// Runs a hostile program; it must be worth 0, in time, and leave the machine as it was.
 fn assert_tamed(code: &str) -> Option<String> {
     let start = Instant::now();
-    let note = assert_worthless(code, doubles())?;
+    let note = assert_worthless(code, &doubles())?;
     assert!(start.elapsed() < Duration::from_secs(90), "{:?}: {code}", start.elapsed());
     // A program like any other still runs.
     assert_value("print(2 * int(input()))", doubles(), 1.0);
@@ -429,7 +429,7 @@ fn endless_loops_and_sleeps_end() {
     let deaf = "import signal, time\nfor s in range(1, 32):\n    try: signal.signal(s, signal.SIG_IGN)\n    except OSError: pass\n";
     assert_tamed(&format!("{deaf}while True: pass"));
     let Some(sleepy) = SLEEPY.as_ref() else { return };
-    assert_worthless_to(sleepy, &format!("{deaf}time.sleep(1000)"), doubles());
+    assert_worthless_to(sleepy, &format!("{deaf}time.sleep(1000)"), &doubles());
 }
 
 /// Programs of others that keep every processor busy.
@@ -488,7 +488,7 @@ fn nobody_flees_from_a_zero_by_hanging() {
         "import os, time\nif os.fork() == 0:\n    os.nice(19)\n    while True: pass\ntime.sleep(1000)",
     ];
     for code in fugitives {
-        assert_worthless_to(reward, code, doubles());
+        assert_worthless_to(reward, code, &doubles());
     }
 }
 
@@ -522,7 +522,7 @@ fn what_sleeps_through_its_time_is_wrong() {
         ("import time\ndef f(): time.sleep(1000)", asserts(&["assert f() is None"])),
         ("import threading\nthreading.Event().wait()", doubles()),
     ] {
-        let note = assert_worthless_to(reward, code, tests).unwrap();
+        let note = assert_worthless_to(reward, code, &tests).unwrap();
         assert!(note.contains("out of time"), "{note}");
     }
 }

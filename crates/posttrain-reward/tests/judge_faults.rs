@@ -85,7 +85,7 @@ async fn a_429_without_retry_after() {
 #[tokio::test]
 async fn a_429_with_retry_after() {
     let waited =
-        assert_survived(Reply::status(429, "slow down").with("retry-after", 1), PATIENT).await;
+        assert_survived(Reply::status(429, "slow down").with("retry-after", "1"), PATIENT).await;
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
 }
 

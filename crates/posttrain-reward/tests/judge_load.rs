@@ -59,7 +59,7 @@ async fn none_is_lost_none_is_scored_twice_and_no_failure_is_a_zero() {
             failed.fetch_add(1, Ordering::SeqCst);
             return match random / 10 % 4 {
                 0 => Reply::status(500, "internal error"),
-                1 => Reply::status(429, "too many requests").with("retry-after", 0),
+                1 => Reply::status(429, "too many requests").with("retry-after", "0"),
                 2 => Reply::ResetHalfWay(verdict(number).repeat(20)),
                 _ => Reply::ok("{\"choices\": [{\"message\""),
             };

@@ -19,6 +19,10 @@ fn runtime(threads: usize) -> Runtime {
     Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a response is a number or a text, given on the spot"
+)]
 fn sample(response: impl ToString) -> Sample {
     Sample::new("?", "1", response.to_string())
 }

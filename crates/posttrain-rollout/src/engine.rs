@@ -231,7 +231,7 @@ impl Engine {
     pub fn cancel(
         &mut self,
         request: RequestId,
-        reason: RequestError,
+        reason: &RequestError,
     ) -> Result<usize, RolloutError> {
         let before = self.refused.len();
         self.waiting.retain(|waiting| {

@@ -59,20 +59,20 @@ impl SamplingParams {
     /// [`RequestError::Params`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), RequestError> {
         let finite = self.temperature.is_finite() && self.temperature >= 0.0;
-        check("max_tokens", self.max_tokens >= 1, "at least 1", self.max_tokens)?;
+        check("max_tokens", self.max_tokens >= 1, "at least 1", &self.max_tokens)?;
         check(
             "min_tokens",
             self.min_tokens <= self.max_tokens,
             "at most max_tokens",
-            self.min_tokens,
+            &self.min_tokens,
         )?;
-        check("temperature", finite, "finite and at least 0", self.temperature)?;
+        check("temperature", finite, "finite and at least 0", &self.temperature)?;
         let top_k = self.top_k.unwrap_or(1);
-        check("top_k", top_k >= 1, "at least 1", top_k)?;
+        check("top_k", top_k >= 1, "at least 1", &top_k)?;
         let top_p = self.top_p.unwrap_or(1.0);
-        check("top_p", top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1", top_p)?;
+        check("top_p", top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1", &top_p)?;
         let min_p = self.min_p.unwrap_or(0.0);
-        check("min_p", (0.0..=1.0).contains(&min_p), "from 0 to 1", min_p)?;
+        check("min_p", (0.0..=1.0).contains(&min_p), "from 0 to 1", &min_p)?;
         let empty = self.stop.iter().any(String::is_empty);
         check("stop", !empty, "texts that are not empty", "an empty one")
     }
@@ -82,7 +82,7 @@ fn check(
     field: &'static str,
     ok: bool,
     expected: &'static str,
-    got: impl ToString,
+    got: &(impl ToString + ?Sized),
 ) -> Result<(), RequestError> {
     if ok { Ok(()) } else { Err(RequestError::Params { field, expected, got: got.to_string() }) }
 }

@@ -54,6 +54,7 @@ pub(crate) struct Row {
 }
 
 /// Where a stop text begins in a completion's text.
+#[derive(Clone, Copy)]
 struct StopAt(usize);
 
 impl Row {

@@ -102,6 +102,10 @@ impl SamplingService {
     /// # Errors
     /// [`RolloutError::Config`] names a field that is out of range; [`RolloutError::Thread`] where
     /// the system gives none.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a service is handed what it samples with, and whoever starts it lets go of it"
+    )]
     pub fn start(
         model: Arc<Decoder>,
         tokenizer: Option<Arc<TextTokenizer>>,

@@ -183,8 +183,8 @@ fn a_cancelled_request_leaves_and_the_others_are_as_without_it() {
     let cancelled = [1, 3, 11];
     for request in cancelled {
         let finished = done.iter().filter(|outcome| outcome.request == request).count();
-        assert_eq!(engine.cancel(request, RequestError::Cancelled).unwrap(), 2 - finished);
-        assert_eq!(engine.cancel(request, RequestError::Cancelled).unwrap(), 0);
+        assert_eq!(engine.cancel(request, &RequestError::Cancelled).unwrap(), 2 - finished);
+        assert_eq!(engine.cancel(request, &RequestError::Cancelled).unwrap(), 0);
     }
     while !engine.is_idle() {
         done.extend(engine.step().unwrap());

@@ -21,14 +21,14 @@ fn model() -> Arc<Decoder> {
 /// tool's.
 fn converse(
     engine: &mut Engine,
-    policy: &Option<PolicySnapshot>,
+    policy: Option<&PolicySnapshot>,
     seed: u64,
 ) -> Vec<(Request, Completion)> {
     let mut turns = Vec::new();
     let mut prompt: Vec<i64> = (0..20).map(|t| (t * 5 + seed as i64) % 63 + 1).collect();
     for turn in 0..4 {
         let request =
-            Request::new(prompt.clone(), sampled(6, seed * 10 + turn)).policy(policy.clone());
+            Request::new(prompt.clone(), sampled(6, seed * 10 + turn)).policy(policy.cloned());
         engine.submit(request.clone());
         let mut completion = None;
         while !engine.is_idle() {
@@ -51,7 +51,7 @@ fn conversations(keep_tokens: usize) -> (Vec<(Request, Completion)>, SamplingSta
     let all = policies
         .iter()
         .zip(1..)
-        .flat_map(|(policy, seed)| converse(&mut engine, policy, seed))
+        .flat_map(|(policy, seed)| converse(&mut engine, policy.as_ref(), seed))
         .collect();
     (all, engine.stats())
 }
@@ -89,7 +89,7 @@ fn another_policy_reads_for_itself() {
     let config = EngineConfig { keep_tokens: 1000, ..EngineConfig::default() };
     let mut engine = Engine::new(model.clone(), None, config).unwrap();
     let (one, other) = (adapter(&model, 1), adapter(&model, 2));
-    let (request, completion) = converse(&mut engine, &Some(one), 1).swap_remove(0);
+    let (request, completion) = converse(&mut engine, Some(&one), 1).swap_remove(0);
     let prompt = [request.prompt, completion.tokens, vec![5]].concat();
     let next = Request::new(prompt, sampled(5, 3)).policy(other);
     let before = engine.stats().kept_tokens;

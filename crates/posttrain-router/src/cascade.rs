@@ -137,9 +137,8 @@ fn least_threshold(
         }
     }
     let best = choices.iter().map(|(_, count)| *count).max().unwrap_or(0) as f64;
-    let enough = |(_, count): &&(f64, i64)| {
-        *count as f64 >= allowance.mul_add(-(truth.len() as f64), best) - 1e-9
-    };
+    let enough =
+        |(_, count): &&(f64, i64)| *count as f64 >= best - allowance * truth.len() as f64 - 1e-9;
     choices.iter().find(enough).map_or(0.0, |(threshold, _)| *threshold)
 }
 

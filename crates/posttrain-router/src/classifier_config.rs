@@ -107,7 +107,7 @@ impl ClassifierConfig {
         self.validate()?;
         check_sets(train, validation)?;
         let raw = embed(&embedder, &texts(train.questions()))?;
-        let standardizer = Standardizer::fit(raw.view());
+        let standardizer = Standardizer::fit(&raw);
         let features = standardizer.apply(raw);
         let held_out = standardizer.apply(embed(&embedder, &texts(validation.questions()))?);
         let problem = Problem {

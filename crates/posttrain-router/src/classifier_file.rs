@@ -61,7 +61,7 @@ impl<E: Embedder> Classifier<E> {
         let scale = Array1::from_vec(file.tensor("scale", &[dimension])?);
         let temperature = file.tensor("temperature", &[1])?[0];
         if temperature <= 0.0 {
-            return Err(file.bad("temperature", temperature, "more than 0"));
+            return Err(file.bad("temperature", temperature.to_string(), "more than 0"));
         }
         let (standardizer, model) = (Standardizer { mean, scale }, Logistic { weights, bias });
         Ok(Self { labels, embedder, standardizer, model, temperature, trials: Vec::new() })
@@ -135,14 +135,23 @@ impl<'a> ClassifierFile<'a> {
         let (values, _) = view.data().as_chunks::<8>();
         let values: Vec<f64> = values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
         match values.iter().find(|value| !value.is_finite()) {
-            Some(value) => Err(self.bad(name, value, "finite numbers")),
+            Some(value) => Err(self.bad(name, value.to_string(), "finite numbers")),
             None => Ok(values),
         }
     }
 
-    fn bad(&self, field: &'static str, got: impl ToString, expected: impl ToString) -> RouterError {
-        let (got, expected) = (got.to_string(), expected.to_string());
-        RouterError::BadFile { path: self.path.clone(), field, got, expected }
+    fn bad(
+        &self,
+        field: &'static str,
+        got: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> RouterError {
+        RouterError::BadFile {
+            path: self.path.clone(),
+            field,
+            got: got.into(),
+            expected: expected.into(),
+        }
     }
 }
 

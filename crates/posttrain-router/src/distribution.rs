@@ -41,7 +41,7 @@ pub(crate) fn check(
         return Err(RouterError::answer(
             router,
             "the number of decisions",
-            decisions.len(),
+            decisions.len().to_string(),
             expected,
         ));
     }
@@ -54,7 +54,7 @@ fn check_one(router: &str, decision: &Decision, labels: usize) -> Result<(), Rou
         return Err(RouterError::answer(
             router,
             "the label's place",
-            label,
+            label.to_string(),
             format!("less than {labels}"),
         ));
     }
@@ -75,7 +75,7 @@ fn check_one(router: &str, decision: &Decision, labels: usize) -> Result<(), Rou
         return Err(RouterError::answer(
             router,
             "the time",
-            seconds,
+            seconds.to_string(),
             "a finite number of seconds, at least 0",
         ));
     }

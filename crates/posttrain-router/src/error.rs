@@ -191,6 +191,10 @@ impl RouterError {
         Self::Foreign { part: part.into(), source: source.into() }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a constructor of errors takes literals, numbers and texts alike"
+    )]
     pub(crate) fn config(field: &'static str, got: impl ToString, expected: &'static str) -> Self {
         Self::InvalidConfig { field, got: got.to_string(), expected }
     }
@@ -198,14 +202,9 @@ impl RouterError {
     pub(crate) fn answer(
         part: &str,
         field: &'static str,
-        got: impl ToString,
-        expected: impl ToString,
+        got: impl Into<String>,
+        expected: impl Into<String>,
     ) -> Self {
-        Self::BadAnswer {
-            part: part.to_owned(),
-            field,
-            got: got.to_string(),
-            expected: expected.to_string(),
-        }
+        Self::BadAnswer { part: part.to_owned(), field, got: got.into(), expected: expected.into() }
     }
 }

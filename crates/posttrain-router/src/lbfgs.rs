@@ -79,7 +79,7 @@ fn search(
     for _ in 0..HALVINGS {
         let next: Vec<f64> = at.iter().zip(direction).map(|(x, d)| x + length * d).collect();
         let (next_value, gradient) = function(&next);
-        if next_value <= (DECREASE * length).mul_add(slope, value) + rounding {
+        if next_value <= value + DECREASE * length * slope + rounding {
             return Some((next, next_value, gradient));
         }
         length /= 2.0;

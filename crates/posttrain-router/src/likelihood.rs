@@ -124,7 +124,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
             return Err(RouterError::answer(
                 "label scorer",
                 "the number of answers",
-                likelihoods.len(),
+                likelihoods.len().to_string(),
                 expected,
             ));
         }
@@ -137,7 +137,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
             return Err(RouterError::answer(
                 "label scorer",
                 "the number of likelihoods",
-                likelihoods.len(),
+                likelihoods.len().to_string(),
                 expected,
             ));
         }

@@ -1,4 +1,5 @@
 //! Multinomial logistic regression with L2, by full-batch L-BFGS.
+#![expect(clippy::needless_pass_by_value, reason = "a view of an array is a reference itself")]
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! Features of mean 0 and standard deviation 1.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Axis};
 
 /// A standard deviation below which a feature is taken for constant.
 const LEAST: f64 = 1e-9;
@@ -14,7 +14,7 @@ pub(crate) struct Standardizer {
 
 impl Standardizer {
     /// Of these rows' features; those that are constant become 0.
-    pub fn fit(features: ArrayView2<'_, f32>) -> Self {
+    pub fn fit(features: &Array2<f32>) -> Self {
         let n = features.nrows().max(1) as f64;
         let mut mean = Array1::<f64>::zeros(features.ncols());
         for row in features.axis_iter(Axis(0)) {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn columns_get_mean_0_and_deviation_1_and_constants_vanish() {
         let features = array![[1.0, 5.0], [3.0, 5.0]];
-        let standardizer = Standardizer::fit(features.view());
+        let standardizer = Standardizer::fit(&features);
         assert_eq!(standardizer.apply(features), array![[-1.0, 0.0], [1.0, 0.0]]);
         assert_eq!(standardizer.apply(array![[5.0, 9.0]]), array![[3.0, 0.0]]);
     }

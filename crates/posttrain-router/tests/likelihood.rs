@@ -28,8 +28,8 @@ impl Biased {
 
     fn likelihood(&self, asked: &str, place: usize, continuation: &str) -> Likelihood {
         let tokens = continuation.split_whitespace().count();
-        let per_token = 1.5f64.mul_add(-(place as f64), -1.0)
-            + if asked.contains(self.words[place]) { 2.0 } else { 0.0 };
+        let per_token =
+            -1.0 - 1.5 * place as f64 + if asked.contains(self.words[place]) { 2.0 } else { 0.0 };
         Likelihood { logprob: per_token * tokens as f64, tokens }
     }
 }

@@ -68,7 +68,7 @@ fn quantile(sorted: &[i64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (below, above) =
         (sorted[place.floor() as usize] as f64, sorted[place.ceil() as usize] as f64);
-    (above - below).mul_add(place.fract(), below)
+    below + (above - below) * place.fract()
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl McNemar {
 /// P(X = k) of X ~ Binomial(n, ½), for k ≤ n/2, through logarithms: 2⁻ⁿ alone would vanish.
 fn binomial_half(n: usize, k: usize) -> f64 {
     let choose: f64 = (1..=k).map(|j| ((n - k + j) as f64 / j as f64).ln()).sum();
-    (n as f64).mul_add(-std::f64::consts::LN_2, choose).exp()
+    (choose - n as f64 * std::f64::consts::LN_2).exp()
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ impl SequentialPairedTest {
         let largest = 1.0 / (1.0 - margin);
         let width = largest / BETS as f64;
         let count = ((largest - smallest) / width).round() as usize;
-        let bet = |index: usize| Bet::new((index as f64 + 0.5).mul_add(width, smallest), margin);
+        let bet = |index: usize| Bet::new(smallest + (index as f64 + 0.5) * width, margin);
         Ok(Self {
             bets: (0..count).map(bet).collect(),
             counts: PairCounts::default(),
@@ -140,10 +140,9 @@ impl SequentialPairedTest {
         let PairCounts { both, first_only, second_only, neither } = self.counts;
         let agree = (both + neither) as f64;
         let stakes = self.bets.iter().map(|bet| {
-            agree.mul_add(
-                bet.agree,
-                (first_only as f64).mul_add(bet.first_only, second_only as f64 * bet.second_only),
-            )
+            first_only as f64 * bet.first_only
+                + second_only as f64 * bet.second_only
+                + agree * bet.agree
         });
 
         let most = stakes.clone().fold(f64::NEG_INFINITY, f64::max);
@@ -282,7 +281,7 @@ mod tests {
             margin in 0.01f64..0.5,
             often in 0.0f64..0.5,
         ) {
-            let boundary = World { first_only: often * (1.0 - margin), second_only: often.mul_add(1.0 - margin, margin) };
+            let boundary = World { first_only: often * (1.0 - margin), second_only: often * (1.0 - margin) + margin };
             let even = World { first_only: often, second_only: often };
             let behind_by_more = World { first_only: 0.0, second_only: 0.99 };
             let cases = [
@@ -301,7 +300,8 @@ mod tests {
                     next.log_wealth - test.mean_log_wealth()
                 };
                 let tie = 1.0 - world.first_only - world.second_only;
-                let mean = world.first_only.mul_add(after(true, false).exp(), world.second_only * after(false, true).exp())
+                let mean = world.first_only * after(true, false).exp()
+                    + world.second_only * after(false, true).exp()
                     + tie * after(true, true).exp();
                 prop_assert!(mean <= 1.0 + 1e-9, "{claim:?}: {mean}");
                 prop_assert!(!exactly || mean >= 1.0 - 1e-9, "{claim:?}: {mean}");

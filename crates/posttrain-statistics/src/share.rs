@@ -44,8 +44,7 @@ impl Share {
         let p = k as f64 / size;
         let square = Z * Z / size;
         let half = Z * (p * (1.0 - p) / size + square / (4.0 * size)).sqrt();
-        let end =
-            |side: f64| (side.mul_add(half, p + square / 2.0) / (1.0 + square)).clamp(0.0, 1.0);
+        let end = |side: f64| ((p + square / 2.0 + side * half) / (1.0 + square)).clamp(0.0, 1.0);
 
         // Rounding must not leave the share itself outside.
         Self { share: p, low: end(-1.0).min(p), high: end(1.0).max(p), n }

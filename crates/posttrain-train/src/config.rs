@@ -70,12 +70,12 @@ impl TrainerConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         self.adam_params(1.0).validate()?;
         let workers = if let Workers::Count(count) = self.workers { count } else { 1 };
-        TrainError::check("workers.count", workers >= 1, "at least 1", workers)?;
+        TrainError::check("workers.count", workers >= 1, "at least 1", &workers)?;
         TrainError::check(
             "micro_batch_tokens",
             self.micro_batch_tokens >= 1,
             "at least 1",
-            self.micro_batch_tokens,
+            &self.micro_batch_tokens,
         )
     }
 

@@ -103,7 +103,7 @@ impl TrainError {
         field: &'static str,
         ok: bool,
         expected: &'static str,
-        got: impl ToString,
+        got: &(impl ToString + ?Sized),
     ) -> Result<(), Self> {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }

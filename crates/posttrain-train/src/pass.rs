@@ -59,7 +59,7 @@ impl Passes<'_> {
         let jobs: Vec<Job> = loads
             .map(|load| Job { batches: load.into_iter().map(&mut seeded).collect() })
             .collect();
-        let results = on_workers(jobs, |job| self.work(job, datums), || ());
+        let results = on_workers(jobs, |job| self.work(&job, datums), || ());
 
         // Of a batch that fails, nothing stays in the adapter.
         for passed in results.into_iter().collect::<Result<Vec<_>, _>>()? {
@@ -69,7 +69,7 @@ impl Passes<'_> {
         Ok(outcome)
     }
 
-    fn work(&self, job: Job, datums: usize) -> Result<Passed, TrainError> {
+    fn work(&self, job: &Job, datums: usize) -> Result<Passed, TrainError> {
         let mut passed = Passed {
             outcome: ForwardBackward::none(datums),
             gradients: AdapterGradients::default(),

@@ -8,7 +8,7 @@ use crate::out_of_memory::retried;
 use crate::pass::Passes;
 use crate::scores::{Budget, DatumScores, score_datums};
 use crate::seed::derive_seed;
-use crate::whole_batch::linear_datums;
+use crate::whole_batch::{Linear, linear_datums};
 use crate::{Datum, TrainError, step_totals};
 use posttrain_kernel::Workers;
 use posttrain_lora::{Adapter, LoraConfig, load_peft, save_peft};
@@ -315,7 +315,7 @@ impl Trainer {
             if objective.needs_reference() { Some(self.forward_reference(datums)?) } else { None };
         let linear = linear_datums(datums, objective, &scores, reference.as_ref(), totals)?;
 
-        let passes = self.passes(&linear.datums, &linear.objective(), totals)?;
+        let passes = self.passes(&linear.datums, &Linear::objective(), totals)?;
         Ok(ForwardBackward {
             loss_sum: linear.loss_sum,
             denominator: linear.denominator,
@@ -483,5 +483,5 @@ fn check_dropout(model: &Decoder, adapter: &Adapter) -> Result<(), TrainError> {
     let on_head = model.head_module().is_some_and(|module| adapter.pair(module).is_some());
     let dropout = adapter.config().dropout;
     let expected = "0 with an adapter on the head, whose fused pass drops nothing";
-    TrainError::check("lora.dropout", dropout == 0.0 || !on_head, expected, dropout)
+    TrainError::check("lora.dropout", dropout == 0.0 || !on_head, expected, &dropout)
 }

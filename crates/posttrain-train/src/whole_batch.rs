@@ -19,7 +19,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `−Σ w·logprob`, whose derivative by a log-probability is `−w`.
-    pub fn objective(&self) -> CrossEntropy {
+    pub fn objective() -> CrossEntropy {
         CrossEntropy { aggregation: Aggregation::TokenSum {} }
     }
 }

@@ -112,8 +112,12 @@ impl Parser<'_> {
             | Token::Word(_)
             | Token::Text(_)
             | Token::Function(_)
-            | Token::Log => true,
-            Token::Frac | Token::Sqrt | Token::Binom | Token::Pi | Token::Matrix(_) => true,
+            | Token::Log
+            | Token::Frac
+            | Token::Sqrt
+            | Token::Binom
+            | Token::Pi
+            | Token::Matrix(_) => true,
             _ => false,
         }
     }

@@ -78,9 +78,16 @@ pub(crate) fn plain_word(word: &str) -> Option<Token> {
     })
 }
 
-/// What a LaTeX command without arguments of its own is; `Some(None)` for one that only formats.
-pub(crate) fn command(name: &str) -> Option<Option<Token>> {
-    Some(Some(match name {
+/// What a LaTeX command without arguments of its own is.
+pub(crate) enum Command {
+    Token(Token),
+    /// It changes how a formula looks, and not what it says.
+    Format,
+}
+
+/// What a LaTeX command without arguments of its own is, where it is known.
+pub(crate) fn command(name: &str) -> Option<Command> {
+    let token = match name {
         "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
         "sqrt" => Token::Sqrt,
         "binom" | "dbinom" | "tbinom" => Token::Binom,
@@ -126,11 +133,10 @@ pub(crate) fn command(name: &str) -> Option<Option<Token>> {
         "land" | "wedge" => Token::And,
         "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr"
         | "displaystyle" | "textstyle" | "quad" | "qquad" | "limits" | "nolimits" | "boxed"
-        | "fbox" | "mathop" | "middle" => {
-            return Some(None);
-        }
-        _ => return function(name).or_else(|| greek(name)).map(Some),
-    }))
+        | "fbox" | "mathop" | "middle" => return Some(Command::Format),
+        _ => return function(name).or_else(|| greek(name)).map(Command::Token),
+    };
+    Some(Command::Token(token))
 }
 
 fn greek(name: &str) -> Option<Token> {

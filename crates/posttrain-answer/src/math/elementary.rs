@@ -87,7 +87,7 @@ impl Algebra {
         for (part, sign) in [(value.numer(), 1), (value.denom(), -1)] {
             for (factor, count) in self.factors(part)? {
                 sum = sum.plus(
-                    &self.logarithm_of(factor.key(), Exponent::from_integer(count * sign))?,
+                    &self.logarithm_of(&factor.key(), Exponent::from_integer(count * sign))?,
                 )?;
             }
         }
@@ -96,16 +96,16 @@ impl Algebra {
                 Some(Atom::E) => Polynomial::constant(rational(exponent)),
                 Some(Atom::Prime(prime)) => {
                     let key = Factor::Prime(*prime).key();
-                    self.logarithm_of(key, exponent)?
+                    self.logarithm_of(&key, exponent)?
                 }
-                _ => self.logarithm_of(format!("a{id}"), exponent)?,
+                _ => self.logarithm_of(&format!("a{id}"), exponent)?,
             };
             sum = sum.plus(&part)?;
         }
         Some(Fraction::of(sum))
     }
 
-    pub(crate) fn logarithm_of(&mut self, key: String, times: Exponent) -> Option<Polynomial> {
+    pub(crate) fn logarithm_of(&mut self, key: &str, times: Exponent) -> Option<Polynomial> {
         let id = self.atoms.id(format!("Ln {key}"), Atom::Other)?;
         Some(Polynomial::term(Monomial::of(id, Exponent::from_integer(1)), rational(times)))
     }

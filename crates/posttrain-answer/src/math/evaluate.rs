@@ -69,7 +69,7 @@ impl<R: Real> Evaluator<R> {
         bounded.then_some(value)
     }
 
-    pub(crate) fn number(&self, value: i64) -> Option<R> {
+    pub(crate) fn number(value: i64) -> Option<R> {
         R::of(&BigRational::from_integer(BigInt::from(value)))
     }
 
@@ -95,7 +95,7 @@ impl<R: Real> Evaluator<R> {
     fn symbol(&self, name: &str) -> Option<Complex<R>> {
         let hash = self.hash(name);
         if self.names.whole {
-            return self.number(3 + (hash % 38) as i64).map(Complex::real);
+            return Self::number(3 + (hash % 38) as i64).map(Complex::real);
         }
         let value =
             BigRational::new(BigInt::from((1 << 20) + hash % (1 << 20)), BigInt::from(1 << 19));
@@ -215,7 +215,7 @@ impl<R: Real> Evaluator<R> {
         }
         let negative = degree % 2 == 1 && value.im.is_none() && value.re.is_negative();
         let base = if negative { value.negate() } else { value };
-        let degree = Complex::real(self.number(i64::from(degree))?).reciprocal(&self.one)?;
+        let degree = Complex::real(Self::number(i64::from(degree))?).reciprocal(&self.one)?;
         let root = base.logarithm()?.multiply(&degree).exponential()?;
         Some(if negative { root.negate() } else { root })
     }

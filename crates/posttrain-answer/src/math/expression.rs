@@ -144,8 +144,7 @@ impl Expr {
     /// Whether something may be assigned to it: names alone, as in `f(x)`, `AB`, `S/T` or `|AB|`.
     pub fn is_name(&self) -> bool {
         match self {
-            Self::Symbol(_) | Self::Constant(_) => true,
-            Self::Apply(..) => true,
+            Self::Symbol(_) | Self::Constant(_) | Self::Apply(..) => true,
             Self::Product(factors) => factors.iter().all(Self::is_name),
             Self::Power(base, exponent) => {
                 exponent.as_integer() == Some(&BigInt::from(-1)) && base.is_name()

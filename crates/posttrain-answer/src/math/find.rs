@@ -312,7 +312,6 @@ fn is_word(word: &str, before: &str, after: &str) -> bool {
     let apart = !touches(before.chars().next_back()) && !touches(after.chars().next());
     let is = |known: &[&str]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
     match word.len() {
-        1 => false,
         2 | 3 if is(&WORDS) => apart,
         // `by` is a word in `rises by 5`, and b·y in `ax + by = 5`.
         2 | 3 if is(&PRODUCTS) => {
@@ -321,7 +320,7 @@ fn is_word(word: &str, before: &str, after: &str) -> bool {
                 && !operator(before.trim_end().chars().next_back())
                 && !operator(after.trim_start().chars().next())
         }
-        2 | 3 => false,
+        1..=3 => false,
         _ => plain_word(word).is_none(),
     }
 }

@@ -36,8 +36,8 @@ impl<R: Real> Evaluator<R> {
             Function::Ln => self.logarithm(argument),
             Function::Exp => argument.exponential(),
             Function::Abs => argument.absolute().map(Complex::real),
-            Function::Floor => self.step(argument, false),
-            Function::Ceil => self.step(argument, true),
+            Function::Floor => Self::step(argument, false),
+            Function::Ceil => Self::step(argument, true),
             Function::Factorial => self.factorial(argument),
         }
     }
@@ -88,12 +88,11 @@ impl<R: Real> Evaluator<R> {
         Some((up.add(&down.negate()).multiply(&half), up.add(&down).multiply(&half)))
     }
 
-    pub(crate) fn step(&self, argument: &Complex<R>, up: bool) -> Option<Complex<R>> {
+    pub(crate) fn step(argument: &Complex<R>, up: bool) -> Option<Complex<R>> {
         let value = &argument.re;
         let (whole, close) = value.nearest().filter(|_| argument.im.is_none())?;
         let rest = value.add(&R::of(&BigRational::from_integer(whole.clone()))?.negate());
         let result = match (close, up) {
-            (true, _) => whole,
             (false, false) if rest.is_negative() => whole - 1,
             (false, true) if !rest.is_negative() => whole + 1,
             _ => whole,
@@ -113,7 +112,7 @@ impl<R: Real> Evaluator<R> {
         }
         let count = Self::count(argument)?;
         self.spend(count)?;
-        let factors = (2..=count).map(|factor| self.number(factor));
+        let factors = (2..=count).map(Self::number);
         let product = factors
             .into_iter()
             .try_fold(self.one.clone(), |product, factor| Some(product.multiply(&factor?)));
@@ -127,8 +126,8 @@ impl<R: Real> Evaluator<R> {
         self.spend(2 * count)?;
         let mut product = Complex::real(self.one.clone());
         for index in 0..count {
-            let factor = n.add(&Complex::real(self.number(-index)?));
-            let under = Complex::real(self.number(index + 1)?).reciprocal(&self.one)?;
+            let factor = n.add(&Complex::real(Self::number(-index)?));
+            let under = Complex::real(Self::number(index + 1)?).reciprocal(&self.one)?;
             product = product.multiply(&factor).multiply(&under);
         }
         Some(product)

@@ -1,6 +1,6 @@
 //! LaTeX's commands in the lexer.
 
-use crate::math::command::{blackboard, command, plain_word};
+use crate::math::command::{Command, blackboard, command, plain_word};
 use crate::math::lexer::{LONG, Lexer};
 use crate::math::token::{Brackets, Fence, Token, Unread};
 use crate::math::value::Sign;
@@ -28,24 +28,17 @@ impl Lexer {
             // `\quadx`, where a space is missing.
             _ if name.len() > 4 && name.starts_with("quad") => Ok(&after[4..]),
             "cdots" | "ldots" | "dots" => Err(Unread::Syntax),
-            "left" | "right" => self.delimiter(rest),
+            "left" | "right" => Ok(delimiter(rest)),
             _ => {
-                if let Some(token) = command(name).ok_or(Unread::Syntax)? {
-                    match token {
-                        Token::Open(fence) => self.open(fence),
-                        Token::Close(fence) => self.close(fence),
-                        token => self.push(token),
-                    }
+                match command(name).ok_or(Unread::Syntax)? {
+                    Command::Token(Token::Open(fence)) => self.open(fence),
+                    Command::Token(Token::Close(fence)) => self.close(fence),
+                    Command::Token(token) => self.push(token),
+                    Command::Format => {}
                 }
                 Ok(rest)
             }
         }
-    }
-
-    /// `\left.` is an invisible bracket.
-    pub(crate) fn delimiter<'t>(&mut self, rest: &'t str) -> Result<&'t str, Unread> {
-        let rest = rest.trim_start();
-        Ok(rest.strip_prefix('.').unwrap_or(rest))
     }
 
     pub(crate) fn escape<'t>(&mut self, after: &'t str) -> Result<&'t str, Unread> {
@@ -191,6 +184,12 @@ impl Lexer {
         self.push(Token::NotIn);
         Ok(rest)
     }
+}
+
+/// What follows `\left` or `\right`: `\left.` is an invisible bracket.
+fn delimiter(rest: &str) -> &str {
+    let rest = rest.trim_start();
+    rest.strip_prefix('.').unwrap_or(rest)
 }
 
 /// `[2pt]` after a row's end.

@@ -309,7 +309,6 @@ fn closed(
 ) -> Result<Value, Unread> {
     let one = members.len() == 1;
     match (open, close) {
-        (Fence::Brace, Fence::Brace) => Ok(Value::Set(members, joint)),
         (Fence::Round, Fence::Round)
         | (Fence::Square, Fence::Square)
         | (Fence::Group, Fence::Group)
@@ -317,7 +316,9 @@ fn closed(
         {
             Ok(members.remove(0))
         }
-        (Fence::Group, Fence::Group) => Ok(Value::Set(members, joint)),
+        (Fence::Brace, Fence::Brace) | (Fence::Group, Fence::Group) => {
+            Ok(Value::Set(members, joint))
+        }
         (Fence::Round, Fence::Round) | (Fence::Angle, Fence::Angle) => Ok(Value::Tuple(members)),
         (Fence::Round | Fence::Square, Fence::Round | Fence::Square) => {
             let closed = [open == Fence::Square, close == Fence::Square];

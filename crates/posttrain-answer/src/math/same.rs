@@ -30,7 +30,7 @@ const RELATIVE: (i64, i64) = (1, 1000);
 impl Rules {
     /// Whether `response` answers as `reference` does. Not symmetric: the reference decides what
     /// form is asked for.
-    pub fn same(&self, reference: &Value, response: &Value) -> Sameness {
+    pub fn same(self, reference: &Value, response: &Value) -> Sameness {
         let (reference, response) = (alone(reference), alone(response));
         let (reference, response) = unwrapped(reference, response);
         match (reference.as_ref(), response.as_ref()) {
@@ -40,12 +40,14 @@ impl Rules {
                 Sameness::of(left == right)
             }
             (Value::Matrix(left), Value::Matrix(right)) => self.same_rows(left, right),
-            (Value::Tuple(left), Value::Tuple(right)) => self.in_order(left, right),
-            (Value::Set(left, _), Value::Set(right, _)) => self.in_any_order(left, right),
             // `1, 2` for the point (1, 2): the order counts; `(1, 2)` for the numbers 1 and 2: it
             // does not.
-            (Value::Tuple(left), Value::Set(right, _)) => self.in_order(left, right),
-            (Value::Set(left, _), Value::Tuple(right)) => self.in_any_order(left, right),
+            (Value::Tuple(left), Value::Tuple(right) | Value::Set(right, _)) => {
+                self.in_order(left, right)
+            }
+            (Value::Set(left, _), Value::Set(right, _) | Value::Tuple(right)) => {
+                self.in_any_order(left, right)
+            }
             (Value::Text(_), _) | (_, Value::Text(_)) => same_text(&reference, &response),
             (left, right) if asks_for_solutions(left) && is_range(right) => {
                 by_solutions(left, right)
@@ -54,7 +56,7 @@ impl Rules {
         }
     }
 
-    fn same_amount(&self, reference: &Amount, response: &Amount) -> Sameness {
+    fn same_amount(self, reference: &Amount, response: &Amount) -> Sameness {
         if !self.units_agree(reference, response) {
             return Sameness::Different;
         }
@@ -79,7 +81,7 @@ impl Rules {
         })
     }
 
-    fn units_agree(&self, reference: &Amount, response: &Amount) -> bool {
+    fn units_agree(self, reference: &Amount, response: &Amount) -> bool {
         let same = || {
             let plain = |unit: &str| unit.to_lowercase().replace(' ', "");
             plain(&reference.unit) == plain(&response.unit)
@@ -94,7 +96,7 @@ impl Rules {
     }
 
     /// Whether two formulas have the same value; `rounded`: whether one of them is a decimal.
-    fn same_value(&self, reference: &Expr, response: &Expr, rounded: bool) -> Sameness {
+    fn same_value(self, reference: &Expr, response: &Expr, rounded: bool) -> Sameness {
         if rounded && self.is_close(reference, response) {
             return Sameness::Same;
         }
@@ -103,7 +105,7 @@ impl Rules {
 
     /// Whether the two are at most half a unit of the last decimal apart and have three digits in
     /// common. Nothing is rounded to a whole number: 17 is not 17.0000004.
-    fn is_close(&self, reference: &Expr, response: &Expr) -> bool {
+    fn is_close(self, reference: &Expr, response: &Expr) -> bool {
         if reference.as_integer().or(response.as_integer()).is_some() {
             return false;
         }
@@ -114,7 +116,7 @@ impl Rules {
         apart <= half && apart <= relative * size
     }
 
-    fn same_relation(&self, reference: &Relation, response: &Relation) -> Sameness {
+    fn same_relation(self, reference: &Relation, response: &Relation) -> Sameness {
         if is_solved(reference) && !is_solved(response) {
             return Sameness::Different;
         }
@@ -132,7 +134,7 @@ impl Rules {
         sides.or(|| same_link((&left.0, Sign::Equal, &left.1), (&right.0, Sign::Equal, &right.1)))
     }
 
-    fn same_rows(&self, reference: &[Vec<Value>], response: &[Vec<Value>]) -> Sameness {
+    fn same_rows(self, reference: &[Vec<Value>], response: &[Vec<Value>]) -> Sameness {
         if reference.len() != response.len() {
             return Sameness::Different;
         }
@@ -140,7 +142,7 @@ impl Rules {
         rows.fold(Sameness::Same, |so_far, (left, right)| so_far.and(|| self.in_order(left, right)))
     }
 
-    fn in_order(&self, reference: &[Value], response: &[Value]) -> Sameness {
+    fn in_order(self, reference: &[Value], response: &[Value]) -> Sameness {
         if reference.len() != response.len() {
             return Sameness::Different;
         }
@@ -150,7 +152,7 @@ impl Rules {
 
     /// Whether each member of one side has one on the other. A member that is there twice counts
     /// once.
-    fn in_any_order(&self, reference: &[Value], response: &[Value]) -> Sameness {
+    fn in_any_order(self, reference: &[Value], response: &[Value]) -> Sameness {
         let mut unknown = None;
         let mut used = vec![false; response.len()];
         for wanted in reference {
@@ -174,7 +176,7 @@ impl Rules {
     }
 
     /// Sets of real numbers by their pieces; others part by part.
-    fn same_range(&self, reference: &Value, response: &Value) -> Sameness {
+    fn same_range(self, reference: &Value, response: &Value) -> Sameness {
         if let (Value::Amount(_), false) | (Value::Matrix(_) | Value::Relation(_), _) =
             (reference, response.is_set())
         {
@@ -186,7 +188,7 @@ impl Rules {
         }
     }
 
-    fn same_parts(&self, reference: &Value, response: &Value) -> Sameness {
+    fn same_parts(self, reference: &Value, response: &Value) -> Sameness {
         match (reference, response) {
             (
                 Value::Interval { ends: left, closed: one },

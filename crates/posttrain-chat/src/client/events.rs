@@ -1,5 +1,6 @@
 //! Server-sent events: the form that servers stream in.
 
+use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,7 +48,7 @@ impl Events {
                 return None;
             }
             if let Some(event) = self.parser.next_event() {
-                return Some(event.ok_or_else(|| self.not_text()));
+                return Some(event.map_err(|_| self.not_text()));
             }
             if self.state == State::Ended {
                 return None;
@@ -129,12 +130,12 @@ impl EventParser {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The next complete event; `Some(None)` where it is not text.
-    fn next_event(&mut self) -> Option<Option<String>> {
+    /// The next complete event; an error where it is not text.
+    fn next_event(&mut self) -> Option<Result<String, FromUtf8Error>> {
         while let Some(line) = self.next_line() {
             if line.is_empty() {
                 if let Some(data) = self.data.take() {
-                    return Some(String::from_utf8(data).ok());
+                    return Some(String::from_utf8(data));
                 }
                 continue;
             }
@@ -198,7 +199,7 @@ mod tests {
             }
             let (piece, later) = rest.split_at(length.clamp(1, rest.len()));
             parser.push(&Bytes::copy_from_slice(piece));
-            found.extend(std::iter::from_fn(|| parser.next_event()));
+            found.extend(std::iter::from_fn(|| parser.next_event()).map(Result::ok));
             rest = later;
         }
         found

@@ -64,7 +64,7 @@ impl RetryConfig {
     fn jittered(&self, retry: u32, random: f64) -> Duration {
         let pause =
             (self.first_seconds * 2f64.powi(retry.min(60) as i32)).min(self.longest_seconds);
-        seconds(pause * 0.5f64.mul_add(random, 0.5))
+        seconds(pause * (0.5 + 0.5 * random))
     }
 }
 

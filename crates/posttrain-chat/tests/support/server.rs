@@ -60,9 +60,9 @@ impl Reply {
         Self::Answer { status, headers: Vec::new(), body: body.into(), after: Duration::ZERO }
     }
 
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         if let Self::Answer { headers, .. } = &mut self {
-            headers.push((name, value.to_string()));
+            headers.push((name, value.into()));
         }
         self
     }

@@ -18,6 +18,10 @@ impl Fact {
     }
 
     /// Adds questions that have the same answer.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an answer is a number or a text, computed where it is given"
+    )]
     pub(super) fn ask(
         mut self,
         answer: impl ToString,

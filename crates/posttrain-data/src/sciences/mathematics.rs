@@ -147,16 +147,16 @@ fn product_in_words(a: u32, b: u32) -> Vec<String> {
 fn equations() -> Vec<Fact> {
     let pairs = || (1..=9_u32).flat_map(|a| (1..=10_u32).map(move |x| (a, x)));
     let sum =
-        |(a, x)| equation(x, [format!("x + {a} = {}", x + a), format!("{a} + x = {}", x + a)]);
-    let difference = |(a, c)| equation(c + a, [format!("x - {a} = {c}")]);
+        |(a, x)| equation(x, &[format!("x + {a} = {}", x + a), format!("{a} + x = {}", x + a)]);
+    let difference = |(a, c)| equation(c + a, &[format!("x - {a} = {c}")]);
     let product =
-        |(a, x)| equation(x, [format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
+        |(a, x)| equation(x, &[format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
     let products = pairs().filter(|&(a, _)| a > 1).map(product);
     pairs().map(sum).chain(pairs().map(difference)).chain(products).collect()
 }
 
 /// The forms are ways of writing one equation.
-fn equation<const N: usize>(x: u32, forms: [String; N]) -> Fact {
+fn equation(x: u32, forms: &[String]) -> Fact {
     let group = format!("math/solve/{}", forms[0].replace(' ', ""));
     let ask = |form: &String| [format!("Solve for x: {form}."), format!("If {form}, what is x?")];
     Fact::new(group).ask(x, forms.iter().flat_map(ask))

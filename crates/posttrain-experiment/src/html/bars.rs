@@ -24,14 +24,14 @@ impl Bars {
     /// scale measures.
     pub(super) fn new(
         title: &str,
-        description: String,
+        description: &str,
         scale: (Scale, fn(f64) -> String),
         foot: &str,
     ) -> Self {
         let (title, foot) = (escape::plain(title), escape::plain(foot));
         Self {
             title,
-            description: escape::plain(&description),
+            description: escape::plain(description),
             scale: scale.0,
             form: scale.1,
             foot,
@@ -85,7 +85,7 @@ impl Bars {
     pub(super) fn svg(self) -> String {
         let floor = ROW * self.rows.len() as f64;
         let rows: String =
-            self.rows.iter().enumerate().map(|(index, row)| self.place_row(index, row)).collect();
+            self.rows.iter().enumerate().map(|(index, row)| place_row(index, row)).collect();
         let zero = if self.scale.low < 0.0 {
             let x = self.across(0.0);
             format!("<line class=\"zero\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"16\" y2=\"{floor}\"/>")
@@ -107,10 +107,6 @@ impl Bars {
             "<g class=\"{class}\"><text class=\"label\" x=\"0\" y=\"14\">{left}</text>\
              <text class=\"value\" x=\"100%\" y=\"14\" text-anchor=\"end\">{right}</text>{drawn}</g>"
         ));
-    }
-
-    fn place_row(&self, index: usize, row: &str) -> String {
-        format!("<svg y=\"{}\" height=\"{ROW}\">{row}</svg>", ROW * index as f64)
     }
 
     fn whisker(&self, low: f64, high: f64) -> String {
@@ -150,4 +146,8 @@ impl Bars {
         let place = if value.is_finite() { self.scale.place(value) } else { 0.0 };
         100.0 * place
     }
+}
+
+fn place_row(index: usize, row: &str) -> String {
+    format!("<svg y=\"{}\" height=\"{ROW}\">{row}</svg>", ROW * index as f64)
 }

@@ -128,11 +128,11 @@ impl Chart {
     }
 
     fn across(&self, x: f64) -> f64 {
-        self.x.place(x).mul_add(WIDTH - LEFT - RIGHT, LEFT)
+        LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT)
     }
 
     fn down(&self, y: f64) -> f64 {
-        self.y.place(y).mul_add(-(HEIGHT - TOP - BOTTOM), HEIGHT - BOTTOM)
+        HEIGHT - BOTTOM - self.y.place(y) * (HEIGHT - TOP - BOTTOM)
     }
 }
 

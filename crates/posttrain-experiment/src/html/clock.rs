@@ -33,7 +33,7 @@ fn compared(view: &View, clock: &WallClock) -> String {
     );
     let foot = format!("{} of training, validation left out", unit.name);
     let mut bars =
-        Bars::new("Training time", said, (unit.scale(times), super::plain_number), &foot);
+        Bars::new("Training time", &said, (unit.scale(times), super::plain_number), &foot);
     let look = |model: Option<&str>| {
         model.map_or("routed".to_owned(), |name| format!("m{}", view.look(name)))
     };
@@ -136,7 +136,7 @@ fn timeline(view: &View) -> String {
     let said: Vec<String> =
         names.iter().map(|name| format!("{}: {}", escape::shortened(name), when(name))).collect();
     let foot = format!("{} since the experiment began", unit.name);
-    let mut bars = Bars::new("Timeline", said.join("; "), (scale, super::plain_number), &foot);
+    let mut bars = Bars::new("Timeline", &said.join("; "), (scale, super::plain_number), &foot);
     for name in names {
         let own: Vec<(f64, f64, &str)> =
             joined(finite().filter(|span| span.model == name), unit.seconds);

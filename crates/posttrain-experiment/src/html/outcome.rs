@@ -47,7 +47,7 @@ fn sides(view: &View, outcome: &HeadToHead) -> String {
     let title = "Accuracy of either side";
     let mut bars = Bars::new(
         title,
-        said.join("; "),
+        &said.join("; "),
         (scale, whole_percent),
         "share of questions answered correctly",
     );
@@ -77,7 +77,7 @@ fn differences(view: &View, outcome: &HeadToHead) -> String {
         rows.iter().map(|(name, outcome)| format!("{name}: {}", words(outcome))).collect();
     let title = "Difference in accuracy, specialists less generalist";
     let foot = "← generalist better · points · specialists better →";
-    let mut bars = Bars::new(title, said.join("; "), (scale, points), foot);
+    let mut bars = Bars::new(title, &said.join("; "), (scale, points), foot);
     for (name, outcome) in &rows {
         bars.point(
             (name, &words(outcome)),

@@ -83,7 +83,7 @@ mod tests {
                 prop_assert!(scale.low < scale.high && (2..=14).contains(&scale.ticks.len()), "{scale:?}");
                 for value in &values {
                     prop_assert!((0.0..=1.0).contains(&scale.place(*value)));
-                    prop_assert!(*value <= scale.high.mul_add(1.0 + 1e-9, 1e-9), "{scale:?}");
+                    prop_assert!(*value <= scale.high * (1.0 + 1e-9) + 1e-9, "{scale:?}");
                 }
             }
         }

@@ -184,7 +184,7 @@ impl<E: Element> Kernel for Gradient<'_, '_, E> {
         let offset = row.logprobs[anchor] * std::f32::consts::LOG2_E;
         // −(Σ g + g_H · (H + ln p_j)) / T, as a line in log2 p_j.
         let by_logprobs: f32 = row.by_logprob.iter().sum();
-        let level = -row.by_entropy.mul_add(row.entropy, by_logprobs) * warmth;
+        let level = -(by_logprobs + row.by_entropy * row.entropy) * warmth;
         let tilt = -row.by_entropy * std::f32::consts::LN_2 * warmth;
         let derivative = |x: f32| {
             let t = mul_add::<FMA>(x - at_anchor, slope, offset);

@@ -212,7 +212,7 @@ fn a_step_with_several_targets_per_row_is_the_three_calls_in_turn() {
     let rows = 33;
     let case = with_targets(case(rows, 600, Kind::Float), 3, 600);
     let entries = 3 * rows as usize;
-    let sampling: Vec<f32> = (0..entries).map(|i| 0.01f32.mul_add(-(i as f32), -6.0)).collect();
+    let sampling: Vec<f32> = (0..entries).map(|i| -6.0 - 0.01 * i as f32).collect();
     let weights: Vec<f32> = (0..entries).map(|i| [1.0, 0.5, 0.0, 2.0][i % 4]).collect();
     let batch = LossBatch {
         weights: Some(&weights),
@@ -332,7 +332,7 @@ fn masked_tokens_have_no_gradient_even_where_the_target_is_impossible() {
 fn the_fused_step_is_the_three_calls_in_turn() {
     for kind in [Kind::Float, Kind::BFloat16] {
         let case = case(33, 600, kind);
-        let sampling: Vec<f32> = (0..33).map(|i| 0.1f32.mul_add(-(i as f32), -5.0)).collect();
+        let sampling: Vec<f32> = (0..33).map(|i| -5.0 - 0.1 * i as f32).collect();
         let weights: Vec<f32> = (0..33).map(|i| if i % 4 != 1 { 1.0 } else { 0.0 }).collect();
         let batch = LossBatch {
             weights: Some(&weights),

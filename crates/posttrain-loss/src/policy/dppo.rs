@@ -41,7 +41,7 @@ impl Divergence for BinaryKl {
     fn between(&self, new: f32, old: f32, log_ratio: f32) -> f32 {
         // As verl has it, which keeps the logarithm of a certain token's rest finite.
         let rest = (1.0 - old + 1e-8) / (1.0 - new + 1e-8);
-        (1.0 - old).mul_add(rest.ln(), -(old * log_ratio))
+        (1.0 - old) * rest.ln() - old * log_ratio
     }
 }
 
@@ -63,8 +63,8 @@ impl<D: Divergence> TokenLoss for Dppo<D> {
         let push = if masked { 0.0 } else { -weight * advantage };
         let pull = bounds.penalty * log_ratio;
         Term {
-            loss: pull.mul_add(log_ratio, push),
-            gradient: 2.0f32.mul_add(pull, push),
+            loss: push + pull * log_ratio,
+            gradient: push + 2.0 * pull,
             clipped: masked | capped,
         }
     }

@@ -14,7 +14,7 @@ impl TokenLoss for Dro {
     fn term<const FMA: bool>(&self, Token { log_ratio, logprob, advantage, .. }: Token) -> Term {
         let pull = self.beta * log_ratio;
         Term {
-            loss: (0.5 * pull).mul_add(log_ratio, -(logprob * advantage)),
+            loss: 0.5 * pull * log_ratio - logprob * advantage,
             gradient: pull - advantage,
             clipped: false,
         }

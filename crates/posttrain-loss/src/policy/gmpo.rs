@@ -15,7 +15,7 @@ pub(super) struct Gmpo {
 impl Gmpo {
     /// A log-ratio as it enters the mean: no further than its bound in the direction that the
     /// advantage pushes it.
-    pub(super) fn bounded(&self, log_ratio: f32, advantage: f32) -> f32 {
+    pub(super) fn bounded(self, log_ratio: f32, advantage: f32) -> f32 {
         if advantage > 0.0 {
             log_ratio.min(self.high)
         } else if advantage < 0.0 {

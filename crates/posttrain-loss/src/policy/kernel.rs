@@ -151,7 +151,7 @@ impl<L: TokenLoss> Kernel for Block<'_, '_, L> {
             Err(_) => rest,
         };
         let mut sum = match adjustment {
-            None => surrogate::<FMA, L, _>(loss, inputs, gap, Plain, gradient),
+            None => surrogate::<FMA, L, _>(loss, inputs, gap, &Plain, gradient),
             Some(adjustment) => {
                 let adjusted = Adjusted::of::<FMA>(inputs, adjustment, gap);
                 surrogate::<FMA, L, _>(loss, inputs, gap, &adjusted, gradient)
@@ -287,7 +287,7 @@ impl Adjusted {
     }
 }
 
-impl Ratios for &Adjusted {
+impl Ratios for Adjusted {
     #[inline(always)]
     fn at<const FMA: bool>(&self, entry: usize, _ratio: f32, _log_ratio: f32) -> Ratio {
         Ratio {
@@ -318,7 +318,7 @@ fn surrogate<const FMA: bool, L: TokenLoss, R: Ratios>(
     loss: &L,
     inputs: &Inputs,
     gap: &[f32; BLOCK],
-    ratios: R,
+    ratios: &R,
     gradient: &mut [f32; BLOCK],
 ) -> Partial {
     let zero = [0.0; LANES];

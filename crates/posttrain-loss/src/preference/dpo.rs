@@ -80,10 +80,10 @@ impl Objective for Dpo {
             let (right, by_right) = negative_log_sigmoid(self.beta * difference);
             let (wrong, by_wrong) = negative_log_sigmoid(-self.beta * difference);
             let flipped = self.label_smoothing;
-            let value = (1.0 - flipped).mul_add(right, flipped * wrong);
-            (value, self.beta * (1.0 - flipped).mul_add(by_right, -(flipped * by_wrong)))
+            let value = (1.0 - flipped) * right + flipped * wrong;
+            (value, self.beta * ((1.0 - flipped) * by_right - flipped * by_wrong))
         };
         let rule = PairRule { baseline, length: Length::Summed, reward_scale: self.beta, loss };
-        evaluate(batch, logprobs, totals, rule)
+        evaluate(batch, logprobs, totals, &rule)
     }
 }

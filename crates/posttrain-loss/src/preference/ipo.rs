@@ -64,6 +64,6 @@ impl Objective for Ipo {
         };
         let baseline = Baseline::Reference { needed_by: "IPO" };
         let rule = PairRule { baseline, length: Length::Averaged, reward_scale: self.tau, loss };
-        evaluate(batch, logprobs, totals, rule)
+        evaluate(batch, logprobs, totals, &rule)
     }
 }

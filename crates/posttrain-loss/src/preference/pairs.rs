@@ -27,7 +27,7 @@ pub(super) fn evaluate(
     batch: &LossBatch,
     logprobs: &[f32],
     totals: &StepTotals,
-    rule: PairRule<impl Fn(f64) -> (f64, f64)>,
+    rule: &PairRule<impl Fn(f64) -> (f64, f64)>,
 ) -> Result<LossOutcome, LossError> {
     let sequences = batch.sequence_lengths.len();
     check_len("sequence_lengths", sequences, sequences.next_multiple_of(2))?;

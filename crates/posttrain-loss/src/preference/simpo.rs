@@ -55,7 +55,7 @@ impl Objective for SimPo {
     ) -> Result<LossOutcome, LossError> {
         self.validate()?;
         let loss = |difference: f64| {
-            let (value, slope) = negative_log_sigmoid(self.beta.mul_add(difference, -self.gamma));
+            let (value, slope) = negative_log_sigmoid(self.beta * difference - self.gamma);
             (value, self.beta * slope)
         };
         let rule = PairRule {
@@ -64,6 +64,6 @@ impl Objective for SimPo {
             reward_scale: self.beta,
             loss,
         };
-        evaluate(batch, logprobs, totals, rule)
+        evaluate(batch, logprobs, totals, &rule)
     }
 }

@@ -75,7 +75,7 @@ impl Candidates {
 
 /// The logit at which a token is `ratio` times as likely as the likeliest.
 fn ratio_cut(ratio: f64, temperature: f64, cut: &Cut) -> f32 {
-    temperature.mul_add(ratio.ln(), f64::from(cut.whole.max)) as f32
+    (f64::from(cut.whole.max) + temperature * ratio.ln()) as f32
 }
 
 /// A logit below which no token belongs to the nucleus: tokens under `(1 − p) / V` of the mass have

@@ -13,6 +13,10 @@ const MAX_BYTES: usize = 1 << 24;
 /// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`: the
 /// filter `tojson` of transformers, which the engine's own is not (it escapes what HTML would read,
 /// and writes no blanks).
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a filter of minijinja takes its named arguments by value"
+)]
 pub(super) fn tojson(
     value: &Value,
     ensure_ascii: Option<bool>,

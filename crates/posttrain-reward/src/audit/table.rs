@@ -85,7 +85,7 @@ impl AuditTable {
         let (n, observed) = (self.compared() as f64, self.agreement()?);
         let judge = (self.both_right + self.judge_alone) as f64 / n;
         let verifier = (self.both_right + self.verifier_alone) as f64 / n;
-        let chance = judge.mul_add(verifier, (1.0 - judge) * (1.0 - verifier));
+        let chance = judge * verifier + (1.0 - judge) * (1.0 - verifier);
         (chance < 1.0).then(|| (observed - chance) / (1.0 - chance))
     }
 

@@ -57,6 +57,7 @@ impl PerDomain {
     /// assert_eq!(futures::executor::block_on(table.score(&sample))?.value(), 1.0);
     /// # Ok::<(), posttrain_reward::RewardError>(())
     /// ```
+    #[must_use]
     pub fn with(mut self, domain: impl Into<String>, reward: Arc<dyn Reward>) -> Self {
         self.rewards.insert(domain.into(), reward);
         self

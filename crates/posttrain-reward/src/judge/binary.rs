@@ -72,7 +72,7 @@ impl JudgeConfig {
     /// ```
     pub fn build(self, model: Arc<dyn ChatModel>) -> Result<Judge, RewardError> {
         let panel =
-            Panel::new(self, model, JudgePrompt::binary(), Ballot::verdict(WORDS), Vec::new())?;
+            Panel::new(self, model, &JudgePrompt::binary(), Ballot::verdict(WORDS), Vec::new())?;
         Ok(Judge { panel })
     }
 }

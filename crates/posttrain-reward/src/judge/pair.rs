@@ -123,8 +123,13 @@ impl PairConfig {
         if self.opponent == Opponent::Reference {
             self.judge.reference = crate::judge::ReferenceUse::Hidden;
         }
-        let panel =
-            Panel::new(self.judge, model, JudgePrompt::pair(), Ballot::verdict(WORDS), Vec::new())?;
+        let panel = Panel::new(
+            self.judge,
+            model,
+            &JudgePrompt::pair(),
+            Ballot::verdict(WORDS),
+            Vec::new(),
+        )?;
         Ok(PairJudge { panel, opponent: self.opponent })
     }
 }

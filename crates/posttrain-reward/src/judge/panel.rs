@@ -48,7 +48,7 @@ impl Panel {
     pub(crate) fn new(
         config: JudgeConfig,
         model: Arc<dyn ChatModel>,
-        built_in: JudgePrompt,
+        built_in: &JudgePrompt,
         ballot: Ballot,
         criteria: Vec<Criterion>,
     ) -> Result<Self, RewardError> {
@@ -59,7 +59,7 @@ impl Panel {
             criteria,
             has_reference,
         };
-        let prompt = config.prompt.as_ref().unwrap_or(&built_in).compile(&values)?;
+        let prompt = config.prompt.as_ref().unwrap_or(built_in).compile(&values)?;
         let transcript = config.transcript.as_deref().map(Transcript::open).transpose()?;
         let provenance = JudgeProvenance {
             model: model.name().to_owned(),

@@ -130,7 +130,7 @@ impl RubricConfig {
             .map(|criterion| Field { name: criterion.name.clone(), words: WORDS });
         let ballot = Ballot { fields: fields.collect() };
         let panel =
-            Panel::new(self.judge, model, JudgePrompt::rubric(), ballot, self.criteria.clone())?;
+            Panel::new(self.judge, model, &JudgePrompt::rubric(), ballot, self.criteria.clone())?;
         Ok(RubricJudge { panel, criteria: self.criteria })
     }
 }

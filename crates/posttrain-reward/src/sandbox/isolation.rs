@@ -47,8 +47,8 @@ impl Isolation {
         self.named().into_iter().filter(|(_, holds)| !holds).map(|(name, _)| name).collect()
     }
 
-    fn named(&self) -> [(&'static str, bool); 6] {
-        let Self { network, processes, files, limits, process_limit, system_calls } = *self;
+    fn named(self) -> [(&'static str, bool); 6] {
+        let Self { network, processes, files, limits, process_limit, system_calls } = self;
         [
             ("network", network),
             ("processes", processes),

@@ -122,7 +122,7 @@ impl CellValue {
             DataRef::Empty => Self::Blank,
             DataRef::Int(number) => Self::Number(*number as f64),
             DataRef::Float(number) => Self::Number(*number),
-            DataRef::String(text) => Self::from_text(text),
+            DataRef::String(text) | DataRef::DurationIso(text) => Self::from_text(text),
             DataRef::SharedString(text) => Self::from_text(text),
             DataRef::Bool(value) => Self::Bool(*value),
             DataRef::Error(error) => Self::Text(error.to_string()),
@@ -137,7 +137,6 @@ impl CellValue {
             DataRef::DateTimeIso(text) => {
                 iso_date(text).map_or_else(|| Self::from_text(text), Self::Date)
             }
-            DataRef::DurationIso(text) => Self::from_text(text),
         }
     }
 
@@ -181,11 +180,10 @@ impl Rules {
             CellValue::Date(days) if self.dates == DateAgreement::Day => {
                 Compared::Number(days.round_ties_even())
             }
-            CellValue::Date(days) => Compared::Seconds(seconds(*days)),
             CellValue::Time(days) if self.dates == DateAgreement::Day => {
                 Compared::Minutes(seconds(*days).div_euclid(60))
             }
-            CellValue::Time(days) => Compared::Seconds(seconds(*days)),
+            CellValue::Date(days) | CellValue::Time(days) => Compared::Seconds(seconds(*days)),
             CellValue::Text(text) => {
                 match number_in(text).filter(|_| self.text_numbers == TextNumbers::AsNumbers) {
                     Some(number) => Compared::Number(number),
@@ -225,7 +223,7 @@ fn iso_date(text: &str) -> Option<f64> {
         && (1.0..=12.0).contains(&month)
         && (1.0..=31.0).contains(&day);
     let days = days_from_civil(year as i64, month as i64, day as i64) + 25_569;
-    fits.then(|| days as f64 + (hours.mul_add(3600.0, minutes * 60.0) + seconds) / 86_400.0)
+    fits.then(|| days as f64 + (hours * 3600.0 + minutes * 60.0 + seconds) / 86_400.0)
 }
 
 fn numbers(text: &str, separator: char) -> Option<[f64; 3]> {

@@ -105,17 +105,17 @@ impl Shared {
     /// Has a thread of `generation` take the next piece.
     fn wake(self: &Arc<Self>, generation: &Arc<Generation>) {
         let (shared, owner) = (Arc::clone(self), Arc::clone(generation));
-        generation.pool.spawn(move || shared.run_next(owner));
+        generation.pool.spawn(move || shared.run_next(&owner));
     }
 
-    fn run_next(&self, generation: Arc<Generation>) {
+    fn run_next(&self, generation: &Arc<Generation>) {
         let Some(Piece { stage, work }) = lock(&self.queue).pop_front() else { return };
         {
             let mut stage = lock(&stage);
             if matches!(*stage, Stage::Abandoned) {
                 return;
             }
-            *stage = Stage::Running(Arc::clone(&generation));
+            *stage = Stage::Running(Arc::clone(generation));
         }
         work();
         if matches!(std::mem::replace(&mut *lock(&stage), Stage::Over), Stage::Abandoned) {

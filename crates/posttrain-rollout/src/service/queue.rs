@@ -215,14 +215,14 @@ impl Queue {
     /// Puts a policy under a name.
     pub fn publish(&self, name: &str, policy: PolicySnapshot, transition: Transition) {
         let mut inner = self.lock();
-        let old = inner.policies.insert(name.to_owned(), policy.clone());
-        if let (Some(old), Transition::Follow) = (old, transition) {
+        if let (Some(old), Transition::Follow) = (inner.policies.get(name).cloned(), transition) {
             for worker in &mut inner.workers {
                 worker
                     .commands
                     .push_back(Command::Replace { old: Some(old.clone()), new: policy.clone() });
             }
         }
+        inner.policies.insert(name.to_owned(), policy);
         drop(inner);
         self.news.notify_all();
     }

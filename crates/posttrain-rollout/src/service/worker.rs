@@ -111,7 +111,7 @@ impl Worker {
 
     fn cancel_all(&mut self, ids: &[RequestId], reason: &RequestError) {
         for id in ids {
-            if let Err(error) = self.engine.cancel(*id, reason.clone()) {
+            if let Err(error) = self.engine.cancel(*id, reason) {
                 self.begin_anew(&error.to_string());
                 return;
             }
@@ -133,7 +133,7 @@ impl Worker {
         let stepped = catch_unwind(AssertUnwindSafe(|| engine.step_with(&mut tell)));
 
         match stepped {
-            Ok(Ok(outcomes)) => outcomes.into_iter().for_each(|outcome| self.answer(outcome)),
+            Ok(Ok(outcomes)) => outcomes.into_iter().for_each(|outcome| self.answer(&outcome)),
             Ok(Err(error)) => self.begin_anew(&error.to_string()),
             Err(panic) => self.begin_anew(&panic_text(&*panic)),
         }
@@ -141,7 +141,7 @@ impl Worker {
 
     /// Hands an outcome to its request. A request that was refused as a whole has one outcome for
     /// all its samples.
-    fn answer(&mut self, outcome: Outcome) {
+    fn answer(&mut self, outcome: &Outcome) {
         let Some(running) = self.running.get_mut(&outcome.request) else { return };
         let refused = outcome.result.as_ref().is_err_and(RequestError::is_refusal);
         let samples =
