@@ -15,7 +15,7 @@ pub enum DataError {
     #[error(transparent)]
     Store(#[from] posttrain_store::StoreError),
     /// The operating system refused to read a file.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was attempted, in words: "open", "read".
         action: &'static str,
@@ -33,7 +33,7 @@ pub enum DataError {
         expected: &'static str,
     },
     /// A line is not valid JSON.
-    #[error("{place}: not valid JSON: {source}")]
+    #[error("{place}: not valid JSON")]
     Json {
         /// The line.
         place: Place,
@@ -133,7 +133,7 @@ pub enum DataError {
     },
     /// A Parquet file cannot be decoded.
     #[cfg(feature = "parquet")]
-    #[error("{place}: not readable as Parquet: {source}")]
+    #[error("{place}: not readable as Parquet")]
     Parquet {
         /// The file, and the row that was about to be read.
         place: Place,

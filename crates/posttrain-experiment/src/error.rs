@@ -33,7 +33,7 @@ pub enum ExperimentError {
         got: usize,
     },
     /// A report's text is not of the report's form.
-    #[error("{origin}: `{field}`, line {line}: {source}")]
+    #[error("{origin}: `{field}`, line {line}: not of the form that was expected")]
     Format {
         /// The file, or `report` where it came as text.
         origin: String,
@@ -100,7 +100,7 @@ pub enum ExperimentError {
         reason: String,
     },
     /// An arm's process could not be started or watched.
-    #[error("arm `{arm}`: its process cannot be started: {source}")]
+    #[error("arm `{arm}`: its process cannot be started")]
     Process {
         /// The arm.
         arm: String,
@@ -130,7 +130,7 @@ pub enum ExperimentError {
     #[error(transparent)]
     Store(#[from] posttrain_store::StoreError),
     /// A file could not be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path} cannot be read or written", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -83,7 +83,7 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read or written")]
     Io {
         /// The file.
         path: PathBuf,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ModelError {
     /// A file or folder could not be read.
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read or written")]
     Io {
         /// The file.
         path: PathBuf,
@@ -113,7 +113,7 @@ pub enum ModelError {
         rows: i64,
     },
     /// The chat template failed on these messages, or is broken.
-    #[error("chat template: {source}")]
+    #[error("the chat template failed")]
     Template {
         /// The template engine's answer, with the line.
         #[source]
@@ -155,6 +155,6 @@ pub enum ModelError {
     #[error(transparent)]
     Tensor(#[from] posttrain_tensor::TensorError),
     /// libtorch refused an operation (memory, device, shape).
-    #[error("libtorch: {0}")]
+    #[error("libtorch refused an operation")]
     Torch(#[from] tch::TchError),
 }

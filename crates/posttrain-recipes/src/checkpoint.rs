@@ -2,14 +2,17 @@
 
 use crate::RecipeError;
 use crate::config::RlConfig;
+use crate::queue::SavedRollout;
+use crate::rollout::Rollout;
 use posttrain_data::StreamState;
 use posttrain_store::{
     Difference, StoreError, read_json, read_json_if_there, recover_folder, replace_folder,
-    write_json_pretty,
+    write_json, write_json_pretty,
 };
 use posttrain_train::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::path::Path;
 
 /// The best step so far by validation accuracy.
@@ -34,6 +37,18 @@ pub struct RunState {
     pub best: Option<BestStep>,
     /// Seconds of work so far, over all the processes that did it.
     pub seconds: f64,
+    /// Ids of examples that were taken from the data and have not been trained on, in an
+    /// asynchronous run by arrival: they are sampled again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_flight: Vec<String>,
+    /// Groups submitted so far in such a run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub submitted: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +59,8 @@ struct Saved {
 }
 
 const RUN: &str = "run.json";
+/// Batches that were sampled and not trained on, in an asynchronous run in the data's order.
+const QUEUE: &str = "queue.json";
 
 impl RunState {
     /// What a run's folder says of its last saved state, without anything else of it; none where
@@ -56,27 +73,32 @@ impl RunState {
         Ok(saved.map(|saved| saved.run))
     }
 
-    /// Writes a run's state to `dir`, whole or not at all.
-    pub(crate) fn save(
+    /// Writes a run's state, with what waits to be trained on, to `dir`: whole or not at all.
+    pub(crate) fn save<'a>(
         &self,
         dir: &Path,
         trainer: &Trainer,
         config: &RlConfig,
+        queue: impl IntoIterator<Item = &'a Rollout>,
     ) -> Result<(), RecipeError> {
         let saved = Saved { run: self.clone(), config: as_json(config)? };
+        let queue: Vec<SavedRollout> = queue.into_iter().map(SavedRollout::from).collect();
         replace_folder(dir, |fresh| {
             trainer.save_state(fresh)?;
+            if !queue.is_empty() {
+                write_json(&fresh.join(QUEUE), &queue)?;
+            }
             Ok(write_json_pretty(&fresh.join(RUN), &saved)?)
         })
     }
 
-    /// Reads a run's state, if there is one, into the trainer. The configuration must be the one
-    /// that it was begun with.
+    /// Reads a run's state, if there is one, into the trainer, and what waited to be trained on.
+    /// The configuration must be the one that it was begun with.
     pub(crate) fn load(
         dir: &Path,
         trainer: &mut Trainer,
         config: &RlConfig,
-    ) -> Result<Option<Self>, RecipeError> {
+    ) -> Result<Option<(Self, VecDeque<Rollout>)>, RecipeError> {
         recover_folder(dir)?;
         let path = dir.join(RUN);
         if !path.exists() {
@@ -87,8 +109,10 @@ impl RunState {
         if let Some(difference) = Difference::between(&saved.config, &now) {
             return Err(RecipeError::OtherRun { path, difference });
         }
+        let queue: Option<Vec<SavedRollout>> = read_json_if_there(&dir.join(QUEUE))?;
         trainer.load_state(dir)?;
-        Ok(Some(saved.run))
+        let queue = queue.unwrap_or_default().into_iter().map(Rollout::from).collect();
+        Ok(Some((saved.run, queue)))
     }
 }
 

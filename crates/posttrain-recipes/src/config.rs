@@ -1,6 +1,7 @@
 //! What a run is: every number that its result depends on.
 
 use crate::RecipeError;
+use crate::mode::{AsynchronousConfig, GroupOrder, Mode};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
 use posttrain_loss::{AdvantageConfig, Objective, PolicyObjective};
@@ -53,6 +54,16 @@ pub struct RlConfig {
     pub seed: u64,
     /// Steps, 1 and up: rollout, scoring, training. One without any signal takes no optimizer step.
     pub steps: u64,
+    /// How sampling and training take turns.
+    pub mode: Mode,
+    /// How many versions the policy that wrote a token may be behind the one that is trained, at
+    /// least 1 in an asynchronous run; in the other modes it is 0, whatever this says. prime-rl: at
+    /// most 8, TRL's `AsyncGRPO` and SkyRL: 4.
+    pub max_staleness: u64,
+    /// In which order groups are trained on, where they do not wait for each other.
+    pub group_order: GroupOrder,
+    /// What an asynchronous run that trains in the order of arrival does besides.
+    pub asynchronous: AsynchronousConfig,
     /// Prompts a step, `P`, 1 and up.
     pub prompts: u64,
     /// Completions a prompt, `G`, 1 and up; with 1 there is nothing to compare and nothing is
@@ -94,6 +105,10 @@ impl Default for RlConfig {
         Self {
             seed: 0,
             steps: 100,
+            mode: Mode::default(),
+            max_staleness: 1,
+            group_order: GroupOrder::default(),
+            asynchronous: AsynchronousConfig::default(),
             prompts: 8,
             group_size: 8,
             learning_rate: 1e-4,
@@ -148,6 +163,7 @@ impl RlConfig {
             &record_mib,
         )?;
         self.validate_sampling()?;
+        self.validate_mode()?;
         self.schedule.validate()?;
         self.lora.validate()?;
         self.advantage.validate()?;
@@ -164,6 +180,47 @@ impl RlConfig {
         let seed = derive_seed(self.seed, "data", 0, 0);
         let config = BatchConfig { prompts: self.prompts, seed, last: LastBatch::Carry };
         Ok(BatchStream::new(train.to_vec(), config)?)
+    }
+
+    /// Groups that are sampled, scored or waiting at a time, where they are trained on as they
+    /// arrive.
+    #[must_use]
+    pub fn queued_groups(&self) -> usize {
+        let whole_batches = self.prompts.saturating_mul(self.max_staleness.saturating_add(1));
+        self.asynchronous.queued_groups.unwrap_or(whole_batches as usize)
+    }
+
+    fn validate_mode(&self) -> Result<(), RecipeError> {
+        let by_arrival = self.group_order == GroupOrder::Arrival;
+        if self.mode == Mode::OnPolicy {
+            let expected = "fixed with `mode = \"on_policy\"`, which trains on all groups at once";
+            RecipeError::check("group_order", !by_arrival, expected, "arrival")?;
+        }
+        if self.mode == Mode::Streaming {
+            let batch = matches!(self.advantage, AdvantageConfig::BatchNormalized { .. });
+            let expected = "one that needs no other group in streaming";
+            RecipeError::check("advantage", !batch, expected, "batch_normalized")?;
+        }
+
+        let asynchronous = self.mode == Mode::Asynchronous;
+        if asynchronous {
+            let expected = "at least 1 in an asynchronous run (0 is `mode = \"on_policy\"`)";
+            RecipeError::check("max_staleness", self.max_staleness >= 1, expected, &0)?;
+        }
+        if asynchronous && by_arrival {
+            let deadline = self.scorer.deadline_seconds;
+            let expected = "none in an asynchronous run by arrival: no step waits for all rewards";
+            RecipeError::check(
+                "scorer.deadline_seconds",
+                deadline.is_none(),
+                expected,
+                &deadline.unwrap_or_default(),
+            )?;
+            return self.asynchronous.validate(self.prompts);
+        }
+        let expected = "left out, unless groups are trained on asynchronously in order of arrival";
+        let unused = self.asynchronous == AsynchronousConfig::default();
+        RecipeError::check("asynchronous", unused, expected, &format!("{:?}", self.asynchronous))
     }
 
     fn validate_sampling(&self) -> Result<(), RecipeError> {

@@ -39,6 +39,12 @@ pub enum RecipeError {
         #[source]
         source: std::io::Error,
     },
+    /// The thread that samples ahead of the trainer has ended before its time: it panicked.
+    #[error("the sampling thread ended before its batches were done")]
+    SamplerEnded,
+    /// The thread that trains on groups as they come has ended before its time.
+    #[error("the training thread ended before its groups were done")]
+    TrainerEnded,
     /// A prompt of the data cannot be sampled from.
     #[error("example `{id}` cannot be sampled from")]
     Prompt {
@@ -82,6 +88,9 @@ pub enum RecipeError {
     /// The reward's configuration or its runner failed.
     #[error(transparent)]
     Reward(#[from] posttrain_reward::RewardError),
+    /// The sampling service took a request back.
+    #[error(transparent)]
+    Service(#[from] posttrain_rollout::ServiceError),
     /// Sampling failed.
     #[error(transparent)]
     Rollout(#[from] posttrain_rollout::RolloutError),

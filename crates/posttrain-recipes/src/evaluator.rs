@@ -185,7 +185,7 @@ fn answer(group: ScoredGroup) -> Option<Answer> {
     let scored = group.completions.into_iter().next()?;
     let (reward, error) = match scored.score {
         Ok(score) => (Some(score.value()), None),
-        Err(error) => (None, Some(error.report())),
+        Err(failure) => (None, Some(failure.report)),
     };
     Some(Answer {
         id: group.example.id,

@@ -1,9 +1,11 @@
 //! Training loops on public primitives.
 //!
-//! [`RlRun`] is reinforcement learning with verifiable rewards, on policy: it samples groups,
-//! scores each completion the moment that it is finished, turns rewards into advantages, trains,
-//! evaluates, keeps the best checkpoint, and goes on from where it was killed to the numbers that
-//! it would have reached.
+//! [`RlRun`] is reinforcement learning with verifiable rewards: it samples groups, scores each
+//! completion the moment that it is finished, turns rewards into advantages, trains, evaluates,
+//! keeps the best checkpoint, and goes on from where it was killed to the numbers that it would
+//! have reached. [`RlConfig::mode`] says how sampling and training take turns: on policy, streaming
+//! (a group is trained on while others are still scored), or asynchronously (sampling goes on while
+//! the trainer trains, a bounded number of versions behind).
 //!
 //! Every piece of it is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout
 //! gives [`advantages`](Rollout::advantages) and [`datums`](Rollout::datums); a
@@ -45,6 +47,8 @@
 //! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an
 //! [`Observer`] sees what a run tells of itself, and [`Console`] shows it on a terminal.
 
+mod ahead;
+mod arrivals;
 mod checkpoint;
 mod config;
 mod console;
@@ -52,11 +56,14 @@ mod error;
 mod evaluation;
 mod evaluator;
 mod metrics;
+mod mode;
 mod model_source;
 mod observer;
-mod on_policy;
 mod prompt;
+mod queue;
 mod rollout;
+mod run;
+mod streamed;
 
 pub use checkpoint::{BestStep, RunState};
 pub use config::{EvaluationConfig, RlConfig, TruncatedCompletions};
@@ -65,9 +72,13 @@ pub use error::RecipeError;
 pub use evaluation::{Evaluation, EvaluationMode};
 pub use evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 pub use metrics::{MetricsLog, StepRecord, read_metrics};
+pub use mode::{AsynchronousConfig, GroupOrder, Mode, StaleGroups};
 pub use model_source::ModelSource;
 pub use observer::{Event, Observer, Phase, Silent};
-pub use on_policy::{RlRun, RunOutcome, load_policy};
 pub use posttrain_reward::Reward;
 pub use prompt::{PromptForm, PromptStyle, Shot};
-pub use rollout::{GroupSampler, Rollout, RolloutRequest, ScoredCompletion, ScoredGroup};
+pub use rollout::{
+    GroupSampler, GroupSink, Rollout, RolloutCost, RolloutRequest, ScoreFailure, ScoredCompletion,
+    ScoredGroup,
+};
+pub use run::{RlRun, RunOutcome, load_policy};

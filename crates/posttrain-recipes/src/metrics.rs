@@ -64,6 +64,16 @@ pub struct StepRecord {
     /// Share of the tokens trained on whose forward pass was the sampler's own.
     #[serde(default)]
     pub recorded: f64,
+    /// How far the trainer was ahead of the policy that wrote a token, in versions: the mean over
+    /// tokens; absent where sampling and training take turns.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staleness: Option<f64>,
+    /// The largest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub staleness_max: Option<u64>,
+    /// Groups that were too stale to be trained on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_groups: Option<usize>,
     /// The learning rate.
     pub learning_rate: f64,
     /// Validation after this step, if there was one.
@@ -120,10 +130,18 @@ impl StepRecord {
         self.completion_tokens = share(lengths.iter().sum(), lengths.len());
         self.completion_tokens_max = lengths.iter().copied().max().unwrap_or(0);
         self.truncated = share(cut, lengths.len());
-        self.seconds_sampling = rollout.seconds_sampling;
-        self.seconds_reward = rollout.seconds_reward;
+        self.seconds_sampling = rollout.cost.seconds_sampling;
+        self.seconds_reward = rollout.cost.seconds_reward;
         self.sampled_tokens_per_second =
-            rollout.sampled_tokens as f64 / rollout.seconds_sampling.max(1e-9);
+            rollout.cost.sampled_tokens as f64 / rollout.cost.seconds_sampling.max(1e-9);
+    }
+
+    /// Takes down how far a trainer at `version` was ahead of what was sampled.
+    pub(crate) fn describe_staleness(&mut self, rollout: &Rollout, version: u64) {
+        let written = rollout.completions().flat_map(|scored| &scored.completion.token_versions);
+        let behind: Vec<u64> = written.map(|written| version.saturating_sub(*written)).collect();
+        self.staleness = Some(share(behind.iter().sum::<u64>() as usize, behind.len()));
+        self.staleness_max = Some(behind.iter().copied().max().unwrap_or(0));
     }
 
     /// Takes down what training gave.
@@ -172,6 +190,9 @@ impl StepRecord {
             ("time/sampled_tokens_per_second", self.sampled_tokens_per_second),
         ];
         scalars.extend(self.grad_norm.map(|norm| ("optim/grad_norm", norm)));
+        scalars.extend(self.staleness.map(|staleness| ("policy/staleness", staleness)));
+        scalars.extend(self.staleness_max.map(|most| ("policy/staleness_max", most as f64)));
+        scalars.extend(self.stale_groups.map(|groups| ("policy/stale_groups", groups as f64)));
         scalars.extend(self.reference_kl.map(|kl| ("policy/reference_kl", kl)));
         scalars.extend(self.validation.map(|v| ("validation/accuracy", v.sampled.share)));
         scalars

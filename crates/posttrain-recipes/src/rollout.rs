@@ -11,9 +11,10 @@ use posttrain_rollout::{
     SamplingParams,
 };
 use posttrain_train::Datum;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 /// A completion with what its reward said.
@@ -22,7 +23,23 @@ pub struct ScoredCompletion {
     /// What was sampled.
     pub completion: Completion,
     /// Its score, or why there is none.
-    pub score: Result<Score, RewardError>,
+    pub score: Result<Score, ScoreFailure>,
+}
+
+/// Why a completion has no score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreFailure {
+    /// The short key that failures are counted by ([`RewardError::cause`]).
+    pub cause: String,
+    /// The error with everything below it, in one line.
+    pub report: String,
+}
+
+impl From<RewardError> for ScoreFailure {
+    fn from(error: RewardError) -> Self {
+        Self { cause: error.cause().to_owned(), report: error.report() }
+    }
 }
 
 /// The completions of one example, in the order of their samples.
@@ -36,11 +53,19 @@ pub struct ScoredGroup {
     pub completions: Vec<ScoredCompletion>,
 }
 
-/// What sampling and scoring a set of examples gave, and took.
+/// What sampling and scoring a set of examples gave.
 #[derive(Debug)]
 pub struct Rollout {
     /// A group per example, in the order of the examples.
     pub groups: Vec<ScoredGroup>,
+    /// What they took.
+    pub cost: RolloutCost,
+}
+
+/// What sampling and scoring took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutCost {
     /// Tokens sampled.
     pub sampled_tokens: usize,
     /// Seconds until the last completion was sampled.
@@ -115,33 +140,53 @@ impl GroupSampler {
     )]
     pub fn rollout(
         &self,
-        request: RolloutRequest,
+        request: RolloutRequest<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Rollout, RecipeError> {
+        let mut groups: Vec<_> = request.examples.iter().map(|_| None).collect();
+        let cost = self.stream(request, observer, &mut |index, group| {
+            groups[index] = Some(group);
+            Ok(())
+        })?;
+        Ok(Rollout { groups: groups.into_iter().flatten().collect(), cost })
+    }
+
+    /// Samples every example's completions, has them scored, and hands each group on, with its
+    /// place among the examples, the moment that its last score is in: while others are still
+    /// sampled and scored. Where `on_group` fails, nothing more is sampled.
+    ///
+    /// # Errors
+    /// Those of [`GroupSampler::rollout`], and what `on_group` returns.
+    pub fn stream(
+        &self,
+        request: RolloutRequest<'_>,
+        observer: &mut dyn Observer,
+        on_group: &mut GroupSink<'_>,
+    ) -> Result<RolloutCost, RecipeError> {
         for (field, got) in
             [("policies", request.policies.len()), ("sampling", request.sampling.len())]
         {
             RecipeError::check(field, got == request.examples.len(), "one for each example", &got)?;
         }
+        let completions = request.completions;
+        RecipeError::check("completions", completions >= 1, "at least 1", &completions)?;
 
         let started = Instant::now();
         let mut engine = self.engine_for(request.phase)?;
-        let mut scorer =
-            Scorer::new(self.reward.clone(), &self.scorer, self.runtime.handle().clone())?;
         let prompts = self.submit(&mut engine, &request)?;
+        let mut groups = OpenGroups::new(&request, prompts, self.scorer()?, self.runtime().clone());
 
         let total = request.examples.len() * request.completions;
-        let mut finished: Vec<Placed> = Vec::with_capacity(total);
+        let mut done = 0;
         let mut failed = None;
         engine.run_while(|outcome| {
-            match score(outcome, request.examples, &mut scorer) {
-                Ok(placed) => finished.push(placed),
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
+            let taken = groups.take(outcome).and_then(|()| groups.hand_on_ready(on_group));
+            if let Err(error) = taken {
+                failed = Some(error);
+                return ControlFlow::Break(());
             }
-            observer.see(&Event::Progress { phase: request.phase, done: finished.len(), total });
+            done += 1;
+            observer.see(&Event::Progress { phase: request.phase, done, total });
             ControlFlow::Continue(())
         })?;
         if let Some(error) = failed {
@@ -150,9 +195,8 @@ impl GroupSampler {
         let seconds_sampling = started.elapsed().as_secs_f64();
 
         let waiting = Instant::now();
-        let scores = scorer.finish()?;
-        Ok(Rollout {
-            groups: regroup(request.examples, prompts, finished, scores),
+        groups.hand_on_rest(on_group)?;
+        Ok(RolloutCost {
             sampled_tokens: engine.stats().sampled_tokens,
             seconds_sampling,
             seconds_reward: waiting.elapsed().as_secs_f64(),
@@ -166,6 +210,21 @@ impl GroupSampler {
         Ok(Engine::new(self.model.decoder.clone(), Some(self.model.tokenizer.clone()), config)?)
     }
 
+    /// The token ids that put an example's question to the model.
+    pub(crate) fn prompt(&self, example: &Example) -> Result<Vec<i64>, RecipeError> {
+        self.style.encode(&example.question, &self.model.tokenizer, &self.model.template)
+    }
+
+    /// A scorer on the sampler's own threads.
+    pub(crate) fn scorer(&self) -> Result<Scorer, RecipeError> {
+        Ok(Scorer::new(self.reward.clone(), &self.scorer, self.runtime.handle().clone())?)
+    }
+
+    /// The threads that wait for rewards.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
     fn submit(
         &self,
         engine: &mut Engine,
@@ -175,11 +234,7 @@ impl GroupSampler {
         for ((example, params), policy) in
             request.examples.iter().zip(&request.sampling).zip(&request.policies)
         {
-            let prompt = self.style.encode(
-                &example.question,
-                &self.model.tokenizer,
-                &self.model.template,
-            )?;
+            let prompt = self.prompt(example)?;
             let group = Request::new(prompt.clone(), params.clone()).samples(request.completions);
             engine.submit(group.policy(policy.clone()));
             prompts.push(prompt);
@@ -188,29 +243,116 @@ impl GroupSampler {
     }
 }
 
-/// A finished completion, and where it belongs.
-struct Placed {
-    example: usize,
-    sample: usize,
-    completion: Completion,
+/// What takes groups as they come, each with its place among the examples.
+pub type GroupSink<'a> = dyn FnMut(usize, ScoredGroup) -> Result<(), RecipeError> + 'a;
+
+/// Groups whose completions, or scores, are not all there yet.
+struct OpenGroups<'a> {
+    examples: &'a [Example],
+    completions: usize,
+    open: Vec<OpenGroup>,
+    scorer: Scorer,
+    runtime: tokio::runtime::Handle,
+    /// Waits for the scores of groups that are sampled; to drop it is to give them up.
+    waiting: tokio::task::JoinSet<()>,
+    send: mpsc::Sender<(usize, Scores)>,
+    scored: mpsc::Receiver<(usize, Scores)>,
+    /// Groups that have not been handed on.
+    left: usize,
 }
 
-/// Hands a completion to the reward.
-fn score(
-    outcome: Outcome,
-    examples: &[Example],
-    scorer: &mut Scorer,
-) -> Result<Placed, RecipeError> {
-    let example = &examples[outcome.request];
-    let completion =
-        outcome.result.map_err(|source| RecipeError::Prompt { id: example.id.clone(), source })?;
+type Scores = Vec<Result<Score, RewardError>>;
 
-    scorer.push(sample(example, &completion))?;
-    Ok(Placed { example: outcome.request, sample: outcome.sample, completion })
+/// A group that is being sampled, or scored.
+struct OpenGroup {
+    prompt: Vec<i64>,
+    /// Its completions so far: sample, place in the scorer, what was sampled.
+    finished: Vec<(usize, usize, Completion)>,
+}
+
+impl<'a> OpenGroups<'a> {
+    fn new(
+        request: &RolloutRequest<'a>,
+        prompts: Vec<Vec<i64>>,
+        scorer: Scorer,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let (send, scored) = mpsc::channel();
+        let open = |prompt| OpenGroup { prompt, finished: Vec::with_capacity(request.completions) };
+        Self {
+            examples: request.examples,
+            completions: request.completions,
+            left: prompts.len(),
+            open: prompts.into_iter().map(open).collect(),
+            scorer,
+            runtime,
+            waiting: tokio::task::JoinSet::new(),
+            send,
+            scored,
+        }
+    }
+
+    /// Hands a completion to the reward, and a group that is whole to whoever waits for its scores.
+    fn take(&mut self, outcome: Outcome) -> Result<(), RecipeError> {
+        let index = outcome.request;
+        let example = &self.examples[index];
+        let refused = |source| RecipeError::Prompt { id: example.id.clone(), source };
+        let completion = outcome.result.map_err(refused)?;
+
+        let place = self.scorer.push(sample(example, &completion))?;
+        let group = &mut self.open[index];
+        group.finished.push((outcome.sample, place, completion));
+        if group.finished.len() == self.completions {
+            // Back into the order of samples, whatever order they were finished in.
+            group.finished.sort_by_key(|(sample, ..)| *sample);
+            let places: Vec<usize> = group.finished.iter().map(|(_, place, _)| *place).collect();
+            let pending = self.scorer.take(&places);
+            let send = self.send.clone();
+            let wait = async move {
+                // Nobody receives once the rollout has failed.
+                let _ = send.send((index, pending.wait().await));
+            };
+            self.waiting.spawn_on(wait, &self.runtime);
+        }
+        Ok(())
+    }
+
+    /// Hands on what has all its scores by now.
+    fn hand_on_ready(&mut self, on_group: &mut GroupSink<'_>) -> Result<(), RecipeError> {
+        while let Ok((index, scores)) = self.scored.try_recv() {
+            self.hand_on(index, scores, on_group)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the rest.
+    fn hand_on_rest(&mut self, on_group: &mut GroupSink<'_>) -> Result<(), RecipeError> {
+        while self.left > 0 {
+            // A sender lives in `self`: what is waited for always comes.
+            let Ok((index, scores)) = self.scored.recv() else { break };
+            self.hand_on(index, scores, on_group)?;
+        }
+        Ok(())
+    }
+
+    fn hand_on(
+        &mut self,
+        index: usize,
+        scores: Scores,
+        on_group: &mut GroupSink<'_>,
+    ) -> Result<(), RecipeError> {
+        let group = &mut self.open[index];
+        let prompt = std::mem::take(&mut group.prompt);
+        let completions = std::mem::take(&mut group.finished).into_iter().map(|(.., c)| c);
+        let scored = ScoredGroup::of(self.examples[index].clone(), prompt, completions, scores);
+
+        self.left -= 1;
+        on_group(index, scored)
+    }
 }
 
 /// What a reward is told of a completion.
-fn sample(example: &Example, completion: &Completion) -> Sample {
+pub(crate) fn sample(example: &Example, completion: &Completion) -> Sample {
     let mut sample = Sample::new(&example.question, &example.answer, &completion.text);
     sample.id.clone_from(&example.id);
     sample.domain.clone_from(&example.domain);
@@ -220,34 +362,25 @@ fn sample(example: &Example, completion: &Completion) -> Sample {
     sample
 }
 
-/// Puts completions back into the order of examples and samples, whatever order they finished in.
-fn regroup(
-    examples: &[Example],
-    prompts: Vec<Vec<i64>>,
-    finished: Vec<Placed>,
-    scores: Vec<Result<Score, RewardError>>,
-) -> Vec<ScoredGroup> {
-    let mut ordered: Vec<_> = finished.into_iter().zip(scores).collect();
-    ordered.sort_by_key(|(placed, _)| (placed.example, placed.sample));
-
-    let empty = |(example, prompt): (&Example, Vec<i64>)| ScoredGroup {
-        example: example.clone(),
-        prompt,
-        completions: Vec::new(),
-    };
-    let mut groups: Vec<_> = examples.iter().zip(prompts).map(empty).collect();
-    for (placed, score) in ordered {
-        groups[placed.example]
-            .completions
-            .push(ScoredCompletion { completion: placed.completion, score });
+impl ScoredGroup {
+    /// Completions and their scores, in the same order.
+    pub(crate) fn of(
+        example: Example,
+        prompt: Vec<i64>,
+        completions: impl IntoIterator<Item = Completion>,
+        scores: Vec<Result<Score, RewardError>>,
+    ) -> Self {
+        let scored = completions.into_iter().zip(scores).map(|(completion, score)| {
+            ScoredCompletion { completion, score: score.map_err(ScoreFailure::from) }
+        });
+        Self { example, prompt, completions: scored.collect() }
     }
-    groups
-}
 
-impl Rollout {
-    /// All completions, group after group.
-    pub fn completions(&self) -> impl Iterator<Item = &ScoredCompletion> {
-        self.groups.iter().flat_map(|group| &group.completions)
+    /// The version of the oldest policy that wrote any of its tokens.
+    #[must_use]
+    pub fn oldest_version(&self) -> Option<u64> {
+        let versions = self.completions.iter().flat_map(|scored| &scored.completion.token_versions);
+        versions.copied().min()
     }
 
     /// The reward of each completion that counts: `None` where it failed, or where the completion
@@ -261,7 +394,31 @@ impl Rollout {
             }
             scored.score.as_ref().ok().map(|score| score.value() as f32)
         };
-        self.completions().map(usable).collect()
+        self.completions.iter().map(usable).collect()
+    }
+
+    /// What a trainer learns from: a datum per completion, the prompt shared, scored at the
+    /// temperature that it was sampled at. `advantages` has one for each completion.
+    #[must_use]
+    pub fn datums(&self, advantages: &[f32], temperature: f64) -> Vec<Datum> {
+        let datum = |(scored, &advantage): (&ScoredCompletion, &f32)| {
+            Datum::sampled(&self.prompt, &scored.completion, advantage)
+                .with_temperature(temperature)
+        };
+        self.completions.iter().zip(advantages).map(datum).collect()
+    }
+}
+
+impl Rollout {
+    /// All completions, group after group.
+    pub fn completions(&self) -> impl Iterator<Item = &ScoredCompletion> {
+        self.groups.iter().flat_map(|group| &group.completions)
+    }
+
+    /// The reward of each completion that counts, as [`ScoredGroup::rewards`].
+    #[must_use]
+    pub fn rewards(&self, truncated: TruncatedCompletions) -> Vec<Option<f32>> {
+        self.groups.iter().flat_map(|group| group.rewards(truncated)).collect()
     }
 
     /// What each completion is worth beside the others of its group.
@@ -277,18 +434,15 @@ impl Rollout {
         Ok(config.advantages(&self.rewards(truncated), &lengths)?)
     }
 
-    /// What a trainer learns from: a datum per completion, its group's prompt shared, scored at the
-    /// temperature that it was sampled at.
+    /// What a trainer learns from, group after group, as [`ScoredGroup::datums`].
     #[must_use]
     pub fn datums(&self, advantages: &Advantages, temperature: f64) -> Vec<Datum> {
-        let mut values = advantages.values.iter().copied();
-        let mut datums = Vec::with_capacity(advantages.values.len());
+        let mut values = advantages.values.as_slice();
+        let mut datums = Vec::with_capacity(values.len());
         for group in &self.groups {
-            for scored in &group.completions {
-                let advantage = values.next().unwrap_or_default();
-                let datum = Datum::sampled(&group.prompt, &scored.completion, advantage);
-                datums.push(datum.with_temperature(temperature));
-            }
+            let (own, others) = values.split_at(group.completions.len().min(values.len()));
+            datums.extend(group.datums(own, temperature));
+            values = others;
         }
         datums
     }
@@ -298,7 +452,7 @@ impl Rollout {
     pub fn failures(&self) -> BTreeMap<String, usize> {
         let mut causes = BTreeMap::new();
         for error in self.completions().filter_map(|scored| scored.score.as_ref().err()) {
-            *causes.entry(error.cause().to_owned()).or_insert(0) += 1;
+            *causes.entry(error.cause.clone()).or_insert(0) += 1;
         }
         causes
     }

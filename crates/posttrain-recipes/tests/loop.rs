@@ -3,88 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod digits;
+mod world;
 
-use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
-use posttrain_model::{Decoder, ModelConfig, TextModel};
-use posttrain_recipes::{
-    EvaluationConfig, EvaluationMode, Event, GroupSampler, MetricsLog, Observer, Phase, RlConfig,
-    RlRun, RolloutRequest, Silent, StepRecord,
-};
+use posttrain_recipes::{EvaluationMode, GroupSampler, Phase, RlConfig, RolloutRequest, Silent};
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Device, Kind};
-
-struct World {
-    model: TextModel,
-}
-
-impl World {
-    fn new() -> Self {
-        let config = ModelConfig {
-            vocab_size: digits::WORDS,
-            hidden_size: 256,
-            num_hidden_layers: 2,
-            ..ModelConfig::tiny()
-        };
-        let decoder = Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
-        Self { model: TextModel::new(decoder, digits::tokenizer(), digits::template()) }
-    }
-
-    fn run(&self, config: RlConfig, folder: &Path, reward: Arc<dyn Reward>) -> RlRun {
-        RlRun::new(self.model.clone(), reward, config, folder).unwrap()
-    }
-}
-
-/// Right where the answer's digit is among the response's first two.
-fn reward() -> Arc<dyn Reward> {
-    let score =
-        |s: &Sample| Ok(Score::binary(s.response.split(' ').take(2).any(|w| w == s.reference)));
-    Arc::new(from_fn("digit", score))
-}
-
-fn examples(range: std::ops::Range<u32>) -> Vec<Example> {
-    range
-        .map(|n| Example::new(n.to_string(), "digits", format!("{} {}", n % 10, n / 10 % 10), "7"))
-        .collect()
-}
-
-fn config(steps: u64) -> RlConfig {
-    RlConfig {
-        seed: 11,
-        steps,
-        prompts: 4,
-        group_size: 4,
-        learning_rate: 5e-3,
-        checkpoint_every: 2,
-        lora: LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, ..LoraConfig::default() },
-        sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
-        evaluation: EvaluationConfig {
-            every: 3,
-            examples: Some(10),
-            ..EvaluationConfig::default()
-        },
-        ..RlConfig::default()
-    }
-}
-
-fn records(folder: &Path) -> Vec<StepRecord> {
-    let (_, records) = MetricsLog::open(folder, u64::MAX).unwrap();
-    records.iter().map(StepRecord::reproducible).collect()
-}
-
-/// Dies at a step, before anything of it is saved, as a killed process does.
-struct DieAt(u64);
-
-impl Observer for DieAt {
-    fn see(&mut self, event: &Event) {
-        if let Event::Step { record, .. } = event {
-            assert!(record.step < self.0, "killed");
-        }
-    }
-}
+use world::{DieAt, World, config, examples, records, reward};
 
 #[test]
 fn the_same_seed_gives_the_same_numbers_and_it_learns() {

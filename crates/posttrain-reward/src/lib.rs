@@ -85,6 +85,6 @@ pub use posttrain_answer as answer;
 pub use reward::Reward;
 pub use sample::Sample;
 pub use score::Score;
-pub use scorer::{Scorer, ScorerConfig, ScoringProgress};
+pub use scorer::{PendingScores, Scorer, ScorerConfig, ScoringProgress};
 pub use truncated::Truncated;
 pub use verifier::{OnCpu, Verifier, VerifierFn, from_fn};

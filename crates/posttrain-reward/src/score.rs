@@ -1,6 +1,6 @@
 //! What a reward says: a value from 0 to 1, named parts, a note.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::RewardError;
 
@@ -17,11 +17,33 @@ use crate::RewardError;
 /// assert!(Score::new(f64::NAN).is_err() && Score::new(1.5).is_err());
 /// # Ok::<(), posttrain_reward::RewardError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Score {
     value: f64,
     parts: Vec<(String, f64)>,
     note: Option<String>,
+}
+
+/// A score as it is written down.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unchecked {
+    value: f64,
+    parts: Vec<(String, f64)>,
+    note: Option<String>,
+}
+
+impl TryFrom<Unchecked> for Score {
+    type Error = RewardError;
+
+    fn try_from(unchecked: Unchecked) -> Result<Self, RewardError> {
+        let mut score = Self::new(unchecked.value)?;
+        for (name, value) in unchecked.parts {
+            score = score.with_part(name, value)?;
+        }
+        Ok(Self { note: unchecked.note, ..score })
+    }
 }
 
 impl Score {

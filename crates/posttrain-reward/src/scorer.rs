@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 mod progress;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,8 +149,12 @@ pub struct Scorer {
     permits: Arc<Semaphore>,
     limits: Limits,
     tally: Tally,
-    tasks: Vec<JoinHandle<Result<Score, RewardError>>>,
+    /// By place; those that were taken are gone.
+    tasks: BTreeMap<usize, Task>,
+    pushed: usize,
 }
+
+type Task = JoinHandle<Result<Score, RewardError>>;
 
 impl Scorer {
     /// A scorer whose tasks run on `runtime`.
@@ -184,7 +189,8 @@ impl Scorer {
             permits,
             limits: config.limits()?,
             tally: Tally::default(),
-            tasks: Vec::new(),
+            tasks: BTreeMap::new(),
+            pushed: 0,
         })
     }
 
@@ -250,15 +256,20 @@ impl Scorer {
     /// ```
     pub async fn submit(&mut self, sample: Sample) -> Result<usize, RewardError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| self.cancelled())?;
+        let permit =
+            permit.map_err(|_| RewardError::Cancelled { reward: self.reward.name().to_owned() })?;
         self.tally.push();
+        let place = self.pushed;
+        self.pushed += 1;
+
         let (reward, limits, tally) = (Arc::clone(&self.reward), self.limits, self.tally.clone());
-        self.tasks.push(self.runtime.spawn(async move {
+        let task = self.runtime.spawn(async move {
             let result = score_one(&*reward, sample, limits, permit).await;
             tally.count(&result);
             result
-        }));
-        Ok(self.tasks.len() - 1)
+        });
+        self.tasks.insert(place, task);
+        Ok(place)
     }
 
     /// What has happened so far; for a progress bar, or to stop a step whose failures pile up.
@@ -302,23 +313,72 @@ impl Scorer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn collect(mut self) -> Vec<Result<Score, RewardError>> {
-        let mut scores = Vec::with_capacity(self.tasks.len());
-        for index in 0..self.tasks.len() {
-            let joined = (&mut self.tasks[index]).await;
-            // Panics are caught inside the task, so a failed join is a runtime that has shut down.
-            scores.push(joined.unwrap_or_else(|_| Err(self.cancelled())));
-        }
-        scores
+        let places: Vec<usize> = self.tasks.keys().copied().collect();
+        self.take(&places).wait().await
     }
 
-    fn cancelled(&self) -> RewardError {
-        RewardError::Cancelled { reward: self.reward.name().to_owned() }
+    /// Takes the results at some places out of the scorer, to be waited for by themselves: of a
+    /// group that is whole, while others are still pushed. [`collect`](Self::collect) and
+    /// [`finish`](Self::finish) then return the rest.
+    ///
+    /// A place that was taken before, or never given, is answered with [`RewardError::Cancelled`].
+    ///
+    /// ```
+    /// use posttrain_reward::{Sample, Scorer, ScorerConfig, Verifier};
+    /// use posttrain_reward::verifiers::ExactMatch;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let reward = std::sync::Arc::new(ExactMatch.into_reward());
+    /// let mut scorer = Scorer::new(reward, &ScorerConfig::default(), runtime.handle().clone())?;
+    /// let first = scorer.push(Sample::new("", "4", "4"))?;
+    /// scorer.push(Sample::new("", "4", "5"))?;
+    ///
+    /// let group = scorer.take(&[first]);
+    /// assert_eq!(runtime.block_on(group.wait())[0].as_ref().unwrap().value(), 1.0);
+    /// assert_eq!(scorer.finish()?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take(&mut self, places: &[usize]) -> PendingScores {
+        let tasks = places.iter().map(|place| self.tasks.remove(place)).collect();
+        PendingScores { reward: self.reward.name().to_owned(), tasks }
     }
 }
 
 impl Drop for Scorer {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// Results that were taken out of a [`Scorer`]. Dropping them gives up what is unfinished.
+#[must_use = "the scores are given up when this is dropped"]
+pub struct PendingScores {
+    reward: String,
+    tasks: Vec<Option<Task>>,
+}
+
+impl PendingScores {
+    /// Waits for all of them; in the order in which their places were given.
+    pub async fn wait(mut self) -> Vec<Result<Score, RewardError>> {
+        let mut scores = Vec::with_capacity(self.tasks.len());
+        for task in &mut self.tasks {
+            let joined = match task {
+                Some(task) => task.await.ok(),
+                None => None,
+            };
+            // Panics are caught inside the task, so a failed join is a runtime that has shut down.
+            scores
+                .push(joined.unwrap_or_else(|| {
+                    Err(RewardError::Cancelled { reward: self.reward.clone() })
+                }));
+        }
+        scores
+    }
+}
+
+impl Drop for PendingScores {
+    fn drop(&mut self) {
+        self.tasks.iter().flatten().for_each(JoinHandle::abort);
     }
 }
 

@@ -40,6 +40,12 @@ pub enum TrainError {
     /// The training service takes nothing more, or ended before the call's turn came.
     #[error("the training service is closed")]
     ServiceClosed,
+    /// As many calls of a trainer wait as its service allows.
+    #[error("{queued} calls of this trainer wait already: wait for some of them")]
+    QueueFull {
+        /// How many.
+        queued: usize,
+    },
     /// No thread can be had.
     #[error("a thread of the training service cannot be started")]
     Thread {

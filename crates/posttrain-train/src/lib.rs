@@ -60,5 +60,5 @@ pub use plan::{MemoryPlan, PlanRequest};
 pub use posttrain_kernel::Workers;
 pub use scores::{DatumScores, TextScores, score_texts};
 pub use seed::derive_seed;
-pub use service::{Pending, TrainingClient, TrainingService};
+pub use service::{Pending, TrainingClient, TrainingService, TrainingServiceConfig};
 pub use trainer::{ForwardBackward, OptimStep, Trainer};

@@ -24,6 +24,12 @@ impl DatumScores {
         Self { logprobs: vec![Vec::new(); datums], entropy: vec![Vec::new(); datums] }
     }
 
+    /// Adds the scores of further datums.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.logprobs.append(&mut other.logprobs);
+        self.entropy.append(&mut other.entropy);
+    }
+
     /// Puts a micro-batch's flat scores to its datums.
     pub(crate) fn take_from(
         &mut self,

@@ -9,6 +9,7 @@ use posttrain_loss::Objective;
 use posttrain_model::Decoder;
 use posttrain_optim::AdamParams;
 use posttrain_rollout::PolicySnapshot;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,6 +56,23 @@ struct Shared {
     inner: Mutex<Inner>,
     news: Condvar,
     model: Arc<Decoder>,
+    config: TrainingServiceConfig,
+}
+
+/// How a training service works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingServiceConfig {
+    /// Calls of one trainer that may wait, 1 and up: one more is answered with
+    /// [`TrainError::QueueFull`], so that a client that never waits cannot fill the memory.
+    pub max_queued: usize,
+}
+
+impl Default for TrainingServiceConfig {
+    /// 256 calls: a pipelined client has two or three.
+    fn default() -> Self {
+        Self { max_queued: 256 }
+    }
 }
 
 /// Trainers of any number of adapters on one base, on a thread of their own.
@@ -107,6 +125,8 @@ struct Handle {
 #[must_use = "whether a call has failed is known from what it gives alone"]
 pub struct Pending<T> {
     result: oneshot::Receiver<Result<T, TrainError>>,
+    /// Why the call was not taken.
+    refused: Option<TrainError>,
 }
 
 impl TrainingService {
@@ -115,8 +135,23 @@ impl TrainingService {
     /// # Errors
     /// [`TrainError::Thread`] where the system gives none.
     pub fn start(model: Arc<Decoder>) -> Result<Self, TrainError> {
+        Self::with_config(model, TrainingServiceConfig::default())
+    }
+
+    /// Starts the thread of a service that works in a certain way.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] names a field that is out of range; [`TrainError::Thread`] where the
+    /// system gives no thread.
+    pub fn with_config(
+        model: Arc<Decoder>,
+        config: TrainingServiceConfig,
+    ) -> Result<Self, TrainError> {
+        let queued = config.max_queued;
+        TrainError::check("max_queued", queued >= 1, "at least 1", &queued)?;
         let inner = Inner { places: BTreeMap::new(), next_id: 1, last: 0, state: State::Open };
-        let shared = Arc::new(Shared { inner: Mutex::new(inner), news: Condvar::new(), model });
+        let shared =
+            Arc::new(Shared { inner: Mutex::new(inner), news: Condvar::new(), model, config });
 
         let own = shared.clone();
         // libtorch divides its operations among as many threads as on the caller's thread.
@@ -260,8 +295,8 @@ impl TrainingClient {
             // Whoever has dropped the call takes no interest in it.
             let _ = send.send(result);
         };
-        self.handle.shared.queue(self.handle.id, Box::new(job));
-        Pending { result }
+        let refused = self.handle.shared.queue(self.handle.id, Box::new(job)).err();
+        Pending { result, refused }
     }
 }
 
@@ -280,7 +315,8 @@ impl<T> Pending<T> {
     /// Waits for the call to be done.
     ///
     /// # Errors
-    /// The call's own; [`TrainError::ServiceClosed`] where the service ended before its turn came.
+    /// The call's own; [`TrainError::QueueFull`] where it was not taken;
+    /// [`TrainError::ServiceClosed`] where the service ended before its turn came.
     pub fn wait(self) -> Result<T, TrainError> {
         block_on(self)
     }
@@ -290,6 +326,9 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, TrainError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(refused) = self.refused.take() {
+            return Poll::Ready(Err(refused));
+        }
         let result = ready!(Pin::new(&mut self.result).poll(context));
         Poll::Ready(result.unwrap_or(Err(TrainError::ServiceClosed)))
     }
@@ -301,17 +340,22 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job. Where the service takes nothing more the job is dropped, and who waits for it
-    /// hears so.
-    fn queue(&self, id: TrainerId, job: Job) {
+    /// Queues a job, or says why it is not taken.
+    fn queue(&self, id: TrainerId, job: Job) -> Result<(), TrainError> {
         let mut inner = self.lock();
-        if inner.state == State::Open
-            && let Some(place) = inner.places.get_mut(&id)
-        {
-            place.jobs.push_back(job);
+        if inner.state != State::Open {
+            return Err(TrainError::ServiceClosed);
         }
+        let place = inner.places.get_mut(&id).ok_or(TrainError::ServiceClosed)?;
+        let queued = place.jobs.len();
+        if queued >= self.config.max_queued {
+            return Err(TrainError::QueueFull { queued });
+        }
+        place.jobs.push_back(job);
+
         drop(inner);
         self.news.notify_all();
+        Ok(())
     }
 
     /// Does jobs by turns until the service ends.

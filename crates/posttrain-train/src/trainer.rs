@@ -48,6 +48,16 @@ impl ForwardBackward {
     pub fn loss(&self) -> f64 {
         self.loss_sum / self.denominator
     }
+
+    /// Adds what another part of the same step gave. Its datums come after these.
+    pub fn merge(&mut self, other: Self) {
+        self.loss_sum += other.loss_sum;
+        self.metrics.merge(&other.metrics);
+        self.scores.append(other.scores);
+        self.computed_tokens += other.computed_tokens;
+        self.recorded_tokens += other.recorded_tokens;
+        self.micro_batches += other.micro_batches;
+    }
 }
 
 /// What one optimizer step did.

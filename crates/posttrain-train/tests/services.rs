@@ -17,6 +17,7 @@ use posttrain_rollout::{
 };
 use posttrain_train::{
     Datum, Pending, TrainError, Trainer, TrainerConfig, TrainingClient, TrainingService,
+    TrainingServiceConfig,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -409,4 +410,32 @@ fn what_was_called_for_is_done_before_the_service_ends() {
     saved.wait().unwrap();
     assert!(dir.path().join("state/trainer.json").is_file());
     assert!(matches!(client.snapshot().wait(), Err(TrainError::ServiceClosed)));
+}
+
+#[test]
+fn a_client_that_never_waits_is_refused_and_loses_nothing_that_was_taken() {
+    let service =
+        TrainingService::with_config(model(), TrainingServiceConfig { max_queued: 3 }).unwrap();
+    let client = service.create(&lora(0), config(), 7).unwrap();
+
+    // The first call holds the thread until it is told to go on.
+    let (go, held) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let first = client.call(move |_| {
+        begun.send(()).unwrap();
+        Ok(held.recv().is_ok())
+    });
+    has_begun.recv().unwrap();
+    let queued: Vec<_> = (0..3).map(|call| client.call(move |_| Ok(call))).collect();
+    let refused = client.call(|_| Ok(()));
+    assert!(matches!(refused.wait(), Err(TrainError::QueueFull { queued: 3 })));
+
+    go.send(()).unwrap();
+    assert!(first.wait().unwrap());
+    let done: Vec<i32> = queued.into_iter().map(|call| call.wait().unwrap()).collect();
+    assert_eq!(done, [0, 1, 2]);
+    assert_eq!(client.call(|_| Ok(4)).wait().unwrap(), 4);
+
+    let error = TrainingService::with_config(model(), TrainingServiceConfig { max_queued: 0 });
+    assert!(error.err().unwrap().to_string().contains("`max_queued` must be at least 1"));
 }
