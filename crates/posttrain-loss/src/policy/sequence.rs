@@ -95,10 +95,12 @@ fn measure(plan: &Plan, logprobs: &[f32], advantages: &[f32], span: Range<usize>
             None if plan.objective.correction.is_some() => 0.0,
             None => logprob - sampling,
         };
+
         level +=
             f64::from(bound.map_or(log_ratio, |bound| bound.bounded(log_ratio, advantages[entry])));
         to_sampler += f64::from(old.unwrap_or(logprob) - sampling);
         entries += 1;
     }
+
     Sequence { level: level / entries.max(1) as f64, to_sampler, entries }
 }
