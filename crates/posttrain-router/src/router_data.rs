@@ -116,6 +116,7 @@ impl RouterData {
         if let Some(first) = found.first() {
             return Err(RouterError::Leak { count: found.len(), first: first.to_string() });
         }
+
         let rows = |split| Rows::new(splits.get(split), split, &labels);
         Ok(Self {
             train: TrainSet { rows: rows(Split::Train)? },
@@ -132,6 +133,7 @@ impl Rows {
                 format!("{split} row {} (`{}`)", row + 1, example.id)
             })
         };
+
         let truth = examples.iter().enumerate().map(label).collect::<Result<_, _>>()?;
         let questions =
             examples.iter().map(|example| Question::new(&example.id, &example.question)).collect();
