@@ -56,7 +56,8 @@ pub(super) struct AdapterPass {
 
 impl AdapterPass {
     pub(super) fn new(adapter: &HeadAdapter, kind: Kind) -> Result<Self, TchError> {
-        let (a, b) = (adapter.a.f_detach()?, adapter.b.f_detach()?);
+        let a = adapter.a.f_detach()?;
+        let b = adapter.b.f_detach()?;
         let zeros =
             |tensor: &Tensor| Tensor::f_zeros(tensor.size(), (Kind::Float, tensor.device()));
         let gradients = HeadAdapterGradients { a: zeros(&a)?, b: zeros(&b)? };

@@ -132,8 +132,8 @@ impl Pass<'_> {
             Values::Bf16(logits) => rows::scores(logits, targets, chunk.len, self.temperature()),
         };
 
-        let named = |(row, problem)| LossError::Logits { row: chunk.start + row, problem };
-        let (logprobs, entropy) = scored.map_err(named)?;
+        let (logprobs, entropy) = scored
+            .map_err(|(row, problem)| LossError::Logits { row: chunk.start + row, problem })?;
         let tensor =
             |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
         Ok(TokenScores { logprobs: tensor(&logprobs)?, entropy: tensor(&entropy)? })

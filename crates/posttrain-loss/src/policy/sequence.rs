@@ -41,9 +41,12 @@ impl Sequences {
     pub(super) fn of(plan: &Plan, logprobs: &[f32]) -> Result<Self, LossError> {
         let advantages = plan.entry_advantages();
         let spans: Vec<_> = plan.layout.batch.spans().collect();
-        let measure = |span| measure(plan, logprobs, &advantages, span);
-        let measured: Vec<Sequence> =
-            spans.clone().into_par_iter().with_min_len(16).map(measure).collect();
+        let measured: Vec<Sequence> = spans
+            .clone()
+            .into_par_iter()
+            .with_min_len(16)
+            .map(|span| measure(plan, logprobs, &advantages, span))
+            .collect();
 
         for (sequence, span) in measured.iter().zip(spans) {
             if !(sequence.level + sequence.to_sampler).is_finite() {

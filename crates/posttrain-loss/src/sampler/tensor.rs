@@ -62,23 +62,7 @@ enum Parameter {
 impl<'a> Draw<'a> {
     fn new(logits: &'a Tensor, rows: &'a [RowSampling]) -> Result<Self, LossError> {
         let vocab = logits.size()[1] as usize;
-        let of = |row: &RowSampling| {
-            let truncates = row.truncates();
-            let last_rank = row.top_k.filter(|_| truncates).map_or(vocab, |k| k.min(vocab)) - 1;
-            // Just under 1, so that the product with the sum stays under the sum.
-            let uniform = row.uniform.min(1.0 - 1e-12);
-            let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
-            let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
-            [
-                row.scoring_temperature(),
-                uniform,
-                f64::from(!row.greedy()),
-                last_rank as f64,
-                top_p,
-                min_p,
-            ]
-        };
-        let parameters: Vec<f64> = rows.iter().flat_map(of).collect();
+        let parameters: Vec<f64> = rows.iter().flat_map(|row| row_parameters(row, vocab)).collect();
         let parameters = to_device(&parameters, logits.device())?;
         let parameters = parameters.f_view([-1, 6]).during("laying out the rows' parameters")?;
         Ok(Self { logits, rows, parameters })
@@ -166,4 +150,16 @@ impl<'a> Draw<'a> {
         let lowest = sorted.f_gather(-1, &last.f_clamp_min(0)?, false)?;
         lowest.f_masked_fill(&top_p.f_ge(1.0)?, f64::NEG_INFINITY)
     }
+}
+
+/// A row's parameters, in the order of [`Parameter`].
+fn row_parameters(row: &RowSampling, vocab: usize) -> [f64; 6] {
+    let truncates = row.truncates();
+    let last_rank = row.top_k.filter(|_| truncates).map_or(vocab, |k| k.min(vocab)) - 1;
+    // Just under 1, so that the product with the sum stays under the sum.
+    let uniform = row.uniform.min(1.0 - 1e-12);
+    let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
+    let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
+
+    [row.scoring_temperature(), uniform, f64::from(!row.greedy()), last_rank as f64, top_p, min_p]
 }
