@@ -186,8 +186,11 @@ impl<'a> Running<'a> {
 
     /// Itself while it runs.
     fn ended(mut self) -> Result<Result<Ended<'a>, Self>, ExperimentError> {
-        let failed = |source| ExperimentError::Process { arm: self.arm.name.clone(), source };
-        let Some(status) = self.child.try_wait().map_err(failed)? else { return Ok(Err(self)) };
+        let status = self
+            .child
+            .try_wait()
+            .map_err(|source| ExperimentError::Process { arm: self.arm.name.clone(), source })?;
+        let Some(status) = status else { return Ok(Err(self)) };
 
         // A reader that panicked has printed why.
         self.readers.into_iter().for_each(|reader| drop(reader.join()));

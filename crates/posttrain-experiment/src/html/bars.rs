@@ -103,7 +103,8 @@ impl Bars {
     }
 
     fn row(&mut self, words: (&str, &str), drawn: &str, class: &str) {
-        let (left, right) = (escape::plain(words.0), escape::plain(words.1));
+        let left = escape::plain(words.0);
+        let right = escape::plain(words.1);
         self.rows.push(format!(
             "<g class=\"{class}\"><text class=\"label\" x=\"0\" y=\"14\">{left}</text>\
              <text class=\"value\" x=\"100%\" y=\"14\" text-anchor=\"end\">{right}</text>{drawn}</g>"

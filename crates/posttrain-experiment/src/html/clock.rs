@@ -188,19 +188,21 @@ fn class_of(phase: TimelinePhase) -> &'static str {
 }
 
 fn phases(view: &View) -> String {
-    let present =
-        |phase: &TimelinePhase| view.report.timeline.iter().any(|span| span.phase == *phase);
-    let key = |phase: TimelinePhase| {
-        let class = class_of(phase);
-        format!(
-            "<li><svg aria-hidden=\"true\" width=\"20\" height=\"40\" viewBox=\"0 14 20 28\">\
-             <rect class=\"span {class}\" x=\"0\" width=\"20\"/></svg> {}</li>",
-            phase.name()
-        )
-    };
-
-    let keys: String = TimelinePhase::ALL.into_iter().filter(present).map(key).collect();
+    let keys: String = TimelinePhase::ALL
+        .into_iter()
+        .filter(|phase| view.report.timeline.iter().any(|span| span.phase == *phase))
+        .map(phase_key)
+        .collect();
     format!("<ul class=\"legend phases\" aria-label=\"Phases\">{keys}</ul>")
+}
+
+fn phase_key(phase: TimelinePhase) -> String {
+    let class = class_of(phase);
+    format!(
+        "<li><svg aria-hidden=\"true\" width=\"20\" height=\"40\" viewBox=\"0 14 20 28\">\
+         <rect class=\"span {class}\" x=\"0\" width=\"20\"/></svg> {}</li>",
+        phase.name()
+    )
 }
 
 fn arms(view: &View) -> String {

@@ -100,11 +100,6 @@ fn ends(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
 }
 
 fn means(view: &View) -> String {
-    let mean = |curve: &[CurvePoint], of: fn(&CurvePoint) -> f64| {
-        let values: Vec<f64> = curve.iter().map(of).filter(|value| value.is_finite()).collect();
-        if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
-    };
-
     let rows: Vec<Vec<String>> = view
         .models
         .iter()
@@ -126,4 +121,10 @@ fn means(view: &View) -> String {
 
     let heads = heads(&["Model", "Gap", "Largest gap", "Signal", "Entropy", "Tokens", "Cut off"]);
     table("Means over all steps", &heads, &rows)
+}
+
+/// The mean of a measure over the steps where it is finite, NaN where it is so at none.
+fn mean(curve: &[CurvePoint], of: fn(&CurvePoint) -> f64) -> f64 {
+    let values: Vec<f64> = curve.iter().map(of).filter(|value| value.is_finite()).collect();
+    if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

@@ -13,9 +13,11 @@ pub(super) fn section(view: &View) -> String {
         return String::new();
     }
 
-    let used = |name: &str| view.report.router_used.as_deref() == Some(name);
-    let rows: Vec<Vec<String>> =
-        routers.iter().map(|(name, router)| summary(name, router, used(name))).collect();
+    let used = view.report.router_used.as_deref();
+    let rows: Vec<Vec<String>> = routers
+        .iter()
+        .map(|(name, router)| summary(name, router, used == Some(name.as_str())))
+        .collect();
     let heads = heads(&["Router", "Accuracy", "Calibration error (ECE)", "Time a question"]);
 
     let matrices: String = routers
