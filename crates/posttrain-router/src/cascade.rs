@@ -59,8 +59,8 @@ impl<First: Router, Second: Router> Cascade<First, Second> {
     /// Of all questions routed so far, the share that was passed on; none of none. Tuning does not
     /// count.
     pub fn share_passed_on(&self) -> Option<f64> {
-        let (routed, passed_on) =
-            (self.routed.load(Ordering::Relaxed), self.passed_on.load(Ordering::Relaxed));
+        let routed = self.routed.load(Ordering::Relaxed);
+        let passed_on = self.passed_on.load(Ordering::Relaxed);
         (routed > 0).then(|| passed_on as f64 / routed as f64)
     }
 
