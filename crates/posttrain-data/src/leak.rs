@@ -84,7 +84,8 @@ pub fn leaks(splits: &Splits) -> Vec<Leak> {
         }
     }
 
-    let crosses = |rows: &[SplitRow]| rows.iter().any(|row| row.split != rows[0].split);
-    let crossing = rows.into_iter().filter(|(_, rows)| crosses(rows));
-    crossing.map(|((kind, key), rows)| Leak { kind, key, rows }).collect()
+    rows.into_iter()
+        .filter(|(_, rows)| rows.iter().any(|row| row.split != rows[0].split))
+        .map(|((kind, key), rows)| Leak { kind, key, rows })
+        .collect()
 }

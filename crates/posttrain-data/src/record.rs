@@ -125,8 +125,11 @@ impl Record {
 
     fn check_filled(&self, field: &str, text: &str) -> Result<(), DataError> {
         if text.trim().is_empty() {
-            let (place, got) = (self.place.clone(), text.to_owned());
-            return Err(DataError::EmptyField { place, field: field.to_owned(), got });
+            return Err(DataError::EmptyField {
+                place: self.place.clone(),
+                field: field.to_owned(),
+                got: text.to_owned(),
+            });
         }
         Ok(())
     }

@@ -197,9 +197,11 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataErro
 
 /// The position of each row's domain among the dataset's.
 fn domain_indices(dataset: &Dataset) -> Vec<usize> {
-    let position =
-        |example: &Example| dataset.domains().partition_point(|name| *name < example.domain);
-    dataset.examples().iter().map(position).collect()
+    dataset
+        .examples()
+        .iter()
+        .map(|example| dataset.domains().partition_point(|name| *name < example.domain))
+        .collect()
 }
 
 fn check_rows(dataset: &Dataset, domain_of: &[usize], needed: u64) -> Result<(), DataError> {
