@@ -57,12 +57,13 @@ impl ModelSize {
 
     /// The same with the bytes of its files.
     pub(crate) fn with_files(self, files: &[PathBuf]) -> Result<Self, ModelError> {
-        let length = |path: &PathBuf| match std::fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(source) => Err(ModelError::Io { path: path.clone(), source }),
-        };
-        let bytes = files.iter().map(length).sum::<Result<u64, _>>()?;
-        Ok(Self { file_bytes: bytes, ..self })
+        let mut file_bytes = 0;
+        for path in files {
+            let metadata = std::fs::metadata(path)
+                .map_err(|source| ModelError::Io { path: path.clone(), source })?;
+            file_bytes += metadata.len();
+        }
+        Ok(Self { file_bytes, ..self })
     }
 }
 
