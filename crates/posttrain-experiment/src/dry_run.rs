@@ -7,7 +7,7 @@ use posttrain_data::{Example, Splits};
 use posttrain_model::{Checkpoint, ModelSize, select_device, select_kind};
 use posttrain_recipes::{ModelSource, RecipeError};
 use posttrain_reward::audit::ReferenceCheck;
-use posttrain_reward::{RewardError, Sample, Score, Scorer};
+use posttrain_reward::{Sample, Scorer};
 use posttrain_train::{MemoryPlan, PlanRequest};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -180,7 +180,6 @@ fn unrewarded(
     }
 
     let scores = scorer.finish()?;
-
     Ok(first
         .values()
         .zip(scores)

@@ -5,7 +5,7 @@ use crate::answers::TestAnswers;
 use crate::kept_config::keep_config;
 use crate::routers::RouterMaterials;
 use crate::{Arm, ExperimentConfig, ExperimentError, LocalLabels, Machine, judged, plan};
-use posttrain_data::{Example, Split, Splits};
+use posttrain_data::{Split, Splits};
 use posttrain_model::TextModel;
 use posttrain_recipes::{
     Decoding, Evaluator, Event, Observer, PolicyQuestion, RecipeError, RlRun, RunState, Silent,
