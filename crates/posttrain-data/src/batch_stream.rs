@@ -97,11 +97,13 @@ impl BatchStream {
     ) -> Result<Self, DataError> {
         let examples = examples.into();
         check(&config, examples.len() as u64)?;
+
         let mut domains: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (row, example) in examples.iter().enumerate() {
             domains.entry(&example.domain).or_default().push(row);
         }
         let domains = domains.into_values().collect();
+
         let mut stream =
             Self { config, domains, order: Vec::new(), state: StreamState::default(), examples };
         stream.order = stream.shuffled();
@@ -118,6 +120,7 @@ impl BatchStream {
             let StreamState { epoch, position } = state;
             return Err(DataError::StreamState { epoch, position, rows: self.rows() });
         }
+
         self.state = state;
         self.order = self.shuffled();
         Ok(self)
@@ -131,8 +134,10 @@ impl BatchStream {
         if left == 0 || (left < wanted && self.config.last == LastBatch::Drop) {
             self.begin_epoch();
         }
+
         let mut batch = Vec::new();
         self.take(wanted, &mut batch);
+
         let lacking = wanted - batch.len() as u64;
         if lacking > 0 && self.config.last == LastBatch::Carry {
             self.begin_epoch();
@@ -179,6 +184,7 @@ impl BatchStream {
             let place = |j: u128, u: u64| ((j << 64) | u128::from(u)) / count;
             places.extend((0..).zip(rows).map(|(j, row)| (place(j, rng.next_u64()), row)));
         }
+
         places.sort_unstable();
         places.into_iter().map(|(_, row)| row).collect()
     }

@@ -66,6 +66,7 @@ impl<'a> BinPacking<'a> {
             set.iter().filter(|&&row| self.domain_of[row] == domain).count() as u64
         };
         let counts: Vec<u64> = self.sets.iter().map(count).filter(|&count| count > 0).collect();
+
         let needed = self.config.sizes.get(split);
         DataError::Unpackable {
             domain: self.domains[domain].clone(),
@@ -101,6 +102,7 @@ impl<'a> Filling<'a> {
                 }
             }
         }
+
         Self {
             packing,
             sets_of,
@@ -119,6 +121,7 @@ impl<'a> Filling<'a> {
                 self.place(set, split);
             }
         }
+
         for domain in 0..self.room.len() {
             while self.room[domain] > 0 {
                 let Some(set) = self.smallest(domain) else { break };
@@ -139,6 +142,7 @@ impl<'a> Filling<'a> {
             *room -= 1;
             taken += 1;
         }
+
         for &row in &rows[..taken] {
             self.room[self.packing.domain_of[row]] += 1;
         }

@@ -119,6 +119,7 @@ impl Columns {
         ];
         let domains = self.domains.values().map(|name| ("domains", Some(name)));
         let metadata = self.metadata.iter().map(|name| ("metadata", Some(name)));
+
         match named
             .into_iter()
             .chain(domains)

@@ -34,6 +34,7 @@ impl Dataset {
     pub fn new(examples: Vec<Example>, domains: &[&str]) -> Result<Self, DataError> {
         let mut collector =
             Collector::new(Limits { rows: u64::MAX, total_bytes: u64::MAX, ..Limits::default() });
+
         for (row, example) in (1..).zip(examples) {
             let place = Place::Memory { row };
             if !domains.is_empty() && !domains.contains(&example.domain.as_str()) {
@@ -108,6 +109,7 @@ impl Collector {
     pub(crate) fn push(&mut self, example: Example, place: Place) -> Result<(), DataError> {
         check_filled(&example, &place)?;
         self.check_room(&example, &place)?;
+
         if let Some(first) = self.places.get(&example.id) {
             return Err(DataError::DuplicateId {
                 id: example.id,
@@ -115,6 +117,7 @@ impl Collector {
                 second: place,
             });
         }
+
         self.places.insert(example.id.clone(), place);
         if !self.domains.contains(&example.domain) {
             self.domains.insert(example.domain.clone());
@@ -149,6 +152,7 @@ impl Collector {
         self.bytes += metadata
             .as_ref()
             .map_or(0, |fields| fields.values().map(|value| value.to_string().len() as u64).sum());
+
         let limits = [
             (self.examples.len() as u64 + 1, self.limits.rows, "rows"),
             (self.bytes, self.limits.total_bytes, "bytes"),
@@ -171,6 +175,7 @@ fn check_filled(example: &Example, place: &Place) -> Result<(), DataError> {
         ("answer", answer),
         ("group", group),
     ];
+
     match fields.into_iter().find(|(_, text)| text.trim().is_empty()) {
         Some((field, text)) => Err(DataError::EmptyField {
             place: place.clone(),

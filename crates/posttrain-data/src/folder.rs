@@ -41,6 +41,7 @@ pub fn write_splits(
 ) -> Result<Vec<SplitFile>, DataError> {
     let domains = splits.domains();
     check_names(&domains)?;
+
     let mut written = Vec::new();
     for domain in domains {
         let home = folder.as_ref().join(domain);
@@ -92,6 +93,7 @@ fn flaw(name: &str) -> Option<&'static str> {
         (name.ends_with('.'), "ends with a dot"),
         (name != name.trim(), "begins or ends with white space"),
     ];
+
     flaws.into_iter().find(|(found, _)| *found).map(|(_, reason)| reason)
 }
 

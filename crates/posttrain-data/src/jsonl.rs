@@ -53,6 +53,7 @@ pub(crate) fn collect(
     let file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
     let mut lines =
         Lines { reader: BufReader::new(file), place: Place::line(path, 0), limit: row_bytes };
+
     while let Some((place, line)) = lines.next_line()? {
         if !line.trim().is_empty() {
             Record { fields: parse(&place, &line)?, place }.collect(columns, collector)?;
@@ -85,6 +86,7 @@ impl<R: BufRead> Lines<R> {
     fn next_line(&mut self) -> Result<Option<(Place, String)>, DataError> {
         let Place::Line { path, line } = &mut self.place else { return Ok(None) };
         let mut bytes = Vec::new();
+
         // One byte more than the limit, to tell a line at the limit from one beyond; and room for
         // mark and line end.
         let mut bounded = (&mut self.reader).take(self.limit.saturating_add(BOM.len() as u64 + 3));
@@ -94,11 +96,13 @@ impl<R: BufRead> Lines<R> {
         if bytes.is_empty() {
             return Ok(None);
         }
+
         *line += 1;
         trim_end(&mut bytes);
         if *line == 1 && bytes.starts_with(BOM) {
             bytes.drain(..BOM.len());
         }
+
         let place = self.place.clone();
         if bytes.len() as u64 > self.limit {
             return Err(DataError::RowTooLong { place, limit: self.limit });

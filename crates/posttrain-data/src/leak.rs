@@ -46,6 +46,7 @@ impl fmt::Display for Leak {
             LeakKind::Group => "group",
             LeakKind::Question => "question",
         };
+
         write!(f, "{kind} {:?}:", self.key)?;
         let row = |SplitRow { split, row, id }: &SplitRow| format!(" {split} row {row} ({id:?})");
         f.write_str(&self.rows.iter().map(row).collect::<Vec<_>>().join(","))
@@ -82,7 +83,9 @@ pub fn leaks(splits: &Splits) -> Vec<Leak> {
             }
         }
     }
-    let crosses = |rows: &[SplitRow]| rows.iter().any(|row| row.split != rows[0].split);
-    let crossing = rows.into_iter().filter(|(_, rows)| crosses(rows));
-    crossing.map(|((kind, key), rows)| Leak { kind, key, rows }).collect()
+
+    rows.into_iter()
+        .filter(|(_, rows)| rows.iter().any(|row| row.split != rows[0].split))
+        .map(|((kind, key), rows)| Leak { kind, key, rows })
+        .collect()
 }

@@ -25,10 +25,12 @@ pub fn normalize_question(question: &str) -> String {
     // Upper case first, because "ß" and "ss", "ς" and "σ" differ in lower case only.
     let folded: Vec<char> =
         question.nfkc().collect::<String>().to_uppercase().to_lowercase().nfkc().collect();
+
     let mut form = Form::default();
     for at in 0..folded.len() {
         form.push(folded[at], role(&folded, at));
     }
+
     if form.text.is_empty() {
         folded.into_iter().filter(|c| !c.is_whitespace()).collect()
     } else {
@@ -103,6 +105,7 @@ fn punctuation(text: &[char], at: usize) -> Role {
     let before = at.checked_sub(1).map(|i| text[i]);
     let after = text.get(at + 1).copied();
     let between = |test: fn(char) -> bool| before.is_some_and(test) && after.is_some_and(test);
+
     match text[at] {
         '.' if between(is_digit) => Role::Letter,
         '.' | '\'' | '’' | '‘' | 'ʼ' if between(char::is_alphabetic) => Role::Nothing,

@@ -33,6 +33,7 @@ pub(crate) fn choose(
         (columns.group.as_deref().unwrap_or("group"), columns.group.is_some()),
     ];
     let metadata = columns.metadata.iter().map(|name| (name.as_str(), false));
+
     let mut selected: Vec<SelectedColumn> = Vec::new();
     for (name, needed) in named.into_iter().chain(metadata) {
         if selected.iter().all(|column| column.name != name) {
@@ -56,6 +57,7 @@ fn find(
             DataError::MissingColumn { path: path.to_path_buf(), column: name.to_owned(), found };
         return if needed { Err(missing) } else { Ok(None) };
     };
+
     let column = &leaves[leaf];
     if let Some(got) = unsupported(column) {
         return Err(DataError::FieldType {
@@ -65,6 +67,7 @@ fn find(
             got,
         });
     }
+
     let unsigned =
         matches!(column.converted_type(), ConvertedType::UINT_32 | ConvertedType::UINT_64);
     Ok(Some(SelectedColumn {
@@ -80,9 +83,11 @@ fn unsupported(column: &ColumnDescriptor) -> Option<String> {
     use ConvertedType::{
         ENUM, INT_8, INT_16, INT_32, INT_64, JSON, NONE, UINT_8, UINT_16, UINT_32, UINT_64, UTF8,
     };
+
     if column.path().parts().len() > 1 || column.max_rep_level() > 0 || column.max_def_level() > 1 {
         return Some("a nested column".to_owned());
     }
+
     let readable = match column.physical_type() {
         Type::BYTE_ARRAY => matches!(column.converted_type(), NONE | UTF8 | ENUM | JSON),
         Type::INT32 => {
@@ -95,5 +100,6 @@ fn unsupported(column: &ColumnDescriptor) -> Option<String> {
         Type::BOOLEAN | Type::FLOAT | Type::DOUBLE => true,
         Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => false,
     };
+
     (!readable).then(|| format!("{} ({})", column.physical_type(), column.converted_type()))
 }

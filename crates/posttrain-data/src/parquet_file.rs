@@ -31,6 +31,7 @@ pub(crate) fn collect(
     let reader = cursor.guard(|| SerializedFileReader::new(file))?;
     let selected =
         choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
+
     for index in 0..reader.num_row_groups() {
         let group = cursor.guard(|| reader.get_row_group(index))?;
         collect_group(&*group, &selected, &mut cursor, &mut |record| {
@@ -69,14 +70,20 @@ fn collect_group(
     cursor: &mut Cursor,
     take: &mut dyn FnMut(Record) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let open = |column: &SelectedColumn| cursor.guard(|| group.get_column_reader(column.leaf));
-    let mut readers = selected.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut readers = selected
+        .iter()
+        .map(|column| cursor.guard(|| group.get_column_reader(column.leaf)))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+
     while left > 0 {
         let rows = left.min(BATCH);
-        let read = |(column, reader)| Batch::read(column, reader, rows, cursor);
-        let mut batches =
-            selected.iter().zip(&mut readers).map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut batches = selected
+            .iter()
+            .zip(&mut readers)
+            .map(|(column, reader)| Batch::read(column, reader, rows, cursor))
+            .collect::<Result<Vec<_>, _>>()?;
+
         for _ in 0..rows {
             take(next_record(&mut batches, cursor)?)?;
             cursor.row += 1;
@@ -119,6 +126,7 @@ impl<'a> Batch<'a> {
         use ColumnReader as R;
         let request = Request { column, rows, cursor };
         let signed = !column.unsigned;
+
         let (present, cells) = match reader {
             R::ByteArrayColumnReader(reader) => {
                 let (present, cells) = request.cells(reader)?;
@@ -142,6 +150,7 @@ impl<'a> Batch<'a> {
                 return Err(request.short(0));
             }
         };
+
         Ok(Self { column, present: present.into_iter(), cells })
     }
 
@@ -187,20 +196,25 @@ impl Request<'_> {
         &self,
         reader: &mut ColumnReaderImpl<T>,
     ) -> Result<(Vec<bool>, Vec<T::T>), DataError> {
-        let (mut levels, mut cells) = (Vec::new(), Vec::new());
-        let read = || reader.read_records(self.rows, Some(&mut levels), None, &mut cells);
-        let (rows, ..) = self.cursor.guard(read)?;
+        let mut levels = Vec::new();
+        let mut cells = Vec::new();
+        let (rows, ..) = self
+            .cursor
+            .guard(|| reader.read_records(self.rows, Some(&mut levels), None, &mut cells))?;
+
         let present = if self.column.nullable {
             levels.iter().map(|&l| l > 0).collect()
         } else {
             vec![true; rows]
         };
+
         if rows != self.rows
             || present.len() != rows
             || present.iter().filter(|&&p| p).count() != cells.len()
         {
             return Err(self.short(cells.len()));
         }
+
         Ok((present, cells))
     }
 

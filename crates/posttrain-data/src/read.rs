@@ -72,6 +72,7 @@ pub fn read_all<P: AsRef<Path>>(
     config: &ReadConfig,
 ) -> Result<Dataset, DataError> {
     config.validate()?;
+
     let mut collector = Collector::new(config.limits);
     let mut names = Vec::new();
     for path in paths {

@@ -28,16 +28,19 @@ impl Record {
             collector.skip();
             return Ok(());
         };
+
         let question = self.question(&columns.question)?;
         let answer = self
             .scalar(&columns.answer)?
             .ok_or_else(|| self.missing(&columns.answer, "an answer"))?;
         self.check_filled(&columns.answer, &answer)?;
+
         let group = self.chosen(columns.group.as_deref(), "group", "a group")?.map(shorten);
         let group = group.unwrap_or_else(|| shorten(normalize_question(&question)));
         let id = self.chosen(columns.id.as_deref(), "id", "an id")?;
         let id = id.unwrap_or_else(|| derive_id([&domain, &question, &answer], collector));
         let metadata = self.metadata(&columns.metadata);
+
         collector.push(Example { id, domain, question, answer, group, metadata }, self.place)
     }
 
@@ -51,6 +54,7 @@ impl Record {
                 .map(Some)
                 .ok_or_else(|| self.missing(name, "a domain"));
         };
+
         self.check_filled(name, &found)?;
         match (columns.domains.get(&found), columns.other_domains) {
             (Some(ours), _) => Ok(Some(ours.clone())),
@@ -76,6 +80,7 @@ impl Record {
         if let Some(text) = &found {
             self.check_filled(named.unwrap_or(usual), text)?;
         }
+
         match (found, named) {
             (None, Some(name)) => Err(self.missing(name, expected)),
             (found, _) => Ok(found),
@@ -120,8 +125,11 @@ impl Record {
 
     fn check_filled(&self, field: &str, text: &str) -> Result<(), DataError> {
         if text.trim().is_empty() {
-            let (place, got) = (self.place.clone(), text.to_owned());
-            return Err(DataError::EmptyField { place, field: field.to_owned(), got });
+            return Err(DataError::EmptyField {
+                place: self.place.clone(),
+                field: field.to_owned(),
+                got: text.to_owned(),
+            });
         }
         Ok(())
     }
@@ -171,6 +179,7 @@ fn derive_id(parts: [&str; 3], collector: &mut Collector) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
+
     let id = format!("q-{}", hex(&hasher.finalize()[..8]));
     match collector.count_repetition(&id) {
         1 => id,

@@ -177,14 +177,17 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataErro
     config.validate()?;
     let domain_of = domain_indices(dataset);
     check_rows(dataset, &domain_of, config.sizes.total())?;
+
     let sets = components(dataset.examples());
     let mut packed = BinPacking::new(config, dataset.domains(), &domain_of, sets).pack()?;
+
     let mut taken = vec![false; dataset.len()];
     for (purpose, rows) in (0..).zip(&mut packed) {
         shuffle(rows, &mut stream(config.seed, "order", purpose));
         rows.sort_by_key(|&row| domain_of[row]);
         rows.iter().for_each(|&row| taken[row] = true);
     }
+
     let left_over: Vec<usize> = (0..dataset.len()).filter(|&row| !taken[row]).collect();
     let pick =
         |rows: Vec<usize>| rows.into_iter().map(|row| dataset.examples()[row].clone()).collect();
@@ -194,14 +197,17 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataErro
 
 /// The position of each row's domain among the dataset's.
 fn domain_indices(dataset: &Dataset) -> Vec<usize> {
-    let position =
-        |example: &Example| dataset.domains().partition_point(|name| *name < example.domain);
-    dataset.examples().iter().map(position).collect()
+    dataset
+        .examples()
+        .iter()
+        .map(|example| dataset.domains().partition_point(|name| *name < example.domain))
+        .collect()
 }
 
 fn check_rows(dataset: &Dataset, domain_of: &[usize], needed: u64) -> Result<(), DataError> {
     let mut counts = vec![0_u64; dataset.domains().len()];
     domain_of.iter().for_each(|&domain| counts[domain] += 1);
+
     match counts.iter().position(|&found| found < needed) {
         Some(domain) => Err(DataError::TooFewRows {
             domain: dataset.domains()[domain].clone(),

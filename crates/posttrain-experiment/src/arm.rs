@@ -58,12 +58,14 @@ impl Arm {
 pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentError> {
     let splits = config.data.splits()?;
     let there = splits.domains();
+
     let mut domains = config.arms.specialists.clone();
     if domains.is_empty() {
         domains = there.iter().map(|domain| domain.to_string()).collect();
     }
     domains.sort();
     domains.dedup();
+
     if let Some(missing) = domains.iter().find(|domain| !there.contains(&domain.as_str())) {
         let got = format!("`{missing}`; there are: {}", there.join(", "));
         return Err(ExperimentError::Field {
@@ -72,6 +74,7 @@ pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentE
             got,
         });
     }
+
     let times = domains.len() as u64;
     let of = |rows: &[Example]| {
         rows.iter().filter(|row| domains.contains(&row.domain)).cloned().collect()
@@ -82,6 +85,7 @@ pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentE
         test: of(&splits.test),
         left_over: Vec::new(),
     };
+
     let mut arms: Vec<Arm> = domains
         .iter()
         .map(|d| Arm { name: d.clone(), domains: vec![d.clone()], rl: rl(config, 1) })
@@ -89,6 +93,7 @@ pub fn plan(config: &ExperimentConfig) -> Result<(Splits, Vec<Arm>), ExperimentE
     if times > 1 {
         arms.push(Arm { name: config.arms.generalist.clone(), domains, rl: rl(config, times) });
     }
+
     check_names(&arms)?;
     check_data(&arms, &splits)?;
     Ok((splits, arms))
@@ -128,16 +133,19 @@ fn check_names(arms: &[Arm]) -> Result<(), ExperimentError> {
 /// compares data.
 fn check_data(arms: &[Arm], splits: &Splits) -> Result<(), ExperimentError> {
     let Some(generalist) = arms.iter().find(|arm| !arm.is_specialist()) else { return Ok(()) };
+
     let whole = generalist.exposure(splits)?;
     let mut parts: BTreeMap<String, u64> = BTreeMap::new();
     for arm in arms.iter().filter(|arm| arm.is_specialist()) {
         parts.extend(arm.exposure(splits)?);
     }
+
     let ids = whole.keys().chain(parts.keys());
     let unequal = ids.filter(|id| whole.get(*id) != parts.get(*id)).count();
     if unequal == 0 {
         return Ok(());
     }
+
     let specialist = &arms[0];
     let seen = specialist.rl.steps * specialist.rl.prompts;
     let rows = splits.domain(Split::Train, &specialist.name).count() as u64;

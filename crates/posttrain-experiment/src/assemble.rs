@@ -30,6 +30,7 @@ const SAMPLES: usize = 10;
 pub fn assemble(folder: &Path) -> Result<Report, ExperimentError> {
     let config = ExperimentConfig::read(&folder.join("config.toml"))?.resolved();
     let (splits, arms) = plan(&config)?;
+
     let from = Assembly { config: &config, folder, splits: &splits, arms: &arms };
     let mut report = Report {
         config: serde_json::to_value(&config).unwrap_or_default(),
@@ -44,6 +45,7 @@ pub fn assemble(folder: &Path) -> Result<Report, ExperimentError> {
         provenance: Provenance { version: env!("CARGO_PKG_VERSION").into(), seed: config.seed },
         ..Report::default()
     };
+
     from.models(&mut report)?;
     from.samples(&mut report)?;
     report.findings = findings(&report.models);
@@ -59,27 +61,29 @@ pub fn with_seeds(
     mut report: Report,
     others: &[impl AsRef<Path>],
 ) -> Result<Report, ExperimentError> {
-    let outcome = |report: &Report| {
-        report
-            .head_to_head
-            .clone()
-            .map(|head_to_head| SeedOutcome { seed: report.provenance.seed, head_to_head })
-    };
-    let mut seeds: Vec<SeedOutcome> = outcome(&report).into_iter().collect();
+    let mut seeds: Vec<SeedOutcome> = seed_outcome(&report).into_iter().collect();
     for other in others {
-        let (path, other) = (other.as_ref(), Report::read(other.as_ref())?);
+        let path: &Path = other.as_ref();
+        let other = Report::read(path)?;
         let wrong = |reason: String| ExperimentError::OtherExperiment { path: path.into(), reason };
+
         if let Some(field) = difference("", &report.config, &other.config) {
             return Err(wrong(format!("`{field}` differs")));
         }
         if seeds.iter().any(|outcome| outcome.seed == other.provenance.seed) {
             return Err(wrong(format!("seed {} is there already", other.provenance.seed)));
         }
-        seeds.extend(outcome(&other));
+        seeds.extend(seed_outcome(&other));
     }
+
     seeds.sort_by_key(|outcome| outcome.seed);
     report.seeds = if others.is_empty() { Vec::new() } else { seeds };
     Ok(report)
+}
+
+fn seed_outcome(report: &Report) -> Option<SeedOutcome> {
+    let head_to_head = report.head_to_head.clone()?;
+    Some(SeedOutcome { seed: report.provenance.seed, head_to_head })
 }
 
 /// What may differ between two runs of one experiment: the seed, and where the same files lie.
@@ -90,6 +94,7 @@ fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else {
         return (one != other).then(|| path.to_owned());
     };
+
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     names.into_iter().find_map(|name| {
         let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -109,16 +114,13 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn data(&self) -> Result<DataSummary, ExperimentError> {
-        let counts = |domain: &str| {
-            let of = |split| self.splits.domain(split, domain).count();
-            SplitCounts {
-                train: of(Split::Train),
-                validation: of(Split::Validation),
-                test: of(Split::Test),
-            }
-        };
-        let per_domain =
-            self.splits.domains().into_iter().map(|d| (d.to_owned(), counts(d))).collect();
+        let per_domain = self
+            .splits
+            .domains()
+            .into_iter()
+            .map(|domain| (domain.to_owned(), self.split_counts(domain)))
+            .collect();
+
         let mut examples_seen = BTreeMap::new();
         for arm in self.arms {
             examples_seen.insert(arm.name.clone(), arm.exposure(self.splits)?.values().sum());
@@ -126,11 +128,22 @@ impl Assembly<'_> {
         Ok(DataSummary { per_domain, examples_seen })
     }
 
+    fn split_counts(&self, domain: &str) -> SplitCounts {
+        let rows = |split| self.splits.domain(split, domain).count();
+        SplitCounts {
+            train: rows(Split::Train),
+            validation: rows(Split::Validation),
+            test: rows(Split::Test),
+        }
+    }
+
     fn models(&self, report: &mut Report) -> Result<(), ExperimentError> {
         let mut clock: BTreeMap<&str, f64> = BTreeMap::new();
         for arm in self.arms {
             let folder = self.folder.join(&arm.name);
-            let (state, answers) = (RunState::peek(&folder)?, TestAnswers::read(&folder)?);
+            let state = RunState::peek(&folder)?;
+            let answers = TestAnswers::read(&folder)?;
+
             if let (Some(state), Some(answers)) = (&state, &answers) {
                 let model = model(arm, state, answers, &read_metrics(&folder)?);
                 clock.insert(&arm.name, model.seconds);
@@ -138,6 +151,7 @@ impl Assembly<'_> {
             } else {
                 report.missing.push(missing(arm, state.as_ref()));
             }
+
             if let Some(TrainedOn { machine, at_a_time }) =
                 read_json_if_there(&folder.join("machine.json"))?
             {
@@ -146,10 +160,12 @@ impl Assembly<'_> {
                     Some(WallClock { parallel: Some(at_a_time), ..WallClock::default() });
             }
         }
+
         let seconds = |arm: &&Arm| clock.get(arm.name.as_str()).copied();
         let (specialists, others): (Vec<&Arm>, Vec<&Arm>) =
             self.arms.iter().partition(|arm| arm.is_specialist());
         let all: Option<Vec<f64>> = specialists.iter().map(seconds).collect();
+
         let parallel = report.wall_clock.and_then(|clock| clock.parallel);
         let whole = others.first().and_then(seconds).zip(all);
         report.wall_clock = whole.map(|(g, s)| WallClock { parallel, ..WallClock::new(g, &s) });
@@ -181,11 +197,9 @@ impl Assembly<'_> {
         else {
             return Ok(None);
         };
-        let by_id = |answers: &TestAnswers| -> BTreeMap<String, Option<bool>> {
-            answers.sampled.iter().map(|answer| (answer.id.clone(), answer.is_right())).collect()
-        };
+
         let known: Vec<_> =
-            routing.labels.iter().map(|label| specialists.get(label).map(by_id)).collect();
+            routing.labels.iter().map(|label| specialists.get(label).map(right_by_id)).collect();
         let right: Vec<Vec<Option<bool>>> = routing
             .decisions
             .iter()
@@ -196,6 +210,7 @@ impl Assembly<'_> {
                     .collect()
             })
             .collect();
+
         let attribution = routing.attribution(&right)?;
         let some = |share: Share| (share.n > 0).then_some(share);
         Ok(Some(RoutingErrors {
@@ -228,13 +243,18 @@ impl Assembly<'_> {
         else {
             return Ok(None);
         };
+
         let mut outcome =
             self.compare(&routed.sampled, &routed.verdicts(), &generalist.verdicts())?;
-        let own = |answer: &Answer| {
-            let specialist = specialists.get(&answer.domain)?;
-            specialist.sampled.iter().find(|other| other.id == answer.id).cloned()
-        };
-        let oracle: Vec<Answer> = routed.sampled.iter().filter_map(own).collect();
+
+        let oracle: Vec<Answer> = routed
+            .sampled
+            .iter()
+            .filter_map(|answer| {
+                let specialist = specialists.get(&answer.domain)?;
+                specialist.sampled.iter().find(|other| other.id == answer.id).cloned()
+            })
+            .collect();
         outcome.oracle = Some(Share::of_verdicts(&verdicts(&oracle)));
         for (domain, accuracy) in by_domain(&oracle) {
             outcome.per_domain.entry(domain).and_modify(|sides| sides.oracle = Some(accuracy));
@@ -254,18 +274,23 @@ impl Assembly<'_> {
 
     fn judge(&self) -> Result<Option<JudgeReport>, ExperimentError> {
         let Some(judge) = &self.config.judge else { return Ok(None) };
+
         let read =
             |side: &str| read_json_if_there::<Vec<Verdict>>(&judged::file(self.folder, side));
         let Some((routed, generalist)) = read("routed")?.zip(read(&self.config.arms.generalist)?)
         else {
             return Ok(None);
         };
+
         let Some(answers) = self.sides()? else { return Ok(None) };
+
         let right =
             |verdicts: &[Verdict]| verdicts.iter().map(Verdict::is_right).collect::<Vec<_>>();
-        let (routed, generalist) = (right(&routed), right(&generalist));
+        let routed = right(&routed);
+        let generalist = right(&generalist);
         let verified = answers.0.verdicts().into_iter().chain(answers.1.verdicts());
         let pairs: Vec<_> = routed.iter().chain(&generalist).copied().zip(verified).collect();
+
         Ok(Some(JudgeReport {
             model: judge.server.model.clone(),
             head_to_head: Some(self.compare(&answers.0.sampled, &routed, &generalist)?),
@@ -304,6 +329,7 @@ fn model(
     let validation =
         records.iter().filter_map(|r| Some((r.step, r.validation.as_ref()?.sampled.share)));
     let BaseReport { test, test_greedy } = base(answers);
+
     ModelReport {
         domains: arm.domains.clone(),
         steps: state.step,
@@ -338,6 +364,11 @@ fn missing(arm: &Arm, state: Option<&RunState>) -> MissingModel {
         None => "nothing of it is saved".into(),
     };
     MissingModel { model: arm.name.clone(), reason, last_step: state.map(|state| state.step) }
+}
+
+/// Whether each answer is right, by its question's id; `None` without a verdict.
+fn right_by_id(answers: &TestAnswers) -> BTreeMap<String, Option<bool>> {
+    answers.sampled.iter().map(|answer| (answer.id.clone(), answer.is_right())).collect()
 }
 
 fn sample(model: &str, answer: &Answer) -> AnswerSample {

@@ -145,6 +145,7 @@ impl ExperimentConfig {
         self.rl.validate()?;
         let seed = self.rl.seed;
         let field = |field, expected, got: String| ExperimentError::Field { field, expected, got };
+
         if seed != 0 && seed != self.seed {
             return Err(field(
                 "rl.seed",
@@ -152,6 +153,7 @@ impl ExperimentConfig {
                 seed.to_string(),
             ));
         }
+
         if self.data.sizes.test == 0
             || self.data.sizes.validation == 0
             || self.data.sizes.train == 0
@@ -162,6 +164,7 @@ impl ExperimentConfig {
                 format!("{:?}", self.data.sizes),
             ));
         }
+
         if self.rl.evaluation.examples == Some(0) {
             return Err(field(
                 "rl.evaluation.examples",
@@ -169,6 +172,7 @@ impl ExperimentConfig {
                 "0".into(),
             ));
         }
+
         let names: Vec<&str> = self.routing.routers.iter().map(RouterConfig::name).collect();
         if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
             return Err(field(
@@ -181,6 +185,7 @@ impl ExperimentConfig {
             let got = format!("`{}`; there are: {}", self.routing.used, names.join(", "));
             return Err(field("routing.used", "the name of one of `routing.routers`", got));
         }
+
         Ok(())
     }
 }
@@ -198,6 +203,7 @@ impl DataConfig {
         if self.dataset == Path::new("sciences") {
             return Ok(sciences::generate(self.seed)?);
         }
+
         let config = ReadConfig::new(self.columns.clone());
         if self.dataset.is_dir() {
             return Ok(read_all(&self.files()?, &config)?);
@@ -213,6 +219,7 @@ impl DataConfig {
         let mut files = paths.map_err(ExperimentError::io(folder))?;
         files.retain(|path| path.extension().is_some_and(|e| e == "jsonl" || e == "parquet"));
         files.sort();
+
         if files.is_empty() {
             let expected = "a folder with .jsonl or .parquet files";
             return Err(ExperimentError::Field {
@@ -221,6 +228,7 @@ impl DataConfig {
                 got: folder.display().to_string(),
             });
         }
+
         Ok(files)
     }
 }

@@ -7,7 +7,7 @@ use posttrain_data::{Example, Splits};
 use posttrain_model::{Checkpoint, ModelSize, select_device, select_kind};
 use posttrain_recipes::{ModelSource, RecipeError};
 use posttrain_reward::audit::ReferenceCheck;
-use posttrain_reward::{RewardError, Sample, Score, Scorer};
+use posttrain_reward::{Sample, Scorer};
 use posttrain_train::{MemoryPlan, PlanRequest};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,6 +60,7 @@ impl DryRun {
         let config = config.clone().resolved();
         config.validate()?;
         let (splits, arms) = plan(&config)?;
+
         let mut problems = Vec::new();
         let model = match planned(&config, &splits) {
             Ok(model) => Some(model),
@@ -69,17 +70,22 @@ impl DryRun {
             }
         };
         problems.extend(model.and_then(|model| model.problem(&config)));
+
         if let Some(Err(error)) = config.routing.model.as_ref().map(ModelSource::without_weights) {
             problems.push(format!("routing.model: {error}"));
         }
+
         let runtime = tokio::runtime::Runtime::new()
             .map_err(ExperimentError::io(Path::new("the servers' threads")))?;
         problems.extend(unrewarded(&config, &splits, &runtime)?);
+
         let references = references(&config, &splits)?;
         problems.extend(references.iter().filter_map(|(domain, check)| misfit(domain, check)));
+
         for (name, server) in servers(&config) {
             problems.extend(silent(server, &runtime).map(|error| format!("{name}: {error}")));
         }
+
         let routers =
             config.routing.routers.iter().map(|router| router.name().to_owned()).collect();
         Ok(Self {
@@ -96,7 +102,8 @@ impl DryRun {
 
 impl PlannedModel {
     fn problem(&self, config: &ExperimentConfig) -> Option<String> {
-        let (prompt, completion) = (self.longest_prompt, config.rl.sampling.max_tokens);
+        let prompt = self.longest_prompt;
+        let completion = config.rl.sampling.max_tokens;
         ((prompt + completion) as i64 > self.context).then(|| {
             format!(
                 "model: a prompt of {prompt} tokens and `rl.sampling.max_tokens` of {completion} do not fit its {} positions",
@@ -111,7 +118,9 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
     let device = select_device(config.model.device).map_err(RecipeError::from)?;
     let kind = select_kind(config.model.kind, device);
     let longest_prompt = longest_prompt(config, splits, &checkpoint)?;
-    let (model, rl) = (checkpoint.config(), &config.rl);
+
+    let model = checkpoint.config();
+    let rl = &config.rl;
     let workers = if device.is_cuda() { 1 } else { tch::get_num_threads().max(1) as usize };
     let memory = MemoryPlan::of(&PlanRequest {
         model,
@@ -127,6 +136,7 @@ fn planned(config: &ExperimentConfig, splits: &Splits) -> Result<PlannedModel, E
         group_size: rl.group_size,
         record_mib: rl.engine.record_mib,
     });
+
     let size = ModelSize::of(model, config.model.quantize, kind);
     Ok(PlannedModel { size, memory, longest_prompt, context: model.max_position_embeddings })
 }
@@ -139,6 +149,7 @@ fn longest_prompt(
     let wrong = RecipeError::from;
     let tokenizer = checkpoint.tokenizer().map_err(wrong)?;
     let template = checkpoint.chat_template().map_err(wrong)?;
+
     let mut longest = 0;
     for example in splits.train.iter().chain(&splits.validation).chain(&splits.test) {
         longest =
@@ -158,26 +169,32 @@ fn unrewarded(
     for example in &splits.train {
         first.entry(&example.domain).or_insert(example);
     }
+
     let mut scorer =
         Scorer::new(config.reward.build()?, &config.rl.scorer, runtime.handle().clone())?;
     for example in first.values() {
         let mut sample = Sample::new(&example.question, &example.answer, &example.answer);
-        (sample.id, sample.domain) = (example.id.clone(), example.domain.clone());
+        sample.id = example.id.clone();
+        sample.domain = example.domain.clone();
         scorer.push(sample)?;
     }
+
     let scores = scorer.finish()?;
-    let said = |(example, score): (&&Example, Result<Score, RewardError>)| match score {
-        Ok(score) if score.value() > 0.5 => None,
-        Ok(score) => Some(format!(
-            "reward: {} for the reference answer of question {} itself",
-            score.value(),
-            example.id
-        )),
-        Err(error) => {
-            Some(format!("reward: no score for question {}: {}", example.id, error.report()))
-        }
-    };
-    Ok(first.values().zip(scores).filter_map(said).collect())
+    Ok(first
+        .values()
+        .zip(scores)
+        .filter_map(|(example, score)| match score {
+            Ok(score) if score.value() > 0.5 => None,
+            Ok(score) => Some(format!(
+                "reward: {} for the reference answer of question {} itself",
+                score.value(),
+                example.id
+            )),
+            Err(error) => {
+                Some(format!("reward: no score for question {}: {}", example.id, error.report()))
+            }
+        })
+        .collect())
 }
 
 /// The reward's verifier on each domain's own references.
@@ -252,8 +269,10 @@ impl fmt::Display for DryRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [train, validation, test] = self.questions;
         writeln!(f, "{train} training, {validation} validation and {test} test questions")?;
+
         for arm in &self.arms {
-            let (rl, domains) = (&arm.rl, arm.domains.join(", "));
+            let rl = &arm.rl;
+            let domains = arm.domains.join(", ");
             let [steps, prompts, group] = [rl.steps, rl.prompts, rl.group_size as u64];
             writeln!(
                 f,
@@ -261,14 +280,17 @@ impl fmt::Display for DryRun {
                 arm.name
             )?;
         }
+
         writeln!(
             f,
             "routers: {}; `{}` stands before the specialists",
             self.routers.join(", "),
             self.router_used
         )?;
+
         if let Some(model) = &self.model {
-            let (prompt, context) = (model.longest_prompt, model.context);
+            let prompt = model.longest_prompt;
+            let context = model.context;
             writeln!(
                 f,
                 "model: {}; prompts of up to {prompt} tokens, {context} positions",
@@ -276,10 +298,12 @@ impl fmt::Display for DryRun {
             )?;
             write!(f, "{}", model.memory)?;
         }
+
         for (domain, check) in &self.references {
             writeln!(f, "{domain}: {} reference answers checked by the verifier", check.rows)?;
             write!(f, "{check}")?;
         }
+
         self.problems.iter().try_for_each(|problem| writeln!(f, "PROBLEM: {problem}"))
     }
 }

@@ -62,12 +62,14 @@ impl Dynamics {
         if rewards.len() < 2 {
             return Self::default();
         }
+
         let changes: Vec<f64> = rewards.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let smooth = running_mean(&rewards);
         let strays: Vec<f64> =
             rewards.iter().zip(&smooth).map(|(reward, mean)| (reward - mean).powi(2)).collect();
         let centre = mean(&changes);
         let spread: Vec<f64> = changes.iter().map(|change| (change - centre).powi(2)).collect();
+
         Self {
             mean_abs_step_change: Some(
                 changes.iter().map(|c| c.abs()).sum::<f64>() / changes.len() as f64,
@@ -90,6 +92,7 @@ fn plateau(rewards: &[f64], smooth: &[f64]) -> Option<usize> {
     let tail = rewards.len().div_ceil(5).max(SHORTEST_TAIL);
     let before_tail = rewards.len().checked_sub(tail)?;
     let level = mean(&rewards[before_tail..]);
+
     let first = smooth
         .iter()
         .rposition(|m| (m - level).abs() > TOLERANCE)

@@ -5,7 +5,7 @@ use crate::answers::TestAnswers;
 use crate::kept_config::keep_config;
 use crate::routers::RouterMaterials;
 use crate::{Arm, ExperimentConfig, ExperimentError, LocalLabels, Machine, judged, plan};
-use posttrain_data::{Example, Split, Splits};
+use posttrain_data::{Split, Splits};
 use posttrain_model::TextModel;
 use posttrain_recipes::{
     Decoding, Evaluator, Event, Observer, PolicyQuestion, RecipeError, RlRun, RunState, Silent,
@@ -78,6 +78,7 @@ impl Experiment {
         config.rl.lora.select(model.decoder.modules()).map_err(RecipeError::from)?;
         let reward = config.reward.build()?;
         keep_config(folder, &config)?;
+
         Ok(Self {
             config,
             router: model.clone(),
@@ -137,14 +138,17 @@ impl Experiment {
         if TestAnswers::read(&folder)?.is_some() {
             return Ok(PartStatus::Done);
         }
+
         let run = RlRun::new(self.model.clone(), self.reward.clone(), arm.rl.clone(), &folder)?
             .with_style(self.config.prompt.clone())
             .with_base_model(&self.base_model)
             .with_stop_flag(self.stop.clone());
+
         write_json(
             &folder.join("machine.json"),
             &TrainedOn { machine: self.machine(), at_a_time: self.at_a_time },
         )?;
+
         let train = arm.examples(&self.splits, Split::Train, None);
         let validation =
             arm.examples(&self.splits, Split::Validation, self.config.rl.evaluation.examples);
@@ -152,6 +156,7 @@ impl Experiment {
         if !outcome.complete || self.stopping() {
             return Ok(PartStatus::Stopped);
         }
+
         let snapshot = self.best(name)?;
         let policies = vec![Some(&snapshot); self.splits.test.len()];
         self.test(&format!("{name}: test"), &policies, &folder, observer)?;
@@ -175,7 +180,6 @@ impl Experiment {
     /// # Errors
     /// Whatever the routers or the disk do.
     pub fn run_routers(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
-        let missing = |name: &str| Ok::<_, ExperimentError>(self.routed_by(name)?.is_none());
         let data = RouterData::from_splits(&self.splits, &self.domains())?;
         let runtime = tokio::runtime::Runtime::new().map_err(ExperimentError::io(&self.folder))?;
         let materials = RouterMaterials {
@@ -185,10 +189,12 @@ impl Experiment {
             labels: Arc::new(LocalLabels::new(self.router.clone())),
             runtime: runtime.handle().clone(),
         };
+
         for router in &self.config.routing.routers {
-            if missing(router.name())? && !self.stopping() {
+            if self.routed_by(router.name())?.is_none() && !self.stopping() {
                 let started = Instant::now();
                 let report = RouterReport::of(&router.build(&materials)?, &data.test)?;
+
                 let text = format!(
                     "router {}: {:.3} [{:.3}, {:.3}], n = {}, {:.1} s",
                     router.name(),
@@ -202,6 +208,7 @@ impl Experiment {
                 write_json(&routing_file(&self.folder, router.name()), &report)?;
             }
         }
+
         Ok(self.progress())
     }
 
@@ -215,21 +222,30 @@ impl Experiment {
         let Some(routing) = self.routed_by(&self.config.routing.used)? else {
             return Ok(self.progress());
         };
+
         let specialists = self.arms.iter().filter(|arm| arm.is_specialist());
         if TestAnswers::read(&folder)?.is_some()
             || specialists.clone().any(|arm| !self.is_tested(arm))
         {
             return Ok(self.progress());
         }
+
         let snapshots: Result<BTreeMap<&str, PolicySnapshot>, ExperimentError> =
             specialists.map(|arm| Ok((arm.name.as_str(), self.best(&arm.name)?))).collect();
         let snapshots = snapshots?;
-        let label = |decision: &posttrain_router::Decision| routing.labels[decision.label].as_str();
-        let labels: BTreeMap<&str, &str> =
-            routing.decisions.iter().map(|q| (q.id.as_str(), label(&q.decision))).collect();
-        let specialist =
-            |example: &Example| snapshots.get(labels.get(example.id.as_str()).copied()?);
-        let policies: Vec<_> = self.splits.test.iter().map(specialist).collect();
+
+        let labels: BTreeMap<&str, &str> = routing
+            .decisions
+            .iter()
+            .map(|q| (q.id.as_str(), routing.labels[q.decision.label].as_str()))
+            .collect();
+        let policies: Vec<_> = self
+            .splits
+            .test
+            .iter()
+            .map(|example| snapshots.get(labels.get(example.id.as_str()).copied()?))
+            .collect();
+
         self.test("routed: test", &policies, &folder, observer)?;
         Ok(self.progress())
     }
@@ -242,17 +258,19 @@ impl Experiment {
     pub fn run_judge(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
         let Some(judge) = &self.config.judge else { return Ok(PartStatus::Done) };
         for side in ["routed", self.config.arms.generalist.as_str()] {
-            let (file, answers) =
-                (judged::file(&self.folder, side), TestAnswers::read(&self.folder.join(side))?);
+            let file = judged::file(&self.folder, side);
+            let answers = TestAnswers::read(&self.folder.join(side))?;
             let Some(answers) = answers.filter(|_| !file.exists() && !self.stopping()) else {
                 continue;
             };
+
             let judge = Arc::new(judge.judge.clone().build(judge.model()?)?);
             let scores = judged::judge(judge, &answers.sampled, &self.config.rl.scorer)?;
             write_json(&file, &scores)?;
             observer
                 .see(&Event::Note { text: &format!("judge: {side}, {} answers", scores.len()) });
         }
+
         Ok(self.progress())
     }
 
@@ -264,11 +282,13 @@ impl Experiment {
         if self.run_base(observer)? == PartStatus::Stopped {
             return Ok(PartStatus::Stopped);
         }
+
         for arm in &self.arms {
             if self.run_arm(&arm.name, observer)? == PartStatus::Stopped {
                 return Ok(PartStatus::Stopped);
             }
         }
+
         self.finish(observer)
     }
 
@@ -292,6 +312,7 @@ impl Experiment {
             tch::Kind::Float => "f32",
             _ => "other",
         };
+
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             device: format!("{:?}", self.model.decoder.device()).to_lowercase(),
@@ -328,6 +349,7 @@ impl Experiment {
             true => Some(evaluator.answers(&questions, Decoding::Greedy, observer)?),
             false => None,
         };
+
         let answers = TestAnswers { sampled, greedy, seconds: started.elapsed().as_secs_f64() };
         let share = Share::of_verdicts(&answers.verdicts());
         let text = format!(

@@ -56,6 +56,7 @@ pub fn head_to_head_by_domain(
 ) -> Result<HeadToHead, ExperimentError> {
     check_length("generalist", routed.len(), generalist.len())?;
     check_length("domains", routed.len(), domains.len())?;
+
     let pairs = PairedVerdicts::by_stratum(routed, generalist, domains)?;
     let per_domain =
         pairs.strata().map(|(domain, counts)| (domain.to_owned(), sides(&counts))).collect();
@@ -84,6 +85,7 @@ fn compare(pairs: &PairedVerdicts, seed: u64) -> HeadToHead {
     let (low, high) =
         PairedBootstrap::default().interval(&pairs.differences(), seed).unwrap_or((-1.0, 1.0));
     let test = McNemar::new(counts.first_only, counts.second_only);
+
     HeadToHead {
         routed: counts.first(),
         oracle: None,

@@ -38,19 +38,21 @@ pub(crate) fn judge(
     let runtime = tokio::runtime::Runtime::new()
         .map_err(ExperimentError::io(Path::new("the judge's threads")))?;
     let mut scorer = Scorer::new(judge, config, runtime.handle().clone())?;
+
     for answer in answers {
         scorer.push(sample(answer))?;
     }
     let scores = scorer.finish()?;
-    let verdict = |(answer, score): (
-        &Answer,
-        Result<posttrain_reward::Score, posttrain_reward::RewardError>,
-    )| Verdict {
-        id: answer.id.clone(),
-        reward: score.as_ref().ok().map(posttrain_reward::Score::value),
-        error: score.as_ref().err().map(posttrain_reward::RewardError::report),
-    };
-    Ok(answers.iter().zip(scores).map(verdict).collect())
+
+    Ok(answers
+        .iter()
+        .zip(scores)
+        .map(|(answer, score)| Verdict {
+            id: answer.id.clone(),
+            reward: score.as_ref().ok().map(posttrain_reward::Score::value),
+            error: score.as_ref().err().map(posttrain_reward::RewardError::report),
+        })
+        .collect())
 }
 
 fn sample(answer: &Answer) -> Sample {
@@ -66,16 +68,21 @@ fn sample(answer: &Answer) -> Sample {
 pub(crate) fn agreement(pairs: &[(Option<bool>, Option<bool>)]) -> JudgeReport {
     let both: Vec<(bool, bool)> =
         pairs.iter().filter_map(|(judge, verifier)| Some(((*judge)?, (*verifier)?))).collect();
+
     let count = |which: fn(&(bool, bool)) -> bool| both.iter().filter(|pair| which(pair)).count();
-    let (judge_alone, verifier_alone) = (count(|(j, v)| *j && !*v), count(|(j, v)| !*j && *v));
+    let judge_alone = count(|(j, v)| *j && !*v);
+    let verifier_alone = count(|(j, v)| !*j && *v);
     let n = both.len() as f64;
     let share = |k: usize| k as f64 / n;
     let agreement = (!both.is_empty()).then(|| 1.0 - share(judge_alone + verifier_alone));
+
     // Cohen's κ: agreement beyond what the two would reach by chance with their shares of "right".
-    let (judge, verifier) = (share(count(|(j, _)| *j)), share(count(|(_, v)| *v)));
+    let judge = share(count(|(j, _)| *j));
+    let verifier = share(count(|(_, v)| *v));
     let chance = judge * verifier + (1.0 - judge) * (1.0 - verifier);
     let kappa =
         agreement.filter(|_| chance < 1.0).map(|agreement| (agreement - chance) / (1.0 - chance));
+
     JudgeReport {
         compared: both.len(),
         failed: pairs.iter().filter(|(judge, _)| judge.is_none()).count(),

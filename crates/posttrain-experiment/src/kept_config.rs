@@ -9,9 +9,11 @@ use std::path::Path;
 /// is refused.
 pub(crate) fn keep_config(folder: &Path, config: &ExperimentConfig) -> Result<(), ExperimentError> {
     let path = folder.join("config.toml");
-    let unwritable =
-        |e: toml::ser::Error| ExperimentError::Config { path: path.clone(), reason: e.to_string() };
-    let resolved = toml::to_string(config).map_err(unwritable)?;
+    let resolved = toml::to_string(config).map_err(|error| ExperimentError::Config {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+
     let Ok(old) = std::fs::read_to_string(&path) else {
         return Ok(replace_file(&path, resolved.as_bytes())?);
     };

@@ -55,6 +55,7 @@ impl LocalLabels {
         if prompt.is_empty() {
             return Err(argument("a prompt of at least one token", "an empty one"));
         }
+
         let continuations =
             query.continuations.iter().map(|text| match tokenizer.encode_text(text)? {
                 tokens if tokens.is_empty() => {
@@ -74,6 +75,7 @@ impl LocalLabels {
                 continuations.iter().map(|continuation| (prompt.clone(), continuation.clone()));
             fresh.extend(pairs.filter(|pair| !known.contains_key(pair)));
         }
+
         let shared = shared_prefix(&fresh);
         let mut rest = fresh.as_slice();
         while !rest.is_empty() {
@@ -83,6 +85,7 @@ impl LocalLabels {
             known.extend(pass.iter().cloned().zip(scores));
             rest = later;
         }
+
         Ok(())
     }
 
@@ -90,10 +93,13 @@ impl LocalLabels {
     fn pass(&self, pairs: &[Text], shared: usize) -> Result<Vec<Likelihood>, TrainError> {
         let _guard = tch::no_grad_guard();
         let model = &*self.model.decoder;
+
         // Neighbors with the same prompt and labels of one token each stand in one text: only its
         // end is looked at.
         let mut texts: Vec<Vec<i64>> = Vec::new();
-        let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), shared);
+        let mut rows = Vec::new();
+        let mut targets = Vec::new();
+        let mut start = shared;
         let mut last: Option<(&[i64], usize)> = None;
         for (prompt, continuation) in pairs {
             let same =
@@ -108,10 +114,12 @@ impl LocalLabels {
                 last = (continuation.len() == 1).then_some((prompt.as_slice(), own));
                 own
             };
+
             let first = own + prompt.len() - shared - 1;
             rows.extend((0..continuation.len()).map(|place| (first + place) as i64));
             targets.extend(continuation);
         }
+
         let packing = Packing::new(&[Sequence {
             prompt: pairs[0].0[..shared].to_vec(),
             completions: texts,
@@ -119,10 +127,12 @@ impl LocalLabels {
         let mut attention = PackedAttention::new(&packing, model)?;
         let hidden =
             model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::none())?;
+
         let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
         let hidden = hidden.f_index_select(0, &on_device(&rows)?)?;
         let scores = Head::new(model.head(), HeadOptions::default())?
             .scores(&hidden, &on_device(&targets)?)?;
+
         let (logprobs, _) = scores.to_vecs()?;
         let mut logprobs = logprobs.into_iter().map(f64::from);
         let sum =
@@ -137,6 +147,7 @@ impl LabelScorer for LocalLabels {
             queries.iter().map(|query| self.tokens(query)).collect();
         let tokens = tokens.map_err(|e| RouterError::foreign("tokenizer", e))?;
         self.learn(&tokens).map_err(|e| RouterError::foreign("local model", e))?;
+
         let known = self.known();
         let of = |(prompt, continuations): Tokens| {
             let each =
@@ -156,11 +167,16 @@ impl HiddenStates {
     fn pass(&self, texts: &[Vec<i64>]) -> Result<Vec<f32>, TrainError> {
         let _guard = tch::no_grad_guard();
         let model = &*self.model.decoder;
-        let sequence = |text: &Vec<i64>| Sequence { prompt: text.clone(), completions: Vec::new() };
-        let packing = Packing::new(&texts.iter().map(sequence).collect::<Vec<_>>())?;
+
+        let sequences: Vec<Sequence> = texts
+            .iter()
+            .map(|text| Sequence { prompt: text.clone(), completions: Vec::new() })
+            .collect();
+        let packing = Packing::new(&sequences)?;
         let mut attention = PackedAttention::new(&packing, model)?;
         let hidden =
             model.forward(&packing.input(model.device())?, &mut attention, &RowAdapters::none())?;
+
         let mut means = Vec::with_capacity(texts.len() * self.dimension());
         for rows in packing.prompt_rows() {
             let own = hidden.f_narrow(0, rows.start as i64, rows.len() as i64)?;
@@ -176,6 +192,7 @@ impl Embedder for HiddenStates {
         let encoded: Result<Vec<_>, _> =
             texts.iter().map(|text| self.model.tokenizer.encode_text(text)).collect();
         let mut encoded = encoded.map_err(|e| RouterError::foreign("tokenizer", e))?;
+
         let context = self.model.decoder.config().max_position_embeddings as usize;
         for tokens in &mut encoded {
             tokens.truncate(context.min(PASS));
@@ -185,8 +202,9 @@ impl Embedder for HiddenStates {
                 tokens.push(0);
             }
         }
-        let (mut rest, mut values) =
-            (encoded.as_slice(), Vec::with_capacity(texts.len() * self.dimension()));
+
+        let mut rest = encoded.as_slice();
+        let mut values = Vec::with_capacity(texts.len() * self.dimension());
         while !rest.is_empty() {
             let mut tokens = 0;
             let fits = rest.iter().take_while(|text| {
@@ -197,6 +215,7 @@ impl Embedder for HiddenStates {
             values.extend(self.pass(pass).map_err(|e| RouterError::foreign("local model", e))?);
             rest = later;
         }
+
         Array2::from_shape_vec((texts.len(), self.dimension()), values)
             .map_err(|e| RouterError::foreign("local model", e))
     }

@@ -64,17 +64,20 @@ impl Parallel {
         let share = |all: usize, slot: usize| {
             (all * slot / count..all * (slot + 1) / count).collect::<Vec<_>>()
         };
-        let slot = |slot: usize| {
-            let (mut cores, mut gpus) = (share(self.cores, slot), share(self.gpus, slot));
-            if cores.is_empty() {
-                cores.push(slot % self.cores.max(1));
-            }
-            if gpus.is_empty() && self.gpus > 0 {
-                gpus.push(slot % self.gpus);
-            }
-            Slot { cores, gpus }
-        };
-        (0..count).map(slot).collect()
+
+        (0..count)
+            .map(|slot| {
+                let mut cores = share(self.cores, slot);
+                let mut gpus = share(self.gpus, slot);
+                if cores.is_empty() {
+                    cores.push(slot % self.cores.max(1));
+                }
+                if gpus.is_empty() && self.gpus > 0 {
+                    gpus.push(slot % self.gpus);
+                }
+                Slot { cores, gpus }
+            })
+            .collect()
     }
 
     /// Runs every arm by `command`, which makes the command of an arm at a place. Its output comes
@@ -94,7 +97,9 @@ impl Parallel {
         let mut waiting: VecDeque<(&Arm, usize)> =
             order(arms).into_iter().map(|arm| (arm, 0)).collect();
         let mut free: VecDeque<Slot> = self.slots().into();
-        let (mut running, mut ends): (Vec<Running>, Vec<ArmEnd>) = (Vec::new(), Vec::new());
+        let mut running: Vec<Running> = Vec::new();
+        let mut ends: Vec<ArmEnd> = Vec::new();
+
         while !running.is_empty() || (!waiting.is_empty() && !stop.load(Ordering::Relaxed)) {
             while !stop.load(Ordering::Relaxed) && !free.is_empty() && !waiting.is_empty() {
                 let (Some(slot), Some((arm, starts))) = (free.pop_front(), waiting.pop_front())
@@ -103,6 +108,7 @@ impl Parallel {
                 };
                 running.push(Running::start(arm, starts + 1, slot, command, line)?);
             }
+
             std::thread::sleep(Duration::from_millis(50));
             let mut going = Vec::with_capacity(running.len());
             for process in running {
@@ -123,6 +129,7 @@ impl Parallel {
             }
             running = going;
         }
+
         Ok(ends)
     }
 }
@@ -164,6 +171,7 @@ impl<'a> Running<'a> {
         let mut child = command
             .spawn()
             .map_err(|source| ExperimentError::Process { arm: arm.name.clone(), source })?;
+
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
             child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
@@ -172,17 +180,27 @@ impl<'a> Running<'a> {
             .into_iter()
             .flatten()
             .map(|stream| forward(stream, arm.name.clone(), line.clone()));
+
         Ok(Self { arm, starts, slot, readers: readers.collect(), child })
     }
 
     /// Itself while it runs.
     fn ended(mut self) -> Result<Result<Ended<'a>, Self>, ExperimentError> {
-        let failed = |source| ExperimentError::Process { arm: self.arm.name.clone(), source };
-        let Some(status) = self.child.try_wait().map_err(failed)? else { return Ok(Err(self)) };
+        let status = self
+            .child
+            .try_wait()
+            .map_err(|source| ExperimentError::Process { arm: self.arm.name.clone(), source })?;
+        let Some(status) = status else { return Ok(Err(self)) };
+
         // A reader that panicked has printed why.
         self.readers.into_iter().for_each(|reader| drop(reader.join()));
-        let (arm, starts) = (self.arm.name.clone(), self.starts);
-        let end = ArmEnd { arm, ok: status.success(), status: status.to_string(), starts };
+        let end = ArmEnd {
+            arm: self.arm.name.clone(),
+            ok: status.success(),
+            status: status.to_string(),
+            starts: self.starts,
+        };
+
         Ok(Ok(Ended { arm: self.arm, slot: self.slot, end }))
     }
 }

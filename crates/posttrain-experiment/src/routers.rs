@@ -109,6 +109,7 @@ impl RouterConfig {
             prompt: LikelihoodConfig { calibration, ..LikelihoodConfig::default() },
             tune: false,
         };
+
         let kinds = [
             ("likelihood", likelihood(Calibration::Prior)),
             ("likelihood-uncalibrated", likelihood(Calibration::None)),
@@ -118,6 +119,7 @@ impl RouterConfig {
             ),
             ("keywords", RouterKind::Keywords { words: usual_words() }),
         ];
+
         kinds.into_iter().map(|(name, kind)| Self { name: name.into(), kind }).collect()
     }
 

@@ -20,13 +20,16 @@ pub(crate) fn timeline(folder: &Path, arms: &[Arm]) -> Result<Vec<TimelineSpan>,
             read_json_if_there::<TrainedOn>(&folder.join(&arm.name).join("machine.json"))?;
         on_record.insert(arm.name.as_str(), trained.map_or(1, |on| on.at_a_time.max(1)));
     }
+
     // One process takes the arms as they come; several begin with the longest.
     let side_by_side = on_record.values().any(|at_a_time| *at_a_time > 1);
     for arm in if side_by_side { order(arms) } else { arms.iter().collect() } {
-        let (run, at_a_time) = (folder.join(&arm.name), on_record[arm.name.as_str()]);
+        let run = folder.join(&arm.name);
+        let at_a_time = on_record[arm.name.as_str()];
         rows.resize(rows.len().max(at_a_time), 0.0);
         let mut start = rows.iter().copied().fold(f64::INFINITY, f64::min);
         let row = rows.iter().position(|end| *end == start).unwrap_or(0);
+
         for (phase, seconds) in phases(&run)? {
             spans.push(TimelineSpan {
                 model: arm.name.clone(),
@@ -38,6 +41,7 @@ pub(crate) fn timeline(folder: &Path, arms: &[Arm]) -> Result<Vec<TimelineSpan>,
         }
         rows[row] = start;
     }
+
     Ok(spans)
 }
 
@@ -53,6 +57,7 @@ fn phases(run: &Path) -> Result<Vec<(TimelinePhase, f64)>, ExperimentError> {
     let training: f64 = read_metrics(run)?.iter().map(|record| record.seconds).sum();
     let tested = TestAnswers::read(run)?.map_or(0.0, |answers| answers.seconds);
     let validation = (state.seconds - training).max(0.0);
+
     let phases = [
         (TimelinePhase::Training, training),
         (TimelinePhase::Validation, validation),

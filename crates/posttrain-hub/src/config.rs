@@ -44,9 +44,8 @@ impl HubConfig {
     /// ```
     #[must_use]
     pub fn new(cache: PathBuf) -> Self {
-        let endpoint = "https://huggingface.co".into();
         Self {
-            endpoint,
+            endpoint: "https://huggingface.co".into(),
             cache,
             offline: false,
             parallel: 4,
@@ -76,15 +75,16 @@ impl HubConfig {
                 )
             })
         };
-        let missing = || HubError::Environment {
-            variable: "HF_HOME",
-            expected: "a folder",
-            got: String::new(),
-        };
+
         let cache = get("HF_HUB_CACHE")
             .map(PathBuf::from)
             .or_else(|| Some(home()?.join("hub")))
-            .ok_or_else(missing)?;
+            .ok_or_else(|| HubError::Environment {
+                variable: "HF_HOME",
+                expected: "a folder",
+                got: String::new(),
+            })?;
+
         let mut config = Self::new(cache);
         if let Some(endpoint) = get("HF_ENDPOINT") {
             if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
@@ -96,11 +96,14 @@ impl HubConfig {
             }
             config.endpoint = endpoint.trim_end_matches('/').into();
         }
+
         config.offline = get("HF_HUB_OFFLINE")
             .is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v.to_lowercase()));
-        let file = || std::fs::read_to_string(home()?.join("token")).ok();
-        let token =
-            get("HF_TOKEN").or_else(file).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+
+        let token = get("HF_TOKEN")
+            .or_else(|| std::fs::read_to_string(home()?.join("token")).ok())
+            .map(|token| token.trim().to_owned())
+            .filter(|token| !token.is_empty());
         config.token = token.map(SecretString::from);
         Ok(config)
     }

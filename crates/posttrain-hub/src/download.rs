@@ -33,28 +33,35 @@ pub fn fetch(
     std::fs::create_dir_all(&config.cache).map_err(io(&config.cache))?;
     let root = std::fs::canonicalize(&config.cache).map_err(io(&config.cache))?;
     let cache = Cache::new(root);
+
     if config.offline {
         return cached(model, &cache, config.files);
     }
+
     let api = api(model, config, &cache)?;
     let (commit, files) = listing::parse(model, &list(model, &api)?)?;
     let mut files = listing::wanted(model, files)?;
     files.retain(|file| config.files == Files::All || !file.is_weights());
+
     let pinned = repo(model, &commit);
     let at_commit = cache.repo(pinned.clone());
     at_commit.create_ref(&commit).map_err(io(cache.path()))?;
+
     let missing: Vec<Listed> = files
         .into_iter()
         .filter(|f| !at_commit.get(&f.name).is_some_and(|path| has_size(&path, f)))
         .collect();
+
     let bytes = missing.iter().filter_map(|f| f.size).sum();
     progress.begin(missing.len(), bytes);
     let downloads = Downloads { model, api: &api, pinned: &pinned, commit: &commit, progress };
     downloads.run(missing, config.parallel.max(1))?;
+
     // Last, so that a revision never leads to a commit whose files are not all there.
     if config.files == Files::All {
         cache.repo(repo(model, &model.revision)).create_ref(&commit).map_err(io(cache.path()))?;
     }
+
     Ok(Fetched { folder: at_commit.pointer_path(&commit), commit, fetched_bytes: bytes })
 }
 
@@ -85,6 +92,7 @@ fn list(model: &HubModel, api: &Api) -> Result<serde_json::Value, HubError> {
         .body_mut()
         .read_to_string()
         .map_err(|e| request_error(model, doing(), &e.to_string()))?;
+
     serde_json::from_str(&text)
         .map_err(|e| request_error(model, doing(), &format!("not JSON: {e}")))
 }
@@ -115,7 +123,9 @@ impl Downloads<'_> {
     fn run(&self, mut files: Vec<Listed>, parallel: usize) -> Result<(), HubError> {
         files.sort_by_key(|f| f.size);
         let parallel = parallel.min(files.len());
-        let (queue, failure) = (Mutex::new(files), Mutex::new(None));
+        let queue = Mutex::new(files);
+        let failure = Mutex::new(None);
+
         std::thread::scope(|scope| {
             for _ in 0..parallel {
                 scope.spawn(|| {
@@ -127,6 +137,7 @@ impl Downloads<'_> {
                 });
             }
         });
+
         let failure = locked(&failure).take();
         failure.map_or(Ok(()), Err)
     }
@@ -137,11 +148,9 @@ impl Downloads<'_> {
         };
         let repo: ApiRepo = self.api.repo(self.pinned.clone());
         let metadata = self.api.metadata(&repo.url(&file.name)).map_err(failed)?;
+
         // The client names files by what the server sends.
-        let plain = |text: &str| {
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
-        };
-        if !plain(metadata.etag()) || metadata.commit_hash() != self.commit {
+        if !is_plain(metadata.etag()) || metadata.commit_hash() != self.commit {
             let reason = format!(
                 "it has the tag `{}` at commit `{}`",
                 metadata.etag(),
@@ -153,6 +162,7 @@ impl Downloads<'_> {
                 &reason,
             ));
         }
+
         let progress = OfFile { progress: self.progress, file: &file.name };
         let path = repo.download_with_progress(&file.name, progress).map_err(failed)?;
         verify(&path, file)
@@ -161,6 +171,10 @@ impl Downloads<'_> {
 
 fn next(queue: &Mutex<Vec<Listed>>, failure: &Mutex<Option<HubError>>) -> Option<Listed> {
     if locked(failure).is_some() { None } else { locked(queue).pop() }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
 }
 
 /// A panic of another thread leaves nothing half done here.
@@ -175,17 +189,21 @@ fn cached(model: &HubModel, cache: &Cache, files: Files) -> Result<Fetched, HubE
         missing,
         cache: cache.path().clone(),
     };
+
     let commit =
         commit_of(model, cache).ok_or_else(|| missing(format!("revision {}", model.revision)))?;
     let folder = cache.repo(repo(model, &commit)).pointer_path(&commit);
+
     let has = |file: &str| folder.join(file).is_file();
     if !has("config.json") {
         return Err(missing("config.json".into()));
     }
+
     let shards = shards(&folder).unwrap_or_else(|| vec!["model.safetensors".into()]);
     if let Some(shard) = shards.into_iter().find(|shard| files == Files::All && !has(shard)) {
         return Err(missing(shard));
     }
+
     Ok(Fetched { folder, commit, fetched_bytes: 0 })
 }
 
@@ -194,6 +212,7 @@ fn commit_of(model: &HubModel, cache: &Cache) -> Option<String> {
     if model.is_pinned() && at.pointer_path(&model.revision).is_dir() {
         return Some(model.revision.clone());
     }
+
     let folder =
         cache.path().join(repo(model, "main").folder_name()).join("refs").join(&model.revision);
     let commit = std::fs::read_to_string(folder).ok()?.trim().to_owned();
@@ -209,6 +228,7 @@ fn shards(folder: &std::path::Path) -> Option<Vec<String>> {
         .as_object()?
         .values()
         .filter_map(|v| v.as_str().map(str::to_owned));
+
     let mut files: Vec<String> = files.collect();
     files.sort_unstable();
     files.dedup();

@@ -41,6 +41,7 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
         reason: reason.into(),
         advice: "",
     };
+
     let commit = answer
         .get("sha")
         .and_then(Value::as_str)
@@ -48,10 +49,12 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
     if commit.is_empty() || !commit.chars().all(|c| c.is_ascii_alphanumeric()) {
         return Err(broken("its commit (`sha`) is none"));
     }
+
     let files = answer
         .get("siblings")
         .and_then(Value::as_array)
         .ok_or_else(|| broken("no files (`siblings`) in it"))?;
+
     let mut listed = Vec::with_capacity(files.len());
     for file in files {
         let name = file
@@ -62,6 +65,7 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
         if !inside || name.is_empty() || name.contains('\\') {
             return Err(HubError::FileName { model: model.to_string(), file: name.into() });
         }
+
         let large = file.get("lfs");
         let sha256 =
             large.and_then(|l| l.get("sha256")).and_then(Value::as_str).map(str::to_lowercase);
@@ -71,6 +75,7 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
             sha256,
         });
     }
+
     Ok((commit.into(), listed))
 }
 
@@ -78,14 +83,17 @@ pub(crate) fn parse(model: &HubModel, answer: &Value) -> Result<(String, Vec<Lis
 /// top.
 pub(crate) fn wanted(model: &HubModel, files: Vec<Listed>) -> Result<Vec<Listed>, HubError> {
     if !files.iter().any(Listed::is_weights) {
-        let pickle =
-            |f: &&Listed| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| f.name.ends_with(end));
-        return Err(match files.iter().find(pickle) {
+        return Err(match files.iter().find(|file| is_pickle(file)) {
             Some(file) => HubError::Pickle { model: model.to_string(), file: file.name.clone() },
             None => HubError::NoWeights { model: model.to_string() },
         });
     }
+
     Ok(files.into_iter().filter(|f| f.is_weights() || BESIDE.contains(&&*f.name)).collect())
+}
+
+fn is_pickle(file: &Listed) -> bool {
+    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| file.name.ends_with(end))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ impl HubModel {
             let letters = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             letters && part.chars().any(|c| c.is_ascii_alphanumeric()) && !part.contains("..")
         };
+
         let named = id.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name));
         if named && !revision.is_empty() && revision.split('/').all(plain) {
             return Ok(Self { id: id.into(), revision: revision.into() });

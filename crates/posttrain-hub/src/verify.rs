@@ -20,6 +20,7 @@ pub(crate) fn verify(path: &Path, listed: &Listed) -> Result<(), HubError> {
     if let Some(size) = listed.size.filter(|size| *size != length) {
         return Err(removed(path, "size", size.to_string(), length.to_string()));
     }
+
     let Some(expected) = &listed.sha256 else { return Ok(()) };
     let got = sha256(path).map_err(io)?;
     if got == *expected { Ok(()) } else { Err(removed(path, "SHA-256", expected.clone(), got)) }
@@ -36,7 +37,9 @@ fn removed(path: &Path, what: &'static str, expected: String, got: String) -> Hu
 
 fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
@@ -44,5 +47,6 @@ fn sha256(path: &Path) -> std::io::Result<String> {
         }
         hash.update(&buffer[..read]);
     }
+
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

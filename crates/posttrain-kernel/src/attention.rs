@@ -74,14 +74,17 @@ pub fn attend_step(
     heads: Heads,
     rows: &mut [StepRow],
 ) -> Result<Tensor, KernelError> {
-    let (count, features) = (rows.len() as i64, heads.features() as i64);
+    let count = rows.len() as i64;
+    let features = heads.features() as i64;
     check_shape("qkv", step.qkv, &[count, features])?;
     for (argument, table) in [("cos", step.cos), ("sin", step.sin)] {
         check_shape(argument, table, &[count, heads.width as i64 / 2])?;
     }
+
     let (layout, qkv) = lying("qkv", step.qkv)?;
     let mut out =
         Tensor::f_empty([count, (heads.query * heads.width) as i64], (qkv.kind(), qkv.device()))?;
+
     let (Values::F32(cos), Values::F32(sin)) = (values("cos", step.cos)?, values("sin", step.sin)?)
     else {
         return Err(TensorError::Kind {
@@ -91,6 +94,7 @@ pub fn attend_step(
         }
         .into());
     };
+
     let turn = Turn { cos, sin };
     match (values("qkv", &qkv)?, values_mut("out", &mut out)?) {
         (Values::F32(qkv), ValuesMut::F32(out)) => {
@@ -103,6 +107,7 @@ pub fn attend_step(
         }
         _ => unreachable!("the result was made of the argument's kind"),
     }
+
     Ok(out)
 }
 
@@ -163,15 +168,17 @@ fn pairs<'a, E: Cached>(
         expected: vec![heads.key_value as i64, heads.width as i64],
         got: vec![layer as i64],
     };
-    let pair = |row: &'a mut StepRow| {
-        if row.prompt.heads != heads || row.own.heads != heads {
-            return Err(misfit("rows"));
-        }
-        let prompt = E::layer(row.prompt, layer).ok_or_else(|| misfit("prompt"))?;
-        let own = E::layer_mut(row.own, layer).ok_or_else(|| misfit("own"))?;
-        Ok(Pair { prompt, own })
-    };
-    rows.iter_mut().map(pair).collect()
+
+    rows.iter_mut()
+        .map(|row| {
+            if row.prompt.heads != heads || row.own.heads != heads {
+                return Err(misfit("rows"));
+            }
+            let prompt = E::layer(row.prompt, layer).ok_or_else(|| misfit("prompt"))?;
+            let own = E::layer_mut(row.own, layer).ok_or_else(|| misfit("own"))?;
+            Ok(Pair { prompt, own })
+        })
+        .collect()
 }
 
 fn run<E: Element>(
@@ -182,13 +189,17 @@ fn run<E: Element>(
     rows: &mut [Pair<E>],
     out: &mut [E],
 ) {
-    let (features, half, count) = (heads.features(), heads.width / 2, rows.len());
+    let features = heads.features();
+    let half = heads.width / 2;
+    let count = rows.len();
     let mut scratch = Scratch::new(heads, features);
+
     let outs = out.chunks_exact_mut(heads.query * heads.width);
     for (index, (row, out)) in rows.iter_mut().zip(outs).enumerate() {
         if index % TILE == 0 {
             gather(layout, qkv, index..count.min(index + TILE), count, features, &mut scratch.tile);
         }
+
         let Scratch { tile, scores, sums, new } = &mut scratch;
         let projected = &mut tile[index % TILE * features..][..features];
         let (cos, sin) = (&turn.cos[index * half..][..half], &turn.sin[index * half..][..half]);
@@ -262,30 +273,36 @@ impl<E: Element> Kernel for RowStep<'_, '_, E> {
         for head in self.projected[..(query + key_value) * width].chunks_exact_mut(width) {
             turn(head, self.cos, self.sin);
         }
+
         let (queries, new) = self.projected.split_at(query * width);
         for (to, from) in self.new.iter_mut().zip(new) {
             *to = E::narrow(*from);
         }
         let (keys, values) = self.new.split_at(key_value * width);
         self.row.own.push(width, keys, values);
+
         let texts = [self.row.prompt, &*self.row.own];
         // Each text's scores begin at a multiple of the block, with room for its last block.
         let room = texts.map(|layer| layer.tokens.div_ceil(TOKENS) * TOKENS);
         let row = room[0] + room[1];
+
         self.scores.clear();
         self.scores.resize(query * row, f32::NEG_INFINITY);
         for (layer, at) in texts.into_iter().zip([0, room[0]]) {
             scores::<E, FMA>(self.heads, layer, queries, self.scores, row, at);
         }
+
         let slope = std::f32::consts::LOG2_E / (width as f32).sqrt();
         for scores in self.scores.chunks_exact_mut(row) {
             soften::<FMA>(scores, slope);
         }
+
         self.sums.clear();
         self.sums.resize(query * width, 0.0);
         for (layer, at) in texts.into_iter().zip([0, room[0]]) {
             weigh::<E, FMA>(self.heads, layer, self.scores, row, at, self.sums);
         }
+
         for (out, sum) in self.out.iter_mut().zip(self.sums.iter()) {
             *out = E::narrow(*sum);
         }
@@ -319,6 +336,7 @@ fn scores<E: Element, const FMA: bool>(
     at: usize,
 ) {
     let Heads { key_value, width, .. } = heads;
+
     // Block by block and head by head is the order in which they lie in memory.
     for (index, block) in layer.keys.chunks_exact(key_value * width * TOKENS).enumerate() {
         let filled = (layer.tokens - index * TOKENS).min(TOKENS);
@@ -349,6 +367,7 @@ fn block_scores<E: Element, const G: usize, const FMA: bool>(
     let width = queries.len() / G;
     let queries: [&[f32]; G] =
         std::array::from_fn(|head| &queries[head * width..(head + 1) * width]);
+
     let mut sums = [[0f32; TOKENS]; G];
     for (dimension, keys) in keys.as_chunks::<TOKENS>().0.iter().enumerate().take(width) {
         let keys: [f32; TOKENS] = std::array::from_fn(|token| keys[token].widen());
@@ -359,6 +378,7 @@ fn block_scores<E: Element, const G: usize, const FMA: bool>(
             }
         }
     }
+
     for (head, sums) in sums.iter().enumerate() {
         scores[head * row..][..filled].copy_from_slice(&sums[..filled]);
     }
@@ -404,6 +424,7 @@ fn block_sums<E: Element, const G: usize, const FMA: bool>(
     let width = sums.len() / G;
     let weights: [&[f32]; G] = std::array::from_fn(|head| &weights[head * row..][..TOKENS]);
     let whole = width / LANES * LANES;
+
     for start in (0..whole).step_by(LANES) {
         let mut totals = [[0f32; LANES]; G];
         for (token, values) in values.chunks_exact(width).enumerate().take(TOKENS) {
@@ -416,11 +437,13 @@ fn block_sums<E: Element, const G: usize, const FMA: bool>(
                 }
             }
         }
+
         for (head, totals) in totals.iter().enumerate() {
             let sums = &mut sums[head * width + start..][..LANES];
             sums.iter_mut().zip(totals).for_each(|(sum, total)| *sum += total);
         }
     }
+
     for (token, values) in values.chunks_exact(width).enumerate() {
         for (dimension, value) in values.iter().enumerate().skip(whole) {
             for (head, weights) in weights.iter().enumerate() {
@@ -441,6 +464,7 @@ fn soften<const FMA: bool>(scores: &mut [f32], slope: f32) {
         }
     }
     let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
+
     let mut sums = [0f32; TOKENS];
     for chunk in scores.as_chunks_mut::<TOKENS>().0 {
         for lane in 0..TOKENS {
@@ -448,6 +472,7 @@ fn soften<const FMA: bool>(scores: &mut [f32], slope: f32) {
             sums[lane] += chunk[lane];
         }
     }
+
     let scale = 1.0 / sums.iter().sum::<f32>();
     scores.iter_mut().for_each(|score| *score *= scale);
 }

@@ -79,11 +79,17 @@ impl PackedColumns {
         if !fits || rows.is_empty() || rows.len() > MOST_ROWS {
             return Ok(None);
         }
+
         let (all, features) = x.size2()?;
         if rows.end > all as usize {
-            let (expected, got) = (vec![rows.end as i64, features], x.size());
-            return Err(TensorError::Shape { argument: "x", expected, got }.into());
+            return Err(TensorError::Shape {
+                argument: "x",
+                expected: vec![rows.end as i64, features],
+                got: x.size(),
+            }
+            .into());
         }
+
         // Rows cut out of a matrix that lies by columns lie in neither way.
         let (layout, lying) = match lying("x", x) {
             Err(KernelError::Tensor(TensorError::Strided { .. })) => {
@@ -91,10 +97,14 @@ impl PackedColumns {
             }
             lying => lying?,
         };
+
         let (Values::Bf16(x), 0) = (values("x", &lying)?, features % 2) else { return Ok(None) };
-        let (all, features, count) = (all as usize, features as usize, rows.len());
+        let all = all as usize;
+        let features = features as usize;
+        let count = rows.len();
         let form = Form::of(count, features);
         let mut pairs = vec![0; features / 2 / form.spread * form.width];
+
         match layout {
             Layout::Columns => from_columns(x, all, rows, form, &mut pairs),
             Layout::Rows => from_rows(
@@ -104,6 +114,7 @@ impl PackedColumns {
                 &mut pairs,
             ),
         }
+
         Ok(Some(Self { pairs, features, rows: count, spread: form.spread }))
     }
 
@@ -149,10 +160,12 @@ impl PackedColumns {
         let mut lying = into.f_transpose(0, 1)?;
         let (features, rows) = lying.size2()?;
         let out = weight.size2()?.0 as usize;
+
         if feature + out > features as usize || row + self.rows > rows as usize {
             let expected = vec![(row + self.rows) as i64, (feature + out) as i64];
             return Err(TensorError::Shape { argument: "into", expected, got: into.size() }.into());
         }
+
         let target =
             Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
         self.multiply(weight, &mut lying, target)
@@ -166,9 +179,14 @@ impl PackedColumns {
     ) -> Result<(), KernelError> {
         let (rows, features) = weight.size2()?;
         if features as usize != self.features {
-            let (expected, got) = (vec![-1, self.features as i64], weight.size());
-            return Err(TensorError::Shape { argument: "weight", expected, got }.into());
+            return Err(TensorError::Shape {
+                argument: "weight",
+                expected: vec![-1, self.features as i64],
+                got: weight.size(),
+            }
+            .into());
         }
+
         match (values("weight", weight)?, values_mut("into", out)?) {
             (Values::Bf16(weight), ValuesMut::Bf16(out)) => {
                 instructions::multiply(self, weight, rows as usize, out, target);
@@ -279,6 +297,7 @@ mod instructions {
         let width = super::Form::of(x.rows, x.features).width;
         assert_eq!(x.pairs.len(), x.features / 2 / x.spread * width);
         assert!(rows == 0 || target.first + (rows - 1) * target.stride + x.rows <= out.len());
+
         // SAFETY: the processor has the instructions; the lengths that `Part` asks for have just
         // been asserted.
         unsafe { all(x, weight, rows, out, target) }
@@ -295,6 +314,7 @@ mod instructions {
         let width = super::Form::of(x.rows, x.features).width;
         let blocks = width / WIDE;
         let part = Part { x, width, weight: weight.as_ptr(), out: out.as_mut_ptr(), rows, target };
+
         // As many sums as fill the registers. A stretch of the weight stays in the cache for all
         // blocks of rows.
         let tall = match blocks {
@@ -303,9 +323,11 @@ mod instructions {
             3 => 8,
             _ => 6,
         };
+
         let mut row = 0;
         while row < rows {
             let tall = if row + tall <= rows { tall } else { 1 };
+
             let mut block = 0;
             while block < blocks {
                 let wide = (blocks - block).min(4);
@@ -354,9 +376,11 @@ mod instructions {
         if SPREAD >= 16 {
             sums = _mm512_add_ps(sums, _mm512_shuffle_f32x4::<0b01_00_11_10>(sums, sums));
         }
+
         if SPREAD == 1 {
             return sums;
         }
+
         let lanes: [i32; WIDE] = std::array::from_fn(|lane| (lane * SPREAD % WIDE) as i32);
         // SAFETY: sixteen integers are a vector.
         _mm512_permutexvar_ps(unsafe { transmute::<[i32; WIDE], __m512i>(lanes) }, sums)
@@ -383,15 +407,18 @@ mod instructions {
         ) {
             let features = self.x.features;
             let mut sums = [[_mm512_setzero_ps(); BLOCKS]; TALL];
+
             // SAFETY: rows from `row` on lie in the weight, blocks from `block` on in the packed
             // rows.
             let (weight, pairs) = unsafe {
                 (self.weight.add(row * features), self.x.pairs.as_ptr().add(block * WIDE))
             };
+
             // What comes next of the weight is brought into the second cache meanwhile.
             let rows_ahead = (FETCHED_AHEAD / features).max(TALL);
             let ahead =
                 if row + rows_ahead + TALL <= self.rows { rows_ahead * features } else { 0 };
+
             for line in (0..features / 2).step_by(PAIRS_A_LINE) {
                 for tall in 0..TALL {
                     // SAFETY: the address lies in the weight.
@@ -401,6 +428,7 @@ mod instructions {
                         )
                     };
                 }
+
                 for pair in (line..(line + PAIRS_A_LINE).min(features / 2)).step_by(SPREAD) {
                     // SAFETY: `pair` is below the packed pairs, and a block is sixteen numbers; any
                     // bits are a vector.
@@ -409,6 +437,7 @@ mod instructions {
                             pairs.add(pair / SPREAD * self.width + b * WIDE).cast(),
                         ))
                     });
+
                     for (tall, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: `SPREAD` pairs of a row of the weight, whose pairs are a multiple
                         // of that.
@@ -428,9 +457,11 @@ mod instructions {
                     }
                 }
             }
+
             for (tall, sums) in sums.into_iter().enumerate() {
                 for (b, sum) in sums.into_iter().enumerate() {
-                    let (first, sum) = ((block + b) * (WIDE / SPREAD), gathered::<SPREAD>(sum));
+                    let first = (block + b) * (WIDE / SPREAD);
+                    let sum = gathered::<SPREAD>(sum);
                     let count = self.x.rows.saturating_sub(first).min(WIDE / SPREAD);
                     // SAFETY: the place is within `target`.
                     unsafe { self.store(row + tall, first, count, sum) };
@@ -444,6 +475,7 @@ mod instructions {
             if count == 0 {
                 return;
             }
+
             let mask = (u16::MAX >> (WIDE - count)) as _;
             // SAFETY: only the columns of the mask are read and written, which `target` holds.
             unsafe {

@@ -28,20 +28,27 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, KernelError> {
     let (layout, lying) = lying("gate_up", gate_up)?;
     let (rows, both) = gate_up.size2()?;
     if both % 2 != 0 {
-        let (argument, got) = ("gate_up", gate_up.size());
-        return Err(TensorError::Shape { argument, expected: vec![rows, both + 1], got }.into());
+        return Err(TensorError::Shape {
+            argument: "gate_up",
+            expected: vec![rows, both + 1],
+            got: gate_up.size(),
+        }
+        .into());
     }
+
     let options = (gate_up.kind(), gate_up.device());
     let (shape, run) = match layout {
         Layout::Rows => ([rows, both / 2], both as usize),
         Layout::Columns => ([both / 2, rows], (both * rows) as usize),
     };
+
     let mut out = Tensor::f_empty(shape, options)?;
     match (values("gate_up", &lying)?, values_mut("out", &mut out)?) {
         (Values::F32(x), ValuesMut::F32(out)) => dispatch(Gate { x, run: run.max(2), out }),
         (Values::Bf16(x), ValuesMut::Bf16(out)) => dispatch(Gate { x, run: run.max(2), out }),
         _ => unreachable!("the result was made of the argument's kind"),
     }
+
     layout.matrix(out)
 }
 
@@ -88,9 +95,14 @@ impl<E: Element> Kernel for Gate<'_, E> {
 pub fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, KernelError> {
     let (rows, both) = gate_up.size2()?;
     if gradient.size() != [rows, both / 2] || both % 2 != 0 {
-        let (argument, got) = ("gradient", gradient.size());
-        return Err(TensorError::Shape { argument, expected: vec![rows, both / 2], got }.into());
+        return Err(TensorError::Shape {
+            argument: "gradient",
+            expected: vec![rows, both / 2],
+            got: gradient.size(),
+        }
+        .into());
     }
+
     let mut out = gate_up.f_detach()?.f_empty_like()?;
     let run = (both as usize).max(2);
     match (values("gate_up", gate_up)?, values("gradient", gradient)?, values_mut("out", &mut out)?)
@@ -110,6 +122,7 @@ pub fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, Ke
             .into());
         }
     }
+
     Ok(out)
 }
 
@@ -128,7 +141,8 @@ impl<E: Element> Kernel for GateBackward<'_, E> {
         let half = self.run / 2;
         let rows = self.x.chunks_exact(self.run).zip(self.gradient.chunks_exact(half));
         for ((x, gradient), out) in rows.zip(self.out.chunks_exact_mut(self.run)) {
-            let ((gates, ups), (by_gates, by_ups)) = (x.split_at(half), out.split_at_mut(half));
+            let (gates, ups) = x.split_at(half);
+            let (by_gates, by_ups) = out.split_at_mut(half);
             let outs = by_gates.iter_mut().zip(by_ups);
             for (((by_gate, by_up), gradient), (gate, up)) in
                 outs.zip(gradient).zip(gates.iter().zip(ups))

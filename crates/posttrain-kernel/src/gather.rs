@@ -33,8 +33,10 @@ pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Ten
             TensorError::Shape { argument: "sources", expected: vec![-1], got: vec![0] }.into()
         );
     };
+
     let (_, width) = first.size2()?;
-    let (kind, device) = (first.kind(), first.device());
+    let kind = first.kind();
+    let device = first.device();
     for source in sources {
         check_shape("sources", source, &[-1, width])?;
         if source.kind() != kind {
@@ -46,6 +48,7 @@ pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Ten
             .into());
         }
     }
+
     let beyond = |(source, row): &&(usize, usize)| {
         sources.get(*source).is_none_or(|s| *row >= s.size()[0] as usize)
     };
@@ -58,12 +61,15 @@ pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Ten
         }
         .into());
     }
+
     if device != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) {
         return by_libtorch(sources, places);
     }
+
     let mut out = Tensor::f_empty([places.len() as i64, width], (kind, device))?;
     let mut wanted: Vec<Vec<(usize, usize)>> = vec![Vec::new(); sources.len()];
     places.iter().enumerate().for_each(|(to, &(source, row))| wanted[source].push((row, to)));
+
     for (source, wanted) in sources.iter().zip(&wanted).filter(|(_, wanted)| !wanted.is_empty()) {
         let (layout, lying) = lying("sources", source)?;
         match (values("sources", &lying)?, values_mut("out", &mut out)?) {
@@ -72,6 +78,7 @@ pub fn gather_rows(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Ten
             _ => unreachable!("the result was made of the argument's kind"),
         }
     }
+
     Ok(out)
 }
 
@@ -84,6 +91,7 @@ fn by_libtorch(sources: &[&Tensor], places: &[(usize, usize)]) -> Result<Tensor,
             Some(start)
         })
         .collect();
+
     let rows: Vec<i64> = places.iter().map(|&(source, row)| starts[source] + row as i64).collect();
     let rows = Tensor::f_from_slice(&rows)?.f_to_device(sources[0].device())?;
     Ok(Tensor::f_cat(sources, 0)?.f_index_select(0, &rows)?)
@@ -103,6 +111,7 @@ fn copy<E: Element>(
         }
         return;
     }
+
     let rows = x.len() / width.max(1);
     for (block, features) in x.chunks(FEATURES * rows).enumerate() {
         for &(from, to) in wanted {

@@ -43,6 +43,7 @@ impl HeadNorms<'_> {
     pub fn forward(&self, qkv: &Tensor) -> Result<Tensor, KernelError> {
         let (layout, qkv) = lying("qkv", qkv)?;
         self.check(qkv.size()[usize::from(layout == Layout::Rows)], &qkv)?;
+
         let mut out = qkv.f_empty_like()?;
         let weights = (values("query", self.query)?, values("key", self.key)?);
         match (values("qkv", &qkv)?, weights, values_mut("out", &mut out)?) {
@@ -54,6 +55,7 @@ impl HeadNorms<'_> {
             }
             _ => return Err(self.kind_error()),
         }
+
         layout.matrix(out)
     }
 
@@ -87,6 +89,7 @@ impl HeadNorms<'_> {
             .into());
         }
         self.check(qkv.size()[1], qkv)?;
+
         let mut out = qkv.f_detach()?.f_empty_like()?;
         let weights = (values("query", self.query)?, values("key", self.key)?);
         match (
@@ -115,6 +118,7 @@ impl HeadNorms<'_> {
             }
             _ => return Err(self.kind_error()),
         }
+
         Ok(out)
     }
 
@@ -127,7 +131,8 @@ impl HeadNorms<'_> {
     }
 
     fn check(&self, features: i64, qkv: &Tensor) -> Result<(), KernelError> {
-        let (heads, width) = (self.heads, self.heads.width as i64);
+        let heads = self.heads;
+        let width = heads.width as i64;
         let expected = (heads.query + 2 * heads.key_value) as i64 * width;
         if features != expected {
             return Err(TensorError::Shape {
@@ -137,6 +142,7 @@ impl HeadNorms<'_> {
             }
             .into());
         }
+
         for (argument, weight) in [("query", self.query), ("key", self.key)] {
             check_shape(argument, weight, &[width])?;
         }
@@ -194,13 +200,16 @@ impl<E: Element> Kernel for ByRows<'_, E> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let (width, count) = (self.norms.heads.width, self.norms.count());
+        let width = self.norms.heads.width;
+        let count = self.norms.count();
         let heads = self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width));
+
         for (index, (x, out)) in heads.enumerate() {
             let Some(weight) = self.norms.weight(index % count) else {
                 out.copy_from_slice(x);
                 continue;
             };
+
             let scale = 1.0 / (squares::<E, FMA>(x) / width as f32 + self.norms.eps).sqrt();
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
                 *out = E::narrow(x.widen() * scale * weight.widen());
@@ -220,15 +229,18 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let (width, count) = (self.norms.heads.width, self.norms.count());
+        let width = self.norms.heads.width;
+        let count = self.norms.count();
         let rows = (self.x.len() / (width * count)).max(1);
         let heads = self.x.chunks_exact(width * rows).zip(self.out.chunks_exact_mut(width * rows));
         let mut scales = vec![0f32; rows];
+
         for (index, (x, out)) in heads.enumerate() {
             let Some(weight) = self.norms.weight(index) else {
                 out.copy_from_slice(x);
                 continue;
             };
+
             scales.fill(0.0);
             for x in x.chunks_exact(rows) {
                 for (sum, x) in scales.iter_mut().zip(x) {
@@ -238,6 +250,7 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
             for scale in &mut scales {
                 *scale = 1.0 / (*scale / width as f32 + self.norms.eps).sqrt();
             }
+
             for ((x, out), weight) in
                 x.chunks_exact(rows).zip(out.chunks_exact_mut(rows)).zip(weight)
             {
@@ -262,14 +275,17 @@ impl<E: Element> Kernel for Backward<'_, E> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let (width, count) = (self.norms.heads.width, self.norms.count());
+        let width = self.norms.heads.width;
+        let count = self.norms.count();
         let heads = self.x.chunks_exact(width).zip(self.gradient.chunks_exact(width));
+
         for (index, ((x, gradient), out)) in heads.zip(self.out.chunks_exact_mut(width)).enumerate()
         {
             let Some(weight) = self.norms.weight(index % count) else {
                 out.copy_from_slice(gradient);
                 continue;
             };
+
             let scale = 1.0 / (squares::<E, FMA>(x) / width as f32 + self.norms.eps).sqrt();
             let along =
                 scale * scale * scale / width as f32 * weighted::<E, FMA>(x, gradient, weight);

@@ -108,7 +108,9 @@ impl KeyValues {
                 return Err(TensorError::Shape { argument, expected, got }.into());
             }
         }
-        let (keys, values) = (keys.f_contiguous()?, values.f_contiguous()?);
+
+        let keys = keys.f_contiguous()?;
+        let values = values.f_contiguous()?;
         self.extend_contiguous(layer, &keys, &values)
     }
 
@@ -142,6 +144,7 @@ impl KeyValues {
             }
             .into());
         }
+
         let width = self.heads.width;
         match (&mut self.layers, &other.layers) {
             (Layers::F32(own), Layers::F32(other)) => {
@@ -200,6 +203,7 @@ impl<E: Element> Layer<E> {
         let features = other.keys.len() / other.tokens.next_multiple_of(TOKENS).max(1);
         let mut keys = vec![E::narrow(0.0); features];
         let mut values = vec![E::narrow(0.0); features];
+
         for token in 0..other.tokens {
             let block = token / TOKENS * features * TOKENS;
             let place = token % TOKENS;
@@ -211,6 +215,7 @@ impl<E: Element> Layer<E> {
                     &other.values[block + (head * TOKENS + place) * width..][..width],
                 );
             }
+
             self.push(width, &keys, &values);
         }
     }
@@ -235,14 +240,17 @@ impl<E: Element> Layer<E> {
             self.keys.resize(room, E::narrow(0.0));
             self.values.resize(room, E::narrow(0.0));
         }
+
         let block = self.keys.len() - keys.len() * TOKENS;
         for (slot, key) in self.keys[block..].chunks_exact_mut(TOKENS).zip(keys) {
             slot[place] = *key;
         }
+
         let heads = self.values[block..].chunks_exact_mut(TOKENS * width);
         for (head, value) in heads.zip(values.chunks_exact(width)) {
             head[place * width..][..width].copy_from_slice(value);
         }
+
         self.tokens += 1;
     }
 }

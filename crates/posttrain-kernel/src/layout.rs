@@ -17,13 +17,16 @@ pub(crate) fn lying(argument: &'static str, x: &Tensor) -> Result<(Layout, Tenso
     if x.dim() != 2 {
         return Err(TensorError::Shape { argument, expected: vec![-1, -1], got: x.size() }.into());
     }
+
     if x.is_contiguous() {
         return Ok((Layout::Rows, x.f_detach()?));
     }
+
     let transposed = x.f_detach()?.f_transpose(0, 1)?;
     if transposed.is_contiguous() {
         return Ok((Layout::Columns, transposed));
     }
+
     Err(TensorError::Strided { argument, strides: x.stride() }.into())
 }
 

@@ -31,8 +31,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, KernelE
     let (layout, x) = lying("x", x)?;
     let features = x.size()[usize::from(layout == Layout::Rows)];
     check_shape("weight", weight, &[features])?;
+
     let mut out = x.f_empty_like()?;
-    let (eps, features) = (eps as f32, features as usize);
+    let eps = eps as f32;
+    let features = features as usize;
     match (values("x", &x)?, values("weight", weight)?, values_mut("out", &mut out)?) {
         (Values::F32(x), Values::F32(weight), ValuesMut::F32(out)) => {
             run(layout, x, weight, eps, features, out)
@@ -49,6 +51,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, KernelE
             .into());
         }
     }
+
     layout.matrix(out)
 }
 
@@ -94,12 +97,14 @@ impl<E: Element> Kernel for ByRows<'_, E> {
 pub(crate) fn squares<E: Element, const FMA: bool>(x: &[E]) -> f32 {
     let mut sums = [0.0; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
+
     for chunk in chunks {
         for lane in 0..LANES {
             let x = chunk[lane].widen();
             sums[lane] = mul_add::<FMA>(x, x, sums[lane]);
         }
     }
+
     sums.iter().sum::<f32>() + rest.iter().map(|x| x.widen() * x.widen()).sum::<f32>()
 }
 
@@ -118,6 +123,7 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
     fn run<const FMA: bool>(self) {
         let rows = (self.x.len() / self.features.max(1)).max(1);
         let mut scales = vec![0f32; rows];
+
         for x in self.x.chunks_exact(rows) {
             for (sum, x) in scales.iter_mut().zip(x) {
                 *sum = mul_add::<FMA>(x.widen(), x.widen(), *sum);
@@ -126,6 +132,7 @@ impl<E: Element> Kernel for ByColumns<'_, E> {
         for scale in &mut scales {
             *scale = 1.0 / (*scale / self.features as f32 + self.eps).sqrt();
         }
+
         for ((x, out), weight) in
             self.x.chunks_exact(rows).zip(self.out.chunks_exact_mut(rows)).zip(self.weight)
         {
@@ -168,6 +175,7 @@ pub fn rms_norm_backward(
     }
     let features = x.size().last().copied().unwrap_or(0);
     check_shape("weight", weight, &[features])?;
+
     let mut out = x.f_detach()?.f_empty_like()?;
     let all = (
         values("x", x)?,
@@ -176,7 +184,9 @@ pub fn rms_norm_backward(
         values("into", into)?,
         values_mut("out", &mut out)?,
     );
-    let (eps, features) = (eps as f32, features as usize);
+
+    let eps = eps as f32;
+    let features = features as usize;
     match all {
         (
             Values::F32(x),
@@ -205,6 +215,7 @@ pub fn rms_norm_backward(
             .into());
         }
     }
+
     Ok(out)
 }
 
@@ -226,6 +237,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
         let features = self.features.max(1);
         let rows = self.x.chunks_exact(features).zip(self.gradient.chunks_exact(features));
         let outs = self.into.chunks_exact(features).zip(self.out.chunks_exact_mut(features));
+
         for ((x, gradient), (into, out)) in rows.zip(outs) {
             let scale = 1.0 / (squares::<E, FMA>(x) / features as f32 + self.eps).sqrt();
             let along = scale * scale * scale / features as f32
@@ -244,14 +256,17 @@ impl<E: Element> Kernel for Backward<'_, E> {
 #[inline(always)]
 pub(crate) fn weighted<E: Element, const FMA: bool>(x: &[E], gradient: &[E], weight: &[E]) -> f32 {
     let mut sums = [0.0; LANES];
-    let ((x, x_rest), (g, g_rest), (w, w_rest)) =
-        (x.as_chunks::<LANES>(), gradient.as_chunks::<LANES>(), weight.as_chunks::<LANES>());
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (g, g_rest) = gradient.as_chunks::<LANES>();
+    let (w, w_rest) = weight.as_chunks::<LANES>();
+
     for ((x, g), w) in x.iter().zip(g).zip(w) {
         for lane in 0..LANES {
             sums[lane] =
                 mul_add::<FMA>(x[lane].widen() * g[lane].widen(), w[lane].widen(), sums[lane]);
         }
     }
+
     let rest = x_rest.iter().zip(g_rest).zip(w_rest);
     sums.iter().sum::<f32>()
         + rest.map(|((x, g), w)| x.widen() * g.widen() * w.widen()).sum::<f32>()

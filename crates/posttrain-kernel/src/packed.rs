@@ -74,14 +74,17 @@ pub struct PackedOutput {
 /// ```
 pub fn attend_packed(step: &PackedStep) -> Result<PackedOutput, KernelError> {
     let sizes = step.check()?;
+
     let mut out = Tensor::f_empty(sizes.out(), (step.qkv.kind(), step.qkv.device()))?;
     let mut log_sums = Tensor::f_empty(sizes.log_sums(), (Kind::Float, step.qkv.device()))?;
     let sums = floats_mut("log_sums", &mut log_sums)?;
+
     match (values("qkv", step.qkv)?, values_mut("out", &mut out)?) {
         (Values::F32(qkv), ValuesMut::F32(out)) => step.forward(qkv, out, sums)?,
         (Values::Bf16(qkv), ValuesMut::Bf16(out)) => step.forward(qkv, out, sums)?,
         _ => unreachable!("the result was made of the argument's kind"),
     }
+
     Ok(PackedOutput { out, log_sums })
 }
 
@@ -120,9 +123,11 @@ pub fn attend_packed_backward(
     check_shape("out", &attended.out, &sizes.out())?;
     check_shape("log_sums", &attended.log_sums, &sizes.log_sums())?;
     check_shape("gradient", gradient, &sizes.out())?;
+
     let log_sums = floats("log_sums", &attended.log_sums)?;
     let mut by_qkv = Tensor::f_empty(step.qkv.size(), (step.qkv.kind(), step.qkv.device()))?;
-    let [qkv, out] = [values("qkv", step.qkv)?, values("out", &attended.out)?];
+    let qkv = values("qkv", step.qkv)?;
+    let out = values("out", &attended.out)?;
     match (qkv, out, values("gradient", gradient)?, values_mut("by_qkv", &mut by_qkv)?) {
         (Values::F32(qkv), Values::F32(out), Values::F32(gradient), ValuesMut::F32(by_qkv)) => {
             step.backward(qkv, &Outcome { out, gradient, log_sums }, by_qkv)?;
@@ -131,14 +136,17 @@ pub fn attend_packed_backward(
             step.backward(qkv, &Outcome { out, gradient, log_sums }, by_qkv)?;
         }
         _ => {
-            let same = |t: &Tensor| t.kind() == step.qkv.kind();
-            let (argument, got) =
-                if same(gradient) { ("out", &attended.out) } else { ("gradient", gradient) };
+            let (argument, got) = if gradient.kind() == step.qkv.kind() {
+                ("out", &attended.out)
+            } else {
+                ("gradient", gradient)
+            };
             return Err(
                 TensorError::Kind { argument, expected: "that of `qkv`", got: got.kind() }.into()
             );
         }
     }
+
     Ok(by_qkv)
 }
 
@@ -181,16 +189,19 @@ struct Outcome<'a, E> {
 impl PackedStep<'_> {
     fn check(&self) -> Result<Sizes, KernelError> {
         let features = self.heads.checked_features()?;
+
         // Places in a text are counted in 32 bits; no tensor has as many rows as texts that do not
         // fit.
         let tokens = self.texts.iter().fold(0usize, |sum, text| sum.saturating_add(text.tokens()));
         let rows = tokens.min(u32::MAX as usize) as i64;
+
         let half = self.heads.width as i64 / 2;
         for (argument, tensor, width) in
             [("qkv", self.qkv, features), ("cos", self.cos, half), ("sin", self.sin, half)]
         {
             check_shape(argument, tensor, &[rows, width])?;
         }
+
         Ok(Sizes { rows, query: self.heads.query as i64, width: self.heads.width as i64 })
     }
 
@@ -241,8 +252,10 @@ impl Heads {
         let features =
             key_value.checked_mul(2).and_then(|heads| heads.checked_add(query)?.checked_mul(width));
         let features = features.and_then(|features| i64::try_from(features).ok());
+
         let shared = query > 0 && key_value > 0 && query % key_value == 0;
         let fits = features.filter(|_| shared && width > 0 && width % 2 == 0);
+
         let size = |n: Option<usize>| n.and_then(|n| i64::try_from(n).ok()).unwrap_or(i64::MAX);
         let fits = fits.ok_or_else(|| TensorError::Shape {
             argument: "heads",

@@ -77,6 +77,7 @@ impl<E: Element> Forward<'_, E> {
             self.input.value(at, kv_head, row);
             values.put(place, row);
         }
+
         let group = self.input.heads.query / self.input.heads.key_value;
         for sixteen in stretch.sixteens(kv_head, group) {
             self.attend::<FMA>(sixteen);
@@ -87,20 +88,26 @@ impl<E: Element> Forward<'_, E> {
     fn attend<const FMA: bool>(&mut self, sixteen: Sixteen) {
         let Scratch { keys, values, queries, columns, scores, sums, row } = &mut *self.scratch;
         let width = self.input.heads.width;
+
         sixteen.load(row, queries, |at, head, to| self.input.query(at, head, to));
         columns.iter_mut().zip(queries.tiles()).for_each(|(to, tile)| *to = transposed(tile));
+
         let limits = sixteen.limits();
         let longest = limits[LANES - 1] as usize;
         multiply::<FMA>(keys, 0, columns, &mut scores[..longest.next_multiple_of(ROWS)]);
+
         let scale = 1.0 / (width as f32).sqrt();
         let (max, sum) =
             soften::<FMA>(&mut scores[..longest], &limits, scale * std::f32::consts::LOG2_E);
+
         sums.clear(0..LANES);
         gather::<FMA>(&scores[..longest], values, 0, sums);
+
         for lane in 0..sixteen.count {
             let (at, head) = sixteen.query(lane);
             let index = at * self.input.heads.query + head;
             self.log_sums[index] = max[lane] * scale + sum[lane].ln();
+
             sums.get(lane, row);
             let share = 1.0 / sum[lane];
             let out = &mut self.out[index * width..][..width];
@@ -120,7 +127,9 @@ fn soften<const FMA: bool>(
     // Lanes are in the order of their tokens: what the first sees, all see.
     let shared = (limits[0] as usize).min(scores.len());
     let (seen_by_all, rest) = scores.split_at_mut(shared);
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let mut sum = [0.0; LANES];
     for scores in &*seen_by_all {
         max = std::array::from_fn(|lane| larger(scores[lane], max[lane]));
     }
@@ -128,6 +137,7 @@ fn soften<const FMA: bool>(
         let scores = seen(limits, token, *scores, f32::NEG_INFINITY);
         max = std::array::from_fn(|lane| larger(scores[lane], max[lane]));
     }
+
     for scores in seen_by_all {
         for lane in 0..LANES {
             scores[lane] = exp2::<FMA>((scores[lane] - max[lane]) * slope);
@@ -144,5 +154,6 @@ fn soften<const FMA: bool>(
             sum[lane] += scores[lane];
         }
     }
+
     (max, sum)
 }

@@ -114,8 +114,10 @@ impl<E: Element> Backward<'_, E> {
             self.input.value(at, kv_head, row);
             values.put(place, row);
         }
+
         by_keys.clear(stretch.places());
         by_values.clear(stretch.places());
+
         let group = self.input.heads.query / self.input.heads.key_value;
         for sixteen in stretch.sixteens(kv_head, group) {
             self.walk_back::<FMA>(sixteen);
@@ -127,9 +129,11 @@ impl<E: Element> Backward<'_, E> {
     fn write(&mut self, stretch: Stretch, kv_head: usize) {
         let Scratch { by_keys, by_values, row, .. } = &mut *self.scratch;
         let key_head = self.input.heads.query + kv_head;
+
         for (at, place) in (stretch.row..).zip(stretch.places()) {
             by_keys.get(place, row);
             self.input.turn_back(at, key_head, row, self.by_qkv);
+
             by_values.get(place, row);
             let out = &mut self.by_qkv[self.input.place(at, key_head + self.input.heads.key_value)];
             out.iter_mut().zip(&*row).for_each(|(out, gradient)| *out = E::narrow(*gradient));
@@ -141,17 +145,21 @@ impl<E: Element> Backward<'_, E> {
         let lanes = self.lanes(sixteen);
         let scratch = &mut *self.scratch;
         let row = &mut scratch.row;
-        let (width, heads) = (self.input.heads.width, self.input.heads.query);
+        let width = self.input.heads.width;
+        let heads = self.input.heads.query;
+
         scratch.queries.load(sixteen, row, |at, head, to| self.input.query(at, head, to));
         scratch.gradients.load(sixteen, row, |at, head, to| {
             let from = &self.gradient[(at * heads + head) * width..][..width];
             to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
         });
+
         scratch.by_queries.clear(0..LANES);
         let longest = (lanes.limits[LANES - 1] as usize).next_multiple_of(ROWS);
         for first in (0..longest).step_by(BLOCK) {
             scratch.block::<FMA>(&lanes, first, BLOCK.min(longest - first));
         }
+
         for lane in 0..sixteen.count {
             let (at, head) = sixteen.query(lane);
             scratch.by_queries.get(lane, &mut scratch.row);
@@ -162,8 +170,11 @@ impl<E: Element> Backward<'_, E> {
     /// What the gradient by a score needs of its query.
     #[inline(always)]
     fn lanes(&self, sixteen: Sixteen) -> Lanes {
-        let (width, heads) = (self.input.heads.width, self.input.heads.query);
-        let (mut log_sums, mut dots) = ([0.0; LANES], [0.0; LANES]);
+        let width = self.input.heads.width;
+        let heads = self.input.heads.query;
+        let mut log_sums = [0.0; LANES];
+        let mut dots = [0.0; LANES];
+
         for lane in 0..sixteen.count {
             let (at, head) = sixteen.query(lane);
             let index = at * heads + head;
@@ -171,6 +182,7 @@ impl<E: Element> Backward<'_, E> {
             log_sums[lane] = self.log_sums[index] * std::f32::consts::LOG2_E;
             dots[lane] = dot(&self.out[place.clone()], &self.gradient[place]);
         }
+
         Lanes { limits: sixteen.limits(), log_sums, dots, scale: 1.0 / (width as f32).sqrt() }
     }
 }
@@ -190,9 +202,11 @@ impl Scratch {
     /// Adds what a block of tokens has to do with sixteen queries to the gradients of both.
     #[inline(always)]
     fn block<const FMA: bool>(&mut self, lanes: &Lanes, first: usize, tokens: usize) {
-        let (weights, by_scores) = (&mut self.weights[..tokens], &mut self.by_scores[..tokens]);
+        let weights = &mut self.weights[..tokens];
+        let by_scores = &mut self.by_scores[..tokens];
         multiply::<FMA>(&self.keys, first, &self.queries.columns, weights);
         multiply::<FMA>(&self.values, first, &self.gradients.columns, by_scores);
+
         let slope = lanes.scale * std::f32::consts::LOG2_E;
         for (token, (weights, by_scores)) in (first..).zip(weights.iter_mut().zip(&mut *by_scores))
         {
@@ -201,10 +215,12 @@ impl Scratch {
                 *weight = exp2::<FMA>(mul_add::<FMA>(*weight, slope, -log_sum));
             }
             *weights = seen(&lanes.limits, token, *weights, 0.0);
+
             for i in 0..LANES {
                 by_scores[i] = weights[i] * (by_scores[i] - lanes.dots[i]) * lanes.scale;
             }
         }
+
         spread::<FMA>(weights, &self.gradients.rows, first, &mut self.by_values);
         spread::<FMA>(by_scores, &self.queries.rows, first, &mut self.by_keys);
         gather::<FMA>(by_scores, &self.keys, first, &mut self.by_queries);
@@ -214,12 +230,15 @@ impl Scratch {
 #[inline(always)]
 fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
     let mut sums = [0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+
     for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
             sums[lane] += a[lane].widen() * b[lane].widen();
         }
     }
+
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a.widen() * b.widen()).sum();
     sums.iter().sum::<f32>() + rest
 }

@@ -45,6 +45,7 @@ impl<E: Element> Projections<'_, E> {
         let (a, b) = self.qkv[self.place(row, head)].split_at(half);
         let (to_a, to_b) = to.split_at_mut(half);
         let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
+
         for (((((to_a, to_b), a), b), cos), sin) in
             to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin)
         {
@@ -62,6 +63,7 @@ impl<E: Element> Projections<'_, E> {
         let (a, b) = gradient.split_at(half);
         let (to_a, to_b) = out[self.place(row, head)].split_at_mut(half);
         let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
+
         for (((((to_a, to_b), a), b), cos), sin) in
             to_a.iter_mut().zip(to_b).zip(a).zip(b).zip(cos).zip(sin)
         {
@@ -99,6 +101,7 @@ impl Stretch {
             next += tokens;
             Self { row, before, tokens }
         });
+
         (Self { row, before: 0, tokens: text.prompt }, completions)
     }
 
@@ -159,6 +162,7 @@ impl Sixteen {
             read(at, head, row);
             rows.put(lane, row);
         }
+
         if self.count < LANES {
             rows.clear(self.count..LANES);
         }

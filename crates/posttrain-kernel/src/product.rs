@@ -35,6 +35,7 @@ pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, KernelError> {
         }
         return Ok(weight.f_mm(&x.f_transpose(0, 1)?)?.f_transpose(0, 1)?);
     }
+
     Ok(x.f_linear(weight, None::<&Tensor>)?)
 }
 

@@ -90,13 +90,16 @@ pub fn dequantize(
     ] {
         check_shape(argument, tensor, &[length as i64])?;
     }
+
     let scale_values = floats("scales", scales)?;
     let codes = bytes("codes", codes)?;
     let mut out = Tensor::f_empty([count as i64], (kind, tch::Device::Cpu))?;
+
     match values_mut("kind", &mut out)? {
         ValuesMut::F32(out) => dispatch(Dequantize { codes, scales: scale_values, form, out }),
         ValuesMut::Bf16(out) => dispatch(Dequantize { codes, scales: scale_values, form, out }),
     }
+
     Ok(out)
 }
 

@@ -89,12 +89,15 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     // (Cody and Waite).
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
+
     let clamped = smaller(88.0, larger(-87.0, x));
     let rounded = mul_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
     let exponent = rounded - ROUND;
     let rest = mul_add::<FMA>(exponent, -LN_2_LOW, mul_add::<FMA>(exponent, -LN_2_HIGH, clamped));
+
     let value =
         scale::<FMA>(rest * std::f32::consts::LOG2_E, f32::from_bits(rounded.to_bits() << 23));
+
     let value = if x < -87.0 { 0.0 } else { value };
     if x > 88.0 { f32::INFINITY } else { value }
 }

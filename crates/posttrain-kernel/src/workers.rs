@@ -54,8 +54,10 @@ pub fn on_workers<J: Send, R: Send>(
         meanwhile();
         return results;
     }
+
     let threads = tch::get_num_threads();
     let share = (threads / jobs.len() as i32).max(1);
+
     let results: Vec<thread::Result<R>> = thread::scope(|scope| {
         let spawn = |job| {
             let work = &work;
@@ -68,8 +70,10 @@ pub fn on_workers<J: Send, R: Send>(
         meanwhile();
         handles.into_iter().map(thread::ScopedJoinHandle::join).collect()
     });
+
     // The workers' setting is what threads born later would begin with.
     tch::set_num_threads(threads);
+
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 

@@ -39,6 +39,7 @@ impl Adapter {
         device: Device,
     ) -> Result<Self, LoraError> {
         config.validate()?;
+
         let mut pairs: Vec<Option<LoraPair>> = modules.iter().map(|_| None).collect();
         for index in config.select(modules)? {
             let module = &modules[index];
@@ -46,6 +47,7 @@ impl Adapter {
             let b = Tensor::f_zeros([module.out_features, config.rank], (Kind::Float, device))?;
             pairs[index] = Some(LoraPair { a: leaf(&a)?, b: leaf(&b)?, scale: config.scale() });
         }
+
         Ok(Self { config: config.clone(), modules: modules.to_vec(), pairs })
     }
 
@@ -66,6 +68,7 @@ impl Adapter {
                 vec![pairs.len() as i64],
             ));
         }
+
         let mut kept = Vec::with_capacity(pairs.len());
         for (module, pair) in modules.iter().zip(pairs) {
             kept.push(pair.map(|pair| checked_pair(module, &pair)).transpose()?);
@@ -172,7 +175,9 @@ impl Adapter {
     /// [`LoraError::NoGradient`] with the count of dead layers and the first one's path.
     pub fn check_gradients(&self) -> Result<(), LoraError> {
         let total = self.layers().count();
-        let (mut dead, mut idle, mut reached) = (Vec::new(), Vec::new(), false);
+        let mut dead = Vec::new();
+        let mut idle = Vec::new();
+        let mut reached = false;
         for (module, pair) in self.layers() {
             let alive = has_gradient(&pair.b)?;
             match (alive, module.routed) {
@@ -184,6 +189,7 @@ impl Adapter {
         if !reached {
             dead.append(&mut idle);
         }
+
         match dead.first() {
             Some(first) => {
                 Err(LoraError::NoGradient { count: dead.len(), total, first: first.clone() })

@@ -61,6 +61,7 @@ impl<'de> Deserialize<'de> for TargetModules {
             Word(String),
             Names(Vec<String>),
         }
+
         match Form::deserialize(deserializer)? {
             Form::Word(word) if word == "all-linear" => Ok(Self::AllLinear),
             Form::Word(word) => Ok(Self::Names(vec![word])),
@@ -119,6 +120,7 @@ impl LoraConfig {
             "at least 0 and below 1",
             &self.dropout,
         )?;
+
         match &self.target_modules {
             TargetModules::Names(names) => {
                 check("target_modules", !names.is_empty(), "at least one name", "[]")
@@ -153,6 +155,7 @@ impl LoraConfig {
                 }
             }
         }
+
         Ok((0..modules.len()).filter(|&i| self.target_modules.matches(&modules[i])).collect())
     }
 }

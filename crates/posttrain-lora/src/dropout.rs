@@ -22,15 +22,20 @@ impl Dropout {
         let mut rng = ChaCha8Rng::seed_from_u64(
             self.seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         );
+
         let threshold = (self.probability * 65_536.0) as u32;
         let keep = (1.0 / (1.0 - self.probability)) as f32;
         let mut bytes = vec![0u8; x.numel() * 2];
         rng.fill_bytes(&mut bytes);
-        let draw = |pair: &[u8]| u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+
         let mask: Vec<f32> = bytes
             .chunks_exact(2)
-            .map(|pair| if draw(pair) < threshold { 0.0 } else { keep })
+            .map(|pair| {
+                let draw = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+                if draw < threshold { 0.0 } else { keep }
+            })
             .collect();
+
         let mask = Tensor::f_from_slice(&mask)?
             .f_view(x.size().as_slice())?
             .f_to_device(x.device())?

@@ -37,6 +37,7 @@ impl FewRows {
         if let Some(packed) = self.packed.as_ref().filter(|_| weight.is_contiguous()) {
             return Ok(packed.add_product(weight, into, feature as usize, row as usize)?);
         }
+
         let part =
             into.f_narrow(0, row, self.x.size()[0])?.f_narrow(1, feature, weight.size()[0])?;
         let _ = part.f_transpose(0, 1)?.f_addmm_(weight, &self.x.f_transpose(0, 1)?)?;

@@ -60,6 +60,7 @@ impl AdaptedLinear {
         if let Some(bias) = &bias {
             check_shape("bias", bias, &[out])?;
         }
+
         let parts =
             parts.into_iter().map(|(index, out_features)| Part { index, out_features }).collect();
         Ok(Self { weight: weight.into(), bias: bias.map(SharedTensor::new), parts, unmerged: None })
@@ -81,11 +82,13 @@ impl AdaptedLinear {
         let Some(segments) = adapters.resolve(x.size()[0]) else {
             return Err(shape_error("adapters", "runs that add up to N rows".into(), x.size()));
         };
+
         let trains = x.requires_grad()
             || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
         if posttrain_kernel::columns_pay(x) && !trains {
             return self.by_columns(x, &segments);
         }
+
         let base = x.f_linear(&self.weight, self.bias.as_deref())?;
         if !trains {
             let mut start = 0;
@@ -101,6 +104,7 @@ impl AdaptedLinear {
             }
             return Ok(base);
         }
+
         match segments.as_slice() {
             [only] => self.adapted(base, x, only),
             many => self.adapted_by_runs(&base, x, many),
@@ -131,6 +135,7 @@ impl AdaptedLinear {
         view: &AdapterView,
     ) -> Result<ThinProducts, LoraError> {
         let thin = self.thin(x, view)?;
+
         let mut feature = 0;
         for (part, low) in self.parts.iter().zip(&thin.low) {
             if let (Some(layer), Some(low)) = (view.layer(part.index), low) {
@@ -146,17 +151,22 @@ impl AdaptedLinear {
     /// The thin products alone, `x·Aᵀ`.
     fn thin(&self, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
         let together = self.stacked(view).map(|a| x.f_linear(&a, None::<&Tensor>)).transpose()?;
+
         let mut column = 0;
-        let low = |part: &Part| -> Result<Option<Tensor>, LoraError> {
-            let Some(layer) = view.layer(part.index) else { return Ok(None) };
+        let mut lows = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let Some(layer) = view.layer(part.index) else {
+                lows.push(None);
+                continue;
+            };
             let rank = layer.a.size()[0];
-            column += rank;
-            Ok(Some(match &together {
-                Some(low) => low.f_narrow(1, column - rank, rank)?,
+            lows.push(Some(match &together {
+                Some(low) => low.f_narrow(1, column, rank)?,
                 None => view.dropped(x, part.index)?.f_linear(&layer.a, None::<&Tensor>)?,
-            }))
-        };
-        Ok(ThinProducts { low: self.parts.iter().map(low).collect::<Result<_, _>>()? })
+            }));
+            column += rank;
+        }
+        Ok(ThinProducts { low: lows })
     }
 
     /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the
@@ -179,15 +189,19 @@ impl AdaptedLinear {
     ) -> Result<Tensor, LoraError> {
         let again = if thin.is_none() { Some(self.thin(x, view)?) } else { None };
         let lows = thin.or(again.as_ref()).map_or(&[][..], |thin| &thin.low);
+
         let mut by_x = gradient.f_mm(&self.weight)?;
         let stacked = self.stacked(view);
         let width = stacked.as_ref().map_or(0, |a| a.size()[0]);
         let by_low = Tensor::f_empty([x.size()[0], width], (x.kind(), x.device()))?;
-        let (mut feature, mut column) = (0, 0);
+
+        let mut feature = 0;
+        let mut column = 0;
         for (part, low) in self.parts.iter().zip(lows) {
             let by_out = gradient.f_narrow(1, feature, part.out_features)?;
             feature += part.out_features;
             let (Some(layer), Some(low)) = (view.layer(part.index), low) else { continue };
+
             sums.add_b(part.index, &by_out.f_transpose(0, 1)?.f_mm(low)?)?;
             if stacked.is_some() {
                 let rank = layer.a.size()[0];
@@ -203,6 +217,7 @@ impl AdaptedLinear {
                 let _ = by_x.f_add_(&view.dropped(&by_low.f_mm(&layer.a)?, part.index)?)?;
             }
         }
+
         if let Some(a) = stacked {
             let _ = by_x.f_addmm_(&by_low, &a)?;
             let by_a = by_low.f_transpose(0, 1)?.f_mm(x)?;
@@ -213,6 +228,7 @@ impl AdaptedLinear {
                 row += rank;
             }
         }
+
         Ok(by_x)
     }
 
@@ -236,6 +252,7 @@ impl AdaptedLinear {
                 self.weight.size(),
             ));
         }
+
         let parts: Vec<Tensor> =
             self.merged_parts(Some(adapter))?.into_iter().map(|part| part.weight).collect();
         let merged = Tensor::f_cat(&parts, 0)?;
@@ -261,6 +278,7 @@ impl AdaptedLinear {
                 Some(pair) => merged_weight(&weight, pair)?,
                 None => weight,
             };
+
             merged.push(MergedPart { module: part.index, weight, bias });
             start += part.out_features;
         }
@@ -283,6 +301,7 @@ impl AdaptedLinear {
         if let Some(bias) = &self.bias {
             let _ = out.f_add_(bias)?;
         }
+
         let mut start = 0;
         for run in runs {
             let rows = start..start + run.rows;
@@ -293,6 +312,7 @@ impl AdaptedLinear {
             }
             start += run.rows;
         }
+
         Ok(out)
     }
 
@@ -306,7 +326,9 @@ impl AdaptedLinear {
     ) -> Result<(), LoraError> {
         let stacked = view.stacked(self.parts.iter().map(|p| p.index));
         let together = stacked.map(|a| x.product(&a)).transpose()?;
-        let (mut feature, mut column) = (0, 0);
+
+        let mut feature = 0;
+        let mut column = 0;
         for part in &self.parts {
             if let Some(layer) = view.layer(part.index) {
                 let rank = layer.a.size()[0];

@@ -37,9 +37,11 @@ const NEUTRAL: [(&str, &[&str], &str); 8] = [
 /// [`LoraError::Io`] names what could not be written.
 pub fn save_peft(adapter: &Adapter, dir: &Path, base_model: &str) -> Result<(), LoraError> {
     std::fs::create_dir_all(dir).map_err(|source| LoraError::Io { path: dir.into(), source })?;
+
     let tensors: Vec<_> =
         adapter.parameters().into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t)).collect();
     write_tensors(&dir.join(WEIGHTS), &tensors)?;
+
     let config = format!("{:#}\n", config_json(adapter, base_model));
     Ok(replace_file(&dir.join(CONFIG), config.as_bytes())?)
 }
@@ -55,6 +57,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
     let file = PeftConfig::read(&dir.join(CONFIG))?;
     let weights = dir.join(WEIGHTS);
     let mut tensors = read_tensors(&weights)?;
+
     let mut pairs: Vec<Option<LoraPair>> = modules.iter().map(|_| None).collect();
     for index in file.config.select(modules)? {
         let module = &modules[index];
@@ -65,6 +68,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<A
         pairs[index] =
             Some(LoraPair { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale });
     }
+
     match tensors.into_keys().next() {
         Some(name) => Err(LoraError::UnmatchedTensor { path: weights, name }),
         None => Adapter::from_pairs(file.config, modules, pairs),
@@ -92,9 +96,13 @@ fn check_factors(
     for (half, tensor, expected) in wanted {
         if tensor.size() != expected {
             let name = format!("{PREFIX}{}.lora_{half}.weight", module.path);
-            let (expected, got) =
-                (format!("shape {expected:?}"), format!("shape {:?}", tensor.size()));
-            return Err(TensorError::StoredTensor { path: path.into(), name, expected, got }.into());
+            return Err(TensorError::StoredTensor {
+                path: path.into(),
+                name,
+                expected: format!("shape {expected:?}"),
+                got: format!("shape {:?}", tensor.size()),
+            }
+            .into());
         }
     }
     Ok(())
@@ -138,6 +146,7 @@ fn target_names(adapter: &Adapter) -> Vec<String> {
     if let TargetModules::Names(names) = &adapter.config().target_modules {
         return names.clone();
     }
+
     let mut names: Vec<String> = adapter.layers().map(|(m, _)| m.name().to_owned()).collect();
     names.sort_unstable();
     names.dedup();
@@ -146,7 +155,10 @@ fn target_names(adapter: &Adapter) -> Vec<String> {
 
 /// The layers whose rank or α is not the configuration's, by full path.
 fn patterns(adapter: &Adapter) -> (Map<String, Value>, Map<String, Value>) {
-    let (config, mut ranks, mut alphas) = (adapter.config(), Map::new(), Map::new());
+    let config = adapter.config();
+    let mut ranks = Map::new();
+    let mut alphas = Map::new();
+
     for (module, pair) in adapter.layers() {
         let rank = pair.a.size()[0];
         if rank != config.rank {
@@ -171,9 +183,10 @@ impl PeftConfig {
     fn read(path: &Path) -> Result<Self, LoraError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoraError::Io { path: path.into(), source })?;
-        let json = |source| LoraError::Json { path: path.into(), source };
-        let fields: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+        let fields: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|source| LoraError::Json { path: path.into(), source })?;
         refuse_what_is_not_neutral(path, &fields)?;
+
         let config = LoraConfig {
             rank: field(path, &fields, "r", "a whole number", Value::as_i64)?,
             alpha: field(path, &fields, "lora_alpha", "a number", Value::as_f64)?,
@@ -184,6 +197,7 @@ impl PeftConfig {
             target_modules: targets(path, &fields)?,
         };
         config.validate()?;
+
         let ranks = patterns_of(path, &fields, "rank_pattern")?;
         Ok(Self { config, ranks, alphas: patterns_of(path, &fields, "alpha_pattern")? })
     }
@@ -251,6 +265,7 @@ fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, Lo
     let names = "\"all-linear\" or a list of module names";
     let targets = serde_json::from_value(value.clone())
         .map_err(|_| unsupported(path, "target_modules", names, value))?;
+
     match &targets {
         // A lone string is a regular expression to PEFT; only plain names are taken here.
         TargetModules::Names(list)
@@ -272,6 +287,7 @@ fn patterns_of(
     let Some(table) = optional(path, fields, name, expected, Value::as_object)? else {
         return Ok(Vec::new());
     };
+
     let mut patterns = Vec::with_capacity(table.len());
     for (key, value) in table {
         let regex = regex::Regex::new(&format!(r"^(.*\.)?({key})$")).ok();

@@ -24,7 +24,10 @@ impl<'a> RowAdapters<'a> {
                 .all(|row| (0..total).contains(row))
                 .then(|| RowAdapters::all(only.adapter));
         }
-        let (mut selected, mut at, mut end) = (Vec::new(), 0, 0);
+
+        let mut selected = Vec::new();
+        let mut at = 0;
+        let mut end = 0;
         for run in runs {
             end += run.rows;
             let count = rows[at..].iter().take_while(|row| **row < end).count();
@@ -33,6 +36,7 @@ impl<'a> RowAdapters<'a> {
                 selected.push(Segment { rows: count as i64, adapter: run.adapter });
             }
         }
+
         (at == rows.len()).then(|| RowAdapters::segments(selected))
     }
 }

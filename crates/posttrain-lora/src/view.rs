@@ -70,6 +70,7 @@ impl AdapterView {
         let layers: Option<Vec<&ViewLayer>> = indices.map(|index| self.layer(index)).collect();
         let layers = layers?;
         let first = layers.first()?.stack.as_ref()?;
+
         let mut end = first.start;
         for layer in layers {
             let stack = layer.stack.as_ref()?;
@@ -78,6 +79,7 @@ impl AdapterView {
             }
             end += layer.a.size()[0];
         }
+
         first.rows.f_narrow(0, first.start, end - first.start).ok()
     }
 
@@ -109,6 +111,7 @@ impl AdapterView {
                 layers.extend(run.iter().map(|_| None));
                 continue;
             }
+
             let rows = SharedTensor::new(Tensor::f_cat(
                 &adapted.iter().map(|l| &*l.a).collect::<Vec<_>>(),
                 0,

@@ -154,8 +154,10 @@ impl AdvantageConfig {
         check_finite(rewards.iter().map(|reward| reward.unwrap_or(0.0)))?;
         let mut values = vec![0.0; rewards.len()];
         let scale = self.checked_scale(&present)?;
+
         let mut counts = AdvantageCounts::default();
-        let (mut rewards, mut rest) = (present.as_slice(), values.as_mut_slice());
+        let mut rewards = present.as_slice();
+        let mut rest = values.as_mut_slice();
         for &length in group_lengths {
             let (group, others) = rewards.split_at(length);
             let (out, after) = rest.split_at_mut(length);
@@ -163,8 +165,10 @@ impl AdvantageConfig {
                 &group::ragged(group, scale, out)
                     .ok_or(LossError::Overflow { argument: "rewards" })?,
             );
-            (rewards, rest) = (others, after);
+            rewards = others;
+            rest = after;
         }
+
         Ok(Advantages { values, counts })
     }
 
@@ -187,6 +191,7 @@ impl AdvantageConfig {
         if group_length > 0 && BLOCK.is_multiple_of(group_length) {
             return self.by_blocks(rewards, group_length);
         }
+
         let mut values = vec![0.0; rewards.len()];
         let counts = self.dense_into(rewards, group_length, &mut values)?;
         Ok(Advantages { values, counts })
@@ -197,25 +202,31 @@ impl AdvantageConfig {
     fn by_blocks(&self, rewards: &[f32], group_length: usize) -> Result<Advantages, LossError> {
         check_len("rewards", rewards.len(), rewards.len().next_multiple_of(group_length))?;
         let scale = self.checked_scale(rewards)?;
+
         let (blocks, tail) = rewards.as_chunks::<BLOCK>();
-        let (mut values, mut parts) = (Vec::with_capacity(blocks.len() + 1), Vec::new());
-        let of_block = |block: &[f32; BLOCK]| {
-            let mut values = [0.0; BLOCK];
-            let counts = group::dense(block, group_length, scale, &mut values);
-            (values, counts)
-        };
+        let mut values = Vec::with_capacity(blocks.len() + 1);
+        let mut parts = Vec::new();
+
         blocks
             .par_iter()
             .with_min_len(TASK / BLOCK)
-            .map(of_block)
+            .map(|block| {
+                let mut values = [0.0; BLOCK];
+                let counts = group::dense(block, group_length, scale, &mut values);
+                (values, counts)
+            })
             .unzip_into_vecs(&mut values, &mut parts);
-        let (mut values, behind) = (values.into_flattened(), blocks.len() * BLOCK);
+
+        let mut values = values.into_flattened();
+        let behind = blocks.len() * BLOCK;
         values.resize(behind + tail.len(), 0.0);
         parts.push(group::dense(tail, group_length, scale, &mut values[behind..]));
+
         let mut counts = AdvantageCounts::default();
         for part in parts {
             counts.merge(&part.ok_or_else(|| unusable(rewards))?);
         }
+
         Ok(Advantages { values, counts })
     }
 
@@ -232,12 +243,14 @@ impl AdvantageConfig {
         check_field("group_length", group_length as f64, group_length > 0, "at least 1")?;
         check_len("rewards", rewards.len(), rewards.len().next_multiple_of(group_length))?;
         check_len("values", values.len(), rewards.len())?;
+
         let scale = self.checked_scale(rewards)?;
         let task = TASK.next_multiple_of(group_length);
         let parts = rewards.par_chunks(task).zip(values.par_chunks_mut(task));
         let parts: Vec<_> = parts
             .map(|(rewards, values)| group::dense(rewards, group_length, scale, values))
             .collect();
+
         let mut counts = AdvantageCounts::default();
         for part in parts {
             counts.merge(&part.ok_or_else(|| unusable(rewards))?);
@@ -273,6 +286,7 @@ fn batch_scale(rewards: &[f32], epsilon: f64) -> f32 {
     if n < 2.0 {
         return 1.0;
     }
+
     let mean = present().sum::<f64>() / n;
     let variance = present().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (n - 1.0);
     (1.0 / (variance.sqrt() + epsilon)) as f32

@@ -143,6 +143,7 @@ impl<'a> LossBatch<'a> {
             }
             None => None,
         };
+
         call(&LossBatch {
             sequence_lengths: &lengths,
             weights: part(self.weights),

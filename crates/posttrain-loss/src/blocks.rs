@@ -63,7 +63,9 @@ pub(crate) fn normalizer(blocks: &[Block], slope: f32) -> Result<Normalizer, Log
     if max == f32::NEG_INFINITY {
         return Err(LogitProblem::NoToken);
     }
-    let (mut sum, mut moment) = (0.0, 0.0);
+
+    let mut sum = 0.0;
+    let mut moment = 0.0;
     for block in blocks.iter().filter(|block| block.sum > 0.0) {
         let shift = f64::from((block.max - max) * slope);
         let scale = shift.exp2();
@@ -100,12 +102,14 @@ pub(crate) fn widen<E: Element>(block: &[E], wide: &mut [f32]) -> f32 {
     let mut max = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = block.as_chunks::<LANES>();
     let (outs, out_rest) = wide.as_chunks_mut::<LANES>();
+
     for (chunk, out) in chunks.iter().zip(outs) {
         for lane in 0..LANES {
             out[lane] = chunk[lane].widen();
             max[lane] = larger(out[lane], max[lane]);
         }
     }
+
     let mut best = max.into_iter().fold(f32::NEG_INFINITY, larger);
     for (value, out) in rest.iter().zip(out_rest) {
         *out = value.widen();
@@ -120,7 +124,9 @@ fn sums<const FMA: bool, const ENTROPY: bool>(block: &[f32], max: f32, slope: f3
     if max == f32::NEG_INFINITY {
         return (if block.iter().any(|x| x.is_nan()) { f32::NAN } else { 0.0 }, 0.0);
     }
-    let (mut sum, mut moment) = ([0.0; LANES], [0.0; LANES]);
+
+    let mut sum = [0.0; LANES];
+    let mut moment = [0.0; LANES];
     let (chunks, rest) = block.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
@@ -129,10 +135,13 @@ fn sums<const FMA: bool, const ENTROPY: bool>(block: &[f32], max: f32, slope: f3
             moment[lane] += weighted;
         }
     }
-    let (mut total, mut total_moment) = (sum.iter().sum::<f32>(), moment.iter().sum::<f32>());
+
+    let mut total = sum.iter().sum::<f32>();
+    let mut total_moment = moment.iter().sum::<f32>();
     for &x in rest {
         let (term, weighted) = terms::<FMA, ENTROPY>(x, max, slope);
-        (total, total_moment) = (total + term, total_moment + weighted);
+        total += term;
+        total_moment += weighted;
     }
     (total, total_moment)
 }

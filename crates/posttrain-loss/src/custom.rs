@@ -92,6 +92,7 @@ impl CustomObjective {
     /// Calls the closure and checks what it gives.
     fn call(&self, batch: &LossBatch, logprobs: &[f32]) -> Result<CustomLoss, LossError> {
         let refuse = |problem| LossError::Custom { objective: self.name.clone(), problem };
+
         // What the closure leaves half-done when it panics is its own; nothing of ours crosses the
         // boundary but the result.
         let called = catch_unwind(AssertUnwindSafe(|| (self.evaluate)(batch, logprobs)));
@@ -164,6 +165,7 @@ impl Objective for CustomObjective {
         self.validate()?;
         batch.check()?;
         check_len("logprobs", logprobs.len(), batch.entries())?;
+
         let CustomLoss { loss_sum, gradient, named } = self.call(batch, logprobs)?;
         let mut outcome = LossOutcome::new(loss_sum, self.denominator(totals), gradient);
         outcome.metrics.named = named;
@@ -194,10 +196,12 @@ impl TokenEvaluator for ByStretch<'_> {
         let entries = stretch.start..stretch.start + stretch.logprobs.len();
         let loss =
             self.batch.with_entries(entries, |part| self.objective.call(part, stretch.logprobs))?;
+
         stretch.gradient.copy_from_slice(&loss.gradient);
         if let Some(entropy_gradient) = stretch.entropy_gradient {
             entropy_gradient.fill(0.0);
         }
+
         let metrics = LossMetrics { named: loss.named, ..LossMetrics::default() };
         Ok(LossSums { loss: loss.loss_sum, metrics })
     }

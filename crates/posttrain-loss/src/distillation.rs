@@ -110,6 +110,7 @@ impl Distillation {
     fn lay<'a>(&self, batch: &LossBatch<'a>) -> Result<Entrywise<'a, Rule<'a>>, LossError> {
         self.validate()?;
         batch.check()?;
+
         let sampling = match self.divergence {
             Divergence::SampledReverseKl => {
                 needed(batch.sampling_logprobs, "sampling_logprobs", "`sampled_reverse_kl`")?

@@ -44,6 +44,7 @@ impl<'a> Layout<'a> {
     pub(crate) fn fill(&self, first: usize, mut out: &mut [f32], value: impl Fn(usize) -> f32) {
         let mut sequence = self.ends.partition_point(|end| *end <= first);
         let mut at = first;
+
         while !out.is_empty() {
             let length = (self.ends[sequence] - at).min(out.len());
             let (now, later) = out.split_at_mut(length);

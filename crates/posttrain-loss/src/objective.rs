@@ -156,9 +156,8 @@ pub trait Objective: Send + Sync {
         totals: &StepTotals,
     ) -> Result<LossOutcome<Tensor>, LossError> {
         scores.check(batch.entries())?;
-        let evaluate = |logprobs: &[f32], entropy: &[f32]| {
+        evaluate_on_host(scores, |logprobs, entropy| {
             self.evaluate(batch, logprobs, Some(entropy), totals)
-        };
-        evaluate_on_host(scores, evaluate)
+        })
     }
 }

@@ -63,6 +63,7 @@ pub fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossErro
     if logits.device() != Device::Cpu {
         return tensor::sample(logits, rows);
     }
+
     let _guard = tch::no_grad_guard();
     let transposed = logits.f_transpose(0, 1).during("transposing the logits")?;
     let drawn = if transposed.is_contiguous() && !logits.is_contiguous() {
@@ -76,6 +77,7 @@ pub fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossErro
             Values::Bf16(logits) => sample_rows(logits, vocab, rows),
         }
     };
+
     let named = drawn.into_iter().enumerate();
     let named =
         named.map(|(row, result)| result.map_err(|problem| LossError::Logits { row, problem }));

@@ -51,10 +51,12 @@ impl Projected<'_> {
     pub fn rotated(&self) -> Result<Rotated, ModelError> {
         let (query, key_value) = (self.heads.query as i64, self.heads.key_value as i64);
         let qkv = self.qkv.f_reshape([-1, query + 2 * key_value, self.heads.width as i64])?;
+
         // Queries and keys lie side by side and turn together. Splitting, unlike narrowing, has a
         // backward pass that forms no zeros.
         let parts = qkv.f_split_with_sizes([query + key_value, key_value], 1)?;
         let rotated = self.rotation.apply(&parts[0])?.f_split_with_sizes([query, key_value], 1)?;
+
         Ok(Rotated {
             q: rotated[0].shallow_clone(),
             k: rotated[1].shallow_clone(),
@@ -122,6 +124,7 @@ impl PackedAttention {
                 got: format!("{longest} tokens"),
             });
         }
+
         let spans = packing.spans().to_vec();
         Ok(Self { texts: spans.iter().map(Span::text).collect(), spans, groups: None, kept: None })
     }
@@ -147,6 +150,7 @@ impl Attend for PackedAttention {
         if let (Some(kept), Some(rotated)) = (&mut self.kept, &rotated) {
             kept.push((rotated.k.shallow_clone(), rotated.v.shallow_clone()));
         }
+
         match rotated {
             Some(rotated) if !native => self.attend_rotated(&rotated),
             _ => Ok(NativeAttention::forward(projected, self.texts.clone())?.attended.out),
@@ -164,15 +168,24 @@ impl PackedAttention {
     fn attend_rotated(&mut self, Rotated { q, k, v }: &Rotated) -> Result<Tensor, ModelError> {
         let kind = attention_kind(q);
         if self.groups.is_none() {
-            let group = |span| Group::new(span, kind, q.device());
-            self.groups = Some(self.spans.iter().map(group).collect::<Result<_, _>>()?);
+            self.groups = Some(
+                self.spans
+                    .iter()
+                    .map(|span| Group::new(span, kind, q.device()))
+                    .collect::<Result<_, _>>()?,
+            );
         }
+
         let groups = self.groups.as_deref().unwrap_or_default();
         // One split for all groups: its backward pass is one concatenation, where narrowing each
         // group would form and add a whole row of zeros for each.
         let sizes: Vec<i64> = groups.iter().flat_map(Group::sizes).collect();
         let split = |t: &Tensor| t.f_to_kind(kind)?.f_split_with_sizes(sizes.as_slice(), 0);
-        let (out_kind, q, k, v) = (q.kind(), split(q)?, split(k)?, split(v)?);
+        let out_kind = q.kind();
+        let q = split(q)?;
+        let k = split(k)?;
+        let v = split(v)?;
+
         let mut outputs = Vec::with_capacity(q.len());
         for group in groups {
             let at = outputs.len();
@@ -185,6 +198,7 @@ impl PackedAttention {
                 )?);
             }
         }
+
         Ok(Tensor::f_cat(&outputs, 0)?.f_flatten(1, 2)?.f_to_kind(out_kind)?)
     }
 }
@@ -225,8 +239,11 @@ impl Completions {
         if longest == 0 {
             return Ok(None);
         }
+
         let first = span.prompt.end;
-        let (mut padded_rows, mut places) = (Vec::new(), Vec::new());
+        let mut padded_rows = Vec::new();
+        let mut places = Vec::new();
+
         for (index, rows) in span.completions.iter().enumerate() {
             places.extend((0..rows.len()).map(|i| (index * longest + i) as i64));
             padded_rows.extend(
@@ -234,6 +251,7 @@ impl Completions {
                     .map(|i| if i < rows.len() { rows.start - first + i } else { 0 } as i64),
             );
         }
+
         let prompt = span.prompt.len() as i64;
         Ok(Some(Self {
             padded_rows: Tensor::f_from_slice(&padded_rows)?.f_to_device(device)?,
@@ -248,15 +266,19 @@ impl Completions {
     /// Attention of the completions' queries over (prompt's, completions') keys and values.
     fn attend(&self, q: &Tensor, k: [&Tensor; 2], v: [&Tensor; 2]) -> Result<Tensor, ModelError> {
         let (heads, width, kv_heads) = (q.size()[1], q.size()[2], k[0].size()[1]);
-        let (sharing, longest) = (heads / kv_heads, self.longest);
+        let sharing = heads / kv_heads;
+        let longest = self.longest;
+
         // The query heads that share a key head stand behind each other, as one longer text: no key
         // is repeated, and a masked product of grouped heads has no fused kernel on a GPU.
         let q_block = self.block(q)?.f_reshape([self.count, kv_heads, sharing * longest, width])?;
-        let (keys, values) = (self.with_prompt(k)?, self.with_prompt(v)?);
+        let keys = self.with_prompt(k)?;
+        let values = self.with_prompt(v)?;
         let mask = Some(self.mask.f_repeat([sharing, 1])?);
         let out = Tensor::f_scaled_dot_product_attention(
             &q_block, &keys, &values, mask, 0.0, false, None, false,
         )?;
+
         let out = out.f_reshape([self.count, heads, longest, width])?;
         let flat = out.f_transpose(1, 2)?.f_reshape([self.count * longest, heads, width])?;
         Ok(flat.f_index_select(0, &self.places)?)

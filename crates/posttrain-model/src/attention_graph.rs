@@ -28,6 +28,7 @@ impl AttentionGraph {
         if native(&projected.qkv) {
             return Ok(Self::Native(NativeAttention::forward(projected, attention.texts())?));
         }
+
         let qkv = projected.qkv.f_detach()?.f_set_requires_grad(true)?;
         let leaf = Projected { qkv: qkv.shallow_clone(), ..*projected };
         Ok(Self::Autograd { qkv, attended: tch::with_grad(|| attention.attend(0, &leaf))? })

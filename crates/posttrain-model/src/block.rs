@@ -50,12 +50,14 @@ pub(crate) fn modules(config: &ModelConfig, index: i64) -> Vec<ModuleSpec> {
     let hidden = config.hidden_size;
     let query = config.num_attention_heads * config.head_dim;
     let key_value = config.num_key_value_heads * config.head_dim;
+
     let attention = [
         ("q_proj", hidden, query),
         ("k_proj", hidden, key_value),
         ("v_proj", hidden, key_value),
         ("o_proj", query, hidden),
     ];
+
     let spec = |(name, input, output)| {
         ModuleSpec::new(format!("model.layers.{index}.self_attn.{name}"), input, output)
     };
@@ -83,10 +85,13 @@ impl Block {
             AttentionBias::QueryKeyValue => (Bias::With, Bias::Without),
             AttentionBias::All => (Bias::With, Bias::With),
         };
-        let (qkv, output) =
-            (linears.fused(&specs[..3], qkv_bias)?, linears.fused(&specs[3..4], output_bias)?);
+
+        // In the order of `modules`, by which each layer is given its place.
+        let qkv = linears.fused(&specs[..3], qkv_bias)?;
+        let output = linears.fused(&specs[3..4], output_bias)?;
         let head_norms = HeadNorms::load(config, index, linears.weights())?;
         let feed_forward = FeedForward::load(config, index, linears)?;
+
         let mut norm = |name: &str| {
             linears
                 .weights()
@@ -122,9 +127,11 @@ impl Block {
         let projected = Projected { qkv: normed, heads: self.heads, rotation };
         let attended = attention.attend(self.index, &projected)?;
         let middle = x.f_add(&self.output.forward(&attended, adapters)?)?;
+
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let (out, gate_up) = self.feed_forward.forward(&normed, adapters)?;
         let out = middle.f_add(&out)?;
+
         let activations = gate_up.map(|gate_up| BlockActivations {
             x: x.into(),
             qkv: qkv.into(),
@@ -148,15 +155,25 @@ impl Block {
             Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
             None => (qkv, None),
         };
+
         let heads =
             AttentionGraph::forward(&Projected { qkv, heads: self.heads, rotation }, attention)?;
         let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
         let middle = x.f_add(&output)?;
+
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let (mut out, feed_forward) = self.feed_forward.forward_keeping(&normed, view)?;
         let _ = out.f_add_(&middle)?;
-        let (qkv_thin, output_thin) = (Some(qkv_thin), Some(output_thin));
-        Ok((out, Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward }))
+
+        let kept = Kept {
+            heads,
+            unnormed,
+            qkv_thin: Some(qkv_thin),
+            output_thin: Some(output_thin),
+            middle,
+            feed_forward,
+        };
+        Ok((out, kept))
     }
 
     /// The block's input, and what [`Block::backward`] needs besides, from what a forward pass
@@ -198,10 +215,12 @@ impl Block {
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
         let Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward } = kept;
+
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
         let by_normed = self.feed_forward.backward(&normed, &feed_forward, gradient, view, sums)?;
         let by_middle =
             rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
+
         let by_attended = self.output.backward(
             &heads.attended()?,
             output_thin.as_ref(),
@@ -214,6 +233,7 @@ impl Block {
             (Some(norms), Some(qkv)) => norms.backward(qkv, &by_heads)?,
             _ => by_heads,
         };
+
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
         let by_normed = self.qkv.backward(&normed, qkv_thin.as_ref(), &by_qkv, view, sums)?;
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)

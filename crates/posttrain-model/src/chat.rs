@@ -55,6 +55,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|source| ModelError::Template { source })?);
+
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(MAX_RECURSION);
         environment.set_unknown_method_callback(methods::call);
@@ -63,9 +64,11 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", json::tojson);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+
         let compiled = tags::without_own_tags(source)
             .and_then(|source| environment.add_template_owned("chat", source));
         compiled.map_err(|source| ModelError::Template { source })?;
+
         Ok(Self {
             environment,
             begin: None,
@@ -144,15 +147,18 @@ impl ChatTemplate {
     ) -> Result<String, ModelError> {
         let messages = Value::from(Serde(messages));
         let template = self.environment.get_template("chat");
+
         // transformers passes these two as None where there are none; templates test for them.
         let none = || Value::from(());
         let tools = if tools.is_empty() { none() } else { Value::from(Serde(tools)) };
+
         // Templates ask whether it is defined.
         let enable_thinking = match self.thinking {
             Thinking::AsTemplate => Value::UNDEFINED,
             Thinking::On => Value::from(true),
             Thinking::Off => Value::from(false),
         };
+
         let context = context! {
             messages,
             add_generation_prompt => generation_prompt,
@@ -163,6 +169,7 @@ impl ChatTemplate {
             documents => none(),
             enable_thinking,
         };
+
         template.and_then(|t| t.render(context)).map_err(|source| ModelError::Template { source })
     }
 
@@ -287,6 +294,7 @@ fn marked(content: &str, special: &[String], mark: char) -> String {
             .max_by_key(|s| s.len());
         let length =
             found.map_or_else(|| rest.chars().next().map_or(1, char::len_utf8), |s| s.len());
+
         let (head, tail) = rest.split_at(length);
         if found.is_some() {
             out.extend([mark].iter());

@@ -48,6 +48,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let metadata = std::fs::metadata(path)
             .map_err(|source| ModelError::Io { path: path.into(), source })?;
+
         if metadata.is_dir() {
             let file = path.join("config.json");
             if !file.is_file() {
@@ -57,6 +58,7 @@ impl Checkpoint {
             extend_with_generation_config(&mut config, &path.join("generation_config.json"))?;
             return Ok(Self { path: path.into(), config, format: Format::Folder });
         }
+
         Self::open_file(path)
     }
 
@@ -115,11 +117,13 @@ impl Checkpoint {
     ) -> Result<Decoder, ModelError> {
         let size = self.size(quantize, kind)?;
         tracing::info!("{}: {size}", self.path.display());
+
         let weights = match self.format {
             Format::Folder => Weights::from_folder(&self.path, kind, device)?,
             #[cfg(feature = "gguf")]
             Format::Gguf => Weights::from_gguf(GgufFile::open(&self.path)?, kind, device),
         };
+
         Decoder::load(&self.config, weights.quantized(quantize))
     }
 
@@ -133,6 +137,7 @@ impl Checkpoint {
             #[cfg(feature = "gguf")]
             Format::Gguf => vec![self.path.clone()],
         };
+
         ModelSize::of(&self.config, quantize, kind).with_files(&files)
     }
 
@@ -203,11 +208,13 @@ fn extend_with_generation_config(config: &mut ModelConfig, path: &Path) -> Resul
     if !path.is_file() {
         return Ok(());
     }
+
     let ids = match read_json(path)?.get("eos_token_id") {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_i64).collect(),
         Some(value) => value.as_i64().into_iter().collect(),
         None => Vec::new(),
     };
+
     for id in ids {
         if !config.eos_token_ids.contains(&id) {
             config.eos_token_ids.push(id);
@@ -225,10 +232,12 @@ fn folder_template(folder: &Path) -> Result<Option<String>, ModelError> {
             .map(Some)
             .map_err(|source| ModelError::Io { path: file, source });
     }
+
     let file = folder.join("tokenizer_config.json");
     if !file.is_file() {
         return Ok(None);
     }
+
     let json = read_json(&file)?;
     Ok(match json.get("chat_template") {
         Some(Value::String(template)) => Some(template.clone()),
@@ -247,6 +256,7 @@ fn folder_token(folder: &Path, name: &str) -> Result<Option<String>, ModelError>
     if !file.is_file() {
         return Ok(None);
     }
+
     let json = read_json(&file)?;
     let token = json.get(name).map(|t| t.get("content").unwrap_or(t));
     Ok(token.and_then(Value::as_str).map(str::to_owned))

@@ -135,11 +135,13 @@ impl ModelConfig {
                 got: got.to_string(),
             })
         };
+
         if self.num_attention_heads % self.num_key_value_heads != 0 {
             let expected =
                 format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
             return bad("num_key_value_heads", expected, self.num_key_value_heads);
         }
+
         if self.head_dim % 2 != 0 {
             return bad("head_dim", "even".into(), self.head_dim);
         }
@@ -190,8 +192,10 @@ impl ModelConfig {
     }
 
     fn block_parameters(&self, layer: i64) -> i64 {
-        let (h, q) = (self.hidden_size, self.num_attention_heads * self.head_dim);
+        let h = self.hidden_size;
+        let q = self.num_attention_heads * self.head_dim;
         let kv = self.num_key_value_heads * self.head_dim;
+
         let biases = match self.attention_bias {
             AttentionBias::None => 0,
             AttentionBias::QueryKeyValue => q + 2 * kv,
@@ -202,6 +206,7 @@ impl ModelConfig {
             Some(e) => e.count * (3 * h * e.intermediate_size + h),
             None => 3 * h * self.intermediate_size,
         };
+
         h * q * 2 + h * kv * 2 + biases + head_norms + feed_forward + 2 * h
     }
 

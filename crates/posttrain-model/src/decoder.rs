@@ -50,6 +50,7 @@ impl Decoder {
         let blocks = (0..config.num_hidden_layers).map(|i| Block::load(config, i, &mut linears));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let norm = weights.take("model.norm.weight", &[config.hidden_size])?;
+
         let head = if config.tie_word_embeddings {
             weights.ignore(&format!("{HEAD}.weight"));
             None
@@ -61,8 +62,10 @@ impl Decoder {
                 vec![(config.modules().len() - 1, config.vocab_size)],
             )?)
         };
+
         weights.finish()?;
         let frequencies = Frequencies::of(config, embedding.device())?;
+
         Ok(Self {
             config: config.clone(),
             modules: config.modules(),
@@ -120,6 +123,7 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let mut last = None;
         let hidden = self.walk(input, attention, adapters, Some((&mut blocks, &mut last)))?;
+
         let recorded = last.filter(|_| blocks.len() == self.blocks.len());
         Ok((
             hidden,
@@ -138,6 +142,7 @@ impl Decoder {
             let got = format!("{:?} and {:?}", input.tokens.size(), input.positions.size());
             return Err(crate::packing::argument("input", "tokens [N] and positions [N]", got));
         }
+
         let rotation = self.rotation(&input.positions)?;
         let mut x = posttrain_kernel::laid_out(self.embedding.f_index_select(0, &input.tokens)?)?;
         for block in &self.blocks {
@@ -147,6 +152,7 @@ impl Decoder {
                 blocks.extend(activations);
             }
         }
+
         let hidden = block::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?;
         if let Some((_, last)) = record {
             *last = Some(x);

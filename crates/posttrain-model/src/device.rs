@@ -22,7 +22,6 @@ impl std::str::FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("device `{text}`: expected auto, cpu, cuda or cuda:N");
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
@@ -31,7 +30,7 @@ impl std::str::FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|n| n.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(bad),
+                .ok_or_else(|| format!("device `{text}`: expected auto, cpu, cuda or cuda:N")),
         }
     }
 }

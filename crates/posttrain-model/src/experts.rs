@@ -41,6 +41,7 @@ impl Experts {
         let name = format!("model.layers.{layer}.mlp.gate.weight");
         let router = linears.weights().take(&name, &[experts.count, config.hidden_size])?;
         let router = Router::new(&router, experts)?;
+
         let specs = modules(config, layer);
         let experts = specs
             .chunks_exact(3)
@@ -53,6 +54,7 @@ impl Experts {
     pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, ModelError> {
         let routing = self.router.route(x)?;
         let scattered = routing.scattered(x)?;
+
         let mut outputs = Vec::with_capacity(self.experts.len());
         for (expert, places) in routing.runs() {
             let selected = adapters.selected(routing.rows_at(places.clone()), x.size()[0]);
@@ -65,6 +67,7 @@ impl Experts {
             };
             outputs.push(self.experts[expert].forward(&part(&scattered, &places)?, &adapters)?.0);
         }
+
         let out = combined(&routing, &Tensor::f_cat(&outputs, 0)?, x.kind())?;
         Ok(posttrain_kernel::laid_out(out)?)
     }
@@ -76,13 +79,17 @@ impl Experts {
     ) -> Result<(Tensor, ExpertsKept), ModelError> {
         let routing = self.router.route(x)?;
         let scattered = routing.scattered(x)?;
-        let (mut outputs, mut kept) = (Vec::new(), Vec::new());
+
+        let mut outputs = Vec::new();
+        let mut kept = Vec::new();
+
         for (expert, places) in routing.runs() {
             let (output, its) =
                 self.experts[expert].forward_keeping(&part(&scattered, &places)?, view)?;
             outputs.push(output);
             kept.push(its);
         }
+
         let outputs = Tensor::f_cat(&outputs, 0)?;
         let out = combined(&routing, &outputs, x.kind())?;
         Ok((out, ExpertsKept { routing, experts: kept, outputs }))
@@ -97,16 +104,20 @@ impl Experts {
         sums: &mut AdapterGradients,
     ) -> Result<Tensor, ModelError> {
         let ExpertsKept { routing, experts, outputs } = kept;
+
         let by_place = routing.scattered(gradient)?.f_to_kind(Kind::Float)?;
         let by_weights =
             by_place.f_mul(outputs)?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float)?;
         let by_output = by_place.f_mul(&routing.weights_at_places()?)?.f_to_kind(x.kind())?;
+
         let scattered = routing.scattered(x)?;
         let mut by_scattered = Vec::with_capacity(experts.len());
         for ((expert, places), its) in routing.runs().zip(experts) {
-            let (x, gradient) = (part(&scattered, &places)?, part(&by_output, &places)?);
+            let x = part(&scattered, &places)?;
+            let gradient = part(&by_output, &places)?;
             by_scattered.push(self.experts[expert].backward(&x, its, &gradient, view, sums)?);
         }
+
         let by_x = routing.gathered(&Tensor::f_cat(&by_scattered, 0)?)?;
         let through_router = self.router.backward(routing, &routing.by_choice(&by_weights)?)?;
         Ok(by_x.f_add(&through_router)?.f_to_kind(x.kind())?)

@@ -75,6 +75,7 @@ impl Checkpoint {
             "bos_token": template.begin,
             "eos_token": template.end,
         });
+
         write(&dir.join("config.json"), &config_json(self.config()).to_string())?;
         write(&dir.join("tokenizer_config.json"), &tokenizer_config.to_string())?;
         write(&dir.join("tokenizer.json"), &self.tokenizer()?.to_json()?)

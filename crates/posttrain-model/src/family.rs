@@ -29,6 +29,7 @@ pub(crate) fn read(fields: &Fields) -> Result<ModelConfig, ModelError> {
             fields.error("model_type", format!("a supported architecture ({})", known.join(", ")))
         );
     };
+
     let config = (family.read)(fields)?;
     config.check(fields.path())?;
     Ok(config)
@@ -55,10 +56,12 @@ fn shared(
         "the weights are stored in a form that is not read; take the unquantized ones",
     )?;
     f.refuse_unless("partial_rotary_factor", &["1", "1.0"])?;
+
     let hidden_size = f.size("hidden_size")?;
     let heads = f.size("num_attention_heads")?;
     let max_position_embeddings = f.size_or("max_position_embeddings", defaults.context)?;
     let rope_scaling = RopeScaling::read(f, max_position_embeddings)?;
+
     Ok(ModelConfig {
         architecture,
         vocab_size: f.size("vocab_size")?,
@@ -100,6 +103,7 @@ fn within_window(f: &Fields, mut config: ModelConfig) -> Result<ModelConfig, Mod
     if !f.flag_or("use_sliding_window", false)? || f.get("sliding_window").is_none() {
         return Ok(config);
     }
+
     let window = f.size("sliding_window")?;
     if slides(f, &config)? && window < config.max_position_embeddings {
         tracing::warn!(
@@ -122,6 +126,7 @@ fn slides(f: &Fields, config: &ModelConfig) -> Result<bool, ModelError> {
         }
         return Ok(types.contains(&"sliding_attention"));
     }
+
     let first = match config.architecture {
         Architecture::Qwen3Moe => 0, // every layer slides
         _ => f.get("max_window_layers").and_then(|v| v.as_i64()).unwrap_or(28),

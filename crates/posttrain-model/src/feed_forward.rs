@@ -235,6 +235,7 @@ fn swiglu_backward(gate_up: &Tensor, gradient: &Tensor) -> Result<Tensor, ModelE
     if native(gate_up) {
         return Ok(posttrain_kernel::swiglu_backward(gate_up, gradient)?);
     }
+
     let halves = gate_up.f_chunk(2, -1)?;
     let (gate, up) = (&halves[0], &halves[1]);
     let by_gate = gate.f_silu_backward(&gradient.f_mul(up)?)?;

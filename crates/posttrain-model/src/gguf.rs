@@ -44,6 +44,7 @@ impl GgufFile {
     /// [`ModelError::Io`] or [`ModelError::Format`] names the file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let mut reader = open(path)?;
+
         // The reader divides by the alignment that the file gives, which a hostile one sets to
         // zero.
         let read =
@@ -58,6 +59,7 @@ impl GgufFile {
                 ));
             }
         };
+
         check_length(path, &content)?;
         let mut file = Self { path: path.into(), content, heads: Heads { query: 1, key_value: 1 } };
         let config = file.config()?;
@@ -92,6 +94,7 @@ impl GgufFile {
                 "set",
             ));
         }
+
         let hidden_size = self.size("llama.embedding_length")?;
         let num_attention_heads = self.size("llama.attention.head_count")?;
         let config = ModelConfig {
@@ -115,6 +118,7 @@ impl GgufFile {
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             eos_token_ids: self.integer("tokenizer.ggml.eos_token_id").into_iter().collect(),
         };
+
         config.check(&self.path)?;
         Ok(config)
     }
@@ -136,12 +140,14 @@ impl GgufFile {
         else {
             return Ok(None);
         };
+
         let bad = |e: candle_core::Error| format_error(&self.path, format!("weight `{own}`: {e}"));
         let cpu = candle_core::Device::Cpu;
         let stored = self.content.tensor(&mut open(&self.path)?, &own, &cpu).map_err(bad)?;
         let shape: Vec<i64> = stored.shape().dims().iter().map(|&d| d as i64).collect();
         let values =
             stored.dequantize(&cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).map_err(bad)?;
+
         let tensor = Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?;
         Ok(Some(self.unpermuted(name, tensor)?))
     }
@@ -154,10 +160,12 @@ impl GgufFile {
             n if n.ends_with("k_proj.weight") => self.heads.key_value,
             _ => return Ok(tensor),
         };
+
         let size = tensor.size();
         if size.len() != 2 || size[0] % (heads * 2) != 0 {
             return Ok(tensor); // the shape check that follows names what is wrong
         }
+
         let split = tensor.f_view([heads, size[0] / heads / 2, 2, size[1]])?;
         Ok(split.f_transpose(1, 2)?.f_reshape(size.as_slice())?)
     }
@@ -264,12 +272,14 @@ fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
     let length = std::fs::metadata(path)
         .map_err(|source| ModelError::Io { path: path.into(), source })?
         .len();
+
     for (name, info) in &content.tensor_infos {
         let sizes = info.shape.dims();
         let elements = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         let Some(elements) = elements.filter(|_| sizes.iter().all(|&size| size > 0)) else {
             return Err(format_error(path, format!("weight `{name}` has the shape {sizes:?}")));
         };
+
         let blocks = elements.div_ceil(info.ggml_dtype.block_size().max(1)) as u64;
         let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
         let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
@@ -308,6 +318,7 @@ fn hugging_face_name(name: &str) -> Option<String> {
         let (_, theirs) = BLOCK_NAMES.iter().find(|(own, _)| *own == part)?;
         return Some(format!("model.layers.{layer}.{theirs}.weight"));
     }
+
     OUTER_NAMES.iter().find(|(own, _)| *own == stem).map(|(_, theirs)| format!("{theirs}.weight"))
 }
 
@@ -319,6 +330,7 @@ fn gguf_name(name: &str) -> Option<String> {
         let (own, _) = BLOCK_NAMES.iter().find(|(_, theirs)| *theirs == part)?;
         return Some(format!("blk.{layer}.{own}.weight"));
     }
+
     OUTER_NAMES.iter().find(|(_, theirs)| *theirs == stem).map(|(own, _)| format!("{own}.weight"))
 }
 

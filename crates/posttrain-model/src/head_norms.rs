@@ -28,12 +28,15 @@ impl HeadNorms {
         if !config.head_norms {
             return Ok(None);
         }
+
         let mut take = |name: &str| {
             weights
                 .take(&format!("model.layers.{layer}.self_attn.{name}.weight"), &[config.head_dim])
         };
         let heads = crate::block::heads(config);
-        let (query, key) = (take("q_norm")?, take("k_norm")?);
+        let query = take("q_norm")?;
+        let key = take("k_norm")?;
+
         let of = |weight: &Tensor, heads: usize| {
             weight.f_unsqueeze(0)?.f_expand([heads as i64, -1], false)
         };
@@ -58,6 +61,7 @@ impl HeadNorms {
         if native(qkv) {
             return Ok(self.kernel().forward(qkv)?);
         }
+
         let Heads { query, key_value, width } = self.heads;
         let sizes = [(query + key_value) as i64, key_value as i64];
         let parts =

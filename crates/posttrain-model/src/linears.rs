@@ -37,10 +37,12 @@ impl<'a> Linears<'a> {
             specs.iter().map(|spec| (format!("{}.weight", spec.path), spec.out_features)).collect();
         let columns = specs.first().map_or(0, |spec| spec.in_features);
         let weight = self.weights.take_rows(&rows, columns)?;
+
         let bias = match bias {
             Bias::With => Some(self.biases(specs)?),
             Bias::Without => None,
         };
+
         let parts =
             specs.iter().enumerate().map(|(i, spec)| (self.next + i, spec.out_features)).collect();
         self.next += specs.len();

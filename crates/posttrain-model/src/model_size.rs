@@ -35,15 +35,18 @@ impl ModelSize {
     pub fn of(config: &ModelConfig, quantize: Quantize, kind: Kind) -> Self {
         let blocks = || config.modules().into_iter().filter(|m| !m.head);
         let weights = || blocks().map(|m| m.in_features * m.out_features);
-        let (linear, quantized): (i64, i64) =
-            (weights().sum(), weights().map(|n| quantize.bytes(n, kind)).sum());
+
+        let linear: i64 = weights().sum();
+        let quantized: i64 = weights().map(|n| quantize.bytes(n, kind)).sum();
         let rest = Quantize::None.bytes(config.parameter_count() - linear, kind);
+
         // Routers compute in f32, beside what is counted above.
         let routers = config
             .experts
             .as_ref()
             .map_or(0, |e| e.layers.len() as i64 * e.count * config.hidden_size);
         let routers = routers * (4 - kind.elt_size_in_bytes() as i64);
+
         Self {
             parameters: config.parameter_count(),
             active_parameters: config.active_parameter_count(),
@@ -54,12 +57,13 @@ impl ModelSize {
 
     /// The same with the bytes of its files.
     pub(crate) fn with_files(self, files: &[PathBuf]) -> Result<Self, ModelError> {
-        let length = |path: &PathBuf| match std::fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(source) => Err(ModelError::Io { path: path.clone(), source }),
-        };
-        let bytes = files.iter().map(length).sum::<Result<u64, _>>()?;
-        Ok(Self { file_bytes: bytes, ..self })
+        let mut file_bytes = 0;
+        for path in files {
+            let metadata = std::fs::metadata(path)
+                .map_err(|source| ModelError::Io { path: path.clone(), source })?;
+            file_bytes += metadata.len();
+        }
+        Ok(Self { file_bytes, ..self })
     }
 }
 

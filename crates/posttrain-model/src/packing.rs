@@ -86,6 +86,7 @@ impl Packing {
             targets: Vec::new(),
             spans: Vec::new(),
         };
+
         for sequence in sequences {
             if sequence.prompt.is_empty() {
                 return Err(argument(
@@ -94,6 +95,7 @@ impl Packing {
                     "an empty prompt",
                 ));
             }
+
             let prompt = packing.push(&sequence.prompt, 0);
             let start = sequence.prompt.len() as i64;
             let rows = |c: &Vec<i64>| packing.push(&c[..c.len().saturating_sub(left_out)], start);
@@ -102,6 +104,7 @@ impl Packing {
             let predicted = sequence.completions.iter().map(Vec::len).collect();
             packing.spans.push(Span { prompt, completions, predicted });
         }
+
         if packing.tokens.is_empty() {
             return Err(argument("sequences", "at least one sequence", "none"));
         }
@@ -130,22 +133,15 @@ impl Packing {
     /// The row whose output predicts each completion token, in packed order.
     #[must_use]
     pub fn predicting_rows(&self) -> Vec<i64> {
-        let rows = |span: &Span, completion: &Range<usize>, predicted: usize| {
-            let before = std::iter::once(span.prompt.end - 1);
-            before
-                .chain(completion.clone())
-                .take(predicted)
-                .map(|row| row as i64)
-                .collect::<Vec<_>>()
-        };
-        let completions = |s: &Span| {
-            s.completions
-                .iter()
-                .zip(&s.predicted)
-                .flat_map(|(c, n)| rows(s, c, *n))
-                .collect::<Vec<_>>()
-        };
-        self.spans.iter().flat_map(completions).collect()
+        let mut rows = Vec::new();
+        for span in &self.spans {
+            for (completion, predicted) in span.completions.iter().zip(&span.predicted) {
+                let before = std::iter::once(span.prompt.end - 1);
+                let own = before.chain(completion.clone()).take(*predicted);
+                rows.extend(own.map(|row| row as i64));
+            }
+        }
+        rows
     }
 
     /// The completion tokens, in the order of [`Packing::predicting_rows`].

@@ -65,16 +65,19 @@ impl QuantizedWeight {
         let count = out * input;
         let block = QUANTIZED_BLOCK as i64;
         let blocks = (count + block - 1) / block;
+
         let flat = weight.f_to_kind(Kind::Float)?.f_reshape([count])?;
         let padded =
             flat.f_constant_pad_nd([0, blocks * block - count])?.f_view([blocks, block])?;
         let scales = padded.f_abs()?.f_amax([1].as_slice(), true)?;
         // A block of zeros has any scale.
         let shares = padded.f_div(&scales.f_clamp_min(f64::from(f32::MIN_POSITIVE))?)?;
+
         let codes = codes(&shares, form)?.f_view([-1])?;
         let used = (count + form.a_byte() as i64 - 1) / form.a_byte() as i64;
         let codes = codes.f_narrow(0, 0, used)?.f_contiguous()?;
         let scales = scales.f_view([-1])?;
+
         Ok(Self {
             codes: codes.into(),
             scales: scales.into(),
@@ -92,6 +95,7 @@ impl QuantizedWeight {
                 dequantize(&self.codes, &self.scales, self.form, (count as usize, self.kind))?;
             return Ok(flat.f_view(self.shape)?);
         }
+
         let shares = match self.form {
             QuantizedForm::Int8 => {
                 self.codes.f_to_kind(Kind::Float)?.f_sub_scalar(128.0)?.f_mul_scalar(1.0 / 127.0)?
@@ -106,6 +110,7 @@ impl QuantizedWeight {
                 levels.f_index_select(0, &codes.f_to_kind(Kind::Int)?)?
             }
         };
+
         let block = QUANTIZED_BLOCK as i64;
         let blocks = self.scales.size()[0];
         let padded =

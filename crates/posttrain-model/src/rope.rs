@@ -47,11 +47,13 @@ impl Rotation {
             .f_unsqueeze(1)?
             .f_mul(&frequencies.values)?
             .f_unsqueeze(1)?;
+
         let table = |t: Tensor| {
             let scaled =
                 if frequencies.factor == 1.0 { t } else { t.f_mul_scalar(frequencies.factor)? };
             scaled.f_to_kind(kind)
         };
+
         let sin = table(angles.f_sin()?)?;
         let cos = table(angles.f_cos()?)?;
         let back = sin.f_neg()?;

@@ -56,6 +56,7 @@ impl RopeScaling {
             let kind = rope.text("rope_type")?.or(rope.text("type")?).unwrap_or("default");
             let field = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
             let original = rope.positive_or("original_max_position_embeddings", context as f64);
+
             match kind {
                 "default" => {}
                 "linear" => return Ok(Self::Linear { factor: rope.positive("factor")? }),
@@ -89,12 +90,14 @@ impl RopeScaling {
         let factor = rope.positive_or("factor", context as f64 / original)?;
         let [all, one] =
             ["mscale_all_dim", "mscale"].map(|field| rope.get(field).and_then(|v| v.as_f64()));
+
         let by_factor = match (one, all) {
             (Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
                 magnitude(factor, one) / magnitude(factor, all)
             }
             _ => magnitude(factor, 1.0),
         };
+
         Ok(Self::Yarn {
             factor,
             beta_fast: rope.positive_or("beta_fast", 32.0)?,
@@ -151,10 +154,12 @@ impl RopeScaling {
                 let dimension = |turns: f64| {
                     head_dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln())
                 };
+
                 let (low, high) = (dimension(beta_fast), dimension(beta_slow));
                 let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
                 let (low, high) = (low.max(0.0), high.min(head_dim - 1.0));
                 let high = if low == high { high + 0.001 } else { high };
+
                 let divided = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
                 (1.0 - divided) + divided / factor
             }

@@ -57,13 +57,16 @@ impl Router {
         let probabilities = logits.f_softmax(-1, Kind::Float)?;
         let (top, chosen) = probabilities.f_topk(self.a_token, -1, true, true)?;
         let weights = if self.normalized { top.f_div(&sums(&top)?)? } else { top };
+
         let flat = chosen.f_flatten(0, 1)?;
         let (_, order) = flat.f_sort_stable(true, 0, false)?;
         let rows = order.f_divide_scalar_mode(self.a_token, "floor")?;
         let counts = flat.f_bincount(None::<&Tensor>, self.weight.size()[0])?;
+
         // One crossing for both.
         let mut counts_and_rows: Vec<i64> = to_host(&Tensor::f_cat(&[&counts, &rows], 0)?)?;
         let host_rows = counts_and_rows.split_off(counts.numel());
+
         let places = order.f_argsort(0, false)?;
         Ok(Routing {
             probabilities,
@@ -86,6 +89,7 @@ impl Router {
         } else {
             by_weights.shallow_clone()
         };
+
         let by_probabilities = probabilities.f_zeros_like()?.f_scatter(1, chosen, &by_top)?;
         let along = sums(&by_probabilities.f_mul(probabilities)?)?;
         Ok(by_probabilities.f_sub(&along)?.f_mul(probabilities)?.f_mm(&self.weight)?)

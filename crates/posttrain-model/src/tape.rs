@@ -78,6 +78,7 @@ impl<'a> Tape<'a> {
         let rotation = model.rotation(&input.positions)?;
         let mut attention = PackedAttention::new(packing, model)?;
         let mut x = model.embedding.f_index_select(0, &input.tokens)?;
+
         let mut blocks = Vec::with_capacity(model.blocks.len());
         for block in &model.blocks {
             let (next, kept) = block.forward_keeping(&x, &rotation, &mut attention, view)?;
@@ -86,6 +87,7 @@ impl<'a> Tape<'a> {
                 Some(kept).filter(|_| keep == Keep::Everything),
             ));
         }
+
         let hidden = block::rms_norm(&x, &model.norm, model.config().rms_norm_eps)?;
         Ok((
             hidden,
@@ -114,10 +116,12 @@ impl<'a> Tape<'a> {
             let expected = format!("{} recorded tokens, the packing's", packing.tokens().len());
             return Err(crate::packing::argument("tokens", &expected, tokens.len().to_string()));
         }
+
         let recorded = RecordedRows::new(tokens);
         let rotation = model.rotation(&packing.input(model.device())?.positions)?;
         let attention = PackedAttention::new(packing, model)?;
         let last = recorded.last()?;
+
         let hidden = block::rms_norm(&last, &model.norm, model.config().rms_norm_eps)?;
         Ok((
             hidden,
@@ -135,10 +139,12 @@ impl<'a> Tape<'a> {
         sums: &mut AdapterGradients,
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
-        let (norm, eps) = (&self.model.norm, self.model.config().rms_norm_eps);
+        let norm = &self.model.norm;
+        let eps = self.model.config().rms_norm_eps;
         let nothing_else = gradient.f_zeros_like()?;
         let mut gradient =
             block::rms_norm_backward(&self.last, norm, eps, gradient, &nothing_else)?;
+
         for (index, block) in self.model.blocks.iter().enumerate().rev() {
             let (x, kept) = match &mut self.blocks {
                 Blocks::Recorded(rows) => {

@@ -65,6 +65,7 @@ pub fn split_thinking(completion: &str, start: Start) -> Reply<'_> {
     let Some(block) = block else {
         return Reply { thinking: None, answer: completion, finished: true };
     };
+
     match block.split_once(CLOSE) {
         Some((thinking, answer)) => Reply {
             thinking: Some(thinking.trim_matches('\n')),

@@ -36,10 +36,12 @@ impl TextTokenizer {
             path: path.into(),
             reason: format!("not a tokenizer.json: {e}"),
         })?;
+
         let highest = markup.get_vocab(true).into_values().max().unwrap_or(0);
         if i64::from(highest) >= rows {
             return Err(ModelError::VocabularyMismatch { path: path.into(), highest, rows });
         }
+
         let mut text = markup.clone();
         text.set_encode_special_tokens(true);
         Ok(Self { markup, text })
@@ -102,6 +104,7 @@ impl TextTokenizer {
         let ids = ids.map_err(|_| ModelError::Tokenizer {
             reason: "a token id is negative or too large".into(),
         })?;
+
         self.markup
             .decode(&ids, skip_special)
             .map_err(|e| ModelError::Tokenizer { reason: e.to_string() })

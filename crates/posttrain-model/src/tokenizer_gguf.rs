@@ -24,6 +24,7 @@ impl GgufFile {
         if model != "gpt2" {
             return Err(self.key_error("tokenizer.ggml.model", "gpt2 (byte-level BPE)", model));
         }
+
         let tokens = self.texts("tokenizer.ggml.tokens")?;
         let vocab: Value =
             tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect();
@@ -41,6 +42,7 @@ impl GgufFile {
                 "ignore_merges": false,
             },
         });
+
         TextTokenizer::from_json(json.to_string().as_bytes(), self.path(), rows)
     }
 
@@ -89,6 +91,7 @@ impl GgufFile {
                 return Err(self.key_error("tokenizer.ggml.pre", known, name));
             }
         };
+
         Ok(json!({"type": "Sequence", "pretokenizers": steps}))
     }
 }

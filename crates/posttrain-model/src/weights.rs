@@ -47,6 +47,7 @@ impl Weights {
     pub fn from_folder(folder: &Path, kind: Kind, device: Device) -> Result<Self, ModelError> {
         let files =
             shards(folder)?.iter().map(|p| TensorFile::open(p)).collect::<Result<Vec<_>, _>>()?;
+
         let mut place = HashMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -56,6 +57,7 @@ impl Weights {
                 }
             }
         }
+
         let left = place.keys().filter(|name| !is_buffer(name)).cloned().collect();
         Ok(Self {
             path: folder.into(),
@@ -84,14 +86,13 @@ impl Weights {
     /// on its name and the seed alone.
     #[must_use]
     pub fn random(seed: u64, kind: Kind, device: Device) -> Self {
-        let (path, quantize) = (PathBuf::from("(random weights)"), Quantize::None);
         Self {
-            path,
+            path: PathBuf::from("(random weights)"),
             source: Source::Random { seed },
             left: BTreeSet::new(),
             kind,
             device,
-            quantize,
+            quantize: Quantize::None,
             pinned: None,
         }
     }
@@ -118,16 +119,17 @@ impl Weights {
                 return Ok(place);
             }
         }
+
         let tensor = self.read(name, shape)?;
         if tensor.size() != shape {
-            let (path, name) = (self.path.clone(), name.into());
             return Err(ModelError::WeightShape {
-                path,
-                name,
+                path: self.path.clone(),
+                name: name.into(),
                 expected: shape.into(),
                 got: tensor.size(),
             });
         }
+
         if !is_weight(tensor.kind()) {
             return Err(ModelError::WeightKind {
                 path: self.path.clone(),
@@ -135,6 +137,7 @@ impl Weights {
                 got: tensor.kind(),
             });
         }
+
         self.left.remove(name);
         Ok(tensor.f_to_kind(self.kind)?.f_to_device(self.device)?.f_contiguous()?)
     }
@@ -152,14 +155,18 @@ impl Weights {
         if let [(name, rows)] = parts {
             return self.take(name, &[*rows, columns]);
         }
+
         let rows = parts.iter().map(|(_, rows)| rows).sum();
-        let (joined, mut start) = (Tensor::f_empty([rows, columns], (self.kind, self.device))?, 0);
+        let joined = Tensor::f_empty([rows, columns], (self.kind, self.device))?;
+        let mut start = 0;
+
         for (name, rows) in parts {
             let mut place = joined.f_narrow(0, start, *rows)?;
             start += rows;
             if self.device != Device::Cpu && self.staged(name, &mut place)? {
                 continue;
             }
+
             match self.as_stored(name, &place) {
                 Some(file) => {
                     file.read_into(name, &place)?;
@@ -180,20 +187,24 @@ impl Weights {
         if file.shape(name).is_none_or(|shape| shape != place.size()) {
             return Ok(false);
         }
+
         let kind = file.kind(name)?;
         if !is_weight(kind) {
             return Ok(false);
         }
+
         let bytes = (place.numel() * kind.elt_size_in_bytes()) as i64;
         let buffer = match self.pinned.take().filter(|buffer| buffer.size()[0] >= bytes) {
             Some(buffer) => buffer,
             None => Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?
                 .f_internal_pin_memory(self.device)?,
         };
+
         let staged =
             buffer.f_narrow(0, 0, bytes)?.f_view_dtype(kind)?.f_view(place.size().as_slice())?;
         file.read_into(name, &staged)?;
         place.f_copy_(&staged)?;
+
         self.pinned = Some(buffer);
         self.left.remove(name);
         Ok(true)
@@ -233,6 +244,7 @@ impl Weights {
             name: name.into(),
             expected: shape.into(),
         };
+
         match &self.source {
             Source::Safetensors { files, place } => {
                 let file = place.get(name).map(|&index| &files[index]).ok_or_else(missing)?;
@@ -260,10 +272,12 @@ pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     if single.is_file() {
         return Ok(vec![single]);
     }
+
     let index = folder.join("model.safetensors.index.json");
     if index.is_file() {
         return shards_of_index(folder, &index);
     }
+
     let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"].map(|n| folder.join(n));
     match pickle.into_iter().find(|p| p.exists()) {
         Some(path) => Err(ModelError::Pickle { path }),
@@ -280,6 +294,7 @@ fn shards_of_index(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, ModelErr
         .get("weight_map")
         .and_then(Value::as_object)
         .ok_or_else(|| format("no table `weight_map`".into()))?;
+
     let mut names = BTreeSet::new();
     for (weight, file) in map {
         let file = file.as_str().filter(|f| Path::new(f).file_name().is_some_and(|n| n == *f));
@@ -294,12 +309,14 @@ fn random_weight(name: &str, shape: &[i64], seed: u64) -> Result<Tensor, ModelEr
     if name.contains("norm") {
         return Ok(Tensor::f_ones(shape, (Kind::Float, Device::Cpu))?);
     }
+
     let count: i64 = shape.iter().product();
     let mut state = name.bytes().fold(seed ^ 0x9e37_79b9_7f4a_7c15, |s, b| mix(s ^ u64::from(b)));
     let mut unit = || {
         state = mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
+
     // The sum of four uniforms is near enough to a normal; its deviation is √(4/12).
     let values: Vec<f32> = (0..count)
         .map(|_| ((0..4).map(|_| unit()).sum::<f32>() - 2.0) * 0.02 * 3f32.sqrt())

@@ -94,11 +94,13 @@ impl ErrorAttribution {
     /// lengths, or hold a place that is no label's.
     pub fn of(input: AttributionInput<'_>) -> Result<Self, RouterError> {
         check(&input)?;
+
         let cases = Case::all(&input);
         let misrouted: Vec<Case> =
             cases.iter().copied().filter(|case| case.truth != case.predicted).collect();
         let routed = Share::of(count(&cases, |case| case.as_routed), cases.len());
         let oracle = Share::of(count(&cases, |case| case.as_meant), cases.len());
+
         Ok(Self {
             n: cases.len(),
             unscored: input.truth.len() - cases.len(),
@@ -140,18 +142,20 @@ fn count(cases: &[Case], test: impl Fn(&Case) -> bool) -> usize {
 fn pairs(misrouted: &[Case], labels: &[String]) -> Vec<MisroutedPair> {
     let places = (0..labels.len())
         .flat_map(|truth| (0..labels.len()).map(move |predicted| (truth, predicted)));
-    let pair = |(truth, predicted): (usize, usize)| {
-        let of_pair = |case: &&Case| (case.truth, case.predicted) == (truth, predicted);
-        let cases: Vec<Case> = misrouted.iter().filter(of_pair).copied().collect();
-        (!cases.is_empty()).then(|| MisroutedPair {
-            truth: labels[truth].clone(),
-            predicted: labels[predicted].clone(),
-            questions: cases.len(),
-            wrong_specialist_right: count(&cases, |case| case.as_routed),
-            right_specialist_right: count(&cases, |case| case.as_meant),
+
+    places
+        .filter_map(|(truth, predicted)| {
+            let of_pair = |case: &&Case| (case.truth, case.predicted) == (truth, predicted);
+            let cases: Vec<Case> = misrouted.iter().filter(of_pair).copied().collect();
+            (!cases.is_empty()).then(|| MisroutedPair {
+                truth: labels[truth].clone(),
+                predicted: labels[predicted].clone(),
+                questions: cases.len(),
+                wrong_specialist_right: count(&cases, |case| case.as_routed),
+                right_specialist_right: count(&cases, |case| case.as_meant),
+            })
         })
-    };
-    places.filter_map(pair).collect()
+        .collect()
 }
 
 fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
@@ -160,6 +164,7 @@ fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
     let wrong = |field, got: String, expected: String| {
         Err(RouterError::answer("attribution", field, got, expected))
     };
+
     for (field, got) in [
         ("the number of decisions", decisions.len()),
         ("the number of rows of `right`", right.len()),
@@ -168,10 +173,12 @@ fn check(input: &AttributionInput<'_>) -> Result<(), RouterError> {
             return wrong(field, got.to_string(), format!("{}, one a question", truth.len()));
         }
     }
+
     let places = decisions.iter().map(|decision| decision.label).chain(truth.iter().copied());
     if let Some(place) = places.into_iter().find(|place| *place >= labels.len()) {
         return wrong("a label's place", place.to_string(), format!("less than {}", labels.len()));
     }
+
     match right.iter().find(|row| row.len() != labels.len()) {
         Some(row) => wrong(
             "the length of a row of `right`",
@@ -194,12 +201,15 @@ impl fmt::Display for ErrorAttribution {
         if self.unscored > 0 {
             writeln!(out, "{} more are not scored by both specialists", self.unscored)?;
         }
-        let (wrong, right) = (self.wrong_specialist, self.right_specialist);
+
+        let wrong = self.wrong_specialist;
+        let right = self.right_specialist;
         writeln!(
             out,
             "misrouted {}: the wrong specialist {wrong}, the right one {right}",
             self.misrouted
         )?;
+
         for pair in &self.pairs {
             let MisroutedPair {
                 truth,

@@ -40,9 +40,15 @@ impl<First: Router, Second: Router> Cascade<First, Second> {
         if !(0.0..=1.0).contains(&threshold) {
             return Err(RouterError::config("threshold", threshold, "from 0 to 1"));
         }
-        let name = format!("{}, then {}", first.name(), second.name());
-        let (routed, passed_on) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Self { name, first, second, threshold, routed, passed_on })
+
+        Ok(Self {
+            name: format!("{}, then {}", first.name(), second.name()),
+            first,
+            second,
+            threshold,
+            routed: AtomicUsize::new(0),
+            passed_on: AtomicUsize::new(0),
+        })
     }
 
     /// The probability below which a question is passed on.
@@ -53,8 +59,8 @@ impl<First: Router, Second: Router> Cascade<First, Second> {
     /// Of all questions routed so far, the share that was passed on; none of none. Tuning does not
     /// count.
     pub fn share_passed_on(&self) -> Option<f64> {
-        let (routed, passed_on) =
-            (self.routed.load(Ordering::Relaxed), self.passed_on.load(Ordering::Relaxed));
+        let routed = self.routed.load(Ordering::Relaxed);
+        let passed_on = self.passed_on.load(Ordering::Relaxed);
         (routed > 0).then(|| passed_on as f64 / routed as f64)
     }
 
@@ -68,12 +74,17 @@ impl<First: Router, Second: Router> Cascade<First, Second> {
     pub fn tune(&mut self, validation: &ValidationSet, allowance: f64) -> Result<f64, RouterError> {
         labels::same("the validation set", validation.labels(), self.first.labels())?;
         if validation.is_empty() {
-            let (split, label) = ("validation", "any label".to_owned());
-            return Err(RouterError::TooFewExamples { split, label, needed: 1, got: 0 });
+            return Err(RouterError::TooFewExamples {
+                split: "validation",
+                label: "any label".to_owned(),
+                needed: 1,
+                got: 0,
+            });
         }
         if !(allowance.is_finite() && allowance >= 0.0) {
             return Err(RouterError::config("allowance", allowance, "a finite share, at least 0"));
         }
+
         let first = asked(&self.first, validation.questions())?;
         let second = asked(&self.second, validation.questions())?;
         self.threshold = least_threshold(&first, &second, validation.truth(), allowance);
@@ -95,6 +106,7 @@ impl<First: Router, Second: Router> Router for Cascade<First, Second> {
         let unsure: Vec<usize> = (0..decisions.len())
             .filter(|&at| decisions[at].confidence() < self.threshold)
             .collect();
+
         if !unsure.is_empty() {
             let passed_on: Vec<Question> = unsure.iter().map(|&at| questions[at].clone()).collect();
             for (at, second) in unsure.iter().zip(asked(&self.second, &passed_on)?) {
@@ -102,6 +114,7 @@ impl<First: Router, Second: Router> Router for Cascade<First, Second> {
                 decisions[*at] = Decision { seconds, ..second };
             }
         }
+
         self.routed.fetch_add(questions.len(), Ordering::Relaxed);
         self.passed_on.fetch_add(unsure.len(), Ordering::Relaxed);
         Ok(decisions)
@@ -124,8 +137,10 @@ fn least_threshold(
 ) -> f64 {
     let mut order: Vec<usize> = (0..truth.len()).collect();
     order.sort_by(|&left, &right| first[left].confidence().total_cmp(&first[right].confidence()));
+
     let right = |decisions: &[Decision], at: usize| i64::from(decisions[at].label == truth[at]);
     let mut count: i64 = (0..truth.len()).map(|at| right(first, at)).sum();
+
     // A threshold passes on all that is less sure, so that equals go together.
     let mut choices = vec![(0.0, count)];
     for (place, &at) in order.iter().enumerate() {
@@ -136,6 +151,7 @@ fn least_threshold(
             choices.push((threshold, count));
         }
     }
+
     let best = choices.iter().map(|(_, count)| *count).max().unwrap_or(0) as f64;
     let enough =
         |(_, count): &&(f64, i64)| *count as f64 >= best - allowance * truth.len() as f64 - 1e-9;

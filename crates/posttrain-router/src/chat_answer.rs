@@ -21,9 +21,11 @@ pub(crate) fn schema(names: &[String]) -> Value {
 /// meant is not guessed.
 pub(crate) fn read_label(response: &ChatResponse, names: &[String]) -> Option<usize> {
     let place = |found: &str| names.iter().position(|name| name == found);
+
     if let Ok(name) = response.choice(names) {
         return place(name);
     }
+
     if let Ok(Value::Object(object)) = response.json() {
         let text = object
             .get(FIELD)
@@ -31,6 +33,7 @@ pub(crate) fn read_label(response: &ChatResponse, names: &[String]) -> Option<us
             .as_str()?;
         return ChatResponse::from_text(text).choice(names).ok().and_then(place);
     }
+
     let last = response.text.lines().rev().find(|line| !line.trim().is_empty())?;
     match mentioned(last, names)[..] {
         [label] => Some(label),
@@ -48,6 +51,7 @@ fn mentioned(text: &str, names: &[String]) -> Vec<usize> {
     let mut text = text.to_lowercase();
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(names[at].len()));
+
     let mut found: Vec<usize> =
         order.into_iter().filter(|&at| strike_out(&mut text, &names[at].to_lowercase())).collect();
     found.sort_unstable();
@@ -65,7 +69,8 @@ fn strike_out(text: &mut String, name: &str) -> bool {
             from = at + text[at..].chars().next().map_or(1, char::len_utf8);
         } else {
             text.replace_range(at..end, "\n");
-            (found, from) = (true, at + 1);
+            found = true;
+            from = at + 1;
         }
     }
     found

@@ -62,6 +62,7 @@ impl ChatRouter {
         let fallback = fallback
             .map(|label| labels::index(&config.labels, label, || "`fallback`".to_owned()))
             .transpose()?;
+
         Ok(Self {
             answers: config.answers(),
             config,
@@ -82,6 +83,7 @@ impl ChatRouter {
         if self.answers.len() == 1 {
             return questions.iter().map(|_| Ok(Decision::certain(0, 1, 0.0))).collect();
         }
+
         let mut results: Vec<_> =
             questions.iter().map(|question| Err(self.cancelled(question))).collect();
         let answers = self.answers_to(questions);
@@ -90,11 +92,13 @@ impl ChatRouter {
                 results[at] = self.decide(&questions[at], answered, seconds);
             })
         };
+
         // A worker thread that waits must not keep others from answering.
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
             Ok(RuntimeFlavor::MultiThread) => block_in_place(wait),
             _ => wait(),
         }
+
         results
     }
 
@@ -103,15 +107,19 @@ impl ChatRouter {
         let (sender, receiver) = mpsc::channel();
         let requests: Vec<ChatRequest> =
             questions.iter().map(|question| self.config.request(&question.text)).collect();
-        let (model, in_flight) = (Arc::clone(&self.model), self.config.in_flight);
+        let model = Arc::clone(&self.model);
+        let in_flight = self.config.in_flight;
+
         self.runtime.spawn(async move {
             let ask = |(at, request): (usize, ChatRequest)| {
                 let model = Arc::clone(&model);
                 // A task of its own each, so that a panic costs one question.
                 async move { tokio::spawn(ask_one(model, at, request)).await }
             };
+
             let mut answers =
                 stream::iter(requests.into_iter().enumerate().map(ask)).buffer_unordered(in_flight);
+
             while let Some(answer) = answers.next().await {
                 // A receiver that has gone away wants no more answers.
                 if answer.is_ok_and(|answer| sender.send(answer).is_err()) {
@@ -119,6 +127,7 @@ impl ChatRouter {
                 }
             }
         });
+
         receiver
     }
 
@@ -128,12 +137,14 @@ impl ChatRouter {
         answered: Result<ChatResponse, ChatError>,
         seconds: f64,
     ) -> Result<Decision, RouterError> {
-        let (id, model) = (question.id.clone(), self.model.name().to_owned());
+        let id = question.id.clone();
+        let model = self.model.name().to_owned();
         let response = answered.map_err(|source| RouterError::Chat {
             id: id.clone(),
             model: model.clone(),
             source: source.into(),
         })?;
+
         let count = self.answers.len();
         match (read_label(&response, &self.answers), self.fallback) {
             (Some(label), _) => {
@@ -160,6 +171,7 @@ impl ChatRouter {
             .logprobs
             .as_ref()
             .filter(|_| self.config.confidence == ChatConfidence::Logprobs);
+
         let named = logprobs
             .map_or(1.0, |tokens| tokens.iter().map(|token| token.logprob).sum::<f64>().exp());
         let named = if named.is_finite() { named.clamp(1.0 / count, 1.0) } else { 1.0 / count };

@@ -121,6 +121,7 @@ impl ChatRouterConfig {
         if !self.names.is_empty() {
             labels::checked(self.names.iter().map(|name| name.to_lowercase()))?;
         }
+
         for (field, texts) in [("names", &self.names), ("descriptions", &self.descriptions)] {
             if !texts.is_empty() && texts.len() != labels.len() {
                 return Err(RouterError::config(
@@ -130,9 +131,11 @@ impl ChatRouterConfig {
                 ));
             }
         }
+
         if let Some(fallback) = &self.fallback {
             labels::index(&labels, fallback, || "`fallback`".to_owned())?;
         }
+
         let numbers = [
             ("max_tokens", self.max_tokens as usize),
             ("in_flight", self.in_flight),
@@ -162,6 +165,7 @@ impl ChatRouterConfig {
                 "one of several threads",
             ));
         }
+
         ChatRouter::new(self, model, runtime)
     }
 
@@ -199,9 +203,11 @@ impl ChatRouterConfig {
                 .to_owned(),
             format!("The subjects: {}.", answers.join(", ")),
         ];
+
         lines.extend(
             answers.iter().zip(&self.descriptions).map(|(name, text)| format!("- {name}: {text}")),
         );
+
         lines.push(match self.form {
             AnswerForm::JsonSchema => {
                 "Answer with {\"label\": \"<subject>\"} and nothing else.".to_owned()
@@ -210,9 +216,11 @@ impl ChatRouterConfig {
                 "Answer with the subject and nothing else.".to_owned()
             }
         });
+
         if !self.instructions.is_empty() {
             lines.push(self.instructions.clone());
         }
+
         lines.join("\n")
     }
 }

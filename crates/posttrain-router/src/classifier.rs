@@ -62,6 +62,7 @@ impl<E: Embedder> Classifier<E> {
         let probabilities: Vec<Vec<f64>> =
             scores.iter().map(|scores| softmax(scores, self.temperature)).collect();
         let seconds = start.elapsed().as_secs_f64() / questions.len() as f64;
+
         Ok(probabilities
             .into_iter()
             .map(|probabilities| Decision::most_probable(probabilities, seconds))
@@ -92,9 +93,14 @@ pub(crate) fn embed(embedder: &impl Embedder, texts: &[&str]) -> Result<Array2<f
     let vectors = embedder.embed(texts)?;
     let expected = (texts.len(), embedder.dimension());
     if vectors.dim() != expected {
-        let (got, expected) = (format!("{:?}", vectors.dim()), format!("{expected:?}"));
-        return Err(RouterError::answer(embedder.name(), "the vectors' shape", got, expected));
+        return Err(RouterError::answer(
+            embedder.name(),
+            "the vectors' shape",
+            format!("{:?}", vectors.dim()),
+            format!("{expected:?}"),
+        ));
     }
+
     match vectors.iter().position(|value| !value.is_finite()) {
         Some(at) => {
             let got = format!(

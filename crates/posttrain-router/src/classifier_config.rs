@@ -78,6 +78,7 @@ impl ClassifierConfig {
                 "at least one, all finite and more than 0",
             ));
         }
+
         if !positive(self.tolerance) {
             return Err(RouterError::config(
                 "tolerance",
@@ -85,6 +86,7 @@ impl ClassifierConfig {
                 "a finite number, more than 0",
             ));
         }
+
         if self.max_iterations == 0 {
             return Err(RouterError::config("max_iterations", 0, "at least 1"));
         }
@@ -106,16 +108,19 @@ impl ClassifierConfig {
     ) -> Result<Classifier<E>, RouterError> {
         self.validate()?;
         check_sets(train, validation)?;
+
         let raw = embed(&embedder, &texts(train.questions()))?;
         let standardizer = Standardizer::fit(&raw);
         let features = standardizer.apply(raw);
         let held_out = standardizer.apply(embed(&embedder, &texts(validation.questions()))?);
+
         let problem = Problem {
             features: features.view(),
             truth: train.truth(),
             labels: train.labels().len(),
         };
         let (best, trials) = self.try_all(problem, &held_out, validation.truth());
+
         let temperature = best.trial.temperature;
         let labels = train.labels().to_vec();
         Ok(Classifier { labels, embedder, standardizer, model: best.model, temperature, trials })
@@ -131,9 +136,12 @@ impl ClassifierConfig {
     ) -> (Tried, Vec<Trial>) {
         let mut strengths = self.l2.clone();
         strengths.sort_by(|left, right| right.total_cmp(left));
+
         let start = Logistic::zero(problem.labels, problem.features.ncols());
         let mut best = self.try_one(strengths[0], start, problem, held_out, truth);
-        let (mut last, mut trials) = (best.model.clone(), vec![best.trial]);
+        let mut last = best.model.clone();
+        let mut trials = vec![best.trial];
+
         for &l2 in &strengths[1..] {
             let tried = self.try_one(l2, last, problem, held_out, truth);
             trials.push(tried.trial);
@@ -157,8 +165,10 @@ impl ClassifierConfig {
         let stop = Stop { tolerance: self.tolerance, max_iterations: self.max_iterations };
         let fitted = from.fit(problem, l2, stop);
         let seconds = start.elapsed().as_secs_f64();
+
         let scores = fitted.model.scores(held_out.view());
         let temperature = fit_temperature(&scores, truth);
+
         let trial = Trial {
             l2,
             temperature,
@@ -191,6 +201,7 @@ fn check_sets(train: &TrainSet, validation: &ValidationSet) -> Result<(), Router
         needed: 1,
         got: 0,
     };
+
     let missing = (0..train.labels().len()).find(|label| !train.truth().contains(label));
     if let Some(label) = missing {
         return Err(few("training", &train.labels()[label]));

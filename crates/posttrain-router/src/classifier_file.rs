@@ -34,6 +34,7 @@ impl<E: Embedder> Classifier<E> {
             ("scale", vec![dimension], bytes(&self.standardizer.scale)),
             ("temperature", vec![1], bytes(&[self.temperature])),
         ];
+
         let broken = |source| RouterError::NotSafetensors { path: path.to_owned(), source };
         let views = tensors.iter().map(view_of).collect::<Result<Vec<_>, _>>().map_err(broken)?;
         let whole = safetensors::serialize(views, Some(self.metadata())).map_err(broken)?;
@@ -51,7 +52,9 @@ impl<E: Embedder> Classifier<E> {
         let file = ClassifierFile::new(path, &whole)?;
         let labels = file.labels()?;
         file.check_embedder(&embedder)?;
-        let (count, dimension) = (labels.len(), embedder.dimension());
+
+        let count = labels.len();
+        let dimension = embedder.dimension();
         let weights = file.tensor("weights", &[count, dimension])?;
         let weights = Array2::from_shape_fn((count, dimension), |(label, at)| {
             weights[label * dimension + at]
@@ -60,11 +63,19 @@ impl<E: Embedder> Classifier<E> {
         let mean = Array1::from_vec(file.tensor("mean", &[dimension])?);
         let scale = Array1::from_vec(file.tensor("scale", &[dimension])?);
         let temperature = file.tensor("temperature", &[1])?[0];
+
         if temperature <= 0.0 {
             return Err(file.bad("temperature", temperature.to_string(), "more than 0"));
         }
-        let (standardizer, model) = (Standardizer { mean, scale }, Logistic { weights, bias });
-        Ok(Self { labels, embedder, standardizer, model, temperature, trials: Vec::new() })
+
+        Ok(Self {
+            labels,
+            embedder,
+            standardizer: Standardizer { mean, scale },
+            model: Logistic { weights, bias },
+            temperature,
+            trials: Vec::new(),
+        })
     }
 
     fn metadata(&self) -> HashMap<String, String> {
@@ -93,6 +104,7 @@ impl<'a> ClassifierFile<'a> {
         let (_, header) = SafeTensors::read_metadata(whole).map_err(broken)?;
         let tensors = SafeTensors::deserialize(whole).map_err(broken)?;
         let metadata = header.metadata().clone().unwrap_or_default();
+
         let file = Self { path: path.to_owned(), tensors, metadata };
         file.expect("format", FORMAT)?;
         Ok(file)
@@ -132,6 +144,7 @@ impl<'a> ClassifierFile<'a> {
             let got = format!("{:?} {:?}", view.dtype(), view.shape());
             return Err(self.bad(name, got, format!("F64 {shape:?}")));
         }
+
         let (values, _) = view.data().as_chunks::<8>();
         let values: Vec<f64> = values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
         match values.iter().find(|value| !value.is_finite()) {
@@ -171,8 +184,12 @@ fn read(path: &Path) -> Result<Vec<u8>, RouterError> {
     let failed = |source| RouterError::Io { action: "read", path: path.to_owned(), source };
     let length = fs::metadata(path).map_err(failed)?.len();
     if length > LARGEST {
-        let (got, expected) = (format!("{length} bytes"), format!("at most {LARGEST}"));
-        return Err(RouterError::BadFile { path: path.to_owned(), field: "length", got, expected });
+        return Err(RouterError::BadFile {
+            path: path.to_owned(),
+            field: "length",
+            got: format!("{length} bytes"),
+            expected: format!("at most {LARGEST}"),
+        });
     }
     fs::read(path).map_err(failed)
 }

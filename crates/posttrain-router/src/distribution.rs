@@ -11,6 +11,7 @@ pub(crate) fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     if !highest.is_finite() {
         return vec![1.0 / scores.len() as f64; scores.len()];
     }
+
     let weights: Vec<f64> =
         scores.iter().map(|score| ((score - highest) / temperature).exp()).collect();
     let total: f64 = weights.iter().sum();
@@ -58,6 +59,7 @@ fn check_one(router: &str, decision: &Decision, labels: usize) -> Result<(), Rou
             format!("less than {labels}"),
         ));
     }
+
     let shares = probabilities.iter().all(|p| (0.0..=1.0 + TOLERANCE).contains(p));
     if probabilities.len() != labels
         || !shares
@@ -71,6 +73,7 @@ fn check_one(router: &str, decision: &Decision, labels: usize) -> Result<(), Rou
             expected,
         ));
     }
+
     if !(seconds.is_finite() && *seconds >= 0.0) {
         return Err(RouterError::answer(
             router,

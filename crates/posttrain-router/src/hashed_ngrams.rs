@@ -105,12 +105,14 @@ impl HashedNgrams {
     fn fill(&self, text: &str, row: &mut [f32]) {
         let folded = excerpt(text, self.config.text_chars).to_lowercase();
         let words: Vec<&str> = words(&folded).collect();
+
         for run in 1..=self.config.words {
             words.windows(run).for_each(|words| self.count(row, b'w', words));
         }
         for word in &words {
             self.count_characters(row, word);
         }
+
         row.iter_mut().for_each(|count| *count = count.ln_1p());
         let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
         if norm > 0.0 {
@@ -122,6 +124,7 @@ impl HashedNgrams {
         let marked = format!("<{word}>");
         let ends: Vec<usize> =
             marked.char_indices().map(|(at, _)| at).chain([marked.len()]).collect();
+
         for run in 2..=self.config.characters {
             ends.windows(run + 1)
                 .for_each(|ends| self.count(row, b'c', &[&marked[ends[0]..ends[run]]]));

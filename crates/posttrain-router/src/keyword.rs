@@ -71,14 +71,15 @@ impl KeywordConfig {
     /// ```
     #[must_use]
     pub fn learn(train: &TrainSet, per_label: usize) -> Self {
-        let (mut counts, mut sizes) =
-            (BTreeMap::<String, Vec<usize>>::new(), vec![0_usize; train.labels().len()]);
+        let mut counts = BTreeMap::<String, Vec<usize>>::new();
+        let mut sizes = vec![0_usize; train.labels().len()];
         for (question, &label) in train.questions().iter().zip(train.truth()) {
             sizes[label] += 1;
             for word in distinct_words(&question.text) {
                 counts.entry(word).or_insert_with(|| vec![0; sizes.len()])[label] += 1;
             }
         }
+
         let keywords = (0..sizes.len()).map(|label| telling(&counts, label, per_label)).collect();
         let largest = (0..sizes.len()).rev().max_by_key(|label| sizes[*label]).unwrap_or(0);
         Self {
@@ -101,10 +102,8 @@ impl KeywordConfig {
             let got = format!("{} lists", self.keywords.len());
             return Err(RouterError::config("keywords", got, "one list a label"));
         }
-        let one_word = |keyword: &&String| {
-            words(&keyword.to_lowercase()).eq([keyword.to_lowercase().as_str()])
-        };
-        match self.keywords.iter().flatten().find(|keyword| !one_word(keyword)) {
+
+        match self.keywords.iter().flatten().find(|keyword| !is_one_word(keyword)) {
             Some(keyword) => Err(RouterError::config(
                 "keywords",
                 format!("{keyword:?}"),
@@ -121,12 +120,14 @@ impl KeywordConfig {
     pub fn build(self) -> Result<KeywordRouter, RouterError> {
         self.validate()?;
         let fallback = labels::index(&self.labels, &self.fallback, || "`fallback`".to_owned())?;
+
         let mut labels_of = BTreeMap::<String, BTreeSet<usize>>::new();
         for (label, keywords) in self.keywords.iter().enumerate() {
             for word in keywords {
                 labels_of.entry(word.to_lowercase()).or_default().insert(label);
             }
         }
+
         Ok(KeywordRouter { labels: self.labels, labels_of, fallback })
     }
 }
@@ -148,6 +149,7 @@ impl KeywordRouter {
         let known =
             distinct_words(&question.text).into_iter().filter_map(|word| self.labels_of.get(&word));
         known.flatten().for_each(|label| counts[*label] += 1.0);
+
         let total: f64 = counts.iter().sum();
         let highest = counts.iter().copied().fold(0.0, f64::max);
         let mut leaders = (0..counts.len()).filter(|label| counts[*label] == highest);
@@ -155,6 +157,7 @@ impl KeywordRouter {
             (Some(leader), None) => leader,
             _ => self.fallback,
         };
+
         let probabilities = counts.iter().map(|count| count / total).collect();
         Decision { label, probabilities, seconds: start.elapsed().as_secs_f64() }
     }
@@ -186,4 +189,8 @@ fn telling(counts: &BTreeMap<String, Vec<usize>>, label: usize, per_label: usize
     gains.retain(|(_, gain)| *gain > 0);
     gains.sort_by_key(|(_, gain)| std::cmp::Reverse(*gain));
     gains.into_iter().take(per_label).map(|(word, _)| word.clone()).collect()
+}
+
+fn is_one_word(keyword: &str) -> bool {
+    words(&keyword.to_lowercase()).eq([keyword.to_lowercase().as_str()])
 }

@@ -51,15 +51,20 @@ pub(crate) fn minimize(
         if largest(&gradient) <= stop.tolerance {
             return Minimum { at, iterations, converged: true };
         }
+
         let direction = curvature.direction(&gradient);
         let slope = dot(&direction, &gradient);
         let step = search(&function, &at, value, &direction, slope);
         let Some((next, next_value, next_gradient)) = step else {
             return Minimum { at, iterations, converged: false };
         };
+
         curvature.learn(difference(&next, &at), difference(&next_gradient, &gradient));
-        (at, value, gradient) = (next, next_value, next_gradient);
+        at = next;
+        value = next_value;
+        gradient = next_gradient;
     }
+
     let converged = largest(&gradient) <= stop.tolerance;
     Minimum { at, iterations: stop.max_iterations, converged }
 }
@@ -76,6 +81,7 @@ fn search(
     // Values are sums of products in f32.
     let rounding = f64::from(f32::EPSILON) * value.abs();
     let mut length = 1.0;
+
     for _ in 0..HALVINGS {
         let next: Vec<f64> = at.iter().zip(direction).map(|(x, d)| x + length * d).collect();
         let (next_value, gradient) = function(&next);
@@ -108,11 +114,13 @@ impl Curvature {
             add(&mut direction, -share, &pair.change);
             shares.push(share);
         }
+
         let scale = match self.pairs.back() {
             Some(pair) => pair.product / dot(&pair.change, &pair.change),
             None => 1.0 / dot(gradient, gradient).sqrt().max(1.0),
         };
         direction.iter_mut().for_each(|d| *d *= scale);
+
         for (pair, share) in self.pairs.iter().zip(shares.into_iter().rev()) {
             let back = dot(&pair.change, &direction) / pair.product;
             add(&mut direction, share - back, &pair.step);

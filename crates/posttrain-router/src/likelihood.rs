@@ -62,6 +62,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
         let log_prior = vec![-(labels.len() as f64).ln(); labels.len()];
         let mut router =
             Self { labels, prompts, log_prior, temperature: config.temperature, scorer };
+
         if config.calibration == Calibration::Prior {
             router.log_prior = router.measure_prior(&config.content_free)?;
         }
@@ -88,9 +89,14 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
     pub fn tune(&mut self, validation: &ValidationSet) -> Result<f64, RouterError> {
         labels::same("the validation set", validation.labels(), &self.labels)?;
         if validation.is_empty() {
-            let (split, label) = ("validation", "any label".to_owned());
-            return Err(RouterError::TooFewExamples { split, label, needed: 1, got: 0 });
+            return Err(RouterError::TooFewExamples {
+                split: "validation",
+                label: "any label".to_owned(),
+                needed: 1,
+                got: 0,
+            });
         }
+
         let scores =
             self.scores(validation.questions().iter().map(|question| question.text.as_str()))?;
         self.temperature = fit_temperature(&scores, validation.truth());
@@ -118,6 +124,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
         if queries.is_empty() {
             return Ok(Vec::new());
         }
+
         let likelihoods = self.scorer.score(&queries)?;
         if likelihoods.len() != queries.len() {
             let expected = format!("{}, one a query", queries.len());
@@ -128,6 +135,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
                 expected,
             ));
         }
+
         likelihoods.iter().map(|likelihoods| self.score(likelihoods)).collect()
     }
 
@@ -150,6 +158,7 @@ impl<S: LabelScorer> LikelihoodRouter<S> {
                 expected,
             ));
         }
+
         Ok(likelihoods
             .iter()
             .zip(&self.log_prior)
@@ -171,8 +180,10 @@ impl<S: LabelScorer> Router for LikelihoodRouter<S> {
         let start = Instant::now();
         let scores = self.scores(questions.iter().map(|question| question.text.as_str()))?;
         let seconds = start.elapsed().as_secs_f64() / questions.len().max(1) as f64;
-        let decide =
-            |scores: &Vec<f64>| Decision::most_probable(softmax(scores, self.temperature), seconds);
-        Ok(scores.iter().map(decide).collect())
+
+        Ok(scores
+            .iter()
+            .map(|scores| Decision::most_probable(softmax(scores, self.temperature), seconds))
+            .collect())
     }
 }

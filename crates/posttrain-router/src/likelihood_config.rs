@@ -119,6 +119,7 @@ impl LikelihoodConfig {
         if !self.names.is_empty() {
             labels::checked(&self.names)?;
         }
+
         for (field, texts) in [("names", &self.names), ("descriptions", &self.descriptions)] {
             if !texts.is_empty() && texts.len() != labels.len() {
                 return Err(RouterError::config(
@@ -128,6 +129,7 @@ impl LikelihoodConfig {
                 ));
             }
         }
+
         if self.heading.trim().is_empty() {
             return Err(RouterError::config("heading", format!("{:?}", self.heading), "a word"));
         }
@@ -148,6 +150,7 @@ impl LikelihoodConfig {
         if self.question_chars == 0 {
             return Err(RouterError::config("question_chars", 0, "at least 1"));
         }
+
         self.shots.validate(&labels)
     }
 
@@ -166,6 +169,7 @@ impl LikelihoodConfig {
         if self.labels.is_empty() {
             self.labels = train.labels().to_vec();
         }
+
         self.validate()?;
         labels::same("the training set", train.labels(), &self.labels)?;
         let shots = shots::from_train(&self.shots, train)?;

@@ -26,12 +26,14 @@ impl PromptMaker {
         };
         let named = shots.iter().map(|shot| Ok((shot.question.as_str(), name(shot)?.as_str())));
         let named: Vec<(&str, &str)> = named.collect::<Result<_, RouterError>>()?;
+
         let mut maker = Self {
             before: Prompt::Text(String::new()),
             continuations: names.clone(),
             heading: config.heading.clone(),
             question_chars: config.question_chars,
         };
+
         match config.style {
             RouterPromptStyle::FewShot => {
                 // A word in the middle of a text begins with its space.
@@ -42,6 +44,7 @@ impl PromptMaker {
                 maker.before = Prompt::Chat(maker.messages_before(config, names, &named))
             }
         }
+
         Ok(maker)
     }
 
@@ -54,6 +57,7 @@ impl PromptMaker {
                 Prompt::Chat(before.iter().cloned().chain([asked]).collect())
             }
         };
+
         LabelQuery { prompt, continuations: self.continuations.clone() }
     }
 
@@ -74,6 +78,7 @@ impl PromptMaker {
         if !text.is_empty() {
             text.push('\n');
         }
+
         for (question, name) in shots {
             text.push_str(&self.asked(question));
             text.push_str(&format!(" {name}\n\n"));
@@ -92,10 +97,12 @@ impl PromptMaker {
         let mut system = format!(
             "Say which {heading} the question belongs to: {list}. Answer with the {heading} only."
         );
+
         let described = described(config, names);
         if !described.is_empty() {
             system = format!("{system}\n{}", described.trim_end());
         }
+
         let turn = |(question, name): &(&str, &str)| {
             [Message::user(excerpt(question, self.question_chars)), Message::assistant(*name)]
         };

@@ -108,6 +108,7 @@ impl BlockSums {
         let labels = bias.len();
         let mut sums = Self { cost: 0.0, weights: Array2::zeros((0, 0)), bias: vec![0.0; labels] };
         let mut residuals = Array2::<f32>::zeros((labels, block.nrows()));
+
         for (row, (scores, &truth)) in
             block_scores(block, weights, bias).iter().zip(truth).enumerate()
         {
@@ -118,6 +119,7 @@ impl BlockSums {
                 sums.bias[label] += residual;
             }
         }
+
         sums.weights = residuals.dot(&block);
         sums
     }
@@ -130,6 +132,7 @@ fn objective(problem: Problem<'_>, l2: f64, model: &Logistic) -> (f64, Vec<f64>)
         .zip(problem.truth.par_chunks(BLOCK))
         .map(|(block, truth)| BlockSums::new(block, truth, &weights, &model.bias));
     let sums: Vec<BlockSums> = sums.collect();
+
     let share = 1.0 / problem.truth.len() as f64;
     let mut gradient =
         Logistic { weights: &model.weights * l2, bias: Array1::zeros(problem.labels) };
@@ -137,6 +140,7 @@ fn objective(problem: Problem<'_>, l2: f64, model: &Logistic) -> (f64, Vec<f64>)
         gradient.weights.zip_mut_with(&block.weights, |sum, part| *sum += share * f64::from(*part));
         gradient.bias.iter_mut().zip(&block.bias).for_each(|(sum, part)| *sum += share * part);
     }
+
     let cost = share * sums.iter().map(|block| block.cost).sum::<f64>();
     let penalty = l2 / 2.0 * model.weights.iter().map(|weight| weight * weight).sum::<f64>();
     (cost + penalty, gradient.flat())

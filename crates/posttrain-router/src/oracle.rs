@@ -76,12 +76,15 @@ impl Router for OracleRouter {
     }
 
     fn route(&self, questions: &[Question]) -> Result<Vec<Decision>, RouterError> {
-        let unknown =
-            |id: &str| RouterError::UnknownId { router: "oracle".to_owned(), id: id.to_owned() };
-        let decide = |question: &Question| {
-            let label = self.truth.get(&question.id).ok_or_else(|| unknown(&question.id))?;
-            Ok(Decision::certain(*label, self.labels.len(), 0.0))
-        };
-        questions.iter().map(decide).collect()
+        questions
+            .iter()
+            .map(|question| {
+                let label = self.truth.get(&question.id).ok_or_else(|| RouterError::UnknownId {
+                    router: "oracle".to_owned(),
+                    id: question.id.clone(),
+                })?;
+                Ok(Decision::certain(*label, self.labels.len(), 0.0))
+            })
+            .collect()
     }
 }

@@ -38,18 +38,21 @@ pub(crate) fn bins(decisions: &[Decision], truth: &[usize]) -> Vec<ReliabilityBi
         *total += confidence;
         *right += usize::from(decision.label == truth);
     }
+
     let edge = |at: usize| at as f64 / BINS as f64;
-    let bin = |(at, (count, total, right)): (usize, (usize, f64, usize))| {
-        let n = count.max(1) as f64;
-        ReliabilityBin {
-            low: edge(at),
-            high: edge(at + 1),
-            count,
-            confidence: total / n,
-            accuracy: right as f64 / n,
-        }
-    };
-    sums.into_iter().enumerate().map(bin).collect()
+    sums.into_iter()
+        .enumerate()
+        .map(|(at, (count, total, right))| {
+            let n = count.max(1) as f64;
+            ReliabilityBin {
+                low: edge(at),
+                high: edge(at + 1),
+                count,
+                confidence: total / n,
+                accuracy: right as f64 / n,
+            }
+        })
+        .collect()
 }
 
 /// The expected calibration error: `Σ nᵦ/n · |accuracyᵦ − confidenceᵦ|`; 0 of nothing.

@@ -95,23 +95,32 @@ impl RouterReport {
     pub fn of<R: Router + ?Sized>(router: &R, test: &TestSet) -> Result<Self, RouterError> {
         labels::same(router.name(), router.labels(), test.labels())?;
         if test.is_empty() {
-            let (split, label) = ("test", "any label".to_owned());
-            return Err(RouterError::TooFewExamples { split, label, needed: 1, got: 0 });
+            return Err(RouterError::TooFewExamples {
+                split: "test",
+                label: "any label".to_owned(),
+                needed: 1,
+                got: 0,
+            });
         }
+
         let decisions = router.route(test.questions())?;
         distribution::check(router.name(), &decisions, test.len(), test.labels().len())?;
         Ok(Self::new(router.name(), test, decisions))
     }
 
     fn new(router: &str, test: &TestSet, decisions: Vec<Decision>) -> Self {
-        let (n, labels, truth) = (test.len(), test.labels(), test.truth());
+        let n = test.len();
+        let labels = test.labels();
+        let truth = test.truth();
         let confusion = confusion(&decisions, truth, labels.len());
         let right: usize = (0..labels.len()).map(|label| confusion[label][label]).sum();
         let accuracy = Share::of(right, n);
         let reliability = bins(&decisions, truth);
+
         let cost = |(decision, &label): (&Decision, &usize)| {
             -decision.probabilities[label].max(LEAST).ln()
         };
+
         Self {
             router: router.to_owned(),
             labels: labels.to_vec(),
@@ -144,6 +153,7 @@ impl RouterReport {
     ) -> Result<ErrorAttribution, RouterError> {
         let decisions: Vec<Decision> = self.decisions().cloned().collect();
         let truth: Vec<usize> = self.decisions.iter().map(|routed| routed.truth).collect();
+
         ErrorAttribution::of(AttributionInput {
             labels: &self.labels,
             decisions: &decisions,
@@ -195,18 +205,22 @@ impl fmt::Display for RouterReport {
         let width = self.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0).max(9);
         let number =
             |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.3}"));
+
         write!(out, "{:width$}", "truth")?;
         self.labels.iter().try_for_each(|label| write!(out, " {label:>width$}"))?;
         writeln!(out, " {:>9}", "recall")?;
+
         for (row, report) in self.confusion.iter().zip(&self.by_label) {
             write!(out, "{:width$}", report.label)?;
             row.iter().try_for_each(|count| write!(out, " {count:>width$}"))?;
             writeln!(out, " {:>9}", number(report.recall))?;
         }
+
         write!(out, "{:width$}", "precision")?;
         self.by_label
             .iter()
             .try_for_each(|report| write!(out, " {:>width$}", number(report.precision)))?;
+
         let [low, high] = self.accuracy_interval;
         writeln!(
             out,

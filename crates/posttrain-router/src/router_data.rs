@@ -116,6 +116,7 @@ impl RouterData {
         if let Some(first) = found.first() {
             return Err(RouterError::Leak { count: found.len(), first: first.to_string() });
         }
+
         let rows = |split| Rows::new(splits.get(split), split, &labels);
         Ok(Self {
             train: TrainSet { rows: rows(Split::Train)? },
@@ -127,12 +128,15 @@ impl RouterData {
 
 impl Rows {
     fn new(examples: &[Example], split: Split, labels: &[String]) -> Result<Self, RouterError> {
-        let label = |(row, example): (usize, &Example)| {
-            labels::index(labels, &example.domain, || {
-                format!("{split} row {} (`{}`)", row + 1, example.id)
+        let truth = examples
+            .iter()
+            .enumerate()
+            .map(|(row, example)| {
+                labels::index(labels, &example.domain, || {
+                    format!("{split} row {} (`{}`)", row + 1, example.id)
+                })
             })
-        };
-        let truth = examples.iter().enumerate().map(label).collect::<Result<_, _>>()?;
+            .collect::<Result<_, _>>()?;
         let questions =
             examples.iter().map(|example| Question::new(&example.id, &example.question)).collect();
         Ok(Self { labels: labels.to_vec(), questions, truth })

@@ -80,6 +80,7 @@ pub(crate) fn from_train(
     let drawn: Vec<Vec<&Question>> = (0..train.labels().len())
         .map(|label| draw(train, label, per_label, seed))
         .collect::<Result<_, _>>()?;
+
     let turn = |at: usize| {
         let shot = move |(questions, label): (&Vec<&Question>, &String)| LabeledQuestion {
             question: questions[at].text.clone(),
@@ -87,6 +88,7 @@ pub(crate) fn from_train(
         };
         drawn.iter().zip(train.labels()).map(shot)
     };
+
     Ok((0..per_label).flat_map(turn).collect())
 }
 
@@ -101,9 +103,14 @@ fn draw(
     let mut questions: Vec<&Question> =
         rows.filter(|(_, truth)| **truth == label).map(|(question, _)| question).collect();
     if questions.len() < needed {
-        let (split, label) = ("training", train.labels()[label].clone());
-        return Err(RouterError::TooFewExamples { split, label, needed, got: questions.len() });
+        return Err(RouterError::TooFewExamples {
+            split: "training",
+            label: train.labels()[label].clone(),
+            needed,
+            got: questions.len(),
+        });
     }
+
     questions.sort_by_cached_key(|question| {
         let digest = Sha256::new()
             .chain_update(b"posttrain-router shots\0")

@@ -20,11 +20,13 @@ impl Standardizer {
         for row in features.axis_iter(Axis(0)) {
             mean.zip_mut_with(&row, |sum, value| *sum += f64::from(*value) / n);
         }
+
         let mut variance = Array1::<f64>::zeros(features.ncols());
         for row in features.axis_iter(Axis(0)) {
             let squares = variance.iter_mut().zip(&mean).zip(&row);
             squares.for_each(|((sum, mean), value)| *sum += (f64::from(*value) - mean).powi(2) / n);
         }
+
         let scale = variance.mapv(|v| if v.sqrt() > LEAST { 1.0 / v.sqrt() } else { 0.0 });
         Self { mean, scale }
     }

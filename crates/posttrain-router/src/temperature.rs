@@ -19,6 +19,7 @@ pub(crate) fn nll(scores: &[Vec<f64>], truth: &[usize], temperature: f64) -> f64
             .enumerate()
             .fold(0.0, |sum, (label, log)| sum - share(label) * log)
     };
+
     scores.iter().zip(truth).map(cost).fold(0.0, |sum, cost| sum + cost)
         / scores.len().max(1) as f64
 }
@@ -30,11 +31,16 @@ pub(crate) fn fit_temperature(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     if scores.is_empty() {
         return 1.0;
     }
+
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
     let cost = |log: f64| nll(scores, truth, log.exp());
-    let (mut low, mut high) = (RANGE.0.ln(), RANGE.1.ln());
-    let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
-    let (mut at_left, mut at_right) = (cost(left), cost(right));
+    let mut low = RANGE.0.ln();
+    let mut high = RANGE.1.ln();
+    let mut left = high - ratio * (high - low);
+    let mut right = low + ratio * (high - low);
+    let mut at_left = cost(left);
+    let mut at_right = cost(right);
+
     for _ in 0..40 {
         if at_left <= at_right {
             (high, right, at_right) = (right, left, at_left);
@@ -46,6 +52,7 @@ pub(crate) fn fit_temperature(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
             at_right = cost(right);
         }
     }
+
     f64::midpoint(low, high).exp()
 }
 

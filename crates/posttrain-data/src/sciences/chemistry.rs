@@ -76,18 +76,18 @@ fn atoms() -> impl Iterator<Item = Fact> {
 fn molecules() -> impl Iterator<Item = Fact> {
     let atoms =
         MOLECULES.iter().flat_map(|(formula, atoms)| atoms.iter().map(move |atom| (formula, atom)));
-    let fact = |(formula, (element, count)): (&&str, &(&str, u32))| {
+
+    atoms.map(|(formula, (element, count))| {
         let questions = [
             format!("How many {element} atoms are in one molecule of {formula}?"),
             format!("How many atoms of {element} does a molecule of {formula} contain?"),
         ];
         Fact::new(format!("natural/molecule/{formula}/{element}")).ask(count, questions)
-    };
-    atoms.map(fact)
+    })
 }
 
 fn acids() -> impl Iterator<Item = Fact> {
-    let fact = |ph: u32| {
+    (0..=14).map(|ph: u32| {
         let nature = match ph {
             0..7 => "acidic",
             7 => "neutral",
@@ -98,6 +98,5 @@ fn acids() -> impl Iterator<Item = Fact> {
             format!("A liquid has a pH of {ph}. Is it acidic, neutral or basic?"),
         ];
         Fact::new(format!("natural/ph/{ph}")).ask(nature, questions)
-    };
-    (0..=14).map(fact)
+    })
 }

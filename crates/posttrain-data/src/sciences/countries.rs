@@ -24,6 +24,7 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
         let facts = countries.iter().filter_map(|country| fact(country, &countries)).collect();
         Topic { name, questions, facts }
     };
+
     Ok(vec![
         topic("capital", 700, capital),
         topic("continent", 560, continent),
@@ -69,16 +70,19 @@ fn capital(country: &Country, all: &[Country]) -> Option<Fact> {
         format!("Which country has the capital {capital}?"),
         format!("{capital} is the capital of which country?"),
     ];
+
     // A city that carries its country's name gives the answer away.
     let clear = is_nameable(country)
         && !capital.contains(name)
         && is_unique(all, |other| &other.capital, capital);
+
     (!capital.is_empty())
         .then(|| fact(country, "capital").ask(capital, forward).ask_if(clear, name, backward))
 }
 
 fn continent(country: &Country, _: &[Country]) -> Option<Fact> {
-    let (place, continent) = (in_sentence(country), &country.continent);
+    let place = in_sentence(country);
+    let continent = &country.continent;
     let questions = [
         format!("On which continent is {place}?"),
         format!("Which continent does {place} belong to?"),
@@ -96,6 +100,7 @@ fn currency(country: &Country, all: &[Country]) -> Option<Fact> {
     ];
     let codes = [format!("What is the three-letter code of the currency of {place}?")];
     let backward = [format!("In which country is the {currency} the currency?")];
+
     let clear = is_nameable(country) && is_unique(all, |other| &other.currency_code, code);
     (!code.is_empty()).then(|| {
         fact(country, "currency")
@@ -112,12 +117,14 @@ fn currency_code(country: &Country, all: &[Country]) -> Option<Fact> {
     let forward = [format!("What is the ISO code of the {currency}?")];
     let backward = [format!("Which currency has the ISO code {code}?")];
     let fact = Fact::new(format!("social/currency/{code}/code"));
+
     (!code.is_empty() && first.iso2 == country.iso2)
         .then(|| fact.ask(code, forward).ask_if(currency.is_ascii(), currency, backward))
 }
 
 fn language(country: &Country, _: &[Country]) -> Option<Fact> {
-    let (place, language) = (in_sentence(country), &country.official_language);
+    let place = in_sentence(country);
+    let language = &country.official_language;
     let questions = [
         format!("What is the official language of {place}?"),
         format!("Which language is the official one in {place}?"),
@@ -134,6 +141,7 @@ fn calling_code(country: &Country, all: &[Country]) -> Option<Fact> {
         format!("Which country calling code, in digits, does {place} have?"),
     ];
     let backward = [format!("Which country has the international calling code {code}?")];
+
     let clear = is_nameable(country) && is_unique(all, |other| &other.calling_code, code);
     // Codes within the North American plan are written in several ways.
     let plain = !code.is_empty() && code.chars().all(|c| c.is_ascii_digit());

@@ -136,6 +136,7 @@ fn percentages() -> Vec<Fact> {
     let pairs = [5, 10, 20, 25, 50]
         .into_iter()
         .flat_map(|percent| (1..=20).map(move |n| (percent, 20 * n)));
+
     let fact = |(percent, whole): (u32, u32)| {
         let part = percent * whole / 100;
         let numbers = [("{percent}", percent), ("{whole}", whole)];
@@ -146,5 +147,6 @@ fn percentages() -> Vec<Fact> {
             .ask(whole + part, ask("A price of {whole} dollars rises by {percent}%. What is the new price in dollars?"))
             .ask(whole - part, ask("A price of {whole} dollars falls by {percent}%. What is the new price in dollars?"))
     };
+
     pairs.map(fact).collect()
 }

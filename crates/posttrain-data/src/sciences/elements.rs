@@ -21,6 +21,7 @@ pub(super) fn topics() -> Result<Vec<Topic>, DataError> {
         let facts = elements.iter().filter_map(fact).collect();
         Topic { name, questions, facts }
     };
+
     Ok(vec![
         topic("symbol", 580, symbol),
         topic("atomic-number", 260, atomic_number),
@@ -47,6 +48,7 @@ fn symbol(element: &Element) -> Option<Fact> {
         format!("Which element has the chemical symbol {symbol}?"),
         format!("Name the element whose symbol is {symbol}."),
     ];
+
     let nameable = !SPELT_TWO_WAYS.contains(&symbol.as_str());
     Some(fact(element, "symbol").ask(symbol, forward).ask_if(nameable, name, backward))
 }
@@ -63,6 +65,7 @@ fn atomic_number(element: &Element) -> Option<Fact> {
         format!("Which element has the atomic number {atomic_number}?"),
         format!("Name the element whose atoms have {atomic_number} protons."),
     ];
+
     // "1 protons" is no English.
     let nameable = *atomic_number > 1 && !SPELT_TWO_WAYS.contains(&symbol.as_str());
     Some(
@@ -86,6 +89,7 @@ fn group(element: &Element) -> Option<Fact> {
         format!("In which group of the periodic table, from 1 to 18, is {name}?"),
         format!("What is the group number, from 1 to 18, of the element {name}?"),
     ];
+
     let known = !group.is_empty() && !CONTESTED_PLACE.contains(&symbol.as_str());
     known.then(|| fact(element, "group").ask(group, questions))
 }
@@ -97,6 +101,7 @@ fn block(element: &Element) -> Option<Fact> {
         format!("Does {name} belong to the s, p, d or f block?"),
         format!("To which block, s, p, d or f, does the element {name} belong?"),
     ];
+
     let known = !block.is_empty() && !CONTESTED_PLACE.contains(&symbol.as_str());
     known.then(|| fact(element, "block").ask(block, questions))
 }
@@ -119,6 +124,7 @@ fn series(element: &Element) -> Option<Fact> {
         format!("Which of these is {name}: {choice}?"),
         format!("{name} is one of these: {choice}. Which?"),
     ];
+
     let known = CLEAR_SERIES.contains(&series.as_str())
         && element.atomic_number <= LAST_OF_CLEAR_SERIES
         && !CONTESTED_PLACE.contains(&symbol.as_str());

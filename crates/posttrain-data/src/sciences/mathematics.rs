@@ -89,6 +89,7 @@ fn direct(a: u32, b: u32, sign: &str, word: &str) -> Vec<String> {
 fn quotients() -> Vec<Fact> {
     let pairs =
         (2..=9).flat_map(|divisor| (1..=12).map(move |quotient| (divisor * quotient, divisor)));
+
     let fact = |(dividend, divisor): (u32, u32)| {
         let mut questions = direct(dividend, divisor, "/", "divided by");
         let (_, thing) = cast(dividend, divisor);
@@ -97,6 +98,7 @@ fn quotients() -> Vec<Fact> {
         ));
         Fact::new(quotient_group(dividend, divisor)).ask(dividend / divisor, questions)
     };
+
     pairs.map(fact).collect()
 }
 
@@ -151,6 +153,7 @@ fn equations() -> Vec<Fact> {
     let difference = |(a, c)| equation(c + a, &[format!("x - {a} = {c}")]);
     let product =
         |(a, x)| equation(x, &[format!("{a} * x = {}", a * x), format!("{a}x = {}", a * x)]);
+
     let products = pairs().filter(|&(a, _)| a > 1).map(product);
     pairs().map(sum).chain(pairs().map(difference)).chain(products).collect()
 }
@@ -173,6 +176,7 @@ fn doubles() -> Vec<Fact> {
             [format!("What is half of {}?", 2 * n), format!("What is one half of {}?", 2 * n)];
         Fact::new(quotient_group(2 * n, 2)).ask(n, questions)
     };
+
     (1..=25).map(double).chain((1..=25).map(half)).collect()
 }
 
@@ -192,6 +196,7 @@ fn series() -> Vec<Fact> {
         ];
         Fact::new(format!("math/next/{n}-1")).ask(n - 1, questions)
     };
+
     let steps = (1..=10).flat_map(|start| [1, 2, 5, 10].map(|step| (start, step)));
     (1..=40).map(after).chain((1..=40).map(before)).chain(steps.map(continuation)).collect()
 }
@@ -209,11 +214,13 @@ fn continuation((start, step): (u32, u32)) -> Fact {
 fn comparisons() -> Vec<Fact> {
     let pairs = (1..=30).flat_map(|a| (a + 1..=30).map(move |b| (a, b)));
     let fact = |(a, b): (u32, u32)| {
-        let (larger, smaller) = ("Which number is larger", "Which number is smaller");
+        let larger = "Which number is larger";
+        let smaller = "Which number is smaller";
         Fact::new(format!("math/compare/{a},{b}"))
             .ask(b, [format!("{larger}, {a} or {b}?"), format!("{larger}, {b} or {a}?")])
             .ask(a, [format!("{smaller}, {a} or {b}?"), format!("{smaller}, {b} or {a}?")])
     };
+
     pairs.map(fact).collect()
 }
 
@@ -222,7 +229,8 @@ fn comparisons_of_three() -> Vec<Fact> {
     let triples = (1..=12)
         .flat_map(|a| gaps().map(move |(first, second)| (a, a + first, a + first + second)));
     let fact = |(a, b, c): (u32, u32, u32)| {
-        let (largest, smallest) = ("Which number is the largest", "Which number is the smallest");
+        let largest = "Which number is the largest";
+        let smallest = "Which number is the smallest";
         Fact::new(format!("math/compare/{a},{b},{c}"))
             .ask(
                 c,
@@ -233,5 +241,6 @@ fn comparisons_of_three() -> Vec<Fact> {
                 [format!("{smallest}: {b}, {a} or {c}?"), format!("{smallest}: {c}, {b} or {a}?")],
             )
     };
+
     triples.map(fact).collect()
 }

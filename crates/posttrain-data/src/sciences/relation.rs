@@ -58,6 +58,7 @@ impl Relation {
             Law::Sum => a + b,
             Law::Product => a * b,
         };
+
         let fact = Fact::new(format!("{domain}/{}/{a},{b}", self.name));
         self.asks.iter().fold(fact, |fact, (question, term)| {
             let answer = match term {

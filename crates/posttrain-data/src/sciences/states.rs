@@ -22,8 +22,10 @@ fn capital(state: &State, all: &[State]) -> Fact {
         format!("Which US state has the capital {capital}?"),
         format!("{capital} is the capital of which US state?"),
     ];
+
     // Oklahoma City and Indianapolis give the answer away.
     let clear = !capital.contains(name.as_str()) && is_unique(all, |other| &other.capital, capital);
+
     Fact::new(format!("social/state/{code}/capital"))
         .ask(capital, forward)
         .ask_if(clear, name, backward)

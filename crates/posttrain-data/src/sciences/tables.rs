@@ -74,8 +74,12 @@ fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<Vec<T>, DataErro
 }
 
 fn broken(path: &str, line: u64, error: &csv::Error) -> DataError {
-    let (place, field) = (Place::line(path, line), "(the whole line)".to_owned());
-    DataError::FieldType { place, field, expected: "a row of the table", got: error.to_string() }
+    DataError::FieldType {
+        place: Place::line(path, line),
+        field: "(the whole line)".to_owned(),
+        expected: "a row of the table",
+        got: error.to_string(),
+    }
 }
 
 /// Whether `value` stands in the column once only, whatever the case, so that it can be asked for

@@ -24,6 +24,7 @@ impl Topic {
         shuffle(&mut facts, &mut rng);
         facts.iter_mut().for_each(|(_, order)| shuffle(order, &mut rng));
         facts.truncate(self.facts_needed(&facts));
+
         let rounds = facts.iter().map(|(_, order)| order.len()).max().unwrap_or(0);
         let round = |round: usize| {
             facts.iter().filter_map(move |(fact, order)| Some((fact, *order.get(round)?)))

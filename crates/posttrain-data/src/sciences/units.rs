@@ -53,9 +53,11 @@ fn fact(row: &Unit, all: &[Unit]) -> Fact {
         format!("Which SI unit has the symbol {symbol}?"),
         format!("Name the SI unit whose symbol is {symbol}."),
     ];
+
     let nameable = unit != SPELT_TWO_WAYS;
     // Second and siemens differ in the symbol's case only.
     let clear = is_unique(all, |unit| &unit.symbol, symbol);
+
     Fact::new(format!("natural/unit/{unit}"))
         .ask_if(nameable, unit, names)
         .ask(symbol, symbols)
@@ -65,6 +67,7 @@ fn fact(row: &Unit, all: &[Unit]) -> Fact {
 fn conversions() -> Vec<Fact> {
     let amounts =
         CONVERSIONS.iter().flat_map(|conversion| (2..=12).map(move |large| (conversion, large)));
+
     let fact = |(&(factor, small_unit, large_unit), large): (&(u32, &str, &str), u32)| {
         let numbers = [("{small}", factor * large), ("{large}", large)];
         let down = format!("How many {small_unit} are {{large}} {large_unit}?");
@@ -74,5 +77,6 @@ fn conversions() -> Vec<Fact> {
             .ask(factor * large, [fill(&down, numbers), fill(&turn, numbers)])
             .ask(large, [fill(&up, numbers)])
     };
+
     amounts.map(fact).collect()
 }

@@ -54,6 +54,7 @@ fn answered(view: &View, outcome: &HeadToHead) -> String {
     let side = |accuracy: &Share| {
         format!("{} {}", percent(accuracy.share), interval(accuracy.low, accuracy.high))
     };
+
     let first = paragraph(&format!("<strong>{}</strong>", Verdict::of(outcome).words()));
     first
         + &paragraph(&format!(
@@ -82,6 +83,7 @@ fn tiles(view: &View) -> String {
         tiles
             .push_str(&format!("<div><dt>{words}</dt><dd>{figure}<span>{below}</span></dd></div>"));
     };
+
     if let Some(outcome) = &view.report.head_to_head {
         let range = |a: &Share| interval(a.low, a.high);
         tile("Specialists, routed", &percent(outcome.routed.share), &range(&outcome.routed));
@@ -92,10 +94,12 @@ fn tiles(view: &View) -> String {
             &points_interval(outcome.low, outcome.high),
         );
     }
+
     if let Some(base) = view.report.base.as_ref().and_then(|base| Share::pooled(base.test.values()))
     {
         tile("Untrained base", &percent(base.share), &interval(base.low, base.high));
     }
+
     if let Some(clock) = view.report.wall_clock.filter(|clock| clock.ratio > 0.0) {
         let times = format!(
             "{} : {}",
@@ -108,6 +112,7 @@ fn tiles(view: &View) -> String {
             &times,
         );
     }
+
     if tiles.is_empty() { tiles } else { format!("<dl class=\"tiles\">{tiles}</dl>\n") }
 }
 
@@ -121,6 +126,7 @@ pub(super) fn conclusions(view: &View) -> String {
             format!("<div><h3>{heading}</h3><ul>{items}</ul></div>")
         }
     };
+
     let shown = list("What this run shows", shown(view));
     format!("<div class=\"two\">{shown}{}</div>\n", list("What it does not show", not_shown(view)))
 }
@@ -165,11 +171,14 @@ fn difference(outcome: &HeadToHead) -> String {
 fn gains(view: &View) -> Option<String> {
     let base = &view.report.base.as_ref()?.test;
     let gain = |(name, model): (&str, &crate::ModelReport)| {
-        let (before, after) = (base.get(&model.domains[0])?, model.test.get(&model.domains[0])?);
+        let before = base.get(&model.domains[0])?;
+        let after = model.test.get(&model.domains[0])?;
         let apart = if after.low > before.high { "" } else { " (intervals touch)" };
-        let (before, after) = (percent(before.share), percent(after.share));
+        let before = percent(before.share);
+        let after = percent(after.share);
         Some(format!("{} {before} → {after}{apart}", escape::name(name)))
     };
+
     let parts: Vec<String> = view.specialists().filter_map(gain).collect();
     let all = "Each specialist on its own domain, before and after training";
     (!parts.is_empty()).then(|| format!("{all}: {}.", parts.join("; ")))
@@ -192,10 +201,12 @@ fn not_shown(view: &View) -> Vec<String> {
     let mut items = Vec::new();
     for missing in &report.missing {
         let at = missing.last_step.map_or(String::new(), |step| format!(" after step {step}"));
-        let (model, reason) = (escape::name(&missing.model), escape::clamped(&missing.reason, 300));
+        let model = escape::name(&missing.model);
+        let reason = escape::clamped(&missing.reason, 300);
         items
             .push(format!("<strong>{model}</strong> is missing: its training ended{at}: {reason}"));
     }
+
     if let Some(outcome) = &report.head_to_head {
         items.push(match report.seeds.len() {
             0 | 1 => "What another seed would have given. The interval covers which questions were asked, not the \
@@ -216,6 +227,7 @@ fn not_shown(view: &View) -> Vec<String> {
             ));
         }
     }
+
     items.extend(derived(view));
     items
         .push("That the same holds for other models, domains, rewards or amounts of data than those below.".to_owned());

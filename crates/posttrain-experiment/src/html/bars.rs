@@ -28,13 +28,12 @@ impl Bars {
         scale: (Scale, fn(f64) -> String),
         foot: &str,
     ) -> Self {
-        let (title, foot) = (escape::plain(title), escape::plain(foot));
         Self {
-            title,
+            title: escape::plain(title),
             description: escape::plain(description),
             scale: scale.0,
             form: scale.1,
-            foot,
+            foot: escape::plain(foot),
             rows: Vec::new(),
         }
     }
@@ -77,6 +76,7 @@ impl Bars {
                 (end - x).max(0.15)
             )
         };
+
         let drawn: String = spans.iter().map(span).collect();
         self.row(words, &drawn, class);
     }
@@ -92,6 +92,7 @@ impl Bars {
         } else {
             String::new()
         };
+
         format!(
             "<svg class=\"bars\" role=\"img\" width=\"100%\" height=\"{}\"><title>{}</title><desc>{}</desc>{}{zero}{rows}</svg>",
             floor + FOOT,
@@ -102,7 +103,8 @@ impl Bars {
     }
 
     fn row(&mut self, words: (&str, &str), drawn: &str, class: &str) {
-        let (left, right) = (escape::plain(words.0), escape::plain(words.1));
+        let left = escape::plain(words.0);
+        let right = escape::plain(words.1);
         self.rows.push(format!(
             "<g class=\"{class}\"><text class=\"label\" x=\"0\" y=\"14\">{left}</text>\
              <text class=\"value\" x=\"100%\" y=\"14\" text-anchor=\"end\">{right}</text>{drawn}</g>"
@@ -128,6 +130,7 @@ impl Bars {
                 x if x > 96.0 => "end",
                 _ => "middle",
             };
+
             let words = escape::plain(&(self.form)(*tick));
             axis.push_str(&format!(
                 "<line class=\"grid\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"{floor}\"/>\
@@ -135,6 +138,7 @@ impl Bars {
                 floor + 13.0
             ));
         }
+
         format!(
             "{axis}<text class=\"tick\" x=\"50%\" y=\"{}\" text-anchor=\"middle\">{}</text>",
             floor + 29.0,

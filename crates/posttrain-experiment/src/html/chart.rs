@@ -31,8 +31,15 @@ impl Chart {
         x: (Scale, &str),
         y: (Scale, fn(f64) -> String),
     ) -> Self {
-        let (x, x_label) = (x.0, x.1.to_owned());
-        Self { title, description, x, y: y.0, x_label, y_form: y.1, body: String::new() }
+        Self {
+            title,
+            description,
+            x: x.0,
+            y: y.0,
+            x_label: x.1.to_owned(),
+            y_form: y.1,
+            body: String::new(),
+        }
     }
 
     /// A line through the points; it breaks where a value is not finite. Of many points the highest
@@ -48,6 +55,7 @@ impl Chart {
             path.push_str(&format!("{pen}{:.1} {:.1}", self.across(x), self.down(y)));
             pen = 'L';
         }
+
         if !path.is_empty() {
             self.body.push_str(&format!("<path class=\"{class}\" d=\"{path}\"/>"));
         }
@@ -73,11 +81,13 @@ impl Chart {
         if !(point.0.is_finite() && point.1.is_finite()) {
             return;
         }
+
         let (x, y) = (self.across(point.0), self.down(point.1));
         // Words go where there is room: towards the middle, and below a point that is high up.
         let (anchor, shift) =
             if x > (LEFT + WIDTH - RIGHT) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
         let drop = if y < TOP + 16.0 { 18.0 } else { -9.0 };
+
         let words = escape::plain(words);
         self.body.push_str(&format!(
             "<path class=\"drop\" d=\"M{x:.1} {y:.1}V{:.1}\"/><circle class=\"ring\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"7\"/>\
@@ -90,7 +100,8 @@ impl Chart {
 
     /// The finished chart, as an element of a class that its colors follow from.
     pub(super) fn svg(self, class: &str) -> String {
-        let (title, description) = (escape::plain(&self.title), escape::plain(&self.description));
+        let title = escape::plain(&self.title);
+        let description = escape::plain(&self.description);
         format!(
             "<svg class=\"chart {class}\" role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\"><title>{title}</title>\
              <desc>{description}</desc>{}{}</svg>",
@@ -100,10 +111,13 @@ impl Chart {
     }
 
     fn axes(&self) -> String {
-        let (floor, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        let floor = HEIGHT - BOTTOM;
+        let right = WIDTH - RIGHT;
         let mut axes = String::new();
+
         for tick in &self.y.ticks {
-            let (y, words) = (self.down(*tick), escape::plain(&(self.y_form)(*tick)));
+            let y = self.down(*tick);
+            let words = escape::plain(&(self.y_form)(*tick));
             axes.push_str(&format!(
                 "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
                  <text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{words}</text>",
@@ -111,15 +125,19 @@ impl Chart {
                 y + 4.0
             ));
         }
+
         for tick in &self.x.ticks {
-            let (x, words) = (self.across(*tick), super::plain_number(*tick));
+            let x = self.across(*tick);
+            let words = super::plain_number(*tick);
             axes.push_str(&format!(
                 "<path class=\"axis\" d=\"M{x:.1} {floor}v4\"/>\
                  <text class=\"tick\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{words}</text>",
                 floor + 16.0
             ));
         }
-        let (middle, label) = ((LEFT + right) / 2.0, escape::plain(&self.x_label));
+
+        let middle = (LEFT + right) / 2.0;
+        let label = escape::plain(&self.x_label);
         format!(
             "{axes}<path class=\"axis\" d=\"M{LEFT} {floor}H{right}\"/>\
              <text class=\"tick\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",

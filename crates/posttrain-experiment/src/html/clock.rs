@@ -13,11 +13,13 @@ pub(super) fn section(view: &View) -> String {
     let bars = clock.map_or(String::new(), |clock| {
         panel("Training time, arm by arm", &compared(view, &clock)) + &explained(&clock)
     });
+
     let timeline = if view.report.timeline.is_empty() {
         String::new()
     } else {
         panel("When each arm did what", &(timeline(view) + &phases(view)))
     };
+
     if view.models.is_empty() && timeline.is_empty() && bars.is_empty() {
         return String::new();
     }
@@ -28,17 +30,20 @@ fn compared(view: &View, clock: &WallClock) -> String {
     let times = [clock.generalist_s, clock.specialists_total_s, clock.specialists_critical_path_s];
     let unit = Unit::of(times);
     let [whole, total, longest] = times.map(duration);
+
     let said = format!(
         "Generalist {whole}; all specialists together {total}; longest specialist {longest}."
     );
     let foot = format!("{} of training, validation left out", unit.name);
     let mut bars =
         Bars::new("Training time", &said, (unit.scale(times), super::plain_number), &foot);
+
     let look = |model: Option<&str>| {
         model.map_or("routed".to_owned(), |name| format!("m{}", view.look(name)))
     };
     let generalist = look(view.generalist().map(|(name, _)| name));
     bars.bar(("Generalist", &whole), times[0] / unit.seconds, None, &generalist);
+
     let mut spans = Vec::new();
     let mut start = 0.0;
     for (name, model) in view.specialists() {
@@ -49,6 +54,7 @@ fn compared(view: &View, clock: &WallClock) -> String {
         ));
         start += model.seconds;
     }
+
     let words = ("All specialists, one after another", total.as_str());
     // In parts only where the parts make up the whole.
     if (start - times[1]).abs() <= 0.01 * times[1] {
@@ -58,6 +64,7 @@ fn compared(view: &View, clock: &WallClock) -> String {
     } else {
         bars.bar(words, times[1] / unit.seconds, None, "routed");
     }
+
     let slowest =
         view.specialists().max_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(name, _)| name);
     bars.bar(
@@ -102,9 +109,11 @@ fn explained(clock: &WallClock) -> String {
         ),
         None => "How many arms ran at a time is not known; the ratio supposes equal hardware for each.".to_owned(),
     };
+
     if clock.ratio <= 0.0 || clock.generalist_s <= 0.0 {
         return paragraph(&how);
     }
+
     paragraph(&format!(
         "The generalist takes <strong>{} times</strong> as long as the longest specialist ({} against {}). That is a gain in \
          waiting, not in work: the specialists together cost {}, {} of the generalist’s compute. {how}",
@@ -121,22 +130,26 @@ fn timeline(view: &View) -> String {
     let finite = || spans.iter().filter(|span| span.start_s.is_finite() && span.end_s.is_finite());
     let unit = Unit::of(finite().map(|span| span.end_s));
     let scale = unit.scale(finite().map(|span| span.end_s));
+
     let mut names: Vec<&str> = Vec::new();
     for span in spans {
         if !names.contains(&span.model.as_str()) {
             names.push(&span.model);
         }
     }
+
     let end =
         |name: &str| finite().filter(|s| s.model == name).map(|s| s.end_s).fold(0.0, f64::max);
     let start = |name: &str| {
         finite().filter(|s| s.model == name).map(|s| s.start_s).fold(f64::INFINITY, f64::min)
     };
     let when = |name: &str| format!("{} to {}", duration(start(name)), duration(end(name)));
+
     let said: Vec<String> =
         names.iter().map(|name| format!("{}: {}", escape::shortened(name), when(name))).collect();
     let foot = format!("{} since the experiment began", unit.name);
     let mut bars = Bars::new("Timeline", &said.join("; "), (scale, super::plain_number), &foot);
+
     for name in names {
         let own: Vec<(f64, f64, &str)> =
             joined(finite().filter(|span| span.model == name), unit.seconds);
@@ -152,7 +165,9 @@ fn joined<'a>(
 ) -> Vec<(f64, f64, &'static str)> {
     let mut joined: Vec<(f64, f64, &'static str)> = Vec::new();
     for span in spans {
-        let (start, end, class) = (span.start_s / unit, span.end_s / unit, class_of(span.phase));
+        let start = span.start_s / unit;
+        let end = span.end_s / unit;
+        let class = class_of(span.phase);
         match joined.last_mut() {
             Some(last) if last.2 == class && (start - last.1).abs() * unit < 1e-3 => last.1 = end,
             _ => joined.push((start, end, class)),
@@ -173,24 +188,28 @@ fn class_of(phase: TimelinePhase) -> &'static str {
 }
 
 fn phases(view: &View) -> String {
-    let present =
-        |phase: &TimelinePhase| view.report.timeline.iter().any(|span| span.phase == *phase);
-    let key = |phase: TimelinePhase| {
-        let class = class_of(phase);
-        format!(
-            "<li><svg aria-hidden=\"true\" width=\"20\" height=\"40\" viewBox=\"0 14 20 28\">\
-             <rect class=\"span {class}\" x=\"0\" width=\"20\"/></svg> {}</li>",
-            phase.name()
-        )
-    };
-    let keys: String = TimelinePhase::ALL.into_iter().filter(present).map(key).collect();
+    let keys: String = TimelinePhase::ALL
+        .into_iter()
+        .filter(|phase| view.report.timeline.iter().any(|span| span.phase == *phase))
+        .map(phase_key)
+        .collect();
     format!("<ul class=\"legend phases\" aria-label=\"Phases\">{keys}</ul>")
+}
+
+fn phase_key(phase: TimelinePhase) -> String {
+    let class = class_of(phase);
+    format!(
+        "<li><svg aria-hidden=\"true\" width=\"20\" height=\"40\" viewBox=\"0 14 20 28\">\
+         <rect class=\"span {class}\" x=\"0\" width=\"20\"/></svg> {}</li>",
+        phase.name()
+    )
 }
 
 fn arms(view: &View) -> String {
     if view.models.is_empty() {
         return String::new();
     }
+
     let rows: Vec<Vec<String>> = view
         .models
         .iter()
@@ -199,5 +218,6 @@ fn arms(view: &View) -> String {
             vec![escape::name(name), count(model.steps), duration(model.seconds), duration(each)]
         })
         .collect();
+
     table("Training time of each model", &heads(&["Model", "Steps", "Time", "Time a step"]), &rows)
 }

@@ -32,6 +32,7 @@ pub(super) fn clamped(foreign: &str, limit: usize) -> String {
     if rest == 0 {
         return text(kept);
     }
+
     let more = crate::numeral::counted(rest, "character");
     format!("{}<span class=\"more\"> … {more} more in report.json</span>", text(kept))
 }

@@ -42,6 +42,7 @@ pub(super) fn section(view: &View) -> String {
     if view.models.iter().all(|(_, model)| model.curve.is_empty()) {
         return String::new();
     }
+
     let words = "<em>logprob_gap</em> is how far the sampler’s log-probabilities are from the trainer’s: what is trained on is \
                  what was sampled only while it stays near zero. A group has a <em>signal</em> if its completions differ in \
                  reward; the others teach nothing. Means over nine steps, by each model’s own progress, since the generalist \
@@ -62,12 +63,14 @@ fn chart(view: &View, measure: &Measure) -> String {
                 .collect::<Vec<_>>(),
         )
     };
+
     let lines: Vec<_> =
         view.models.iter().map(|(name, model)| (view.look(name), *name, line(model))).collect();
     let scale = Scale::from(
         0.0,
         lines.iter().flat_map(|(_, _, points)| points.iter().map(|point| point.1)),
     );
+
     let last = |points: &[(f64, f64)]| {
         points.last().map_or("–".to_owned(), |point| (measure.form)(point.1))
     };
@@ -75,10 +78,12 @@ fn chart(view: &View, measure: &Measure) -> String {
         .iter()
         .map(|(_, name, points)| format!("{} ends at {}", escape::shortened(name), last(points)))
         .collect();
+
     let progress = Scale::exactly(0.0, 100.0);
     let title = measure.heading.to_owned();
     let mut chart =
         Chart::new(title, said.join("; "), (progress, "% of its steps"), (scale, measure.form));
+
     for (look, _, points) in &lines {
         chart.line(points, &format!("line m{look}"));
         chart.in_look(*look, |chart| ends(points).for_each(|point| chart.marker(point, *look)));
@@ -95,10 +100,6 @@ fn ends(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
 }
 
 fn means(view: &View) -> String {
-    let mean = |curve: &[CurvePoint], of: fn(&CurvePoint) -> f64| {
-        let values: Vec<f64> = curve.iter().map(of).filter(|value| value.is_finite()).collect();
-        if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
-    };
     let rows: Vec<Vec<String>> = view
         .models
         .iter()
@@ -117,6 +118,13 @@ fn means(view: &View) -> String {
             ]
         })
         .collect();
+
     let heads = heads(&["Model", "Gap", "Largest gap", "Signal", "Entropy", "Tokens", "Cut off"]);
     table("Means over all steps", &heads, &rows)
+}
+
+/// The mean of a measure over the steps where it is finite, NaN where it is so at none.
+fn mean(curve: &[CurvePoint], of: fn(&CurvePoint) -> f64) -> f64 {
+    let values: Vec<f64> = curve.iter().map(of).filter(|value| value.is_finite()).collect();
+    if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

@@ -21,6 +21,7 @@ pub(super) fn rewards(view: &View) -> String {
     if panels.is_empty() {
         return panels;
     }
+
     let words = "The mean reward of each step’s completions (thin) and its mean over nine steps (thick). A step has a batch \
                  of its own, so the thin line moves by chance as well. All panels share the upright scale.";
     let more = view.generalist().map_or(
@@ -34,18 +35,22 @@ fn reward_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale) -> 
     let points: Vec<(f64, f64)> =
         model.curve.iter().map(|point| (point.step as f64, point.reward)).collect();
     let smooth = smoothed(&points);
-    let (first, last) =
-        (smooth.first().map_or(f64::NAN, |p| p.1), smooth.last().map_or(f64::NAN, |p| p.1));
+
+    let first = smooth.first().map_or(f64::NAN, |p| p.1);
+    let last = smooth.last().map_or(f64::NAN, |p| p.1);
+
     let said = format!(
         "From {} at first to {} at last over {} steps.",
         percent(first),
         percent(last),
         points.len()
     );
+
     let title = format!("Reward of {}", escape::shortened(name));
     let mut chart = Chart::new(title, said, (steps_scale(model), "step"), (scale.clone(), share));
     chart.line(&points, "faint");
     chart.line(&smooth, "line solid");
+
     let trained = format!("{} <small>{}</small>", escape::name(name), trained_on(model));
     panel(&trained, &chart.svg(&format!("m{}", view.look(name))))
 }
@@ -61,6 +66,7 @@ pub(super) fn validation(view: &View) -> String {
     if panels.is_empty() {
         return panels;
     }
+
     let words = "Accuracy on each model’s own validation questions, which it never trains on. The ringed checkpoint is the \
                  best of them and the one that was tested; being the best of several, its validation accuracy flatters it, \
                  and its test accuracy does not.";
@@ -72,19 +78,23 @@ fn validation_panel(view: &View, name: &str, model: &ModelReport, scale: &Scale)
         model.validation.iter().map(|(step, value)| (*step as f64, *value)).collect();
     let best = model.validation.iter().find(|(step, _)| *step == model.best_step);
     let chosen = best.map(|(step, value)| format!("step {step}: {}", percent(*value)));
+
     let said = format!(
         "{} checkpoints; chosen: {}.",
         points.len(),
         chosen.clone().unwrap_or_else(|| format!("step {}", model.best_step))
     );
+
     let title = format!("Validation accuracy of {}", escape::shortened(name));
     let mut chart = Chart::new(title, said, (steps_scale(model), "step"), (scale.clone(), share));
+
     let look = view.look(name);
     chart.line(&points, "line solid");
     points.iter().for_each(|point| chart.marker(*point, look));
     if let Some(((step, value), words)) = best.zip(chosen) {
         chart.ring((*step as f64, *value), &words);
     }
+
     panel(&escape::name(name), &chart.svg(&format!("m{look}")))
 }
 
@@ -93,6 +103,7 @@ pub(super) fn dynamics(view: &View) -> String {
     if view.models.is_empty() {
         return String::new();
     }
+
     let points = |value: Option<f64>| or_dash(value.map(|value| fixed(100.0 * value, 1)));
     let rows: Vec<Vec<String>> = view
         .models
@@ -106,6 +117,7 @@ pub(super) fn dynamics(view: &View) -> String {
                 .concat()
         })
         .collect();
+
     let heads = heads(&[
         "Model",
         "Steps",
@@ -114,12 +126,15 @@ pub(super) fn dynamics(view: &View) -> String {
         "σ about running mean",
         "Steps to plateau",
     ]);
+
     let words = "In points of reward. The plateau is reached at the first step from which the running mean stays within 5 \
                  points of the final level (the mean of the last fifth); a dash says that the \
                  curve still moved then. A part of each change is chance, since every step has questions of its own.";
+
     let asked: String = view.report.findings.iter().map(finding).collect();
     let asked =
         if asked.is_empty() { asked } else { format!("<dl class=\"findings\">{asked}</dl>\n") };
+
     table("How steadily each model learnt", &heads, &rows) + &paragraph(words) + &asked
 }
 
@@ -129,8 +144,9 @@ fn finding(finding: &Finding) -> String {
         Some(false) => ("✗ not as the source found", "no"),
         None => ("– undecided", "open"),
     };
-    let (question, answer) =
-        (escape::clamped(&finding.question, 300), escape::clamped(&finding.answer, 600));
+
+    let question = escape::clamped(&finding.question, 300);
+    let answer = escape::clamped(&finding.answer, 600);
     format!(
         "<div><dt>{question} <span class=\"badge {class}\">{mark}</span></dt><dd>{answer}</dd></div>"
     )

@@ -25,6 +25,7 @@ pub(super) fn section(view: &View) -> String {
         .into_iter()
         .chain(models)
         .collect();
+
     let greedy_base = base.and_then(|base| {
         Some(Row { name: "base", trained: &[], test: base.test_greedy.as_ref()? })
     });
@@ -32,10 +33,12 @@ pub(super) fn section(view: &View) -> String {
         Some(Row { name, trained: &model.domains, test: model.test_greedy.as_ref()? })
     });
     let greedy: Vec<Row> = greedy_base.into_iter().chain(greedy).collect();
+
     let first = matrix(view, "Test accuracy, one answer a question at temperature 1", &sampled);
     if first.is_empty() {
         return first;
     }
+
     let words = "Shaded by accuracy, with 95% Wilson intervals below. Outlined: a domain that the model was trained on. ★: the \
                  best of its column, which may be so by chance where intervals overlap.";
     let second = matrix(view, "The same, greedy: the most probable token each time", &greedy);
@@ -46,12 +49,14 @@ fn matrix(view: &View, caption: &str, rows: &[Row]) -> String {
     if rows.iter().all(|row| row.test.is_empty()) {
         return String::new();
     }
+
     let best: Vec<f64> = view
         .domains
         .iter()
         .map(|domain| best_of(rows, |row| row.test.get(*domain).copied()))
         .collect();
     let best_of_all = best_of(rows, pooled);
+
     let markup: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -65,6 +70,7 @@ fn matrix(view: &View, caption: &str, rows: &[Row]) -> String {
             cells
         })
         .collect();
+
     let mut heads = vec!["Model".to_owned()];
     heads.extend(view.domains.iter().map(|domain| escape::name(domain)));
     heads.push("all".to_owned());
@@ -87,6 +93,7 @@ fn cell(value: Option<&Share>, own: bool, best: f64) -> String {
         }
         _ => "",
     };
+
     let spoken = if own { "<span class=\"unseen\">trained on it: </span>" } else { "" };
     let content = format!("{spoken}{star}{}", accuracy(value));
     heat(value.map_or(0.0, |value| value.share), &content, if own { "own" } else { "" })

@@ -66,10 +66,12 @@ pub(crate) fn page(report: &Report) -> String {
         part("samples", "Samples", "Samples", samples::section(&view)),
         part("origin", "Set-up", "Data, configuration, machine", origin::section(&view)),
     ];
+
     sections.retain(|section| !section.body.is_empty());
     let links: String =
         sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, s.link)).collect();
     let body: String = sections.iter().map(Section::markup).collect();
+
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\

@@ -20,6 +20,7 @@ fn splits(view: &View) -> String {
     if domains.is_empty() {
         return String::new();
     }
+
     let rows: Vec<Vec<String>> = domains
         .iter()
         .map(|(domain, n)| {
@@ -35,10 +36,12 @@ fn seen(view: &View) -> String {
     if seen.is_empty() {
         return String::new();
     }
+
     let mut ordered: Vec<(&String, &u64)> = seen.iter().collect();
     ordered.sort_by_key(|(model, _)| view.models.iter().position(|(name, _)| name == model));
     let rows: Vec<Vec<String>> =
         ordered.iter().map(|(model, n)| vec![escape::name(model), count(**n)]).collect();
+
     let specialists: Option<u64> =
         view.specialists().map(|(name, _)| seen.get(name).copied()).sum();
     let generalist = view.generalist().and_then(|(name, _)| seen.get(name).copied());
@@ -54,6 +57,7 @@ fn seen(view: &View) -> String {
         ),
         _ => String::new(),
     };
+
     let said = if words.is_empty() { words } else { paragraph(&words) };
     let table =
         table("Examples trained on, repetitions counted", &heads(&["Model", "Examples"]), &rows);
@@ -61,10 +65,12 @@ fn seen(view: &View) -> String {
 }
 
 fn machine(view: &View) -> String {
-    let (machine, origin) = (&view.report.machine, &view.report.provenance);
+    let machine = &view.report.machine;
+    let origin = &view.report.provenance;
     let known =
         |text: &str| if text.is_empty() { "not known".to_owned() } else { escape::name(text) };
     let cores = if machine.cores == 0 { "not known".to_owned() } else { machine.cores.to_string() };
+
     let mut facts = vec![
         ("Device", known(&machine.device)),
         ("Kind", known(&machine.kind)),
@@ -73,6 +79,7 @@ fn machine(view: &View) -> String {
         ("Seed", origin.seed.to_string()),
     ];
     facts.extend(machine.name.as_deref().map(|name| ("Processor", known(name))));
+
     let facts: String = facts
         .iter()
         .map(|(word, fact)| format!("<div><dt>{word}</dt><dd>{fact}</dd></div>"))
@@ -84,6 +91,7 @@ fn config(view: &View) -> String {
     if view.report.config.is_null() {
         return String::new();
     }
+
     let text = format!("{:#}", view.report.config);
     format!(
         "<details><summary><h3>Configuration as resolved</h3></summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
@@ -99,6 +107,7 @@ pub(super) fn footer(view: &View) -> String {
     } else {
         format!(" {}", escape::name(&origin.version))
     };
+
     format!(
         "posttrain{version}, seed {}. All numbers are in <code>report.json</code> beside this page.",
         origin.seed

@@ -12,14 +12,17 @@ use posttrain_statistics::Share;
 
 pub(super) fn section(view: &View) -> String {
     let Some(outcome) = &view.report.head_to_head else { return String::new() };
+
     let figures =
         panel("Accuracy on all test questions, with 95% intervals", &sides(view, outcome))
             + &panel("Difference, with 95% intervals", &differences(view, outcome));
+
     let explained = paragraph(
         "Both sides answered the same questions, so the difference is judged question by question: a paired bootstrap of \
          10,000 draws for its interval, McNemar’s exact test for p. The intervals of the two bars may overlap although the \
          difference is clear of zero. <em>Perfect routing</em> sends each question to its own domain’s specialist.",
     );
+
     let judge = view.report.judge.as_ref().map_or(String::new(), judged);
     format!(
         "<div class=\"two\">{figures}</div>{explained}{}{}{judge}",
@@ -32,6 +35,7 @@ fn sides(view: &View, outcome: &HeadToHead) -> String {
     let base = view.report.base.as_ref().and_then(|base| Share::pooled(base.test.values()));
     let generalist =
         view.generalist().map_or("base".to_owned(), |(name, _)| format!("m{}", view.look(name)));
+
     let rows = [
         ("Specialists, routed", Some(outcome.routed), "routed"),
         ("Specialists, perfect routing", outcome.oracle, "oracle"),
@@ -40,10 +44,12 @@ fn sides(view: &View, outcome: &HeadToHead) -> String {
     ];
     let rows: Vec<(&str, Share, &str)> =
         rows.into_iter().filter_map(|(w, a, c)| Some((w, a?, c))).collect();
+
     let scale = Scale::from(0.0, rows.iter().map(|row| row.1.high));
     let words = |a: &Share| format!("{} {}", percent(a.share), interval(a.low, a.high));
     let said: Vec<String> =
         rows.iter().map(|(name, a, _)| format!("{name}: {}", words(a))).collect();
+
     let title = "Accuracy of either side";
     let mut bars = Bars::new(
         title,
@@ -51,6 +57,7 @@ fn sides(view: &View, outcome: &HeadToHead) -> String {
         (scale, whole_percent),
         "share of questions answered correctly",
     );
+
     for (name, a, class) in &rows {
         bars.bar((name, &words(a)), a.share, Some((a.low, a.high)), class);
     }
@@ -69,15 +76,18 @@ fn differences(view: &View, outcome: &HeadToHead) -> String {
                 .map(|seed| (format!("Seed {}", seed.seed), &seed.head_to_head)),
         );
     }
+
     let scale =
         Scale::around_zero(rows.iter().flat_map(|(_, outcome)| [outcome.low, outcome.high]));
     let words =
         |o: &HeadToHead| format!("{} {}", points(o.difference), points_interval(o.low, o.high));
     let said: Vec<String> =
         rows.iter().map(|(name, outcome)| format!("{name}: {}", words(outcome))).collect();
+
     let title = "Difference in accuracy, specialists less generalist";
     let foot = "← generalist better · points · specialists better →";
     let mut bars = Bars::new(title, &said.join("; "), (scale, points), foot);
+
     for (name, outcome) in &rows {
         bars.point(
             (name, &words(outcome)),
@@ -97,6 +107,7 @@ fn by_domain(outcome: &HeadToHead) -> String {
     if outcome.per_domain.is_empty() {
         return String::new();
     }
+
     let rows: Vec<Vec<String>> = outcome
         .per_domain
         .iter()
@@ -112,6 +123,7 @@ fn by_domain(outcome: &HeadToHead) -> String {
             .concat()
         })
         .collect();
+
     let heads = heads(&[
         "Domain",
         "Routed",
@@ -128,6 +140,7 @@ fn seeds(view: &View) -> String {
     if seeds.len() < 2 {
         return String::new();
     }
+
     let rows: Vec<Vec<String>> = seeds
         .iter()
         .map(|seed| {
@@ -148,6 +161,7 @@ fn seeds(view: &View) -> String {
         })
         .collect();
     let heads = heads(&["Seed", "Routed", "Generalist", "Difference, points", "p"]);
+
     let all: Vec<&HeadToHead> = seeds.iter().map(|seed| &seed.head_to_head).collect();
     let mean = all.iter().map(|o| o.difference).sum::<f64>() / all.len() as f64;
     let count = |verdict| all.iter().filter(|o| Verdict::of(o) == verdict).count();
@@ -159,6 +173,7 @@ fn seeds(view: &View) -> String {
         count(Verdict::Generalist),
         count(Verdict::Undecided),
     );
+
     format!(
         "<h3>Several seeds</h3>\n{}{}",
         paragraph(&words),
@@ -179,6 +194,7 @@ fn judged(judge: &JudgeReport) -> String {
         judge.verifier_alone,
         judge.failed,
     );
+
     if let Some(o) = &judge.head_to_head {
         words.push_str(&format!(
             " By its verdicts the specialists reach {} and the generalist {}: {} points {}, p&nbsp;{}.",
@@ -189,5 +205,6 @@ fn judged(judge: &JudgeReport) -> String {
             escape::plain(&probability(o.mcnemar_p)),
         ));
     }
+
     format!("<h3>What a judge says</h3>\n{}", paragraph(&words))
 }

@@ -12,18 +12,24 @@ pub(super) fn section(view: &View) -> String {
     if routers.is_empty() {
         return String::new();
     }
-    let used = |name: &str| view.report.router_used.as_deref() == Some(name);
-    let rows: Vec<Vec<String>> =
-        routers.iter().map(|(name, router)| summary(name, router, used(name))).collect();
+
+    let used = view.report.router_used.as_deref();
+    let rows: Vec<Vec<String>> = routers
+        .iter()
+        .map(|(name, router)| summary(name, router, used == Some(name.as_str())))
+        .collect();
     let heads = heads(&["Router", "Accuracy", "Calibration error (ECE)", "Time a question"]);
+
     let matrices: String = routers
         .iter()
         .filter(|(_, router)| !router.confusion.is_empty())
         .map(|(name, router)| confusion(name, router))
         .collect();
+
     let words = "A question’s true domain down, where the router sent it across; shaded by the share of the row. Recall: of what \
                  belongs to a domain, what was sent there. Precision: of what was sent there, what belongs.";
     let explained = if matrices.is_empty() { String::new() } else { paragraph(words) };
+
     errors(view)
         + &table("Routers on the combined test set", &heads, &rows)
         + &explained
@@ -32,6 +38,7 @@ pub(super) fn section(view: &View) -> String {
 
 fn errors(view: &View) -> String {
     let Some(errors) = view.report.routing_errors else { return String::new() };
+
     let scored = |a: Option<Share>| {
         a.map_or("–".to_owned(), |a| format!("{} {}", percent(a.share), interval(a.low, a.high)))
     };
@@ -79,6 +86,7 @@ fn confusion(name: &str, router: &RouterSummary) -> String {
     let shown = |values: &[Option<f64>], index: usize| {
         or_dash(values.get(index).copied().flatten().map(percent))
     };
+
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (index, row) in router.confusion.iter().enumerate() {
         let total: usize = row.iter().sum();
@@ -91,11 +99,13 @@ fn confusion(name: &str, router: &RouterSummary) -> String {
         cells.push(shown(&router.recall, index));
         rows.push(cells);
     }
+
     let columns = router.confusion.first().map_or(0, Vec::len);
     let mut precision = vec!["precision".to_owned()];
     precision.extend((0..columns).map(|column| shown(&router.precision, column)));
     precision.push(String::new());
     rows.push(precision);
+
     let mut heads = vec!["true ↓ &nbsp;sent&nbsp;to&nbsp;→".to_owned()];
     heads.extend((0..columns).map(label));
     heads.push("recall".to_owned());

@@ -16,12 +16,14 @@ pub(super) fn section(view: &View) -> String {
     if samples.is_empty() {
         return String::new();
     }
+
     let mut names: Vec<&str> = view.models.iter().map(|(name, _)| *name).collect();
     for sample in samples {
         if !names.contains(&sample.model.as_str()) {
             names.push(&sample.model);
         }
     }
+
     let words = "At most ten test questions a model, chosen by rule and not by hand. What a model wrote is shown as it is; \
                  characters that would not be seen are named.";
     let groups: String = names.iter().map(|name| group(name, samples)).collect();
@@ -34,6 +36,7 @@ fn group(name: &str, samples: &[AnswerSample]) -> String {
     if own.is_empty() {
         return String::new();
     }
+
     let right = own.iter().filter(|sample| sample.verdict == Some(true)).count();
     let cards: String = own.iter().map(|sample| card(sample)).collect();
     format!(
@@ -49,6 +52,7 @@ fn card(sample: &AnswerSample) -> String {
         Some(false) => ("✗ wrong", "no"),
         None => ("– no verdict", "open"),
     };
+
     let error = sample.error.as_deref().map_or(String::new(), |error| {
         format!("<dt>Why there is none</dt><dd dir=\"auto\">{}</dd>", escape::clamped(error, SHORT))
     });
@@ -57,6 +61,7 @@ fn card(sample: &AnswerSample) -> String {
     } else {
         format!("<span class=\"domain\">{}</span> ", escape::name(&sample.domain))
     };
+
     format!(
         "<article><p class=\"verdict\">{domain}<span class=\"badge {class}\">{mark}</span></p><dl>\
          <dt>Question</dt><dd dir=\"auto\">{}</dd><dt>Reference</dt><dd dir=\"auto\">{}</dd>\

@@ -31,6 +31,7 @@ impl Scale {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step(high - low);
         let first = (low / step).ceil() as i64;
+
         let ticks = (first..)
             .map(|k| k as f64 * step)
             .take_while(|tick| *tick <= high + step * 1e-9)

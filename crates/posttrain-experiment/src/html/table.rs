@@ -17,12 +17,14 @@ pub(super) fn table(caption: &str, heads: &[String], rows: &[Vec<String>]) -> St
 }
 
 fn cells(row: &[String]) -> String {
-    let cell = |(index, cell): (usize, &String)| match index {
-        0 => format!("<th scope=\"row\">{cell}</th>"),
-        _ if cell.starts_with("<td") => cell.clone(),
-        _ => format!("<td>{cell}</td>"),
-    };
-    row.iter().enumerate().map(cell).collect()
+    row.iter()
+        .enumerate()
+        .map(|(index, cell)| match index {
+            0 => format!("<th scope=\"row\">{cell}</th>"),
+            _ if cell.starts_with("<td") => cell.clone(),
+            _ => format!("<td>{cell}</td>"),
+        })
+        .collect()
 }
 
 /// Heads of columns that need no escaping.

@@ -46,6 +46,7 @@ pub fn findings(models: &BTreeMap<String, ModelReport>) -> Vec<Finding> {
         models.iter().filter(|(_, m)| m.is_generalist()).max_by_key(|(_, m)| m.domains.len());
     let maths =
         specialists.iter().copied().find(|(_, m)| m.domains[0].to_lowercase().starts_with("math"));
+
     let mut found = Vec::new();
     found.extend(maths.and_then(|maths| steadiest(maths, &specialists)));
     found.extend(generalist.and_then(|generalist| spikier(generalist, &specialists)));
@@ -76,6 +77,7 @@ fn steadiest(maths: Named, specialists: &[Named]) -> Option<Finding> {
     if others.is_empty() {
         return None;
     }
+
     let yes = others.iter().all(|(_, std)| own < *std);
     let word = if yes { "Yes" } else { "No" };
     let answer = format!(
@@ -83,6 +85,7 @@ fn steadiest(maths: Named, specialists: &[Named]) -> Option<Finding> {
         100.0 * own,
         listed(&others)
     );
+
     Some(Finding {
         question: "Is the specialist for mathematics the steadiest from step to step?".into(),
         answer,
@@ -96,6 +99,7 @@ fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
     if others.is_empty() {
         return None;
     }
+
     let above = others.iter().filter(|(_, std)| own > *std).count();
     let word = match above {
         0 => "No, than none".to_owned(),
@@ -108,6 +112,7 @@ fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
         listed(&others)
     );
     let agrees = Some(above == others.len());
+
     Some(Finding {
         question: "Is the generalist spikier than the specialists?".into(),
         answer,
@@ -117,13 +122,16 @@ fn spikier(generalist: Named, specialists: &[Named]) -> Option<Finding> {
 
 fn gain(generalist: Named, maths: Named) -> Option<Finding> {
     let domain = &maths.1.domains[0];
-    let (whole, special) = (*generalist.1.test.get(domain)?, *maths.1.test.get(domain)?);
+    let whole = *generalist.1.test.get(domain)?;
+    let special = *maths.1.test.get(domain)?;
     let (low, high) = whole.difference(&special);
+
     let (word, agrees) = match (low, high) {
         (low, _) if low > 0.0 => ("Yes", Some(true)),
         (_, high) if high < 0.0 => ("No, it loses", Some(false)),
         _ => ("This run cannot tell", None),
     };
+
     let answer = format!(
         "{word}: {} {} against the specialist’s {} {}, {} points {}.",
         percent(whole.share),
@@ -133,6 +141,7 @@ fn gain(generalist: Named, maths: Named) -> Option<Finding> {
         points(whole.share - special.share),
         points_interval(low, high),
     );
+
     Some(Finding {
         question: "Does the generalist gain on mathematics over the specialist?".into(),
         answer,

@@ -102,13 +102,14 @@ impl Report {
     /// # Errors
     /// [`ExperimentError::Format`] names a number that is not finite, for which JSON has no form.
     pub fn to_json(&self) -> Result<String, ExperimentError> {
-        let unwritable = |source| ExperimentError::Format {
-            origin: "report".into(),
-            field: "config".into(),
-            line: 0,
-            source,
-        };
-        let text = serde_json::to_string_pretty(self).map_err(unwritable)?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|source| ExperimentError::Format {
+                origin: "report".into(),
+                field: "config".into(),
+                line: 0,
+                source,
+            })?;
+
         // A number that is not finite is written as null, which is not a number.
         Self::parse("report", &text)?;
         Ok(text)
@@ -138,6 +139,7 @@ impl Report {
         let base = self.base.iter().flat_map(|base| base.test.keys());
         let mut domains: Vec<&str> =
             self.data.per_domain.keys().chain(tested).chain(base).map(String::as_str).collect();
+
         domains.sort_unstable();
         domains.dedup();
         domains
@@ -153,14 +155,13 @@ impl Report {
                 source: error.into_inner(),
             }
         })?;
-        let rest = json.end();
-        let trailing = |source: serde_json::Error| ExperimentError::Format {
+
+        json.end().map_err(|source| ExperimentError::Format {
             origin: origin.to_owned(),
             field: ".".to_owned(),
             line: source.line(),
             source,
-        };
-        rest.map_err(trailing)?;
+        })?;
         Ok(parsed)
     }
 }

@@ -62,9 +62,11 @@ impl RouterSummary {
         if confusion.len() != size {
             return Err(ExperimentError::Confusion { labels: size, row: confusion.len(), got: 0 });
         }
+
         let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
         let sent = |label: usize| confusion.iter().map(|row| row[label]).sum();
         let right: usize = (0..size).map(|label| confusion[label][label]).sum();
+
         Ok(Self {
             accuracy: share(right, confusion.iter().flatten().sum()).unwrap_or(0.0),
             precision: (0..size).map(|label| share(confusion[label][label], sent(label))).collect(),

@@ -23,6 +23,7 @@ pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<
     if !group.is_empty() && group.iter().all(|reward| !reward.is_nan()) {
         return dense(group, group.len(), scale, values);
     }
+
     let present: Vec<f32> = group.iter().copied().filter(|reward| !reward.is_nan()).collect();
     let missing = group.len() - present.len();
     if present.is_empty() {
@@ -33,6 +34,7 @@ pub(super) fn ragged(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<
             ..AdvantageCounts::default()
         });
     }
+
     let mut advantages = vec![0.0; present.len()];
     let counts = dense(&present, present.len(), scale, &mut advantages)?;
     let slots = group.iter().zip(values).filter(|(reward, _)| !reward.is_nan());
@@ -87,7 +89,8 @@ impl Groups<'_> {
     #[inline(always)]
     fn any(self) -> Option<AdvantageCounts> {
         let groups = self.rewards.chunks_exact(self.length);
-        let (number, mut signals) = (groups.len(), 0);
+        let number = groups.len();
+        let mut signals = 0;
         for (group, out) in groups.zip(self.values.chunks_exact_mut(self.length)) {
             signals += usize::from(one(group, self.scale, out)?);
         }
@@ -115,11 +118,13 @@ fn one(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<bool> {
     // What rounding left of the mean: a small deviation would blow it up.
     let rest = sum(group, |reward| reward - mean) / n;
     let centred = |reward: f32| (reward - mean) - rest;
+
     let (low, high) = extremes(group);
     let squares = sum(group, |reward| centred(reward) * centred(reward));
     if !squares.is_finite() {
         return None;
     }
+
     let differ = high - low > EQUAL * high.abs().max(low.abs()).max(1.0);
     let factor = match scale {
         _ if !differ => 0.0,
@@ -127,6 +132,7 @@ fn one(group: &[f32], scale: Scale, values: &mut [f32]) -> Option<bool> {
         Scale::LeaveOneOut => n / (n - 1.0),
         Scale::Deviation(epsilon) => 1.0 / ((squares / (n - 1.0)).sqrt() + epsilon),
     };
+
     for (value, reward) in values.iter_mut().zip(group) {
         *value = centred(*reward) * factor;
     }
@@ -145,6 +151,7 @@ fn sum(group: &[f32], term: impl Fn(f32) -> f32) -> f32 {
             partial[lane] += term(chunk[lane]);
         }
     }
+
     folded(partial, |one, other| one + other) + rest.iter().map(|&reward| term(reward)).sum::<f32>()
 }
 
@@ -156,14 +163,18 @@ fn folded([a, b, c, d, e, f, g, h]: [f32; LANES], two: impl Fn(f32, f32) -> f32)
 
 #[inline(always)]
 fn extremes(group: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let mut low = [f32::INFINITY; LANES];
+    let mut high = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = group.as_chunks::<LANES>();
+
     for chunk in chunks {
         for lane in 0..LANES {
-            (low[lane], high[lane]) =
-                (smaller(low[lane], chunk[lane]), larger(high[lane], chunk[lane]));
+            low[lane] = smaller(low[lane], chunk[lane]);
+            high[lane] = larger(high[lane], chunk[lane]);
         }
     }
-    let (low, high) = (folded(low, smaller), folded(high, larger));
+
+    let low = folded(low, smaller);
+    let high = folded(high, larger);
     (rest.iter().copied().fold(low, smaller), rest.iter().copied().fold(high, larger))
 }

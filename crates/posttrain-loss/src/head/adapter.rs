@@ -31,6 +31,7 @@ impl HeadAdapter {
         let (vocab, hidden) = (weight.size()[0], weight.size()[1]);
         check_shape("adapter.a", &self.a, &[-1, hidden])?;
         check_shape("adapter.b", &self.b, &[vocab, self.a.size()[0]])?;
+
         for (argument, tensor) in [("adapter.a", &self.a), ("adapter.b", &self.b)] {
             if tensor.device() != weight.device() {
                 return Err(TensorError::Device {
@@ -55,7 +56,8 @@ pub(super) struct AdapterPass {
 
 impl AdapterPass {
     pub(super) fn new(adapter: &HeadAdapter, kind: Kind) -> Result<Self, TchError> {
-        let (a, b) = (adapter.a.f_detach()?, adapter.b.f_detach()?);
+        let a = adapter.a.f_detach()?;
+        let b = adapter.b.f_detach()?;
         let zeros =
             |tensor: &Tensor| Tensor::f_zeros(tensor.size(), (Kind::Float, tensor.device()));
         let gradients = HeadAdapterGradients { a: zeros(&a)?, b: zeros(&b)? };
@@ -77,8 +79,10 @@ impl AdapterPass {
     ) -> Result<(), TchError> {
         let projected = logits.f_mm(&self.b)?.f_mul_scalar(self.scale)?;
         let _ = out.f_addmm_(&projected, &self.a)?;
+
         let _ =
             self.gradients.a.f_add_(&projected.f_tr()?.f_mm(hidden)?.f_to_kind(Kind::Float)?)?;
+
         let by_b = logits.f_tr()?.f_mm(&self.project(hidden)?)?.f_to_kind(Kind::Float)?;
         let _ = self.gradients.b.f_add_(&by_b)?;
         Ok(())

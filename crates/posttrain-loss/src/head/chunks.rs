@@ -48,6 +48,7 @@ impl Pass<'_> {
             let parts: Vec<Tensor> = parts.iter().map(part).collect();
             Tensor::f_cat(&parts, 0).during("joining the token scores")
         };
+
         Ok(TokenScores {
             logprobs: cat(&|part| part.logprobs.shallow_clone())?,
             entropy: cat(&|part| part.entropy.shallow_clone())?,
@@ -81,6 +82,7 @@ impl Pass<'_> {
                 logprobs: part(&gradients.logprobs, self.targets_per_row)?,
                 entropy: gradients.entropy.as_ref().map(|entropy| part(entropy, 1)).transpose()?,
             };
+
             let logits = self.logits(chunk)?;
             self.chunk_backward(logits, chunk, (&scores, &gradients), &by_hidden)?;
         }
@@ -123,13 +125,15 @@ impl Pass<'_> {
                 tensor::scores(logits, &targets, self.temperature()).during("scoring a chunk")?;
             return check_scores(logits, &scores, chunk).map(|()| scores);
         }
+
         let targets = integers("targets", &targets)?;
         let scored = match values("logits", logits)? {
             Values::F32(logits) => rows::scores(logits, targets, chunk.len, self.temperature()),
             Values::Bf16(logits) => rows::scores(logits, targets, chunk.len, self.temperature()),
         };
-        let named = |(row, problem)| LossError::Logits { row: chunk.start + row, problem };
-        let (logprobs, entropy) = scored.map_err(named)?;
+
+        let (logprobs, entropy) = scored
+            .map_err(|(row, problem)| LossError::Logits { row: chunk.start + row, problem })?;
         let tensor =
             |values: &[f32]| Tensor::f_from_slice(values).during("copying the token scores");
         Ok(TokenScores { logprobs: tensor(&logprobs)?, entropy: tensor(&entropy)? })
@@ -151,6 +155,7 @@ impl Pass<'_> {
         } else {
             self.native_gradients(&mut logits, &targets, chunk, (scores, gradients))?;
         }
+
         let mut product = || -> Result<(), TchError> {
             let mut out = chunk.of(by_hidden)?;
             let _ = logits.f_mm_out(&out, &self.head.weight)?;
@@ -175,6 +180,7 @@ impl Pass<'_> {
         let entropies = host(&scores.entropy)?;
         let by_logprob = host(&gradients.logprobs)?;
         let by_entropy = gradients.entropy.as_ref().map(host).transpose()?;
+
         let rows = RowGradients {
             targets: integers("targets", targets)?,
             logprobs: &logprobs,

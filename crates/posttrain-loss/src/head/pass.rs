@@ -64,6 +64,7 @@ impl Head {
             2 => check_shape("targets", targets, &[tokens, targets_per_row])?,
             _ => check_shape("targets", targets, &[tokens])?,
         }
+
         if hidden.kind() != self.weight.kind() {
             return Err(TensorError::Kind {
                 argument: "hidden",
@@ -80,6 +81,7 @@ impl Head {
             }
             .into());
         }
+
         for (argument, tensor) in [("hidden", hidden), ("targets", targets)] {
             if tensor.device() != self.weight.device() {
                 return Err(TensorError::Device {
@@ -95,6 +97,7 @@ impl Head {
         let rows = tokens.min(self.options.chunk_tokens as i64);
         let adapter =
             self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
+
         let layout = || -> Result<Pass<'_>, TchError> {
             Ok(Pass {
                 head: self,

@@ -29,12 +29,15 @@ pub(super) fn gradients(
     let p = all.f_exp()?;
     let by_logprob = gradients.logprobs.f_view_as(targets)?;
     let by_all = by_logprob.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)?;
+
     let mut slopes = p.f_mul(&by_all.f_neg()?)?;
     let _ = slopes.f_scatter_add_(-1, targets, &by_logprob)?;
+
     if let Some(by_entropy) = &gradients.entropy {
         let inner = information(&all)?.f_add(&p.f_mul(&scores.entropy.f_unsqueeze(-1)?)?)?;
         slopes = slopes.f_sub(&inner.f_mul(&by_entropy.f_unsqueeze(-1)?)?)?;
     }
+
     slopes.f_div_scalar(temperature)?.f_to_kind(logits.kind())
 }
 

@@ -54,6 +54,7 @@ impl<R: EntryRule> TokenEvaluator for Entrywise<'_, R> {
         if !loss_sum.is_finite() || !gradient.iter().all(|gradient| gradient.is_finite()) {
             return Err(self.culprit(start, logprobs));
         }
+
         let mut metrics = LossMetrics::default();
         metrics.named.add(self.rule.metric(), reported.0, reported.1);
         Ok(LossSums { loss: loss_sum, metrics })

@@ -81,9 +81,11 @@ impl LossOutcome {
         let gradient = self.token_gradients()?.logprobs;
         let gradient =
             gradient.f_to_device(logprobs.device()).during("copying the token gradients")?;
+
         // An entry that is not trained on may be impossible, and 0 · −∞ is no number.
         let trained = gradient.f_eq(0.0).and_then(|ignored| logprobs.f_masked_fill(&ignored, 0.0));
         let product = surrogate(&trained.during("masking the log-probabilities")?, &gradient)?;
+
         // Only the value is the loss's; a constant has no part in the gradient.
         let scalar =
             product.f_detach().and_then(|value| product.f_sub(&value)?.f_add_scalar(self.loss()));
@@ -97,6 +99,7 @@ impl LossOutcome {
                 Tensor::f_from_slice(&values).and_then(|tensor| tensor.f_to_device(device));
             tensor.during("copying the token gradients")
         };
+
         Ok(LossOutcome {
             loss_sum: self.loss_sum,
             denominator: self.denominator,

@@ -27,6 +27,7 @@ impl TokenLoss for Clip {
         let free = ratio * advantage;
         let bound = within * advantage;
         let clipped = free > bound;
+
         // Where the bound is smaller the loss is constant in the ratio.
         Term {
             loss: if clipped { -bound } else { -free },

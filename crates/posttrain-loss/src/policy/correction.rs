@@ -104,6 +104,7 @@ impl Correction {
             (0.0..=1.0).contains(&self.low),
             "in [0, 1]",
         )?;
+
         let fits = self.high.is_finite() && self.high >= 1.0;
         check_field("correction.high", self.high.into(), fits, "a finite number, at least 1")
     }

@@ -254,6 +254,7 @@ impl Adjusted {
             None if adjustment.correction.is_some() => log_ratio.fill(0.0),
             None => {}
         }
+
         let mut adjusted = Self {
             log_ratio,
             level: adjustment.level.unwrap_or(log_ratio),
@@ -279,6 +280,7 @@ impl Adjusted {
                 }
             }
         }
+
         // An entry that is not trained on may stand in a sequence whose correction is bounded.
         for (bounded, weight) in adjusted.bounded.iter_mut().zip(&inputs.weights) {
             *bounded = if *weight != 0.0 { *bounded } else { 0.0 };
@@ -323,15 +325,21 @@ fn surrogate<const FMA: bool, L: TokenLoss, R: Ratios>(
 ) -> Partial {
     let zero = [0.0; LANES];
     let logprobs = if L::READS_LOGPROB { inputs.logprobs() } else { [0.0; BLOCK] };
-    let (mut sum, mut tokens, mut log_ratio, mut kl_k3, mut gap_sum) =
-        (zero, zero, zero, zero, zero);
-    let (mut gap_max, mut ratio_min, mut ratio_max, mut clipped) =
-        (zero, [f32::INFINITY; LANES], zero, zero);
+    let mut sum = zero;
+    let mut tokens = zero;
+    let mut log_ratio = zero;
+    let mut kl_k3 = zero;
+    let mut gap_sum = zero;
+    let mut gap_max = zero;
+    let mut ratio_min = [f32::INFINITY; LANES];
+    let mut ratio_max = zero;
+    let mut clipped = zero;
 
     for start in (0..BLOCK).step_by(LANES) {
         for lane in 0..LANES {
             let entry = start + lane;
-            let (d, weight) = (gap[entry], inputs.weights[entry]);
+            let d = gap[entry];
+            let weight = inputs.weights[entry];
             let live = weight != 0.0;
             let ratio = exp::<FMA>(d);
 
@@ -356,6 +364,7 @@ fn surrogate<const FMA: bool, L: TokenLoss, R: Ratios>(
             ratio_max[lane] = larger(if live { ratio } else { 0.0 }, ratio_max[lane]);
         }
     }
+
     Sums {
         loss: sum,
         tokens,
@@ -403,6 +412,7 @@ fn penalize<const FMA: bool>(
     let beta = kl.coefficient as f32;
     let mut loss = [0.0; LANES];
     let mut estimate = [0.0; LANES];
+
     for start in (0..BLOCK).step_by(LANES) {
         for lane in 0..LANES {
             let (value, slope) = kl.estimator.of::<FMA>(distance[start + lane]);
@@ -412,6 +422,7 @@ fn penalize<const FMA: bool>(
             estimate[lane] += value;
         }
     }
+
     sum.loss += loss.into_iter().map(f64::from).sum::<f64>();
     sum.metrics.reference_kl += estimate.into_iter().map(f64::from).sum::<f64>();
 }
@@ -421,10 +432,12 @@ fn penalize<const FMA: bool>(
 fn reward_entropy(eta: f32, weights: &[f32; BLOCK], entropy: &[f32], sum: &mut Partial) {
     let mut bonus = 0.0;
     let mut total = 0.0;
+
     for (entropy, weight) in entropy.iter().zip(weights).filter(|(_, weight)| **weight != 0.0) {
         bonus += f64::from(eta * weight * entropy);
         total += f64::from(*entropy);
     }
+
     sum.loss -= bonus;
     sum.metrics.entropy += total;
     sum.metrics.entropy_tokens += sum.metrics.tokens;

@@ -166,9 +166,11 @@ impl<'a> Plan<'a> {
             inputs.old = batch.old_logprobs.map(|old| &old[places.clone()]);
             inputs.reference = batch.reference_logprobs.map(|reference| &reference[places.clone()]);
             inputs.entropy = stretch.entropy.map(|entropy| &entropy[offset..offset + length]);
+
             if adjusts {
                 adjustment = self.adjustment(first, length);
             }
+
             let block = Block {
                 loss,
                 objective: self.objective,
@@ -179,6 +181,7 @@ impl<'a> Plan<'a> {
             };
             sum.merge(&block.evaluate());
         }
+
         sum
     }
 
@@ -203,6 +206,7 @@ impl<'a> Plan<'a> {
             }),
             _ => None,
         };
+
         Adjustment { level: levels.map(|levels| spread(&|sequence| levels[sequence])), correction }
     }
 
@@ -230,6 +234,7 @@ impl<'a> Plan<'a> {
             let train = logprobs[index - start];
             let sampling = self.sampling[index];
             let at = |values: Option<&[f32]>| values.map_or(0.0, |values| values[index]);
+
             let named = [
                 ("logprobs", train),
                 ("sampling_logprobs", sampling),
@@ -250,6 +255,7 @@ impl<'a> Plan<'a> {
                 }
             }
         }
+
         LossError::Overflow { argument: "loss" }
     }
 }
@@ -274,6 +280,7 @@ impl TokenEvaluator for Plan<'_> {
             self.layout.fill_weights(stretch.start, by_entropy);
             by_entropy.iter_mut().for_each(|weight| *weight *= -eta);
         }
+
         Ok(partial.sums())
     }
 }

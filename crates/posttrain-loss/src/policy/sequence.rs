@@ -41,9 +41,12 @@ impl Sequences {
     pub(super) fn of(plan: &Plan, logprobs: &[f32]) -> Result<Self, LossError> {
         let advantages = plan.entry_advantages();
         let spans: Vec<_> = plan.layout.batch.spans().collect();
-        let measure = |span| measure(plan, logprobs, &advantages, span);
-        let measured: Vec<Sequence> =
-            spans.clone().into_par_iter().with_min_len(16).map(measure).collect();
+        let measured: Vec<Sequence> = spans
+            .clone()
+            .into_par_iter()
+            .with_min_len(16)
+            .map(|span| measure(plan, logprobs, &advantages, span))
+            .collect();
 
         for (sequence, span) in measured.iter().zip(spans) {
             if !(sequence.level + sequence.to_sampler).is_finite() {
@@ -95,10 +98,12 @@ fn measure(plan: &Plan, logprobs: &[f32], advantages: &[f32], span: Range<usize>
             None if plan.objective.correction.is_some() => 0.0,
             None => logprob - sampling,
         };
+
         level +=
             f64::from(bound.map_or(log_ratio, |bound| bound.bounded(log_ratio, advantages[entry])));
         to_sampler += f64::from(old.unwrap_or(logprob) - sampling);
         entries += 1;
     }
+
     Sequence { level: level / entries.max(1) as f64, to_sampler, entries }
 }

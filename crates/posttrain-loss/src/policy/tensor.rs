@@ -69,13 +69,16 @@ impl Inputs {
     fn new(plan: &Plan, scores: &TokenScores) -> Result<Self, TchError> {
         let device = scores.logprobs.device();
         let upload = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
+
         let weights = upload(&plan.entry_weights())?;
         let live = weights.f_ne(0.0)?;
         let masked = |tensor: Tensor| tensor.f_masked_fill(&live.f_logical_not()?, 0.0);
+
         let distance =
             plan.layout.batch.reference_logprobs.map(|reference| -> Result<Tensor, TchError> {
                 masked(scores.logprobs.f_sub(&upload(reference)?)?)
             });
+
         Ok(Self {
             advantages: masked(upload(&plan.entry_advantages())?)?,
             log_ratio: masked(scores.logprobs.f_sub(&upload(plan.sampling)?)?)?,
@@ -93,6 +96,7 @@ impl Inputs {
     ) -> Result<(Partial, Tensor), TchError> {
         let ratio = self.log_ratio.f_exp()?;
         let [mut losses, mut slopes, clipped] = loss.terms(&ratio, &self.advantages)?;
+
         let mut reference_kl = 0.0;
         if let (Some(kl), Some(distance)) = (objective.kl, &self.distance) {
             let [values, gradients] = estimate(kl, distance)?;
@@ -100,7 +104,9 @@ impl Inputs {
             losses = losses.f_add(&values.f_mul_scalar(kl.coefficient)?)?;
             slopes = slopes.f_add(&gradients.f_mul_scalar(kl.coefficient)?)?;
         }
+
         losses = losses.f_sub(&self.entropy.f_mul_scalar(objective.entropy_coefficient)?)?;
+
         let metrics =
             PolicyMetrics { reference_kl, clipped: sum(&clipped)? as u64, ..self.metrics(&ratio)? };
         Ok((
@@ -111,14 +117,17 @@ impl Inputs {
 
     fn metrics(&self, ratio: &Tensor) -> Result<PolicyMetrics, TchError> {
         let tokens = sum(&self.live)? as u64;
-        let (log_ratio, gap) = (sum(&self.log_ratio)?, self.log_ratio.f_abs()?);
+        let log_ratio = sum(&self.log_ratio)?;
+        let gap = self.log_ratio.f_abs()?;
         let excess = sum(&self.log_ratio.f_to_kind(Kind::Double)?.f_expm1()?)?;
+
         let among = |fill: f64| ratio.f_masked_fill(&self.live.f_logical_not()?, fill);
         let empty = self.live.numel() == 0;
         let extreme = |tensor: Result<Tensor, TchError>, otherwise: f32| match empty {
             true => Ok(otherwise),
             false => tensor?.f_double_value(&[]).map(|value| value as f32),
         };
+
         Ok(PolicyMetrics {
             tokens,
             ratio_excess: excess,

@@ -76,6 +76,7 @@ impl Objective for Dpo {
             Reference::Policy => Baseline::Reference { needed_by: "DPO with a reference policy" },
             Reference::Uniform => Baseline::Zero,
         };
+
         let loss = |difference: f64| {
             let (right, by_right) = negative_log_sigmoid(self.beta * difference);
             let (wrong, by_wrong) = negative_log_sigmoid(-self.beta * difference);
@@ -83,6 +84,7 @@ impl Objective for Dpo {
             let value = (1.0 - flipped) * right + flipped * wrong;
             (value, self.beta * ((1.0 - flipped) * by_right - flipped * by_wrong))
         };
+
         let rule = PairRule { baseline, length: Length::Summed, reward_scale: self.beta, loss };
         evaluate(batch, logprobs, totals, &rule)
     }

@@ -100,6 +100,7 @@ fn label(
             first.map_or(0.0, |entry| values[entry])
         }
     };
+
     if advantage > 0.0 {
         Ok(1.0)
     } else if advantage < 0.0 {
@@ -113,6 +114,7 @@ impl Objective for Kto {
     fn validate(&self) -> Result<(), LossError> {
         let fits = self.beta.is_finite() && self.beta > 0.0;
         check_field("beta", self.beta, fits, "a finite number above 0")?;
+
         let others = [
             ("desirable_weight", self.desirable_weight),
             ("undesirable_weight", self.undesirable_weight),

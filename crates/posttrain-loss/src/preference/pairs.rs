@@ -53,6 +53,7 @@ pub(super) fn evaluate(
     if !loss_sum.is_finite() || !gradient.iter().all(|gradient| gradient.is_finite()) {
         return Err(LossError::Overflow { argument: "loss" });
     }
+
     let mut outcome = LossOutcome::new(loss_sum, denominator(totals), gradient);
     outcome.metrics = metrics;
     Ok(outcome)

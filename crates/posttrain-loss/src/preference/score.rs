@@ -80,6 +80,7 @@ pub(super) fn scores(
             if let Some(error) = named_non_finite(entry, &named) {
                 return Err(error);
             }
+
             value +=
                 f64::from(batch.weight(entry)) * (f64::from(logprobs[entry]) - f64::from(behind));
             entries += 1;

@@ -24,16 +24,19 @@ pub(super) fn draw<E: Element>(
     let slope = slope(how.scoring_temperature());
     scan(row, slope, false, &mut scratch.blocks);
     let whole = normalizer(&scratch.blocks, slope)?;
+
     if how.greedy() {
         let token = row.iter().position(|x| x.widen() == whole.max).unwrap_or_default();
         return Ok((token as i64, -whole.sum.ln() as f32));
     }
+
     let mut cut = Cut { lowest: f32::NEG_INFINITY, slope, whole };
     if how.truncates() {
         cut.lowest = scratch.candidates.lowest(row, how, &cut);
         truncate(row, &cut, &mut scratch.blocks);
         cut.whole.sum = scratch.blocks.iter().map(|block| cut.mass(block)).sum();
     }
+
     Ok(cut.pick(&scratch.blocks, how, |index| {
         &row[index * BLOCK..row.len().min((index + 1) * BLOCK)]
     }))
@@ -93,6 +96,7 @@ impl Cut {
     fn invert(&self, blocks: &[Block], target: f64) -> (usize, f64) {
         let mut before = 0.0;
         let mut last = 0;
+
         for (index, block) in blocks.iter().enumerate() {
             let mass = self.mass(block);
             if mass > 0.0 {
@@ -103,6 +107,7 @@ impl Cut {
             }
             before += mass;
         }
+
         // The running sum and the sum differ by a rounding, and the draw fell between them.
         (last, f64::INFINITY)
     }
@@ -113,7 +118,9 @@ impl Cut {
         let mut weights = [0.0; BLOCK];
         let weights = &mut weights[..row.len()];
         dispatch(Weights { row, max: block.max, cut: self, weights });
-        let (mut running, mut last) = (0.0, 0);
+
+        let mut running = 0.0;
+        let mut last = 0;
         for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
             running += f64::from(weight);
             last = place;
@@ -121,6 +128,7 @@ impl Cut {
                 break;
             }
         }
+
         last
     }
 }
@@ -159,6 +167,7 @@ impl<E: Element> Kernel for Weights<'_, E> {
             let kept = (x >= lowest) & (t > LOWEST_EXPONENT);
             *weight = if kept { exp2::<FMA>(t) } else { 0.0 };
         }
+
         let (chunks, rest) = self.weights.as_chunks::<{ posttrain_kernel::LANES }>();
         let mut sums = [0.0; posttrain_kernel::LANES];
         for chunk in chunks {

@@ -29,6 +29,7 @@ fn draw<E: Element>(logits: &[E], batch: usize, first: usize, rows: &[RowSamplin
     let mut blocks: Vec<Vec<Block>> =
         rows.iter().map(|_| Vec::with_capacity(vocab.div_ceil(BLOCK))).collect();
     let slopes: Vec<f32> = rows.iter().map(|how| slope(how.scoring_temperature())).collect();
+
     for logits in logits.chunks(BLOCK * batch) {
         for (some, lanes) in blocks.chunks_mut(LANES).enumerate() {
             let at = some * LANES;
@@ -41,6 +42,7 @@ fn draw<E: Element>(logits: &[E], batch: usize, first: usize, rows: &[RowSamplin
             });
         }
     }
+
     let mut gathered = Vec::new();
     let mut scratch = choice::Scratch::default();
     let drawn = rows.iter().zip(&blocks).enumerate().map(|(row, (how, blocks))| {
@@ -98,6 +100,7 @@ impl<E: Element> Kernel for Scan<'_, E> {
             .chunks_exact(self.batch)
             .map(|token| &token[self.first..self.first + count]);
         let (max, sum) = statistics::<E, FMA>(tokens, &slopes);
+
         for (lane, blocks) in self.lanes.iter_mut().enumerate() {
             blocks.push(Block { max: max[lane], sum: sum[lane], moment: 0.0 });
         }
@@ -118,6 +121,7 @@ fn statistics<'a, E: Element + 'a, const FMA: bool>(
             max[lane] = larger(wide[lane], max[lane]);
         }
     }
+
     // Relative to -inf nothing has a value: such a lane counts from 0, and what it sums is dropped
     // unless it is NaN.
     let from: [f32; LANES] =
@@ -129,11 +133,13 @@ fn statistics<'a, E: Element + 'a, const FMA: bool>(
             sum[lane] += exp2::<FMA>((wide[lane] - from[lane]) * slopes[lane]);
         }
     }
+
     for lane in 0..LANES {
         if max[lane] == f32::NEG_INFINITY && !sum[lane].is_nan() {
             sum[lane] = 0.0;
         }
     }
+
     (max, sum)
 }
 

@@ -8,22 +8,29 @@ use tch::{Kind, TchError, Tensor};
 /// The same function as the native kernel, for checked arguments.
 pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossError> {
     if !matches!(logits.kind(), Kind::Float | Kind::BFloat16) {
-        let (argument, expected) = ("logits", "Float or BFloat16");
-        return Err(TensorError::Kind { argument, expected, got: logits.kind() }.into());
+        return Err(TensorError::Kind {
+            argument: "logits",
+            expected: "Float or BFloat16",
+            got: logits.kind(),
+        }
+        .into());
     }
     if rows.is_empty() {
         return Ok(Sampled { tokens: Vec::new(), logprobs: Vec::new() });
     }
+
     let _guard = tch::no_grad_guard();
     let logits = logits.f_to_kind(Kind::Float).during("widening the logits")?;
     let drawn = Draw::new(&logits, rows)?.draw().during("sampling tokens")?;
     let drawn: Vec<f64> = to_host(&drawn)?;
     let drawn: Vec<_> =
         drawn.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
+
     // NaN wins a maximum in libtorch, so one number a row shows all that can be wrong with it.
     if let Some(row) = drawn.iter().position(|(_, _, max)| !max.is_finite()) {
         return Err(LossError::Logits { row, problem: LogitProblem::of_max(drawn[row].2) });
     }
+
     let (tokens, logprobs) = drawn.into_iter().map(|(token, logprob, _)| (token, logprob)).unzip();
     Ok(Sampled { tokens, logprobs })
 }
@@ -55,23 +62,7 @@ enum Parameter {
 impl<'a> Draw<'a> {
     fn new(logits: &'a Tensor, rows: &'a [RowSampling]) -> Result<Self, LossError> {
         let vocab = logits.size()[1] as usize;
-        let of = |row: &RowSampling| {
-            let truncates = row.truncates();
-            let last_rank = row.top_k.filter(|_| truncates).map_or(vocab, |k| k.min(vocab)) - 1;
-            // Just under 1, so that the product with the sum stays under the sum.
-            let uniform = row.uniform.min(1.0 - 1e-12);
-            let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
-            let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
-            [
-                row.scoring_temperature(),
-                uniform,
-                f64::from(!row.greedy()),
-                last_rank as f64,
-                top_p,
-                min_p,
-            ]
-        };
-        let parameters: Vec<f64> = rows.iter().flat_map(of).collect();
+        let parameters: Vec<f64> = rows.iter().flat_map(|row| row_parameters(row, vocab)).collect();
         let parameters = to_device(&parameters, logits.device())?;
         let parameters = parameters.f_view([-1, 6]).during("laying out the rows' parameters")?;
         Ok(Self { logits, rows, parameters })
@@ -83,10 +74,12 @@ impl<'a> Draw<'a> {
         let scaled = self.logits.f_sub(&max)?.f_to_kind(Kind::Double)?;
         let scaled = scaled.f_div(&self.column(Parameter::Temperature)?)?;
         let mut weights = scaled.f_exp()?;
+
         if self.rows.iter().any(RowSampling::truncates) {
             let lowest = self.lowest(&scaled, &weights)?;
             weights = weights.f_masked_fill(&scaled.f_lt_tensor(&lowest)?, 0.0)?;
         }
+
         let running = weights.f_cumsum(-1, Kind::Double)?;
         let total = running.f_narrow(-1, -1, 1)?.f_contiguous()?;
         let target = self.column(Parameter::Uniform)?.f_mul(&total)?;
@@ -94,6 +87,7 @@ impl<'a> Draw<'a> {
         // asked for.
         let drawn = target.f_searchsorted(&running, false, true, "right", None::<Tensor>)?;
         let drawn = drawn.f_clamp_max(self.logits.size()[1] - 1)?;
+
         let tokens = match self.rows.iter().any(RowSampling::greedy) {
             true => {
                 let first = self.first_maximum(&max)?.f_clamp_max(self.logits.size()[1] - 1)?;
@@ -102,6 +96,7 @@ impl<'a> Draw<'a> {
             }
             false => drawn,
         };
+
         let logprobs =
             scaled.f_gather(-1, &tokens, false)?.f_sub(&total.f_log()?)?.f_clamp_max(0.0)?;
         let columns = [tokens.f_to_kind(Kind::Double)?, logprobs, max.f_to_kind(Kind::Double)?];
@@ -130,6 +125,7 @@ impl<'a> Draw<'a> {
         if self.rows.iter().all(|row| row.top_k.is_none() && row.top_p.is_none()) {
             return Ok(by_min_p);
         }
+
         let (sorted, order) = scaled.f_sort(-1, true)?;
         let by_top_k = sorted.f_gather(
             -1,
@@ -146,6 +142,7 @@ impl<'a> Draw<'a> {
         let top_p = self.column(Parameter::TopP)?;
         let running = ordered.f_cumsum(-1, Kind::Double)?;
         let target = running.f_narrow(-1, -1, 1)?.f_mul(&top_p)?;
+
         // A token belongs to the nucleus if those before it do not reach the mass.
         let inside = running.f_sub(ordered)?.f_lt_tensor(&target)?;
         let last =
@@ -153,4 +150,16 @@ impl<'a> Draw<'a> {
         let lowest = sorted.f_gather(-1, &last.f_clamp_min(0)?, false)?;
         lowest.f_masked_fill(&top_p.f_ge(1.0)?, f64::NEG_INFINITY)
     }
+}
+
+/// A row's parameters, in the order of [`Parameter`].
+fn row_parameters(row: &RowSampling, vocab: usize) -> [f64; 6] {
+    let truncates = row.truncates();
+    let last_rank = row.top_k.filter(|_| truncates).map_or(vocab, |k| k.min(vocab)) - 1;
+    // Just under 1, so that the product with the sum stays under the sum.
+    let uniform = row.uniform.min(1.0 - 1e-12);
+    let min_p = row.min_p.filter(|_| truncates).unwrap_or(0.0).ln();
+    let top_p = row.top_p.filter(|_| truncates).unwrap_or(1.0);
+
+    [row.scoring_temperature(), uniform, f64::from(!row.greedy()), last_rank as f64, top_p, min_p]
 }

@@ -31,6 +31,7 @@ impl Candidates {
         if top_k.is_none() && top_p.is_none() {
             return by_min_p;
         }
+
         self.stretches(row);
         let mut lowest = f32::NEG_INFINITY;
         if let Some(k) = top_k {
@@ -41,12 +42,14 @@ impl Candidates {
         } else if let Some(p) = top_p {
             self.gather(row, mass_floor(p, row.len(), how.temperature, cut));
         }
+
         if let Some(p) = top_p {
             // Without top-k the mass is that of the whole row, of which the candidates are the part
             // that matters.
             let mass = if top_k.is_some() { mass(&self.kept, cut) } else { cut.whole.sum };
             lowest = larger(lowest, nucleus(&mut self.kept, p * mass, cut));
         }
+
         larger(lowest, by_min_p)
     }
 
@@ -97,7 +100,8 @@ fn descending(values: &mut [f32], rank: usize) -> f32 {
 /// Halves the range in which that one lies by selection and keeps the sum of what is above: linear
 /// time in all.
 fn nucleus(values: &mut [f32], target: f64, cut: &Cut) -> f32 {
-    let (mut rest, mut above) = (values, 0.0);
+    let mut rest = values;
+    let mut above = 0.0;
     while rest.len() > 1 {
         let middle = rest.len() / 2;
         rest.select_nth_unstable_by(middle, |a, b| b.total_cmp(a));
@@ -109,6 +113,7 @@ fn nucleus(values: &mut [f32], target: f64, cut: &Cut) -> f32 {
             rest = &mut rest[middle..];
         }
     }
+
     rest.first().copied().unwrap_or(f32::NEG_INFINITY)
 }
 
@@ -138,6 +143,7 @@ impl Kernel for Mass<'_> {
                 sums[lane] += weight(chunk[lane]);
             }
         }
+
         sums.iter().sum::<f32>() + rest.iter().map(|&x| weight(x)).sum::<f32>()
     }
 }
@@ -163,6 +169,7 @@ impl<E: Element> Kernel for Peaks<'_, E> {
             }
             self.peaks.push(peak.into_iter().fold(f32::NEG_INFINITY, larger));
         }
+
         if !rest.is_empty() {
             self.peaks.push(rest.iter().fold(f32::NEG_INFINITY, |peak, x| larger(x.widen(), peak)));
         }

@@ -25,19 +25,23 @@ fn experts(f: &Fields, layers: i64) -> Result<ExpertsConfig, ModelError> {
     // transformers 5 writes the field under its newer name.
     let count =
         f.size(if f.get("num_experts").is_some() { "num_experts" } else { "num_local_experts" })?;
+
     let a_token = f.size("num_experts_per_tok")?;
     if a_token > count {
         return Err(
             f.error("num_experts_per_tok", format!("at most the number of experts, {count}"))
         );
     }
-    let (step, dense) = (f.size_or("decoder_sparse_step", 1)?, f.integers("mlp_only_layers")?);
-    let sparse = |layer: &i64| !dense.contains(layer) && (layer + 1) % step == 0;
+
+    let step = f.size_or("decoder_sparse_step", 1)?;
+    let dense = f.integers("mlp_only_layers")?;
     Ok(ExpertsConfig {
         count,
         a_token,
         intermediate_size: f.size("moe_intermediate_size")?,
         normalized: f.flag_or("norm_topk_prob", false)?,
-        layers: (0..layers).filter(sparse).collect(),
+        layers: (0..layers)
+            .filter(|layer| !dense.contains(layer) && (layer + 1) % step == 0)
+            .collect(),
     })
 }
