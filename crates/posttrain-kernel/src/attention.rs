@@ -75,8 +75,7 @@ pub fn attend_step(
     rows: &mut [StepRow],
 ) -> Result<Tensor, KernelError> {
     let count = rows.len() as i64;
-    let features = heads.features() as i64;
-    check_shape("qkv", step.qkv, &[count, features])?;
+    check_shape("qkv", step.qkv, &[count, heads.checked_features()?])?;
     for (argument, table) in [("cos", step.cos), ("sin", step.sin)] {
         check_shape(argument, table, &[count, heads.width as i64 / 2])?;
     }
@@ -163,16 +162,17 @@ fn pairs<'a, E: Cached>(
     heads: Heads,
     rows: &'a mut [StepRow],
 ) -> Result<Vec<Pair<'a, E>>, TensorError> {
-    let misfit = |argument| TensorError::Shape {
-        argument,
-        expected: vec![heads.key_value as i64, heads.width as i64],
-        got: vec![layer as i64],
-    };
+    let shape = |heads: Heads| vec![heads.key_value as i64, heads.width as i64];
+    let misfit =
+        |argument| TensorError::Shape { argument, expected: shape(heads), got: vec![layer as i64] };
 
     rows.iter_mut()
         .map(|row| {
-            if row.prompt.heads != heads || row.own.heads != heads {
-                return Err(misfit("rows"));
+            if let Some(other) =
+                [row.prompt.heads, row.own.heads].into_iter().find(|other| *other != heads)
+            {
+                let (expected, got) = (shape(heads), shape(other));
+                return Err(TensorError::Shape { argument: "rows", expected, got });
             }
             let prompt = E::layer(row.prompt, layer).ok_or_else(|| misfit("prompt"))?;
             let own = E::layer_mut(row.own, layer).ok_or_else(|| misfit("own"))?;
@@ -578,5 +578,40 @@ mod tests {
         assert!(refused(&qkv.to_kind(Kind::BFloat16), 0).starts_with("`prompt`"));
         assert!(refused(&qkv, 1).starts_with("`prompt`"));
         assert_eq!(own.tokens(), 0);
+    }
+
+    #[test]
+    fn heads_that_cannot_be_shared_out_are_refused_and_not_attended_with() {
+        let ones = Tensor::ones([1, 2], CPU);
+        for heads in [
+            Heads { query: 0, key_value: 1, width: 4 },
+            Heads { query: 1, key_value: 0, width: 4 },
+            Heads { query: 3, key_value: 2, width: 4 },
+            Heads { query: 1, key_value: 1, width: 0 },
+        ] {
+            let qkv = Tensor::zeros([1, (heads.query + 2 * heads.key_value) as i64 * 4], CPU);
+            let step = AttentionStep { layer: 0, qkv: &qkv, cos: &ones, sin: &ones };
+            let error = attend_step(step, heads, &mut []).unwrap_err().to_string();
+            assert!(error.starts_with("`heads` has shape"), "{error}");
+
+            let norms = crate::HeadNorms { heads, query: &ones, key: &ones, eps: 0.0 };
+            let error = norms.forward(&qkv).unwrap_err().to_string();
+            assert!(error.starts_with("`heads` has shape"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_of_other_heads_are_told_by_their_own() {
+        let (heads, other) = (
+            Heads { query: 2, key_value: 1, width: 4 },
+            Heads { query: 2, key_value: 2, width: 6 },
+        );
+        let prompt = KeyValues::new(heads, 1, Kind::Float).unwrap();
+        let mut own = KeyValues::new(other, 1, Kind::Float).unwrap();
+        let (qkv, table) = (Tensor::zeros([1, 16], CPU), Tensor::ones([1, 2], CPU));
+        let step = AttentionStep { layer: 0, qkv: &qkv, cos: &table, sin: &table };
+        let rows = &mut [StepRow { prompt: &prompt, own: &mut own }];
+        let error = attend_step(step, heads, rows).unwrap_err().to_string();
+        assert!(error.starts_with("`rows` has shape [2, 6], expected [1, 4]"), "{error}");
     }
 }

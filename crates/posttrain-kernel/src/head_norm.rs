@@ -131,14 +131,13 @@ impl HeadNorms<'_> {
     }
 
     fn check(&self, features: i64, qkv: &Tensor) -> Result<(), KernelError> {
-        let heads = self.heads;
-        let width = heads.width as i64;
-        let expected = (heads.query + 2 * heads.key_value) as i64 * width;
+        let width = self.heads.width as i64;
+        let expected = self.heads.checked_features()?;
         if features != expected {
             return Err(TensorError::Shape {
                 argument: "qkv",
                 expected: vec![-1, expected],
-                got: qkv.size(),
+                got: vec![qkv.numel() as i64 / features.max(1), features],
             }
             .into());
         }

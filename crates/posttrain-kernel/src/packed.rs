@@ -247,7 +247,7 @@ impl PackedStep<'_> {
 
 impl Heads {
     /// Features of the fused projection, for heads that can be shared out.
-    fn checked_features(self) -> Result<i64, KernelError> {
+    pub(crate) fn checked_features(self) -> Result<i64, KernelError> {
         let Self { query, key_value, width } = self;
         let features =
             key_value.checked_mul(2).and_then(|heads| heads.checked_add(query)?.checked_mul(width));

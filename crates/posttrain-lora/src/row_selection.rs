@@ -4,8 +4,8 @@ use crate::{RowAdapters, Segment};
 
 impl<'a> RowAdapters<'a> {
     /// The adapters of `rows`, rising indices into a batch of `total` rows, in their order: for a
-    /// layer that only some rows reach. `None` if the runs do not add up to `total` or an index
-    /// lies outside.
+    /// layer that only some rows reach. `None` if the runs do not add up to `total`, an index lies
+    /// outside, or they do not rise.
     ///
     /// ```
     /// use posttrain_lora::{RowAdapters, Segment};
@@ -14,10 +14,15 @@ impl<'a> RowAdapters<'a> {
     /// let batch = RowAdapters::segments(vec![run(2), run(3)]);
     /// assert!(batch.selected(&[0, 3, 4], 5).is_some());
     /// assert!(batch.selected(&[0, 5], 5).is_none());
+    /// assert!(batch.selected(&[-1, 3], 5).is_none() && batch.selected(&[3, 0], 5).is_none());
     /// ```
     #[must_use]
     pub fn selected(&self, rows: &[i64], total: i64) -> Option<Self> {
         let runs = self.resolve(total)?;
+        if !rows.is_sorted() || rows.first().is_some_and(|first| *first < 0) {
+            return None;
+        }
+
         if let [only] = runs.as_slice() {
             return rows
                 .iter()

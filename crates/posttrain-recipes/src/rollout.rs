@@ -134,10 +134,6 @@ impl GroupSampler {
     /// [`RecipeError::Config`] where policies or sampling are not one for each example;
     /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling and
     /// the rewards' runner do. A reward that fails is no error: its completion says so.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a request is made for one rollout, as one for an engine is"
-    )]
     pub fn rollout(
         &self,
         request: RolloutRequest<'_>,
@@ -157,6 +153,10 @@ impl GroupSampler {
     ///
     /// # Errors
     /// Those of [`GroupSampler::rollout`], and what `on_group` returns.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a request is made for one rollout, as one for an engine is"
+    )]
     pub fn stream(
         &self,
         request: RolloutRequest<'_>,

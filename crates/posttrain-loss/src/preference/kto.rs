@@ -1,5 +1,6 @@
 //! Kahneman-Tversky optimization.
 
+use super::pairs::finite;
 use super::score::{Baseline, Length, Score, scores};
 use super::sigmoid;
 use crate::aggregate::StepTotals;
@@ -169,8 +170,6 @@ impl Objective for Kto {
             metrics.named.add(name, self.beta * score.value, 1.0);
         }
 
-        let mut outcome = LossOutcome::new(loss_sum, self.denominator(totals), gradient);
-        outcome.metrics = metrics;
-        Ok(outcome)
+        finite(loss_sum, self.denominator(totals), gradient, metrics)
     }
 }

@@ -22,6 +22,22 @@ pub(super) fn denominator(totals: &StepTotals) -> f64 {
     totals.trained_pairs.max(1) as f64
 }
 
+/// An outcome whose loss and gradient f32 can hold.
+pub(super) fn finite(
+    loss_sum: f64,
+    denominator: f64,
+    gradient: Vec<f32>,
+    metrics: LossMetrics,
+) -> Result<LossOutcome, LossError> {
+    if !loss_sum.is_finite() || !gradient.iter().all(|gradient| gradient.is_finite()) {
+        return Err(LossError::Overflow { argument: "loss" });
+    }
+
+    let mut outcome = LossOutcome::new(loss_sum, denominator, gradient);
+    outcome.metrics = metrics;
+    Ok(outcome)
+}
+
 /// Loss, gradient and metrics of a batch of pairs.
 pub(super) fn evaluate(
     batch: &LossBatch,
@@ -50,11 +66,5 @@ pub(super) fn evaluate(
         metrics.named.add("preference/rejected", worse, 1.0);
     }
 
-    if !loss_sum.is_finite() || !gradient.iter().all(|gradient| gradient.is_finite()) {
-        return Err(LossError::Overflow { argument: "loss" });
-    }
-
-    let mut outcome = LossOutcome::new(loss_sum, denominator(totals), gradient);
-    outcome.metrics = metrics;
-    Ok(outcome)
+    finite(loss_sum, denominator(totals), gradient, metrics)
 }
