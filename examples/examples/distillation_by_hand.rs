@@ -68,8 +68,7 @@ fn main() -> Result<()> {
         let datums = lesson(&model, &trainer, &training.next_batch(), step)?;
 
         // 2. Each token's loss is (p / p sampled) · (ln p − ln q), whose second factor is a
-        //    constant: REINFORCE with the
-        // divergence as its cost.
+        // constant: REINFORCE with the divergence as its cost.
         trainer.forward_backward(&datums, &objective)?;
         trainer.optim_step(&trainer.adam_params(LEARNING_RATE))?;
         println!("step {step:>2}  KL {:.3}", divergence(&datums));

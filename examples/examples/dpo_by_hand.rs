@@ -71,9 +71,8 @@ fn main() -> Result<()> {
     println!("held out  ordered rightly {before:.3}");
 
     // 2. The loss of a pair: -ln sigmoid(beta · (h(chosen) - h(rejected))), with h(answer) = ln
-    //    p(answer) - ln p0(answer)
-    // and p0 the base. Where a datum brings no log-probabilities of a reference, the trainer takes
-    // the base's.
+    // p(answer) - ln p0(answer) and p0 the base. Where a datum brings no log-probabilities of a
+    // reference, the trainer takes the base's.
     let objective = Dpo { beta: BETA, label_smoothing: 0.0, reference: Reference::Policy };
     for (step, batch) in training.chunks(PAIRS).enumerate() {
         let passes = trainer.forward_backward(&datums(batch), &objective)?;

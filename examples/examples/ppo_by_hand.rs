@@ -71,7 +71,7 @@ fn main() -> Result<()> {
 
     for batch in 0..BATCHES {
         // 1. Answers of the policy as it is now, with the log-probabilities that ratios are taken
-        //    to, and marks.
+        // to, and marks.
         let questions = &training[batch * QUESTIONS..][..QUESTIONS];
         let groups = sampler.ask(questions, &trainer.snapshot()?, GROUP, batch as u64 + 1)?;
 
@@ -86,9 +86,9 @@ fn main() -> Result<()> {
         }
 
         // 3. Several steps on the same batch. At the first one every ratio is 1. Then the policy
-        //    moves away from the one
-        // that sampled, and a token has no gradient once its ratio has left [1 - CLIP, 1 + CLIP] on
-        // the side to which its advantage pushes it: that bounds how far a batch is followed.
+        // moves away from the one that sampled, and a token has no gradient once its ratio has left
+        // [1 - CLIP, 1 + CLIP] on the side to which its advantage pushes it: that bounds how far a
+        // batch is followed.
         let mut metrics = PolicyMetrics::default();
         for _epoch in 0..EPOCHS {
             for minibatch in datums.chunks(MINIBATCH) {

@@ -10,28 +10,20 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use examples::{draw_rewards, log_to_stderr, stop_on_interrupt};
+use examples::{
+    Curve, Page, PageSample, RunArgs, Summary, check_name, draw_rewards, evaluated_once,
+    keep_config, log_to_stderr, read_config, stop_on_interrupt,
+};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::{
-    Console, Evaluation, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun,
-    RunOutcome,
+    Console, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
+    StepRecord,
 };
 use posttrain::reward::RewardConfig;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
-
-/// Trains one specialist and says what it gained.
-#[derive(Parser)]
-struct Args {
-    /// The run's configuration.
-    #[arg(long)]
-    config: PathBuf,
-    /// The run's folder.
-    #[arg(long)]
-    out: PathBuf,
-}
 
 /// A run's configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,22 +41,6 @@ struct Config {
     reward: RewardConfig,
     #[serde(default)]
     rl: RlConfig,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Summary {
-    test_before: Evaluation,
-    test_after: Evaluation,
-    steps: u64,
-    best_step: Option<u64>,
-    seconds: f64,
-}
-
-/// An evaluation with the time it took, kept so that a resumed run does not repeat it.
-#[derive(Serialize, Deserialize)]
-struct Timed {
-    evaluation: Evaluation,
-    seconds: f64,
 }
 
 struct Examples {
@@ -94,67 +70,53 @@ impl Config {
 
 fn main() -> Result<()> {
     log_to_stderr();
-    let args = Args::parse();
-    let config = read_config(&args)?;
+    let args = RunArgs::parse();
+    let config = checked_config(&args)?;
     let data = config.examples()?;
     let model = config.model.load().context("the model cannot be opened")?;
     config.rl.lora.select(model.decoder.modules())?;
     keep_config(&args, &config)?;
+
     let folder = args.out.join(&config.name);
     let reward = config.reward.build()?;
-    let base = config.model.path.display().to_string();
-    let run = RlRun::new(model, reward, config.rl.clone(), &folder)?;
-    let run = run.with_style(config.prompt.clone()).with_base_model(base);
+    let run = RlRun::new(model, reward, config.rl.clone(), &folder)?
+        .with_style(config.prompt.clone())
+        .with_base_model(config.model.path.display().to_string());
     stop_on_interrupt(run.stop_flag())?;
     let mut console = Console::default();
 
+    let mode = EvaluationMode::SampledAndGreedy;
     let before = evaluated_once(&args.out.join("test_before.json"), || {
-        run.evaluate(
-            "test before",
-            None,
-            &data.test,
-            EvaluationMode::SampledAndGreedy,
-            &mut console,
-        )
+        run.evaluate("test before", None, &data.test, mode, &mut console)
     })?;
     let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut console)?;
-    draw(&folder, state.step)?;
+    let (_, records) = MetricsLog::<StepRecord>::open(&folder, state.step)?;
+    draw_rewards(&folder.join("reward.svg"), &records)?;
     if !complete {
         console.line(&format!("stopped after step {}; start it again to go on", state.step));
         return Ok(());
     }
+
     let best = folder.join(if state.best.is_some() { "best" } else { "last" });
     let started = Instant::now();
-    let after = run.evaluate(
-        "test after",
-        Some(&best),
-        &data.test,
-        EvaluationMode::SampledAndGreedy,
-        &mut console,
-    )?;
+    let after = run.evaluate("test after", Some(&best), &data.test, mode, &mut console)?;
     let summary = Summary {
-        test_before: before.evaluation,
-        test_after: after,
-        steps: state.step,
-        best_step: state.best.map(|b| b.step),
+        best_step: state.best.map(|best| best.step),
         seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),
+        ..Summary::of(before.evaluation, after, state.step)
     };
-    write(&args.out.join("summary.json"), &(serde_json::to_string_pretty(&summary)? + "\n"))?;
-    report(&args.out, &summary);
+    summary.write(&args.out)?;
+    page(&config, &summary, &records, &folder)?.write(&args.out.join("report.html"))?;
+    summary.print(&args.out);
     Ok(())
 }
 
 /// Reads the configuration and checks what can be checked before anything is loaded.
-fn read_config(args: &Args) -> Result<Config> {
+fn checked_config(args: &RunArgs) -> Result<Config> {
     let named = || args.config.display().to_string();
-    let text = std::fs::read_to_string(&args.config).with_context(named)?;
-    let config: Config = toml::from_str(&text).with_context(named)?;
+    let config: Config = read_config(&args.config)?;
     config.rl.validate().with_context(named)?;
-    if config.name.is_empty()
-        || !config.name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-    {
-        bail!("{}: `name` must be letters, digits, - and _, got {:?}", named(), config.name);
-    }
+    check_name(&args.config, &config.name)?;
     if config.data.sizes.test == 0 {
         bail!(
             "{}: `data.sizes.test` must be at least 1: there is nothing to report without a test",
@@ -164,72 +126,50 @@ fn read_config(args: &Args) -> Result<Config> {
     Ok(config)
 }
 
-/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another
-/// one is refused.
-fn keep_config(args: &Args, config: &Config) -> Result<()> {
-    let resolved = toml::to_string(config)?;
-    let kept = args.out.join("config.toml");
-    if let Ok(old) = std::fs::read_to_string(&kept) {
-        if old == resolved {
-            return Ok(());
-        }
-        let (mut was, mut now) = (old.lines(), resolved.lines());
-        let differ =
-            std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
-        let (was, now) = differ.into_iter().find(|(was, now)| was != now).unwrap_or_default();
-        let (was, now) = (was.unwrap_or("nothing"), now.unwrap_or("nothing"));
-        let path = args.config.display();
-        bail!(
-            "{}: the run was begun with `{was}` where {path} has `{now}`; give another --out",
-            kept.display()
-        );
-    }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    write(&kept, &resolved)
+/// A line of `samples.jsonl`, as far as the page shows it.
+#[derive(Deserialize)]
+struct SampleLine {
+    question: String,
+    answer: String,
+    completion: String,
+    reward: Option<f64>,
 }
 
-fn evaluated_once(
-    path: &Path,
-    evaluate: impl FnOnce() -> Result<Evaluation, posttrain::recipes::RecipeError>,
-) -> Result<Timed> {
-    if let Some(kept) =
-        std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok())
-    {
-        return Ok(kept);
-    }
-    let started = Instant::now();
-    let timed = Timed { evaluation: evaluate()?, seconds: started.elapsed().as_secs_f64() };
-    write(path, &serde_json::to_string(&timed)?)?;
-    Ok(timed)
-}
-
-/// Beside, then renamed: a reader sees the old file or the whole new one.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let beside = path.with_extension("writing");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, path))
-        .with_context(|| path.display().to_string())
-}
-
-fn draw(folder: &Path, step: u64) -> Result<()> {
-    let (_, records) = MetricsLog::open(folder, step)?;
-    draw_rewards(&folder.join("reward.svg"), &records)
-}
-
-fn report(out: &Path, s: &Summary) {
-    let row = |name: &str, e: &Evaluation| {
-        let (t, g) = (e.sampled, e.greedy.unwrap_or(e.sampled));
-        println!(
-            "{name:<7} {:.3} [{:.3}, {:.3}]    {:.3} [{:.3}, {:.3}]",
-            t.share, t.low, t.high, g.share, g.low, g.high
-        );
+fn page(config: &Config, summary: &Summary, records: &[StepRecord], folder: &Path) -> Result<Page> {
+    let over = |title: &str, value: &dyn Fn(&StepRecord) -> Option<f64>| Curve {
+        title: title.to_owned(),
+        points: records.iter().filter_map(|r| Some((r.step as f64, value(r)?))).collect(),
     };
-    println!(
-        "\ntest    T = 1                   greedy                  (n = {}, 95% Wilson)",
-        s.test_before.sampled.n
-    );
-    row("before", &s.test_before);
-    row("after", &s.test_after);
-    let best = s.best_step.map_or(String::new(), |step| format!(", best step {step}"));
-    println!("{} steps in {:.0} s{best}; everything is in {}", s.steps, s.seconds, out.display());
+    let curves = vec![
+        over("Reward", &|r| Some(r.reward)),
+        over("Validation accuracy, T = 1", &|r| Some(r.validation.as_ref()?.sampled.share)),
+        over("Share of groups with signal", &|r| Some(r.groups_with_signal)),
+        over("Entropy, nats", &|r| Some(r.entropy)),
+        over("|trainer − sampler| log-probability, nats", &|r| Some(r.logprob_gap)),
+        over("Staleness, versions", &|r| r.staleness),
+        over("Gradient norm", &|r| r.grad_norm),
+        over("Seconds per step", &|r| Some(r.seconds)),
+    ];
+
+    // The last of what was written in training.
+    let text = std::fs::read_to_string(folder.join("samples.jsonl")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(24)..].iter();
+    let samples = last.filter_map(|line| serde_json::from_str::<SampleLine>(line).ok());
+    let samples = samples.map(|line| PageSample {
+        question: line.question,
+        reference: line.answer,
+        answer: line.completion,
+        reward: line.reward,
+    });
+    Ok(Page {
+        title: format!("{}: {} steps", config.name, summary.steps),
+        lead: format!(
+            "Reinforcement learning, {:?}, seed {}; samples from its last steps.",
+            config.rl.mode, config.rl.seed
+        ),
+        accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],
+        curves,
+        samples: samples.collect(),
+    })
 }

@@ -93,16 +93,14 @@ fn main() -> Result<()> {
     let before = asker.accuracy(&specialists)?;
 
     for step in 0..STEPS {
-        // 1. Both domains' questions go in before any answer comes out, so that their rows share
-        //    each decoding step.
+        // 1. Both domains' questions go in before any answer comes out: their rows share each step.
         let mut asked = Vec::with_capacity(specialists.len());
         for specialist in &specialists {
             let questions = &specialist.training[step * QUESTIONS..][..QUESTIONS];
             asked.push(asker.submit(specialist.domain, questions, GROUP, step as u64 + 1)?);
         }
 
-        // 2. Each domain's trainer has three calls queued as soon as its answers are there; none is
-        //    waited for yet.
+        // 2. Each domain's trainer has three calls queued as soon as its answers are there.
         let mut calls = Vec::with_capacity(specialists.len());
         for (specialist, asked) in specialists.iter().zip(asked) {
             let (datums, right) = marked(asked)?;
@@ -170,8 +168,7 @@ impl Asker {
 
     /// The share of right answers to the held-out questions, the mean over the domains.
     fn accuracy(&self, specialists: &[Specialist]) -> Result<f64> {
-        let ask =
-            |specialist: &Specialist| self.submit(specialist.domain, &specialist.held_out, 4, 0);
+        let ask = |own: &Specialist| self.submit(own.domain, &own.held_out, 4, 0);
         let asked = specialists.iter().map(ask).collect::<Result<Vec<_>>>()?;
         let mut total = 0.0;
         for (specialist, asked) in specialists.iter().zip(asked) {
@@ -193,8 +190,7 @@ fn marked(asked: Vec<Asked>) -> Result<(Vec<Datum>, f64)> {
         let outcomes = stream.wait().into_iter();
         let group =
             outcomes.map(|outcome| outcome.result).collect::<Result<Vec<Completion>, _>>()?;
-        let reward =
-            |completion: &Completion| if completion.text.trim() == answer { 1.0 } else { 0.0 };
+        let reward = |one: &Completion| if one.text.trim() == answer { 1.0 } else { 0.0 };
         let mean = group.iter().map(reward).sum::<f32>() / group.len() as f32;
         datums.extend(group.iter().map(|one| Datum::sampled(&prompt, one, reward(one) - mean)));
         right += f64::from(mean);

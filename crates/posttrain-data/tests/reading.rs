@@ -19,7 +19,10 @@ fn file(folder: &TempDir, bytes: impl AsRef<[u8]>) -> PathBuf {
 fn read_bytes(bytes: impl AsRef<[u8]>, config: &ReadConfig) -> Result<Dataset, String> {
     let folder = tempfile::tempdir().unwrap();
     let prefix = format!("{}/", folder.path().display());
-    read(file(&folder, bytes), config).map_err(|error| error.to_string().replace(&prefix, ""))
+    read(file(&folder, bytes), config).map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        format!("{error}{}", source.unwrap_or_default()).replace(&prefix, "")
+    })
 }
 
 fn error(bytes: impl AsRef<[u8]>) -> String {

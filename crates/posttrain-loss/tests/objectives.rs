@@ -634,17 +634,18 @@ fn an_outcome_as_a_scalar_is_the_loss_and_goes_back() {
 
 #[test]
 fn a_gradient_that_f32_cannot_hold_is_an_error_of_every_preference_objective() {
+    // Policy and reference agree, so that no sigmoid is saturated.
     let logprobs = [-1.0, -2.0];
-    let huge = [f32::MAX, 1.0];
+    let huge = [1e30, 1.0];
     let batch = LossBatch {
         advantages: Some(TokenAdvantages::PerSequence(&[1.0, -1.0])),
-        reference_logprobs: Some(&[-1.5, -1.0]),
+        reference_logprobs: Some(&logprobs),
         weights: Some(&huge),
         ..LossBatch::of(&[1, 1])
     };
     let objectives = [
-        ObjectiveConfig::Kto(Kto { desirable_weight: 1e10, beta: 1e3, ..Kto::default() }),
-        ObjectiveConfig::Ipo(Ipo { tau: 0.1 }),
+        ObjectiveConfig::Kto(Kto { desirable_weight: 1e10, ..Kto::default() }),
+        ObjectiveConfig::Dpo(Dpo { beta: 1e10, ..Dpo::default() }),
     ];
     for objective in objectives {
         let totals = batch.totals().unwrap();

@@ -333,10 +333,16 @@ fn strftime_now(format: String) -> Result<String, Error> {
 mod tests {
     use super::*;
 
+    /// An error with its source.
+    fn told(error: &ModelError) -> String {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        format!("{error}: {}", source.unwrap_or_default())
+    }
+
     #[test]
     fn a_template_may_refuse_and_the_reason_arrives() {
         let template = ChatTemplate::new("{{ raise_exception('roles must alternate') }}").unwrap();
-        let error = template.render(&[], false).unwrap_err().to_string();
+        let error = told(&template.render(&[], false).unwrap_err());
         assert!(error.contains("roles must alternate"), "{error}");
     }
 
@@ -344,7 +350,7 @@ mod tests {
     fn an_endless_template_ends_and_a_broken_one_names_its_line() {
         let endless = "{% for i in range(9999) %}{% for j in range(9999) %}{{ i * j }}{% endfor %}{% endfor %}";
         assert!(ChatTemplate::new(endless).unwrap().render(&[], false).is_err());
-        let error = ChatTemplate::new("line one\n{% if %}").unwrap_err().to_string();
+        let error = told(&ChatTemplate::new("line one\n{% if %}").unwrap_err());
         assert!(error.contains("chat:2"), "{error}");
     }
 

@@ -187,8 +187,10 @@ fn a_template_with_a_syntax_error_names_its_line() {
         "{% for m in messages %}\n{{ m.content }\n{% endfor %}",
     )
     .unwrap();
-    let message = Checkpoint::open(dir.path()).unwrap().chat_template().unwrap_err().to_string();
-    assert!(message.contains("chat template") && message.contains(":2"), "{message}");
+    let error = Checkpoint::open(dir.path()).unwrap().chat_template().unwrap_err();
+    assert!(error.to_string().contains("chat template"), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains(":2"), "{source}");
 }
 
 #[test]

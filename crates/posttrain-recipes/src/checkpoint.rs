@@ -1,7 +1,6 @@
 //! Everything that a run needs to go on: one folder, replaced as a whole.
 
 use crate::RecipeError;
-use crate::config::RlConfig;
 use crate::queue::SavedRollout;
 use crate::rollout::Rollout;
 use posttrain_data::StreamState;
@@ -78,10 +77,10 @@ impl RunState {
         &self,
         dir: &Path,
         trainer: &Trainer,
-        config: &RlConfig,
+        config: &Value,
         queue: impl IntoIterator<Item = &'a Rollout>,
     ) -> Result<(), RecipeError> {
-        let saved = Saved { run: self.clone(), config: as_json(config)? };
+        let saved = Saved { run: self.clone(), config: config.clone() };
         let queue: Vec<SavedRollout> = queue.into_iter().map(SavedRollout::from).collect();
         replace_folder(dir, |fresh| {
             trainer.save_state(fresh)?;
@@ -97,7 +96,7 @@ impl RunState {
     pub(crate) fn load(
         dir: &Path,
         trainer: &mut Trainer,
-        config: &RlConfig,
+        config: &Value,
     ) -> Result<Option<(Self, VecDeque<Rollout>)>, RecipeError> {
         recover_folder(dir)?;
         let path = dir.join(RUN);
@@ -105,8 +104,7 @@ impl RunState {
             return Ok(None);
         }
         let saved: Saved = read_json(&path)?;
-        let now = as_json(config)?;
-        if let Some(difference) = Difference::between(&saved.config, &now) {
+        if let Some(difference) = Difference::between(&saved.config, config) {
             return Err(RecipeError::OtherRun { path, difference });
         }
         let queue: Option<Vec<SavedRollout>> = read_json_if_there(&dir.join(QUEUE))?;
@@ -116,10 +114,8 @@ impl RunState {
     }
 }
 
-/// The configuration without what does not touch the numbers: how often a state is saved, how many
-/// samples are logged.
-fn as_json(config: &RlConfig) -> Result<Value, RecipeError> {
-    let free = RlConfig { logged_samples: 0, checkpoint_every: 1, ..config.clone() };
-    Ok(serde_json::to_value(free)
+/// A configuration in the form that a saved state is compared by.
+pub(crate) fn kept_config(config: &impl Serialize) -> Result<Value, RecipeError> {
+    Ok(serde_json::to_value(config)
         .map_err(|source| StoreError::Unwritable { path: RUN.into(), source })?)
 }

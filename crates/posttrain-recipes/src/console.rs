@@ -1,7 +1,7 @@
 //! Progress on a terminal: bars, or a line a step where there is none.
 
 use crate::observer::{Event, Observer, Phase};
-use crate::{Evaluation, StepRecord};
+use crate::{Evaluation, FineTuneRecord, StepRecord};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -47,7 +47,10 @@ impl Observer for Console {
         match event {
             Event::Started { name, step, steps } => self.started(name, *step, *steps),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
-            Event::Step { record, steps } => self.step(record, *steps),
+            Event::Step { record, steps } => self.step(record.step, *steps, &step_line(record)),
+            Event::FineTuneStep { record, steps } => {
+                self.step(record.step, *steps, &fine_tune_line(record));
+            }
             Event::Evaluated { what, evaluation } => self.line(&evaluation_line(what, evaluation)),
             Event::Note { text } => self.line(text),
             Event::Finished { .. } => self.finished(),
@@ -88,14 +91,13 @@ impl Console {
         }
     }
 
-    fn step(&self, record: &StepRecord, steps: u64) {
-        let text = step_line(record);
+    fn step(&self, step: u64, steps: u64, text: &str) {
         match &self.bars {
             Some(bars) => {
-                bars.steps.set_position(record.step);
-                bars.steps.set_message(text);
+                bars.steps.set_position(step);
+                bars.steps.set_message(text.to_owned());
             }
-            None => eprintln!("step {}/{steps} {text}", record.step),
+            None => eprintln!("step {step}/{steps} {text}"),
         }
     }
 
@@ -114,6 +116,13 @@ fn step_line(r: &StepRecord) -> String {
     format!(
         "reward {reward:.3} signal {signal:.0}% tokens {tokens:.1} cut {cut:.0}% gap {gap:.3} {seconds:.1} s {rate:.0} tok/s"
     )
+}
+
+fn fine_tune_line(r: &FineTuneRecord) -> String {
+    let named: String =
+        r.metrics.iter().map(|(name, value)| format!(" {name} {value:.3}")).collect();
+    let (rate, seconds) = (r.tokens as f64 / r.seconds.max(1e-9), r.seconds);
+    format!("epoch {:.2} loss {:.3}{named} {seconds:.1} s {rate:.0} tok/s", r.epoch, r.loss)
 }
 
 fn evaluation_line(what: &str, e: &Evaluation) -> String {

@@ -45,6 +45,14 @@ pub enum RecipeError {
     /// The thread that trains on groups as they come has ended before its time.
     #[error("the training thread ended before its groups were done")]
     TrainerEnded,
+    /// Nothing can be learned from an example.
+    #[error("example `{id}`: {reason}")]
+    Example {
+        /// The example's id.
+        id: String,
+        /// Why, in words.
+        reason: String,
+    },
     /// A prompt of the data cannot be sampled from.
     #[error("example `{id}` cannot be sampled from")]
     Prompt {
@@ -100,6 +108,11 @@ pub enum RecipeError {
 }
 
 impl RecipeError {
+    /// The error of an example that nothing can be learned from.
+    pub(crate) fn example(example: &posttrain_data::Example, reason: String) -> Self {
+        Self::Example { id: example.id.clone(), reason }
+    }
+
     /// `Ok` if a configuration value is in its range, else the error that names it.
     pub(crate) fn check(
         field: &'static str,

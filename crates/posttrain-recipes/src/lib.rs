@@ -7,7 +7,10 @@
 //! (a group is trained on while others are still scored), or asynchronously (sampling goes on while
 //! the trainer trains, a bounded number of versions behind).
 //!
-//! Every piece of it is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout
+//! [`FineTuneRun`] learns from examples that say what is right, by one of the [`lesson`]s: answers and
+//! conversations (supervised), pairs (DPO and its like), a teacher (distillation).
+//!
+//! Every piece of reinforcement learning is public. A [`GroupSampler`] samples and scores a [`Rollout`]; a rollout
 //! gives [`advantages`](Rollout::advantages) and [`datums`](Rollout::datums); a
 //! [`Trainer`](posttrain_train::Trainer) takes those. A loop of one's own is these lines, around
 //! whatever it does otherwise:
@@ -55,6 +58,8 @@ mod console;
 mod error;
 mod evaluation;
 mod evaluator;
+mod fine_tune;
+pub mod lesson;
 mod metrics;
 mod mode;
 mod model_source;
@@ -71,7 +76,8 @@ pub use console::Console;
 pub use error::RecipeError;
 pub use evaluation::{Evaluation, EvaluationMode};
 pub use evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
-pub use metrics::{MetricsLog, StepRecord, read_metrics};
+pub use fine_tune::{FineTuneConfig, FineTuneRecord, FineTuneRun};
+pub use metrics::{MetricsLog, MetricsRecord, StepRecord, read_metrics};
 pub use mode::{AsynchronousConfig, GroupOrder, Mode, StaleGroups};
 pub use model_source::ModelSource;
 pub use observer::{Event, Observer, Phase, Silent};

@@ -6,7 +6,9 @@ use posttrain_loss::Advantages;
 use posttrain_rollout::FinishReason;
 use posttrain_store::{JsonLog, read_log};
 use posttrain_train::{EventFile, ForwardBackward, OptimStep};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -169,7 +171,7 @@ impl StepRecord {
         self.grad_norm = optim.map(|optim| optim.grad_norm);
     }
 
-    fn scalars(&self) -> Vec<(&'static str, f64)> {
+    fn named(&self) -> Vec<(&'static str, f64)> {
         let mut scalars = vec![
             ("reward/mean", self.reward),
             ("reward/std", self.reward_std),
@@ -208,36 +210,63 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<StepRecord>, RecipeError> {
     Ok(read_log(&folder.join("metrics.jsonl"))?)
 }
 
+/// A line of `metrics.jsonl`.
+pub trait MetricsRecord: Serialize + DeserializeOwned {
+    /// The step that it is of, from 1.
+    fn step(&self) -> u64;
+
+    /// Its numbers as TensorBoard shows them.
+    fn scalars(&self) -> Vec<(Cow<'static, str>, f64)>;
+}
+
+impl MetricsRecord for StepRecord {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn scalars(&self) -> Vec<(Cow<'static, str>, f64)> {
+        self.named().into_iter().map(|(name, value)| (name.into(), value)).collect()
+    }
+}
+
 /// The open metrics of a run.
 #[derive(Debug)]
-pub struct MetricsLog {
-    log: JsonLog<StepRecord>,
+pub struct MetricsLog<R = StepRecord> {
+    log: JsonLog<R>,
     events: EventFile,
 }
 
-impl MetricsLog {
+impl<R: MetricsRecord> MetricsLog<R> {
     /// Opens `metrics.jsonl` and `tensorboard/` of a model's folder to go on after `step`: what a
     /// killed run wrote beyond its last saved state is dropped, for it will be written again.
     ///
     /// # Errors
     /// [`RecipeError::Store`], with the line of a file that is damaged before `step`.
-    pub fn open(folder: &Path, step: u64) -> Result<(Self, Vec<StepRecord>), RecipeError> {
+    pub fn open(folder: &Path, step: u64) -> Result<(Self, Vec<R>), RecipeError> {
         let path = folder.join("metrics.jsonl");
-        let (log, records) = JsonLog::open(&path, |record: &StepRecord| record.step <= step)?;
-        let mut events = EventFile::create(&folder.join("tensorboard"), now())?;
+        let (log, records) = JsonLog::open(&path, |record: &R| record.step() <= step)?;
+        let events = EventFile::create(&folder.join("tensorboard"), now())?;
+        let mut metrics = Self { log, events };
         for record in &records {
-            events.scalars(record.step, now(), &record.scalars())?;
+            metrics.show(record)?;
         }
-        Ok((Self { log, events }, records))
+        Ok((metrics, records))
     }
 
     /// Appends a step.
     ///
     /// # Errors
     /// [`RecipeError::Store`] names the file.
-    pub fn append(&mut self, record: &StepRecord) -> Result<(), RecipeError> {
+    pub fn append(&mut self, record: &R) -> Result<(), RecipeError> {
         self.log.append(record)?;
-        Ok(self.events.scalars(record.step, now(), &record.scalars())?)
+        self.show(record)
+    }
+
+    fn show(&mut self, record: &R) -> Result<(), RecipeError> {
+        let scalars = record.scalars();
+        let values: Vec<(&str, f64)> =
+            scalars.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
+        Ok(self.events.scalars(record.step(), now(), &values)?)
     }
 }
 
@@ -260,7 +289,7 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_dropped_and_later_steps_with_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut log, none) = MetricsLog::open(dir.path(), 0).unwrap();
+        let (mut log, none) = MetricsLog::<StepRecord>::open(dir.path(), 0).unwrap();
         assert!(none.is_empty());
         for step in 1..=3 {
             log.append(&StepRecord { step, ..StepRecord::default() }).unwrap();
@@ -283,6 +312,11 @@ mod tests {
         let line = serde_json::to_string(&StepRecord { step: 1, ..StepRecord::default() }).unwrap();
         std::fs::write(dir.path().join("metrics.jsonl"), format!("{line}\nbroken\n{line}\n"))
             .unwrap();
-        assert!(MetricsLog::open(dir.path(), 9).unwrap_err().to_string().contains("line 2"));
+        assert!(
+            MetricsLog::<StepRecord>::open(dir.path(), 9)
+                .unwrap_err()
+                .to_string()
+                .contains("line 2")
+        );
     }
 }

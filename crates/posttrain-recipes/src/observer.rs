@@ -1,6 +1,6 @@
 //! Who watches a run.
 
-use crate::{Evaluation, StepRecord};
+use crate::{Evaluation, FineTuneRecord, StepRecord};
 
 /// What a run is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,13 @@ pub enum Event<'a> {
     Step {
         /// Its metrics.
         record: &'a StepRecord,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// A step of fine-tuning is done.
+    FineTuneStep {
+        /// Its metrics.
+        record: &'a FineTuneRecord,
         /// Steps in all.
         steps: u64,
     },

@@ -2,7 +2,7 @@
 
 use crate::ahead::{BatchRequest, SampledAhead};
 use crate::arrivals::{Arrivals, Cursor};
-use crate::checkpoint::{BestStep, RunState};
+use crate::checkpoint::{BestStep, RunState, kept_config};
 use crate::config::RlConfig;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
@@ -22,6 +22,7 @@ use posttrain_rollout::{FinishReason, PolicySnapshot, SamplingParams};
 use posttrain_store::{JsonLog, lock_folder};
 use posttrain_train::{Datum, ForwardBackward, OptimStep, Trainer, derive_seed, peak_memory_bytes};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +164,8 @@ impl RlRun {
         let model = self.decoder().clone();
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
-        let saved = RunState::load(&self.folder.join("state"), &mut trainer, config)?;
+        let kept = self.kept()?;
+        let saved = RunState::load(&self.folder.join("state"), &mut trainer, &kept)?;
         let (mut state, queue) = saved.unwrap_or_default();
         let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_log(state.step)?;
@@ -196,7 +198,7 @@ impl RlRun {
                     || state.step == config.steps
                     || stopping
                 {
-                    self.save(&mut state, &mut source, &trainer, observer)?;
+                    self.save(&mut state, &kept, (&mut source, &trainer), observer)?;
                 }
             }
             observer.see(&Event::Finished { step: state.step });
@@ -230,6 +232,12 @@ impl RlRun {
 
     fn decoder(&self) -> &Arc<Decoder> {
         &self.sampler().model().decoder
+    }
+
+    /// What must be the same when a run goes on: everything but how often a state is saved, and how
+    /// many samples are logged.
+    fn kept(&self) -> Result<Value, RecipeError> {
+        kept_config(&RlConfig { logged_samples: 0, checkpoint_every: 1, ..self.config.clone() })
     }
 
     /// `samples.jsonl`, open to go on after `step`.
@@ -269,27 +277,27 @@ impl RlRun {
     fn save(
         &self,
         state: &mut RunState,
-        source: &mut Source<'_>,
-        trainer: &Trainer,
+        kept: &Value,
+        (source, trainer): (&mut Source<'_>, &Trainer),
         observer: &mut dyn Observer,
     ) -> Result<(), RecipeError> {
         let folder = self.folder.join("state");
         match source {
             Source::InTurn(data) => {
                 state.data = data.state();
-                state.save(&folder, trainer, &self.config, [])?;
+                state.save(&folder, trainer, kept, [])?;
             }
             Source::Ahead(ahead, data) => {
                 let queue = ahead.settle(observer)?;
                 state.data = data.state();
-                state.save(&folder, trainer, &self.config, queue)?;
+                state.save(&folder, trainer, kept, queue)?;
             }
             Source::Arriving(arrivals) => {
                 let cursor = arrivals.cursor();
                 state.data = cursor.data;
                 state.in_flight = cursor.in_flight;
                 state.submitted = cursor.submitted;
-                state.save(&folder, trainer, &self.config, [])?;
+                state.save(&folder, trainer, kept, [])?;
             }
         }
         Ok(trainer.save_adapter(&self.folder.join("last"), &self.base_model)?)

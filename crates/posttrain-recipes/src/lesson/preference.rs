@@ -1,0 +1,159 @@
+//! Preference optimization: of two answers to a question, the better one is made likelier.
+
+use super::{HeldOut, Lesson, answer_datum};
+use crate::RecipeError;
+use crate::observer::{Observer, Phase};
+use crate::prompt::PromptStyle;
+use crate::rollout::{GroupSampler, RolloutRequest, ScoredCompletion};
+use posttrain_data::Example;
+use posttrain_loss::{Objective, ObjectiveConfig, Scope};
+use posttrain_model::TextModel;
+use posttrain_rollout::{FinishReason, SamplingParams};
+use posttrain_train::{Datum, Trainer, derive_seed};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Two answers to an example's question, as an example's metadata has them (TRL's columns).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreferencePair {
+    /// The better one.
+    pub chosen: String,
+    /// The worse one.
+    pub rejected: String,
+}
+
+/// Preference optimization by an objective of pairs: DPO, IPO or SimPO. The reference is the base
+/// without the adapter. Its held-out measure is `preference_accuracy`, the share of pairs whose
+/// chosen answer has gained more log-probability over the reference than the rejected one.
+pub struct Preference {
+    model: TextModel,
+    style: PromptStyle,
+    objective: Box<dyn Objective>,
+}
+
+impl Preference {
+    /// A lesson by `objective`, whose questions are put as `style` has them.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] for an objective that is not one of pairs; [`RecipeError::Loss`]
+    /// names a setting of it that is out of range.
+    pub fn new(
+        model: TextModel,
+        style: PromptStyle,
+        objective: ObjectiveConfig,
+    ) -> Result<Self, RecipeError> {
+        let objective = objective.build()?;
+        let pairs = objective.scope() == Scope::Pair;
+        RecipeError::check("objective", pairs, "one of pairs: dpo, ipo or simpo", &"another")?;
+        Ok(Self { model, style, objective })
+    }
+
+    /// Chosen, then rejected, of each example.
+    fn of(&self, examples: &[Example]) -> Result<Vec<Datum>, RecipeError> {
+        let mut datums = Vec::with_capacity(2 * examples.len());
+        for example in examples {
+            let pair = pair(example)?;
+            for answer in [&pair.chosen, &pair.rejected] {
+                datums.push(answer_datum(&self.model, &self.style, example, answer)?);
+            }
+        }
+        Ok(datums)
+    }
+}
+
+/// The pair in an example's metadata.
+fn pair(example: &Example) -> Result<PreferencePair, RecipeError> {
+    let metadata = example.metadata.clone().unwrap_or_default();
+    serde_json::from_value(Value::Object(metadata))
+        .map_err(|error| RecipeError::example(example, format!("metadata: {error}")))
+}
+
+impl Lesson for Preference {
+    fn objective(&self) -> &dyn Objective {
+        &*self.objective
+    }
+
+    fn datums(
+        &self,
+        _step: u64,
+        examples: &[Example],
+        _trainer: &Trainer,
+    ) -> Result<Vec<Datum>, RecipeError> {
+        self.of(examples)
+    }
+
+    fn held_out(&self, examples: &[Example], trainer: &Trainer) -> Result<HeldOut, RecipeError> {
+        let datums = self.of(examples)?;
+        let policy = trainer.forward(&datums)?.logprobs;
+        let reference = trainer.forward_reference(&datums)?.logprobs;
+
+        let sum = |logprobs: &[f32]| logprobs.iter().map(|l| f64::from(*l)).sum::<f64>();
+        let gains: Vec<f64> =
+            policy.iter().zip(&reference).map(|(own, base)| sum(own) - sum(base)).collect();
+        let pairs = gains.chunks_exact(2);
+        let right = pairs.clone().filter(|pair| pair[0] > pair[1]).count();
+        let value = right as f64 / pairs.len().max(1) as f64;
+        Ok(HeldOut { name: "preference_accuracy", value })
+    }
+}
+
+/// Pairs from what the base itself answers: of each example's completions one that scored best and
+/// one that scored worst, in the example's metadata; examples whose completions all scored alike are
+/// left out. Completions that were cut are neither.
+///
+/// # Errors
+/// Those of [`GroupSampler::rollout`].
+pub fn sample_pairs(
+    sampler: &GroupSampler,
+    examples: &[Example],
+    completions: usize,
+    sampling: &SamplingParams,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Example>, RecipeError> {
+    let seeded = |example: &Example| {
+        let seed = derive_seed(sampling.seed, &format!("pair {}", example.id), 0, 0);
+        SamplingParams { seed, ..sampling.clone() }
+    };
+    let request = RolloutRequest {
+        examples,
+        policies: vec![None; examples.len()],
+        completions,
+        sampling: examples.iter().map(seeded).collect(),
+        phase: Phase::Evaluating,
+    };
+    let rollout = sampler.rollout(request, observer)?;
+
+    let mut paired = Vec::new();
+    for group in rollout.groups {
+        let whole = |scored: &&ScoredCompletion| {
+            scored.completion.finish_reason == FinishReason::Stop
+                && !scored.completion.text.trim().is_empty()
+        };
+        let scored: Vec<(f64, &str)> = group
+            .completions
+            .iter()
+            .filter(whole)
+            .filter_map(|scored| {
+                let value = scored.score.as_ref().ok()?.value();
+                Some((value, scored.completion.text.trim()))
+            })
+            .collect();
+
+        // The first of equals, on either side.
+        let best =
+            scored.iter().copied().reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let worst = scored
+            .iter()
+            .copied()
+            .reduce(|worst, next| if next.0 < worst.0 { next } else { worst });
+        let (Some(best), Some(worst)) = (best, worst) else { continue };
+        if best.0 > worst.0 {
+            let mut example = group.example;
+            let metadata = example.metadata.get_or_insert_default();
+            metadata.insert("chosen".into(), best.1.into());
+            metadata.insert("rejected".into(), worst.1.into());
+            paired.push(example);
+        }
+    }
+    Ok(paired)
+}

@@ -1,0 +1,66 @@
+//! Preference optimization from a configuration file: of two answers the better one is made
+//! likelier.
+//!
+//! ```text
+//! cargo run --release -p examples --example dpo -- --config examples/configs/dpo.toml --out runs/dpo
+//! ```
+//!
+//! The pairs are the data's own (metadata with `chosen` and `rejected`, TRL's columns), or, with
+//! `lesson.completions`, what the base itself answers: the best and the worst of so many answers by
+//! the reward.
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use examples::{FineTuneFile, RunArgs, fine_tune, kept_examples};
+use posttrain::data::Example;
+use posttrain::loss::ObjectiveConfig;
+use posttrain::model::TextModel;
+use posttrain::recipes::lesson::{Preference, sample_pairs};
+use posttrain::recipes::{Console, GroupSampler};
+use posttrain::rollout::SamplingParams;
+use serde::{Deserialize, Serialize};
+
+/// What is learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreferenceLesson {
+    /// `dpo`, `ipo` or `simpo`, with its settings.
+    objective: ObjectiveConfig,
+    /// Answers that the base is asked for to pair; without it the data have pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completions: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, out| {
+        if let Some(completions) = config.lesson.completions {
+            for (name, examples) in
+                [("train", &mut data.train), ("validation", &mut data.validation)]
+            {
+                let path = out.join(format!("pairs_{name}.jsonl"));
+                let own = std::mem::take(examples);
+                *examples = kept_examples(&path, || pairs(config, model, &own, completions))?;
+                eprintln!("{name}: {} of {} questions have a pair", examples.len(), own.len());
+                if examples.is_empty() {
+                    bail!("no question of the {name} split has a better and a worse answer");
+                }
+            }
+        }
+        Ok(Preference::new(model.clone(), config.prompt.clone(), config.lesson.objective)?)
+    })
+}
+
+/// The base's own best and worst answers.
+fn pairs(
+    config: &FineTuneFile<PreferenceLesson>,
+    model: &TextModel,
+    examples: &[Example],
+    completions: usize,
+) -> Result<Vec<Example>> {
+    let mut sampler = GroupSampler::new(model.clone(), config.reward.build()?)?;
+    sampler.style = config.prompt.clone();
+    sampler.engine = config.fine_tune.engine.clone();
+    let sampling =
+        SamplingParams { seed: config.fine_tune.seed, ..config.fine_tune.sampling.clone() };
+    Ok(sample_pairs(&sampler, examples, completions, &sampling, &mut Console::default())?)
+}

@@ -1,0 +1,217 @@
+//! What the examples of fine-tuning share: configuration, evaluation before and after, the page.
+
+use crate::page::{Curve, Page, PageSample};
+use crate::run_folder::{
+    RunArgs, Summary, check_name, evaluated_once, keep_config, read_config, write,
+};
+use crate::{log_to_stderr, stop_on_interrupt};
+use anyhow::{Context, Result, bail};
+use posttrain::data::{Example, Split};
+use posttrain::experiment::DataConfig;
+use posttrain::model::TextModel;
+use posttrain::recipes::lesson::{HeldOut, Lesson};
+use posttrain::recipes::{
+    Console, EvaluationMode, FineTuneConfig, FineTuneRecord, FineTuneRun, MetricsLog, ModelSource,
+    PromptStyle, RunOutcome,
+};
+use posttrain::reward::RewardConfig;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
+
+/// A configuration file of a fine-tuning run, whose lesson is configured by a `T`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuneFile<T> {
+    /// The name of the model's folder within the run's.
+    pub name: String,
+    /// The domain that is trained on and tested; all of them where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The base.
+    pub model: ModelSource,
+    /// The data.
+    pub data: DataConfig,
+    /// How a question is put.
+    #[serde(default)]
+    pub prompt: PromptStyle,
+    /// What says whether an answer is right, in evaluations (and where pairs are sampled).
+    #[serde(default)]
+    pub reward: RewardConfig,
+    /// What is learned.
+    pub lesson: T,
+    /// The run.
+    #[serde(default)]
+    pub fine_tune: FineTuneConfig,
+}
+
+/// The examples of a run.
+pub struct RunExamples {
+    /// What is learned from.
+    pub train: Vec<Example>,
+    /// What checkpoints are chosen by.
+    pub validation: Vec<Example>,
+    /// What is reported.
+    pub test: Vec<Example>,
+}
+
+impl<T> FineTuneFile<T> {
+    fn examples(&self) -> Result<RunExamples> {
+        let splits = self.data.splits()?;
+        if let Some(domain) = &self.domain
+            && !splits.domains().contains(&domain.as_str())
+        {
+            let known = splits.domains().join(", ");
+            bail!("domain `{domain}` is not in the dataset; there are: {known}");
+        }
+        let part = |which| {
+            let all = match which {
+                Split::Train => &splits.train,
+                Split::Validation => &splits.validation,
+                Split::Test => &splits.test,
+            };
+            let own =
+                |example: &&Example| self.domain.as_ref().is_none_or(|d| *d == example.domain);
+            all.iter().filter(own).cloned().collect()
+        };
+        Ok(RunExamples {
+            train: part(Split::Train),
+            validation: part(Split::Validation),
+            test: part(Split::Test),
+        })
+    }
+}
+
+/// Runs a lesson from a configuration file: evaluates the base on the test split, trains, evaluates
+/// the chosen checkpoint on the same questions with the same seeds, and writes `summary.json` and
+/// `report.html`. Interrupted or killed, it goes on when it is started again.
+///
+/// `lesson` makes the lesson; it may change the examples, as one of preferences does, which needs
+/// pairs.
+///
+/// # Errors
+/// Whatever is wrong with the configuration, the data or the model, by name.
+pub fn fine_tune<T, L>(
+    args: &RunArgs,
+    lesson: impl FnOnce(&FineTuneFile<T>, &TextModel, &mut RunExamples, &Path) -> Result<L>,
+) -> Result<()>
+where
+    T: Serialize + DeserializeOwned,
+    L: Lesson,
+{
+    log_to_stderr();
+    let config: FineTuneFile<T> = read_config(&args.config)?;
+    let named = || args.config.display().to_string();
+    config.fine_tune.validate().with_context(named)?;
+    check_name(&args.config, &config.name)?;
+    let mut data = config.examples()?;
+    if data.test.is_empty() {
+        bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report", named());
+    }
+    let model = config.model.load().context("the model cannot be opened")?;
+    config.fine_tune.lora.select(model.decoder.modules())?;
+    keep_config(args, &config)?;
+
+    let test = data.test.clone();
+    let folder = args.out.join(&config.name);
+    let lesson = lesson(&config, &model, &mut data, &args.out)?;
+    let run = FineTuneRun::new(model, lesson, config.fine_tune.clone(), &folder)?
+        .with_base_model(config.model.path.display().to_string())
+        .with_lesson_config(serde_json::to_value(&config.lesson)?)
+        .with_accuracy(config.prompt.clone(), config.reward.build()?)?;
+    stop_on_interrupt(run.stop_flag())?;
+    let mut console = Console::default();
+
+    let mode = EvaluationMode::SampledAndGreedy;
+    let before = evaluated_once(&args.out.join("test_before.json"), || {
+        run.evaluate("test before", None, &test, mode, &mut console)
+    })?;
+    let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut console)?;
+    if !complete {
+        console.line(&format!("stopped after step {}; start it again to go on", state.step));
+        return Ok(());
+    }
+
+    let best = folder.join(if state.best.is_some() { "best" } else { "last" });
+    let started = Instant::now();
+    let after = run.evaluate("test after", Some(&best), &test, mode, &mut console)?;
+    let held_out =
+        [run.held_out(None, &data.validation)?, run.held_out(Some(&best), &data.validation)?];
+    let summary = Summary {
+        best_step: state.best.map(|best| best.step),
+        seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),
+        ..Summary::of(before.evaluation, after, state.step)
+    };
+    summary.write(&args.out)?;
+
+    let answers = run.answers(Some(&best), &test[..test.len().min(24)], &mut console)?;
+    let (_, records) = MetricsLog::<FineTuneRecord>::open(&folder, state.step)?;
+    let samples = answers.into_iter().map(|answer| PageSample {
+        question: answer.question,
+        reference: answer.reference,
+        answer: answer.response,
+        reward: answer.reward,
+    });
+    let page = Page {
+        title: format!("{}: {} steps", config.name, state.step),
+        lead: lead(held_out),
+        accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],
+        curves: curves(&records),
+        samples: samples.collect(),
+    };
+    page.write(&args.out.join("report.html"))?;
+    summary.print(&args.out);
+    println!("{}", lead(held_out));
+    Ok(())
+}
+
+/// The lesson's own measure, before and after.
+fn lead([before, after]: [HeldOut; 2]) -> String {
+    format!(
+        "{} on the validation examples: {:.3} before, {:.3} after",
+        before.name, before.value, after.value
+    )
+}
+
+fn curves(records: &[FineTuneRecord]) -> Vec<Curve> {
+    let over = |title: &str, value: &dyn Fn(&FineTuneRecord) -> Option<f64>| Curve {
+        title: title.to_owned(),
+        points: records.iter().filter_map(|r| Some((r.step as f64, value(r)?))).collect(),
+    };
+    let mut curves = vec![over("Loss", &|r| Some(r.loss))];
+    let names = |of: fn(&FineTuneRecord) -> Vec<&String>| {
+        let mut names: Vec<String> = records.iter().flat_map(of).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    for name in names(|r| r.metrics.keys().collect()) {
+        curves.push(over(&name, &|r| r.metrics.get(&name).copied()));
+    }
+    for name in names(|r| r.held_out.keys().collect()) {
+        curves.push(over(&format!("{name}, validation"), &|r| r.held_out.get(&name).copied()));
+    }
+    curves.push(over("Validation accuracy", &|r| Some(r.validation.as_ref()?.sampled.share)));
+    curves.push(over("Gradient norm", &|r| Some(r.grad_norm)));
+    curves
+}
+
+/// Examples that an earlier start of the same run kept, or those that `make` makes.
+///
+/// # Errors
+/// What `make` returns, or why the file cannot be read or written.
+pub fn kept_examples(
+    path: &Path,
+    make: impl FnOnce() -> Result<Vec<Example>>,
+) -> Result<Vec<Example>> {
+    if let Ok(text) = std::fs::read_to_string(path) {
+        let parsed = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        return parsed.with_context(|| path.display().to_string());
+    }
+    let examples = make()?;
+    let lines: Vec<String> =
+        examples.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    write(path, &(lines.join("\n") + "\n"))?;
+    Ok(examples)
+}

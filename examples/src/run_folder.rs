@@ -1,0 +1,177 @@
+//! A run's folder beside the model's own: the configuration as resolved, what was evaluated once,
+//! the summary.
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use posttrain::recipes::{Evaluation, RecipeError};
+use posttrain::statistics::Share;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What every example that trains is told.
+#[derive(Parser)]
+pub struct RunArgs {
+    /// The run's configuration.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// The run's folder.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// An evaluation with the time it took, kept so that a resumed run does not repeat it.
+#[derive(Serialize, Deserialize)]
+pub struct Timed {
+    /// The evaluation.
+    pub evaluation: Evaluation,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// What a run gained: accuracy on the test split, sampled at temperature 1, and with the most
+/// probable token each time.
+#[derive(Serialize)]
+pub struct Summary {
+    /// The base's accuracy, sampled.
+    pub before: Share,
+    /// The chosen checkpoint's.
+    pub after: Share,
+    /// The base's, with greedy answers too.
+    pub test_before: Evaluation,
+    /// The chosen checkpoint's.
+    pub test_after: Evaluation,
+    /// Steps done.
+    pub steps: u64,
+    /// The step of the chosen checkpoint; absent where it is the last.
+    pub best_step: Option<u64>,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+impl Summary {
+    /// From the two evaluations.
+    #[must_use]
+    pub fn of(before: Evaluation, after: Evaluation, steps: u64) -> Self {
+        Self {
+            before: before.sampled,
+            after: after.sampled,
+            test_before: before,
+            test_after: after,
+            steps,
+            best_step: None,
+            seconds: 0.0,
+        }
+    }
+
+    /// Writes it to a run's folder.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, out: &Path) -> Result<()> {
+        write(&out.join("summary.json"), &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+
+    /// Prints it as a table.
+    pub fn print(&self, out: &Path) {
+        let row = |name: &str, e: &Evaluation| {
+            let (t, g) = (e.sampled, e.greedy.unwrap_or(e.sampled));
+            println!(
+                "{name:<7} {:.3} [{:.3}, {:.3}]    {:.3} [{:.3}, {:.3}]",
+                t.share, t.low, t.high, g.share, g.low, g.high
+            );
+        };
+        println!(
+            "\ntest    T = 1                   greedy                  (n = {}, 95% Wilson)",
+            self.before.n
+        );
+        row("before", &self.test_before);
+        row("after", &self.test_after);
+        let best = self.best_step.map_or(String::new(), |step| format!(", best step {step}"));
+        println!(
+            "{} steps in {:.0} s{best}; everything is in {}",
+            self.steps,
+            self.seconds,
+            out.display()
+        );
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// Names the file, the line and the field.
+pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let named = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    toml::from_str(&text).with_context(named)
+}
+
+/// Checks the name that a model's folder is given.
+///
+/// # Errors
+/// Names what is wrong with it.
+pub fn check_name(config: &Path, name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if name.is_empty() || !name.chars().all(fits) {
+        bail!("{}: `name` must be letters, digits, - and _, got {name:?}", config.display());
+    }
+    Ok(())
+}
+
+/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another
+/// one is refused.
+///
+/// # Errors
+/// Names the first line that differs, or why nothing can be written.
+pub fn keep_config(args: &RunArgs, config: &impl Serialize) -> Result<()> {
+    let resolved = toml::to_string(config)?;
+    let kept = args.out.join("config.toml");
+    if let Ok(old) = std::fs::read_to_string(&kept) {
+        if old == resolved {
+            return Ok(());
+        }
+        let (mut was, mut now) = (old.lines(), resolved.lines());
+        let differ =
+            std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
+        let (was, now) = differ.into_iter().find(|(was, now)| was != now).unwrap_or_default();
+        let (was, now) = (was.unwrap_or("nothing"), now.unwrap_or("nothing"));
+        let path = args.config.display();
+        bail!(
+            "{}: the run was begun with `{was}` where {path} has `{now}`; give another --out",
+            kept.display()
+        );
+    }
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    write(&kept, &resolved)
+}
+
+/// An evaluation, or the one that an earlier start of the same run kept.
+///
+/// # Errors
+/// What the evaluation returns, or why it cannot be kept.
+pub fn evaluated_once(
+    path: &Path,
+    evaluate: impl FnOnce() -> Result<Evaluation, RecipeError>,
+) -> Result<Timed> {
+    let kept = std::fs::read_to_string(path).ok();
+    if let Some(kept) = kept.and_then(|text| serde_json::from_str(&text).ok()) {
+        return Ok(kept);
+    }
+    let started = Instant::now();
+    let timed = Timed { evaluation: evaluate()?, seconds: started.elapsed().as_secs_f64() };
+    write(path, &serde_json::to_string(&timed)?)?;
+    Ok(timed)
+}
+
+/// Beside, then renamed: a reader sees the old file or the whole new one.
+///
+/// # Errors
+/// Names the file.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let beside = path.with_extension("writing");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .with_context(|| path.display().to_string())
+}
