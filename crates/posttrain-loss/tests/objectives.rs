@@ -644,7 +644,7 @@ fn a_gradient_that_f32_cannot_hold_is_an_error_of_every_preference_objective() {
         ..LossBatch::of(&[1, 1])
     };
     let objectives = [
-        ObjectiveConfig::Kto(Kto { desirable_weight: 1e10, ..Kto::default() }),
+        ObjectiveConfig::Kto(Kto { desirable_weight: 1e12, ..Kto::default() }),
         ObjectiveConfig::Dpo(Dpo { beta: 1e10, ..Dpo::default() }),
     ];
     for objective in objectives {
