@@ -129,9 +129,11 @@ fn the_better_answer_is_made_likelier() {
 fn pairs_are_a_right_and_a_wrong_answer_of_the_base() {
     let world = World::new();
     let sampler = GroupSampler::new(world.model, reward()).unwrap();
-    let sampling = SamplingParams { max_tokens: 6, seed: 3, ..SamplingParams::default() };
+    // Answers end at some digits: one that is cut is neither right nor wrong.
+    let stop = ["1", "4", "8"].map(str::to_owned).to_vec();
+    let sampling = SamplingParams { max_tokens: 12, seed: 3, stop, ..SamplingParams::default() };
     let pairs = sample_pairs(&sampler, &examples(0..30), 12, &sampling, &mut Silent).unwrap();
-    assert!(!pairs.is_empty() && pairs.len() < 30);
+    assert!(!pairs.is_empty());
     for pair in &pairs {
         let metadata = pair.metadata.as_ref().unwrap();
         let right =
