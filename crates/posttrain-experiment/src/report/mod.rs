@@ -87,7 +87,9 @@ impl Report {
     ///
     /// assert_eq!(Report::from_json("{}")?, Report::default());
     /// let error = Report::from_json(r#"{"models": {"math": {"steps": "ten"}}}"#).unwrap_err();
-    /// assert!(error.to_string().starts_with("report: `models.math.steps`, line 1: invalid type: string"));
+    /// assert!(error.to_string().starts_with("report: `models.math.steps`, line 1: not of the form"));
+    /// let source = std::error::Error::source(&error).unwrap();
+    /// assert!(source.to_string().starts_with("invalid type: string"));
     /// # Ok::<(), posttrain_experiment::ExperimentError>(())
     /// ```
     ///
