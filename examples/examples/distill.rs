@@ -8,7 +8,7 @@
 //! The teacher is the base with another prompt (`kind = "prompted"`), a policy on the same base
 //! (`kind = "adapter"`), or another model with the same tokenizer (`kind = "model"`).
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use examples::{RunArgs, fine_tune};
 use posttrain::recipes::GroupSampler;
@@ -28,6 +28,7 @@ struct DistillationLesson {
 
 fn main() -> Result<()> {
     fine_tune::<DistillationLesson, _>(&RunArgs::parse(), |config, model, _, _| {
+        ensure!(config.lesson.completions > 0, "`lesson.completions` must be at least 1, got 0");
         let mut sampler = GroupSampler::new(model.clone(), config.reward.build()?)?;
         sampler.style = config.prompt.clone();
         sampler.engine = config.fine_tune.engine.clone();

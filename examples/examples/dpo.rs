@@ -33,21 +33,48 @@ struct PreferenceLesson {
 
 fn main() -> Result<()> {
     fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, out| {
-        if let Some(completions) = config.lesson.completions {
-            for (name, examples) in
-                [("train", &mut data.train), ("validation", &mut data.validation)]
-            {
-                let path = out.join(format!("pairs_{name}.jsonl"));
-                let own = std::mem::take(examples);
-                *examples = kept_examples(&path, || pairs(config, model, &own, completions))?;
-                eprintln!("{name}: {} of {} questions have a pair", examples.len(), own.len());
-                if examples.is_empty() {
-                    bail!("no question of the {name} split has a better and a worse answer");
+        // The objective is checked before anything is sampled.
+        let lesson =
+            Preference::new(model.clone(), config.prompt.clone(), config.lesson.objective)?;
+        match config.lesson.completions {
+            None => check_pairs(&data.train)?,
+            Some(completions) if completions < 2 => {
+                bail!(
+                    "`lesson.completions` must be at least 2, to pair two answers; got {completions}"
+                )
+            }
+            Some(completions) => {
+                for (name, examples) in
+                    [("train", &mut data.train), ("validation", &mut data.validation)]
+                {
+                    let path = out.join(format!("pairs_{name}.jsonl"));
+                    let own = std::mem::take(examples);
+                    *examples = kept_examples(&path, || pairs(config, model, &own, completions))?;
+                    eprintln!("{name}: {} of {} questions have a pair", examples.len(), own.len());
+                }
+                if data.train.is_empty() {
+                    bail!("no question of the train split has a better and a worse answer");
                 }
             }
         }
-        Ok(Preference::new(model.clone(), config.prompt.clone(), config.lesson.objective)?)
+        Ok(lesson)
     })
+}
+
+/// Whether the data have pairs of their own.
+fn check_pairs(examples: &[Example]) -> Result<()> {
+    let has = |example: &Example, field: &str| {
+        example.metadata.as_ref().is_some_and(|metadata| metadata.contains_key(field))
+    };
+    let lacking = examples.iter().find(|e| !has(e, "chosen") || !has(e, "rejected"));
+    if let Some(example) = lacking {
+        bail!(
+            "`lesson.completions` is left out, and example `{}` has no `chosen` and `rejected` in \
+             its metadata: set `lesson.completions`, or give rows with pairs",
+            example.id
+        );
+    }
+    Ok(())
 }
 
 /// The base's own best and worst answers.

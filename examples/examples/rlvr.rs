@@ -72,7 +72,7 @@ fn main() -> Result<()> {
     log_to_stderr();
     let args = RunArgs::parse();
     let config = checked_config(&args)?;
-    let data = config.examples()?;
+    let data = config.examples().with_context(|| args.config.display().to_string())?;
     let model = config.model.load().context("the model cannot be opened")?;
     config.rl.lora.select(model.decoder.modules())?;
     keep_config(&args, &config)?;
@@ -122,6 +122,9 @@ fn checked_config(args: &RunArgs) -> Result<Config> {
             "{}: `data.sizes.test` must be at least 1: there is nothing to report without a test",
             named()
         );
+    }
+    if config.data.sizes.train == 0 {
+        bail!("{}: `data.sizes.train` must be at least 1: nothing can be learned", named());
     }
     Ok(config)
 }

@@ -105,7 +105,10 @@ where
     let named = || args.config.display().to_string();
     config.fine_tune.validate().with_context(named)?;
     check_name(&args.config, &config.name)?;
-    let mut data = config.examples()?;
+    let mut data = config.examples().with_context(named)?;
+    if data.train.is_empty() {
+        bail!("{}: `data.sizes.train` must be at least 1: nothing can be learned", named());
+    }
     if data.test.is_empty() {
         bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report", named());
     }
@@ -136,8 +139,10 @@ where
     let best = folder.join(if state.best.is_some() { "best" } else { "last" });
     let started = Instant::now();
     let after = run.evaluate("test after", Some(&best), &test, mode, &mut console)?;
-    let held_out =
-        [run.held_out(None, &data.validation)?, run.held_out(Some(&best), &data.validation)?];
+    let held_out = match data.validation.as_slice() {
+        [] => "no validation examples, and so no measure of the lesson's own".to_owned(),
+        examples => lead([run.held_out(None, examples)?, run.held_out(Some(&best), examples)?]),
+    };
     let summary = Summary {
         best_step: state.best.map(|best| best.step),
         seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),
@@ -155,14 +160,14 @@ where
     });
     let page = Page {
         title: format!("{}: {} steps", config.name, state.step),
-        lead: lead(held_out),
+        lead: held_out.clone(),
         accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],
         curves: curves(&records),
         samples: samples.collect(),
     };
     page.write(&args.out.join("report.html"))?;
     summary.print(&args.out);
-    println!("{}", lead(held_out));
+    println!("{held_out}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 /// What every example that trains is told.
 #[derive(Parser)]
+#[command(about = "Trains a model as a configuration file says, and reports what it gained")]
 pub struct RunArgs {
     /// The run's configuration.
     #[arg(long)]
@@ -120,8 +121,8 @@ pub fn check_name(config: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the configuration, as resolved, in the run's folder; a folder that was begun with another
-/// one is refused.
+/// Keeps the configuration, as resolved, in the run's folder; a folder in which anything was begun
+/// with another one is refused.
 ///
 /// # Errors
 /// Names the first line that differs, or why nothing can be written.
@@ -131,6 +132,10 @@ pub fn keep_config(args: &RunArgs, config: &impl Serialize) -> Result<()> {
     if let Ok(old) = std::fs::read_to_string(&kept) {
         if old == resolved {
             return Ok(());
+        }
+        // A start that failed before anything was evaluated or sampled has begun nothing.
+        if std::fs::read_dir(&args.out).is_ok_and(|entries| entries.count() == 1) {
+            return write(&kept, &resolved);
         }
         let (mut was, mut now) = (old.lines(), resolved.lines());
         let differ =

@@ -146,7 +146,12 @@ impl RlConfig {
             RecipeError::check(field, value >= 1, "at least 1", &value)?;
         }
         let rate = self.learning_rate;
-        RecipeError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", &rate)?;
+        RecipeError::check(
+            "learning_rate",
+            rate.is_finite() && rate > 0.0,
+            "finite and above 0",
+            &rate,
+        )?;
         let share = self.max_reward_failures;
         RecipeError::check(
             "max_reward_failures",

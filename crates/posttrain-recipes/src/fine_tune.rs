@@ -101,7 +101,12 @@ impl FineTuneConfig {
             RecipeError::check(field, value >= 1, "at least 1", &value)?;
         }
         let rate = self.learning_rate;
-        RecipeError::check("learning_rate", rate.is_finite() && rate > 0.0, "above 0", &rate)?;
+        RecipeError::check(
+            "learning_rate",
+            rate.is_finite() && rate > 0.0,
+            "finite and above 0",
+            &rate,
+        )?;
         self.schedule.validate()?;
         self.lora.validate()?;
         self.scorer.validate()?;
@@ -367,12 +372,16 @@ impl<L: Lesson> FineTuneRun<L> {
     /// The lesson's own measure of a saved adapter, or of a fresh one (which is the base).
     ///
     /// # Errors
-    /// [`RecipeError::Lora`] for an adapter that cannot be read; else what the lesson does.
+    /// [`RecipeError::Config`] without examples; [`RecipeError::Lora`] for an adapter that cannot be
+    /// read; else what the lesson does.
     pub fn held_out(
         &self,
         adapter: Option<&Path>,
         examples: &[Example],
     ) -> Result<HeldOut, RecipeError> {
+        let count = examples.len();
+        RecipeError::check("examples", count > 0, "at least one to measure", &count)?;
+
         let config = &self.config;
         let decoder = self.model.decoder.clone();
         let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
