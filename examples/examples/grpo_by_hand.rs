@@ -20,7 +20,7 @@ use posttrain::lora::{Adapter, AdapterView, LoraConfig, RowAdapters};
 use posttrain::model::{
     Checkpoint, ComputeKind, Decoder, PackedAttention, Packing, Sequence, TextModel,
 };
-use posttrain::model::{Message, Quantize, select_kind};
+use posttrain::model::{Quantize, select_kind};
 use posttrain::optim::{AdamParams, AdamW};
 use posttrain::train::derive_seed;
 use std::path::Path;
@@ -30,7 +30,7 @@ const MODEL: &str = ".models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const STEPS: u64 = 12;
 const PROMPTS: u64 = 4; // a step
 const GROUP: usize = 6; // completions a prompt
-const MAX_TOKENS: usize = 8;
+const MAX_TOKENS: usize = 5;
 const LEARNING_RATE: f64 = 3e-4;
 
 /// A sampled completion: its tokens, and their log-probabilities when they were sampled.
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 
             // 2. A group of completions.
             tch::manual_seed(derive_seed(7, "question", step, row) as i64);
-            let group = sample_group(model, &sampling, &prompt)?;
+            let group = sample_group(&text_model, &sampling, &prompt)?;
 
             // 3. A binary reward each.
             let mut rewards = Vec::new();
@@ -118,8 +118,7 @@ fn sum(step: u64, row: u64) -> (u64, u64) {
 
 /// The tokens that ask for a sum.
 fn prompt(model: &TextModel, a: u64, b: u64) -> Result<Vec<i64>> {
-    let question = format!("What is {a} + {b}? Answer with only the final answer.");
-    Ok(model.template.encode(&model.tokenizer, &[Message::user(question)], true)?)
+    Ok(model.tokenizer.encode_text(&format!("3 + 4 = 7\n6 + 8 = 14\n{a} + {b} ="))?)
 }
 
 /// The final hidden states of `prompt` and what follows it, the adapter beside the base.
@@ -154,18 +153,17 @@ fn logprobs(
 }
 
 /// Completions sampled at temperature 1, token by token.
-fn sample_group(model: &Decoder, adapter: &AdapterView, prompt: &[i64]) -> Result<Vec<Completion>> {
+fn sample_group(model: &TextModel, view: &AdapterView, prompt: &[i64]) -> Result<Vec<Completion>> {
     let _guard = tch::no_grad_guard();
-    let end = &model.config().eos_token_ids;
+    let end = model.tokenizer.encode_text("\n")?.pop();
+    let model = &model.decoder;
     let mut group = Vec::with_capacity(GROUP);
     for _ in 0..GROUP {
         let mut completion = Completion { tokens: Vec::new(), logprobs: Vec::new() };
-        while completion.tokens.len() < MAX_TOKENS
-            && !completion.tokens.last().is_some_and(|t| end.contains(t))
-        {
-            let state = hidden(model, adapter, prompt, &completion.tokens)?.narrow(0, -1, 1);
+        while completion.tokens.len() < MAX_TOKENS && completion.tokens.last() != end.as_ref() {
+            let state = hidden(model, view, prompt, &completion.tokens)?.narrow(0, -1, 1);
             let distribution = model
-                .logits(&state, &RowAdapters::all(Some(adapter)))?
+                .logits(&state, &RowAdapters::all(Some(view)))?
                 .log_softmax(-1, Kind::Float)
                 .squeeze_dim(0);
             let token = distribution.exp().multinomial(1, false).int64_value(&[0]);
@@ -183,14 +181,13 @@ fn held_out_probability(model: &TextModel, adapter: &AdapterView) -> Result<f64>
     let _guard = tch::no_grad_guard();
     let asked: Vec<(u64, u64)> =
         (0..STEPS).flat_map(|step| (0..PROMPTS).map(move |row| sum(step, row))).collect();
-    let end = model.decoder.config().eos_token_ids[0];
 
     let mut probabilities = Vec::new();
     for (a, b) in (1..=10).flat_map(|a| (1..=9).map(move |b| (a, b))) {
         if asked.contains(&(a, b)) || asked.contains(&(b, a)) {
             continue;
         }
-        let answer = [model.tokenizer.encode_text(&(a + b).to_string())?, vec![end]].concat();
+        let answer = model.tokenizer.encode_text(&format!(" {}\n", a + b))?;
         let logprobs = logprobs(&model.decoder, adapter, &prompt(model, a, b)?, &answer)?;
         probabilities.push(logprobs.sum(Kind::Double).exp().double_value(&[]));
     }
