@@ -8,10 +8,9 @@
 //! The teacher is the base with another prompt (`kind = "prompted"`), a policy on the same base
 //! (`kind = "adapter"`), or another model with the same tokenizer (`kind = "model"`).
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 use examples::{RunArgs, fine_tune};
-use posttrain::recipes::GroupSampler;
 use posttrain::recipes::lesson::{OnPolicyDistillation, TeacherConfig};
 use posttrain::rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
@@ -28,13 +27,15 @@ struct DistillationLesson {
 
 fn main() -> Result<()> {
     fine_tune::<DistillationLesson, _>(&RunArgs::parse(), |config, model, _, _| {
-        ensure!(config.lesson.completions > 0, "`lesson.completions` must be at least 1, got 0");
-        let mut sampler = GroupSampler::new(model.clone(), config.reward.build()?)?;
-        sampler.style = config.prompt.clone();
-        sampler.engine = config.fine_tune.engine.clone();
         let teacher = config.lesson.teacher.build(model, &config.prompt)?;
         let sampling =
             SamplingParams { seed: config.fine_tune.seed, ..config.fine_tune.sampling.clone() };
-        Ok(OnPolicyDistillation::new(sampler, teacher, config.lesson.completions, sampling))
+        let lesson = OnPolicyDistillation::new(
+            model.clone(),
+            config.prompt.clone(),
+            teacher,
+            (config.lesson.completions, sampling),
+        )?;
+        Ok(lesson.with_engine(config.fine_tune.engine.clone()))
     })
 }

@@ -80,7 +80,14 @@ impl<'a> Arrivals<'a> {
 
         let by_id: BTreeMap<&str, &Example> =
             train.iter().map(|example| (example.id.as_str(), example)).collect();
-        let again = cursor.in_flight.iter().filter_map(|id| by_id.get(id.as_str()).copied());
+        let mut next = VecDeque::with_capacity(cursor.in_flight.len());
+        for id in &cursor.in_flight {
+            let example = by_id.get(id.as_str()).copied();
+            next.push_back(example.cloned().ok_or_else(|| RecipeError::Example {
+                id: id.clone(),
+                reason: "was being sampled when the run was saved, and is not in the data".into(),
+            })?);
+        }
         let (send, arrived) = mpsc::channel();
         Ok(Self {
             sampler,
@@ -92,7 +99,7 @@ impl<'a> Arrivals<'a> {
             send,
             arrived,
             data: config.batches(train)?.resume(cursor.data)?,
-            next: again.cloned().collect(),
+            next,
             outstanding: BTreeMap::new(),
             submitted: cursor.submitted,
         })

@@ -135,23 +135,15 @@ impl RlConfig {
     /// # Errors
     /// The first field that is out of range is named.
     pub fn validate(&self) -> Result<(), RecipeError> {
-        for (field, value) in [
+        RecipeError::check_counts(&[
             ("steps", self.steps),
             ("prompts", self.prompts),
             ("group_size", self.group_size as u64),
             ("evaluation.every", self.evaluation.every),
             ("evaluation.samples", self.evaluation.samples as u64),
             ("checkpoint_every", self.checkpoint_every),
-        ] {
-            RecipeError::check(field, value >= 1, "at least 1", &value)?;
-        }
-        let rate = self.learning_rate;
-        RecipeError::check(
-            "learning_rate",
-            rate.is_finite() && rate > 0.0,
-            "finite and above 0",
-            &rate,
-        )?;
+        ])?;
+        RecipeError::check_learning_rate(self.learning_rate)?;
         let share = self.max_reward_failures;
         RecipeError::check(
             "max_reward_failures",

@@ -113,6 +113,17 @@ impl RecipeError {
         Self::Example { id: example.id.clone(), reason }
     }
 
+    /// `Ok` if every count is at least 1, else the error that names the first that is not.
+    pub(crate) fn check_counts(counts: &[(&'static str, u64)]) -> Result<(), Self> {
+        counts.iter().try_for_each(|(field, n)| Self::check(field, *n >= 1, "at least 1", n))
+    }
+
+    /// `Ok` for a learning rate that can be learned with.
+    pub(crate) fn check_learning_rate(rate: f64) -> Result<(), Self> {
+        let fits = rate.is_finite() && rate > 0.0;
+        Self::check("learning_rate", fits, "finite and above 0", &rate)
+    }
+
     /// `Ok` if a configuration value is in its range, else the error that names it.
     pub(crate) fn check(
         field: &'static str,

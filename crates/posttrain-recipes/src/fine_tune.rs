@@ -90,23 +90,15 @@ impl FineTuneConfig {
     /// # Errors
     /// The first field that is out of range is named.
     pub fn validate(&self) -> Result<(), RecipeError> {
-        for (field, value) in [
+        RecipeError::check_counts(&[
             ("epochs", self.epochs),
             ("steps", self.steps.unwrap_or(1)),
             ("batch", self.batch),
             ("evaluation.every", self.evaluation.every),
             ("evaluation.samples", self.evaluation.samples as u64),
             ("checkpoint_every", self.checkpoint_every),
-        ] {
-            RecipeError::check(field, value >= 1, "at least 1", &value)?;
-        }
-        let rate = self.learning_rate;
-        RecipeError::check(
-            "learning_rate",
-            rate.is_finite() && rate > 0.0,
-            "finite and above 0",
-            &rate,
-        )?;
+        ])?;
+        RecipeError::check_learning_rate(self.learning_rate)?;
         self.schedule.validate()?;
         self.lora.validate()?;
         self.scorer.validate()?;

@@ -60,15 +60,16 @@ pub(crate) fn streamed(
         let trained = training.join().unwrap_or_else(|panic| resume_unwind(panic));
         (sampled, trained)
     });
-    // Where both fail, training did first: a group cannot be handed on to a trainer that is gone.
-    let collected = trained.and_then(|passes| Ok((sampled?, passes)));
-    let ((cost, ended), (mut passes, seconds_training)) = match collected {
-        Ok(collected) => collected,
-        Err(error) => {
-            trainer.clear_gradients();
-            return Err(error);
-        }
+    let collected = match sampled {
+        Ok(sampled) => trained.map(|trained| (sampled, trained)),
+        // A group cannot be handed on to a trainer that is gone: why it is gone is the error.
+        Err(RecipeError::TrainerEnded) => Err(trained.err().unwrap_or(RecipeError::TrainerEnded)),
+        Err(error) => Err(error),
     };
+    if collected.is_err() {
+        trainer.clear_gradients();
+    }
+    let ((cost, ended), (mut passes, seconds_training)) = collected?;
 
     let gradient_scale =
         config.objective.denominator(&unit) / config.objective.denominator(&ended.totals);

@@ -157,9 +157,9 @@ fn a_policy_comes_nearer_to_its_teacher() {
     let path = teacher.join("best");
     let teacher = || TeacherConfig::Adapter { path: path.clone() }.build(&world.model, &style);
     let lesson = || {
-        let sampler = GroupSampler::new(world.model.clone(), reward()).unwrap();
         let sampling = SamplingParams { seed: 5, ..config().sampling };
-        OnPolicyDistillation::new(sampler, teacher().unwrap(), 4, sampling)
+        let (model, teacher) = (world.model.clone(), teacher().unwrap());
+        OnPolicyDistillation::new(model, style.clone(), teacher, (4, sampling)).unwrap()
     };
     let student = || FineTuneConfig { epochs: 6, ..config() };
     let folders = [dir.path().join("a"), dir.path().join("b")];
@@ -225,7 +225,18 @@ fn what_cannot_be_learned_is_refused_by_its_example() {
     let error = refused(json!([{"role": "user", "content": "1"}]));
     assert!(error.starts_with("example `talk`: no assistant's message"), "{error}");
     let error = refused(json!([{"role": "nobody", "content": "1"}]));
-    assert!(error.starts_with("example `talk`: metadata `messages`"), "{error}");
+    assert!(error.starts_with("example `talk`: metadata `messages`: message 1 "), "{error}");
+    let said = |more: (&str, serde_json::Value)| {
+        let mut message = json!({"role": "assistant", "content": "1"});
+        message[more.0] = more.1;
+        json!([{"role": "user", "content": "1"}, message])
+    };
+    let error = refused(said(("weight", json!(0.5))));
+    assert!(error.contains("message 2 has a `weight` that is neither 0 nor 1"), "{error}");
+    let error = refused(said(("wieght", json!(0))));
+    assert!(error.contains("message 2 cannot be read: unknown field `wieght`"), "{error}");
+    let error = refused(json!([{"role": "user", "content": "1", "weight": 1}]));
+    assert!(error.contains("message 1 has a `weight`, and is no assistant's"), "{error}");
 
     let objective = ObjectiveConfig::CrossEntropy(CrossEntropy::default());
     let error = Preference::new(world.model.clone(), PromptStyle::default(), objective);

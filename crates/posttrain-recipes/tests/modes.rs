@@ -6,6 +6,7 @@
 mod digits;
 mod world;
 
+use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_loss::AdvantageConfig;
 use posttrain_recipes::{
@@ -243,4 +244,37 @@ fn an_asynchronous_run_says_that_it_does_not_record() {
     run.train(&examples(0..40), &[], &mut notes).unwrap();
     assert!(notes.0[0].contains("engine.record_mib"), "{:?}", notes.0);
     assert!(records(dir.path()).iter().all(|record| record.recorded == 0.0));
+}
+
+/// A question that no context holds ends every mode by its own name, not by that of what it broke.
+#[test]
+fn a_question_that_cannot_be_asked_is_named_in_every_mode() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let long = Example::new("long", "digits", "1 ".repeat(5000), "7");
+    let train: Vec<Example> = vec![long; 4];
+    let by_arrival = RlConfig { group_order: GroupOrder::Arrival, ..asynchronous(4, 1) };
+    let configs = [config(4), streaming(4), asynchronous(4, 1), by_arrival];
+    for (case, config) in configs.into_iter().enumerate() {
+        let folder = dir.path().join(case.to_string());
+        let error = world.run(config, &folder, reward()).train(&train, &[], &mut Silent);
+        let error = error.unwrap_err();
+        assert!(
+            matches!(&error, RecipeError::Prompt { id, .. } if id == "long"),
+            "{case}: {error}"
+        );
+    }
+}
+
+#[test]
+fn an_example_that_was_under_way_and_is_gone_is_named() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let config = || RlConfig { group_order: GroupOrder::Arrival, ..asynchronous(8, 1) };
+    let run = world.run(config(), dir.path(), reward());
+    let killed = AssertUnwindSafe(|| run.train(&examples(0..40), &[], &mut DieAt(5)));
+    assert!(catch_unwind(killed).is_err());
+
+    let others: Vec<Example> = examples(100..140);
+    let error = world.run(config(), dir.path(), reward()).train(&others, &[], &mut Silent);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is not in the data"), "{error}");
 }

@@ -24,6 +24,8 @@ pub(crate) struct Passes<'a> {
     pub dropout: f64,
     /// What the dropout's masks are drawn from, together with the policy's version.
     pub seed: u64,
+    /// Micro-batches of the step that earlier calls have made: each has a dropout mask of its own.
+    pub first_mask: u64,
 }
 
 /// One worker's share: micro-batches, and a seed for each.
@@ -50,7 +52,7 @@ impl Passes<'_> {
         let mut outcome = ForwardBackward::none(datums);
         outcome.micro_batches = batches.len();
 
-        let mut next = 0..;
+        let mut next = self.first_mask..;
         let mut seeded = |batch| {
             let index = next.next().unwrap_or_default();
             (batch, derive_seed(self.seed, "dropout", self.policy.version, index))

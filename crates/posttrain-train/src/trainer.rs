@@ -85,6 +85,8 @@ pub struct Trainer {
     /// The frozen copy of the present version, once somebody has asked for it.
     snapshot: OnceCell<PolicySnapshot>,
     has_gradient: bool,
+    /// Micro-batches whose gradients have been collected since the last step.
+    micro_batches: u64,
     gradients_checked: bool,
 }
 
@@ -143,6 +145,7 @@ impl Trainer {
             policy_version: 0,
             snapshot: OnceCell::new(),
             has_gradient: false,
+            micro_batches: 0,
             gradients_checked: false,
         })
     }
@@ -263,6 +266,7 @@ impl Trainer {
         };
 
         self.has_gradient = true;
+        self.micro_batches += outcome.micro_batches as u64;
         // A text of one token attends to itself alone, whatever its query and key are: they have no
         // gradient then.
         let attends =
@@ -305,6 +309,7 @@ impl Trainer {
             config: &self.config,
             dropout: self.adapter.config().dropout,
             seed: self.seed,
+            first_mask: self.micro_batches,
         };
         retried(self.config.micro_batch_tokens, |budget| {
             passes.run(&self.adapter, micro_batches(&kept, budget, workers), workers, datums.len())
@@ -354,6 +359,7 @@ impl Trainer {
         if !std::mem::take(&mut self.has_gradient) {
             return Err(TrainError::NoGradient);
         }
+        self.micro_batches = 0;
         let report = self.optimizer.step(params)?;
 
         self.policy_version += 1;
@@ -365,6 +371,7 @@ impl Trainer {
     pub fn clear_gradients(&mut self) {
         self.optimizer.clear_gradients();
         self.has_gradient = false;
+        self.micro_batches = 0;
     }
 
     /// The present policy for a sampler: a copy of the adapter in the model's kind; the base is
@@ -468,6 +475,7 @@ impl Trainer {
         self.policy_version = policy_version;
         self.snapshot = OnceCell::new();
         self.has_gradient = false;
+        self.micro_batches = 0;
     }
 
     /// How many threads `tokens` tokens are worth.

@@ -4,7 +4,8 @@
 use posttrain_lora::LoraConfig;
 use posttrain_loss::preference::Dpo;
 use posttrain_loss::{
-    Aggregation, LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals,
+    Aggregation, CrossEntropy, LossBatch, LossError, LossOutcome, Objective, PolicyObjective,
+    Scope, StepTotals,
 };
 use posttrain_model::{Decoder, ModelConfig};
 use posttrain_optim::AdamParams;
@@ -391,4 +392,25 @@ fn parts_of_a_step_add_up_to_it() {
             .collect::<Vec<_>>()
     };
     assert!(relative_difference(&parameters(&at_once), &parameters(&divided)) < 1e-4);
+}
+
+/// Gradients that add up over calls are those of one step: no two of its micro-batches drop the
+/// same.
+#[test]
+fn each_call_of_a_step_draws_its_own_dropout() {
+    let lora = LoraConfig { rank: 4, dropout: 0.5, ..LoraConfig::default() };
+    let mut trainer = Trainer::new(model(), &lora, TrainerConfig::default(), 5).unwrap();
+    let loss = |trainer: &mut Trainer| {
+        let passes = trainer.forward_backward(&batch(&[(3, vec![4, 2])]), &CrossEntropy::default());
+        passes.unwrap().loss()
+    };
+    // A step away from the start, where B is zero and nothing that is dropped counts.
+    loss(&mut trainer);
+    step(&mut trainer, 1e-1);
+
+    let first = loss(&mut trainer);
+    let second = loss(&mut trainer);
+    assert_ne!(first, second);
+    trainer.clear_gradients();
+    assert_eq!(loss(&mut trainer), first);
 }

@@ -11,10 +11,12 @@ use posttrain_lora::{LoraConfig, load_peft};
 use posttrain_loss::Objective;
 use posttrain_loss::distillation::{Distillation, Divergence};
 use posttrain_model::TextModel;
-use posttrain_rollout::SamplingParams;
+use posttrain_reward::{Score, from_fn};
+use posttrain_rollout::{EngineConfig, SamplingParams};
 use posttrain_train::{Datum, Trainer, TrainerConfig, derive_seed};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Who the teacher is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,7 +114,7 @@ impl Teacher {
 /// `ln q − ln p`. Its held-out measure is `reverse_kl`, the mean of `ln p − ln q` over sampled
 /// tokens, nats per token.
 pub struct OnPolicyDistillation {
-    /// What samples; its reward is not asked for in training.
+    /// What samples. Nothing is scored: the teacher is all that is asked.
     sampler: GroupSampler,
     teacher: Teacher,
     completions: usize,
@@ -122,18 +124,34 @@ pub struct OnPolicyDistillation {
 }
 
 impl OnPolicyDistillation {
-    /// A lesson in which `sampler` samples `completions` answers to each question.
-    #[must_use]
+    /// A lesson in which `model`'s policy gives `completions` answers to each question, which is put
+    /// as `style` has it. `sampling` has the seed that the draws follow from.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] without completions; [`RecipeError::Runtime`] where no thread can be
+    /// started.
     pub fn new(
-        sampler: GroupSampler,
+        model: TextModel,
+        style: PromptStyle,
         teacher: Teacher,
-        completions: usize,
-        sampling: SamplingParams,
-    ) -> Self {
+        (completions, sampling): (usize, SamplingParams),
+    ) -> Result<Self, RecipeError> {
+        RecipeError::check("completions", completions >= 1, "at least 1", &completions)?;
+        let unscored = from_fn("unscored", |_| Ok(Score::binary(false)));
+        let mut sampler = GroupSampler::new(model, Arc::new(unscored))?;
+        sampler.style = style;
+
         let seed = sampling.seed;
         let objective =
             Distillation { divergence: Divergence::SampledReverseKl, ..Distillation::default() };
-        Self { sampler, teacher, completions, sampling, seed, objective }
+        Ok(Self { sampler, teacher, completions, sampling, seed, objective })
+    }
+
+    /// Samples by a generation engine of another configuration.
+    #[must_use]
+    pub fn with_engine(mut self, engine: EngineConfig) -> Self {
+        self.sampler.engine = engine;
+        self
     }
 
     fn sample(

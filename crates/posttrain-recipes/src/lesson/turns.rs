@@ -6,22 +6,39 @@ use posttrain_chat::{Message, Role};
 use posttrain_data::Example;
 use posttrain_model::TextModel;
 use posttrain_train::Datum;
-use serde::Deserialize;
 use serde_json::Value;
 
-/// A message of a conversation in OpenAI's form for fine-tuning: an assistant's message is learned
-/// unless its `weight` is 0.
-#[derive(Deserialize)]
+/// A message of a conversation in OpenAI's form for fine-tuning, and whether it is learned: an
+/// assistant's is, unless its `weight` is 0.
 struct Turn {
-    #[serde(flatten)]
     message: Message,
-    #[serde(default)]
-    weight: Option<f32>,
+    learned: bool,
+}
+
+impl Turn {
+    /// Reads a message; why it cannot be, in words.
+    fn read(value: &Value) -> Result<Self, String> {
+        let mut fields = value.as_object().cloned().ok_or("is not an object")?;
+        // A message refuses the fields that it does not know.
+        let weight = fields.remove("weight");
+        let message: Message = serde_json::from_value(Value::Object(fields))
+            .map_err(|error| format!("cannot be read: {error}"))?;
+
+        let by_assistant = message.role == Role::Assistant;
+        let learned = match weight.as_ref().map(Value::as_f64) {
+            None => by_assistant,
+            Some(_) if !by_assistant => return Err("has a `weight`, and is no assistant's".into()),
+            Some(Some(0.0)) => false,
+            Some(Some(1.0)) => true,
+            Some(_) => return Err("has a `weight` that is neither 0 nor 1".into()),
+        };
+        Ok(Self { message, learned })
+    }
 }
 
 /// An example's answer, to be learned behind its question as `style` puts it; or, where the
 /// example's metadata has `messages`, that conversation, of which every assistant's message is
-/// learned whose `weight` is not 0.
+/// learned whose `weight` is not 0. Fields and weights that are not known are refused.
 ///
 /// # Errors
 /// [`RecipeError::Example`] for messages that cannot be read, or among which nothing is learned;
@@ -31,17 +48,27 @@ pub fn conversation_datum(
     style: &PromptStyle,
     example: &Example,
 ) -> Result<Datum, RecipeError> {
-    let Some(messages) = example.metadata.as_ref().and_then(|metadata| metadata.get("messages"))
-    else {
+    let field = |name: &str| example.metadata.as_ref().and_then(|metadata| metadata.get(name));
+    let Some(messages) = field("messages") else {
         return answer_datum(model, style, example, &example.answer);
     };
-    let turns: Vec<Turn> = serde_json::from_value(Value::clone(messages))
-        .map_err(|error| RecipeError::example(example, format!("metadata `messages`: {error}")))?;
+    let refused = |reason: String| RecipeError::example(example, format!("metadata {reason}"));
+    if field("tools").is_some() {
+        let reason = "`tools` beside `messages`: give the model's template its tools instead";
+        return Err(refused(reason.into()));
+    }
+    let list = messages.as_array().ok_or_else(|| refused("`messages` is not a list".into()))?;
 
-    let messages: Vec<Message> = turns.iter().map(|turn| turn.message.clone()).collect();
-    let learned = |turn: &Turn| turn.message.role == Role::Assistant && turn.weight != Some(0.0);
-    let learned: Vec<usize> =
-        turns.iter().enumerate().filter(|(_, turn)| learned(turn)).map(|(at, _)| at).collect();
+    let mut messages = Vec::with_capacity(list.len());
+    let mut learned = Vec::new();
+    for (at, value) in list.iter().enumerate() {
+        let turn = Turn::read(value)
+            .map_err(|reason| refused(format!("`messages`: message {} {reason}", at + 1)))?;
+        messages.push(turn.message);
+        if turn.learned {
+            learned.push(at);
+        }
+    }
     if learned.is_empty() {
         return Err(RecipeError::example(example, "no assistant's message to be learned".into()));
     }

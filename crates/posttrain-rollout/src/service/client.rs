@@ -160,8 +160,8 @@ impl SamplingClient {
         self.queue.pending()
     }
 
-    /// A request with the policy that its name stands for now; the name is looked up once more when
-    /// there is room.
+    /// A request with the policy that its name stands for now. When there is room, which may be
+    /// later, the queue takes the policy that the name stands for then.
     fn resolved(&self, mut request: SampleRequest) -> Result<SampleRequest, ServiceError> {
         if let Some(name) = &request.policy_name {
             let Some(policy) = self.queue.policy(name) else {
