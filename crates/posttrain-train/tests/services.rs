@@ -3,6 +3,7 @@
 //! same calls without threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use futures::FutureExt;
 use posttrain_lora::{LoraConfig, TargetModules};
 use posttrain_loss::{
     LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals,
@@ -428,7 +429,9 @@ fn a_client_that_never_waits_is_refused_and_loses_nothing_that_was_taken() {
     has_begun.recv().unwrap();
     let queued: Vec<_> = (0..3).map(|call| client.call(move |_| Ok(call))).collect();
     let refused = client.call(|_| Ok(()));
-    assert!(matches!(refused.wait(), Err(TrainError::QueueFull { queued: 3 })));
+    // At once: the thread is held, and whoever was taken would wait for ever.
+    let refused = refused.now_or_never();
+    assert!(matches!(refused, Some(Err(TrainError::QueueFull { queued: 3 }))));
 
     go.send(()).unwrap();
     assert!(first.wait().unwrap());
