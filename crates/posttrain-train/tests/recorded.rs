@@ -99,12 +99,15 @@ fn batch(groups: &[(Vec<i64>, Vec<Completion>)], keep: impl Fn(usize) -> bool) -
 
 fn gradients(trainer: &mut Trainer, batch: &[Datum]) -> (ForwardBackward, Vec<(String, Tensor)>) {
     let outcome = trainer.forward_backward(batch, &PolicyObjective::default()).unwrap();
-    let take = |(name, mut leaf): (String, Tensor)| {
-        let gradient = leaf.grad().copy();
-        leaf.zero_grad();
-        (name, gradient)
-    };
-    (outcome, trainer.adapter().parameters().into_iter().map(take).collect())
+    let gradients = trainer
+        .adapter()
+        .parameters()
+        .into_iter()
+        .map(|(name, leaf)| (name, leaf.grad().copy()))
+        .collect();
+    // The next call is a step's first again, whose dropout masks are then the same.
+    trainer.clear_gradients();
+    (outcome, gradients)
 }
 
 fn assert_same(what: &str, one: &[(String, Tensor)], other: &[(String, Tensor)]) {
