@@ -7,21 +7,13 @@
 //! ```
 
 use anyhow::Result;
-use benches as _; // its allocator
+use benches::ShortAnswers;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use posttrain::data::{Example, SplitConfig, sciences, split};
-use posttrain::lora::LoraConfig;
-use posttrain::model::{ComputeKind, DeviceChoice, Quantize, TextModel};
-use posttrain::recipes::{
-    GroupOrder, MetricsLog, Mode, ModelSource, PromptForm, PromptStyle, RlConfig, RlRun, Shot,
-    Silent, StepRecord,
-};
+use posttrain::recipes::{GroupOrder, MetricsLog, Mode, RlConfig, RlRun, Silent, StepRecord};
 use posttrain::reward::{Reward, RewardError, Sample, Score};
-use posttrain::rollout::SamplingParams;
 use serde_json::json;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -86,36 +78,7 @@ impl posttrain::recipes::Observer for Gatekeeper {
 }
 
 fn config(mode: Mode, group_order: GroupOrder) -> RlConfig {
-    RlConfig {
-        seed: 7,
-        steps: STEPS,
-        mode,
-        group_order,
-        max_staleness: 1,
-        prompts: 16,
-        group_size: 8,
-        learning_rate: 1e-4,
-        checkpoint_every: STEPS,
-        lora: LoraConfig { rank: 32, alpha: 32.0, ..LoraConfig::default() },
-        sampling: SamplingParams {
-            max_tokens: 12,
-            stop: vec!["\n".into()],
-            ..SamplingParams::default()
-        },
-        ..RlConfig::default()
-    }
-}
-
-fn style() -> PromptStyle {
-    let shot = |question: &str, answer: &str| Shot {
-        question: question.to_owned(),
-        answer: answer.to_owned(),
-    };
-    PromptStyle {
-        form: PromptForm::Plain,
-        shots: vec![shot("What is 3 + 4?", "7"), shot("What is 5 less than 14?", "9")],
-        ..PromptStyle::default()
-    }
+    RlConfig { mode, group_order, max_staleness: 1, ..ShortAnswers::config(7, STEPS) }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -124,20 +87,16 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A mode's median step, seconds, the first left out.
-fn measure(
-    model: &TextModel,
-    examples: &[Example],
-    config: RlConfig,
-    after_the_batch: bool,
-) -> Result<f64> {
+fn measure(work: &ShortAnswers, config: RlConfig, after_the_batch: bool) -> Result<f64> {
     let dir = std::env::temp_dir().join(format!("posttrain-modes-{}", std::process::id()));
     let gate = after_the_batch.then(|| Arc::new(Semaphore::new(0)));
     let total = config.prompts as usize * config.group_size;
     let reward = Arc::new(Slow { gate: gate.clone() });
-    let run = RlRun::new(model.clone(), reward, config, &dir)?.with_style(style());
+    let run =
+        RlRun::new(work.model.clone(), reward, config, &dir)?.with_style(ShortAnswers::style());
     match gate {
-        Some(gate) => run.train(examples, &[], &mut Gatekeeper { gate, total })?,
-        None => run.train(examples, &[], &mut Silent)?,
+        Some(gate) => run.train(&work.train, &[], &mut Gatekeeper { gate, total })?,
+        None => run.train(&work.train, &[], &mut Silent)?,
     };
     let (_, records) = MetricsLog::<StepRecord>::open(&dir, u64::MAX)?;
     std::fs::remove_dir_all(&dir)?;
@@ -145,20 +104,7 @@ fn measure(
 }
 
 fn main() -> Result<()> {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../.models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let source = ModelSource {
-        path,
-        device: DeviceChoice::default(),
-        kind: ComputeKind::default(),
-        quantize: Quantize::default(),
-    };
-    let model = source.load()?;
-    let splits =
-        split(&sciences::generate(7)?, &SplitConfig { seed: 7, ..SplitConfig::default() })?;
-    let examples: Vec<Example> =
-        splits.train.into_iter().filter(|example| example.domain == sciences::MATH).collect();
-
+    let work = ShortAnswers::load()?;
     let cases = [
         ("after_the_batch", Mode::OnPolicy, GroupOrder::Fixed),
         ("on_policy", Mode::OnPolicy, GroupOrder::Fixed),
@@ -170,7 +116,7 @@ fn main() -> Result<()> {
     let mut first = None;
     for (name, mode, order) in cases {
         let batch = name == "after_the_batch";
-        let seconds = measure(&model, &examples, config(mode, order), batch)?;
+        let seconds = measure(&work, config(mode, order), batch)?;
         let against = *first.get_or_insert(seconds);
         println!(
             "{}",

@@ -14,11 +14,13 @@ mod hollow;
 mod memory;
 mod policy;
 mod questions;
+mod short_answers;
 
 pub use hollow::HollowModel;
 pub use memory::measure_peak;
 pub use policy::{RANK, Rollout, TrainedPolicy};
 pub use questions::{BenchModel, Question, questions};
+pub use short_answers::ShortAnswers;
 
 /// Numbers from 0 to 1, the same each time.
 #[must_use]

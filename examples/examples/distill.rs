@@ -6,12 +6,17 @@
 //! ```
 //!
 //! The teacher is the base with another prompt (`kind = "prompted"`), a policy on the same base
-//! (`kind = "adapter"`), or another model with the same tokenizer (`kind = "model"`).
+//! (`kind = "adapter"`), another model with the same tokenizer (`kind = "model"`), one behind an
+//! OpenAI-compatible server (`kind = "server"`), or another one for each domain (`kind =
+//! "by_domain"`). Without `[lesson.teacher]` the data have a teacher's answers with what it held
+//! likely: `tokens` and `top_logprobs` in their metadata.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use examples::{RunArgs, fine_tune};
-use posttrain::recipes::lesson::{OnPolicyDistillation, TeacherConfig};
+use posttrain::recipes::lesson::{
+    Lesson, OffPolicyDistillation, OnPolicyDistillation, TeacherConfig,
+};
 use posttrain::rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
@@ -19,23 +24,34 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DistillationLesson {
-    /// Who says how likely a token is.
-    teacher: TeacherConfig,
-    /// Answers that the policy gives to each question.
-    completions: usize,
+    /// Who says how likely a token is; left out where the data do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher: Option<TeacherConfig>,
+    /// Answers that the policy gives to each question, where there is a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completions: Option<usize>,
 }
 
 fn main() -> Result<()> {
     fine_tune::<DistillationLesson, _>(&RunArgs::parse(), |config, model, _, _| {
-        let teacher = config.lesson.teacher.build(model, &config.prompt)?;
-        let sampling =
-            SamplingParams { seed: config.fine_tune.seed, ..config.fine_tune.sampling.clone() };
-        let lesson = OnPolicyDistillation::new(
-            model.clone(),
-            config.prompt.clone(),
-            teacher,
-            (config.lesson.completions, sampling),
-        )?;
-        Ok(lesson.with_engine(config.fine_tune.engine.clone()))
+        let lesson: Box<dyn Lesson> = match (&config.lesson.teacher, config.lesson.completions) {
+            (Some(teacher), Some(completions)) => {
+                let teacher = teacher.build(model, &config.prompt)?;
+                let run = &config.fine_tune;
+                let sampling = SamplingParams { seed: run.seed, ..run.sampling.clone() };
+                let lesson = OnPolicyDistillation::new(
+                    model.clone(),
+                    config.prompt.clone(),
+                    teacher,
+                    (completions, sampling),
+                )?;
+                Box::new(lesson.with_engine(run.engine.clone()))
+            }
+            (None, None) => {
+                Box::new(OffPolicyDistillation::new(model.clone(), config.prompt.clone()))
+            }
+            _ => bail!("`lesson.teacher` and `lesson.completions` come together, or neither"),
+        };
+        Ok(lesson)
     })
 }

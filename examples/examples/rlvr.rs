@@ -12,13 +12,13 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::{
     Curve, Page, PageSample, RunArgs, Summary, check_name, draw_rewards, evaluated_once,
-    keep_config, log_to_stderr, read_config, stop_on_interrupt,
+    keep_config, log_and_trace, read_config, stop_on_interrupt,
 };
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::{
     Console, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
-    StepRecord,
+    SampleLine, StepRecord,
 };
 use posttrain::reward::RewardConfig;
 use serde::{Deserialize, Serialize};
@@ -69,11 +69,14 @@ impl Config {
 }
 
 fn main() -> Result<()> {
-    log_to_stderr();
     let args = RunArgs::parse();
+    let _trace = log_and_trace(args.trace.as_deref())?;
     let config = checked_config(&args)?;
     let data = config.examples().with_context(|| args.config.display().to_string())?;
-    let model = config.model.load().context("the model cannot be opened")?;
+    let model = config
+        .model
+        .load()
+        .with_context(|| format!("{}: [model]: cannot be opened", args.config.display()))?;
     config.rl.lora.select(model.decoder.modules())?;
     keep_config(&args, &config)?;
 
@@ -115,7 +118,7 @@ fn main() -> Result<()> {
 fn checked_config(args: &RunArgs) -> Result<Config> {
     let named = || args.config.display().to_string();
     let config: Config = read_config(&args.config)?;
-    config.rl.validate().with_context(named)?;
+    config.rl.validate().with_context(|| format!("{}: [rl]", named()))?;
     check_name(&args.config, &config.name)?;
     if config.data.sizes.test == 0 {
         bail!(
@@ -127,15 +130,6 @@ fn checked_config(args: &RunArgs) -> Result<Config> {
         bail!("{}: `data.sizes.train` must be at least 1: nothing can be learned", named());
     }
     Ok(config)
-}
-
-/// A line of `samples.jsonl`, as far as the page shows it.
-#[derive(Deserialize)]
-struct SampleLine {
-    question: String,
-    answer: String,
-    completion: String,
-    reward: Option<f64>,
 }
 
 fn page(config: &Config, summary: &Summary, records: &[StepRecord], folder: &Path) -> Result<Page> {
@@ -150,6 +144,8 @@ fn page(config: &Config, summary: &Summary, records: &[StepRecord], folder: &Pat
         over("Entropy, nats", &|r| Some(r.entropy)),
         over("|trainer − sampler| log-probability, nats", &|r| Some(r.logprob_gap)),
         over("Staleness, versions", &|r| r.staleness),
+        over("Groups sampled ahead", &|r| Some(r.queued_groups? as f64)),
+        over("Groups replaced", &|r| Some(r.replaced_groups? as f64)),
         over("Gradient norm", &|r| r.grad_norm),
         over("Seconds per step", &|r| Some(r.seconds)),
     ];
@@ -164,11 +160,15 @@ fn page(config: &Config, summary: &Summary, records: &[StepRecord], folder: &Pat
         reference: line.answer,
         answer: line.completion,
         reward: line.reward,
+        advantage: Some(line.advantage),
+        tokens: line.tokens,
     });
     Ok(Page {
         title: format!("{}: {} steps", config.name, summary.steps),
         lead: format!(
-            "Reinforcement learning, {:?}, seed {}; samples from its last steps.",
+            "Reinforcement learning, {:?}, seed {}. Samples are from its last steps: green tokens \
+             were made likelier, red ones less likely, the more the stronger; an underlined token is \
+             more than a twentieth likelier or less likely to the trainer than to the sampler.",
             config.rl.mode, config.rl.seed
         ),
         accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],

@@ -4,7 +4,7 @@ use crate::page::{Curve, Page, PageSample};
 use crate::run_folder::{
     RunArgs, Summary, check_name, evaluated_once, keep_config, read_config, write,
 };
-use crate::{log_to_stderr, stop_on_interrupt};
+use crate::{log_and_trace, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
@@ -100,10 +100,10 @@ where
     T: Serialize + DeserializeOwned,
     L: Lesson,
 {
-    log_to_stderr();
+    let _trace = log_and_trace(args.trace.as_deref())?;
     let config: FineTuneFile<T> = read_config(&args.config)?;
     let named = || args.config.display().to_string();
-    config.fine_tune.validate().with_context(named)?;
+    config.fine_tune.validate().with_context(|| format!("{}: [fine_tune]", named()))?;
     check_name(&args.config, &config.name)?;
     let mut data = config.examples().with_context(named)?;
     if data.train.is_empty() {
@@ -112,7 +112,8 @@ where
     if data.test.is_empty() {
         bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report", named());
     }
-    let model = config.model.load().context("the model cannot be opened")?;
+    let model =
+        config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
     config.fine_tune.lora.select(model.decoder.modules())?;
     keep_config(args, &config)?;
 
@@ -157,6 +158,8 @@ where
         reference: answer.reference,
         answer: answer.response,
         reward: answer.reward,
+        advantage: None,
+        tokens: Vec::new(),
     });
     let page = Page {
         title: format!("{}: {} steps", config.name, state.step),

@@ -21,7 +21,7 @@ pub use curve::draw_rewards;
 pub use fine_tuning::{FineTuneFile, RunExamples, fine_tune, kept_examples};
 pub use interrupt::stop_on_interrupt;
 pub use lines::{each_line, read_lines};
-pub use loaded::{ModelArgs, log_to_stderr};
+pub use loaded::{ModelArgs, log_and_trace, log_to_stderr};
 pub use page::{Curve, Page, PageSample};
 pub use run_folder::{
     RunArgs, Summary, Timed, check_name, evaluated_once, keep_config, read_config, write,

@@ -7,7 +7,10 @@ use posttrain::model::{
 };
 use posttrain::recipes::ModelSource;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Which model, where, in what kind.
 #[derive(Debug, Clone, Args)]
@@ -81,9 +84,36 @@ impl ModelArgs {
 /// Sends the libraries' log to standard error; `RUST_LOG` chooses what is shown, warnings by
 /// default.
 pub fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,posttrain_model=info"));
+    tracing_subscriber::registry().with(stderr_log()).init();
+}
+
+/// Besides, writes what a run's phases took as a Chrome trace, for `chrome://tracing` or
+/// <https://ui.perfetto.dev>. The file is whole when what is returned is dropped.
+///
+/// # Errors
+/// Names the file that cannot be written.
+pub fn log_and_trace(path: Option<&Path>) -> Result<Option<tracing_chrome::FlushGuard>> {
+    let Some(path) = path else {
+        log_to_stderr();
+        return Ok(None);
+    };
+    let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
+    let (chrome, guard) = tracing_chrome::ChromeLayerBuilder::new()
+        .writer(std::io::BufWriter::new(file))
+        .include_args(true)
+        .build();
+    let chrome = chrome.with_filter(EnvFilter::new("off,posttrain_recipes=info"));
+    tracing_subscriber::registry().with(stderr_log()).with(chrome).init();
+    Ok(Some(guard))
+}
+
+fn stderr_log<S>() -> impl Layer<S>
+where
+    S: tracing_subscriber::registry::LookupSpan<'static> + tracing::Subscriber,
+{
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,posttrain_model=info"));
     let colors = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_target(false).with_ansi(colors).init();
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    log.with_target(false).with_ansi(colors).with_filter(filter)
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
+use posttrain::recipes::SampledToken;
 use posttrain::statistics::Share;
 use std::fmt::Write;
 use std::path::Path;
@@ -48,6 +49,35 @@ pub struct PageSample {
     pub answer: String,
     /// Its reward, where it has one.
     pub reward: Option<f64>,
+    /// What it was worth in training, where it was trained on.
+    pub advantage: Option<f32>,
+    /// Its tokens, where they are known.
+    pub tokens: Vec<SampledToken>,
+}
+
+impl PageSample {
+    /// The answer as HTML, each token in the color of what training made of it.
+    fn colored(&self) -> String {
+        let advantage = self.advantage.unwrap_or(0.0);
+        if self.tokens.is_empty() {
+            return escaped(&self.answer);
+        }
+        // A group's normalized advantages seldom leave ±2.
+        let strength = (advantage.abs() / 2.0).min(1.0) * 0.6;
+        let color = if advantage >= 0.0 { "10,125,40" } else { "179,38,30" };
+        let mut html = String::new();
+        for SampledToken(text, ratio) in &self.tokens {
+            let moved = ratio.filter(|ratio| ratio.ln().abs() > 0.05);
+            let line = if moved.is_some() { ";border-bottom:2px solid #555" } else { "" };
+            let ratio = ratio.map_or("not trained on".to_owned(), |r| format!("ratio {r:.3}"));
+            html += &format!(
+                "<span title=\"{ratio}, advantage {advantage:.2}\" \
+                 style=\"background:rgba({color},{strength:.2}){line}\">{}</span>",
+                escaped(text)
+            );
+        }
+        html
+    }
 }
 
 impl Page {
@@ -92,7 +122,7 @@ impl Page {
                  <td dir=\"auto\" class=\"{class}\"><pre>{}</pre></td><td>{reward}</td></tr>",
                 escaped(&sample.question),
                 escaped(&sample.reference),
-                escaped(&sample.answer)
+                sample.colored()
             )?;
         }
         body += "</table>";
@@ -189,6 +219,11 @@ mod tests {
                 reference: hostile.into(),
                 answer: hostile.into(),
                 reward: Some(1.0),
+                advantage: Some(-0.7),
+                tokens: vec![
+                    SampledToken(hostile.into(), Some(1.2)),
+                    SampledToken("plain".into(), None),
+                ],
             }],
         };
         let path = std::env::temp_dir().join(format!("posttrain-page-{}.html", std::process::id()));
@@ -197,5 +232,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(!text.contains("<script") && text.contains("&lt;script&gt;alert(&#39;x&#39;)"));
         assert!(text.contains("<svg") && text.contains("0.500"));
+        assert!(text.contains("ratio 1.200, advantage -0.70") && text.contains("not trained on"));
+        let colors: Vec<_> = text.matches("rgba(179,38,30,0.21)").collect();
+        assert_eq!((colors.len(), text.matches("border-bottom:2px").count()), (2, 1));
     }
 }

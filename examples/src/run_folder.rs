@@ -20,6 +20,9 @@ pub struct RunArgs {
     /// The run's folder.
     #[arg(long)]
     pub out: PathBuf,
+    /// Where a Chrome trace of the run's phases is written, for chrome://tracing or Perfetto.
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
 }
 
 /// An evaluation with the time it took, kept so that a resumed run does not repeat it.

@@ -2,7 +2,7 @@
 
 use crate::{ExperimentConfig, ExperimentError};
 use posttrain_data::{Example, Split, Splits};
-use posttrain_recipes::RlConfig;
+use posttrain_recipes::{CurriculumConfig, RlConfig};
 use std::collections::BTreeMap;
 
 /// A model to be trained.
@@ -133,6 +133,16 @@ fn check_names(arms: &[Arm]) -> Result<(), ExperimentError> {
 /// compares data.
 fn check_data(arms: &[Arm], splits: &Splits) -> Result<(), ExperimentError> {
     let Some(generalist) = arms.iter().find(|arm| !arm.is_specialist()) else { return Ok(()) };
+
+    let expected = "left out where arms are compared: it would have them see other examples";
+    if generalist.rl.dynamic_sampling.is_some() {
+        let got = format!("{:?}", generalist.rl.dynamic_sampling);
+        return Err(ExperimentError::Field { field: "rl.dynamic_sampling", expected, got });
+    }
+    if generalist.rl.curriculum != CurriculumConfig::default() {
+        let got = format!("{:?}", generalist.rl.curriculum);
+        return Err(ExperimentError::Field { field: "rl.curriculum", expected, got });
+    }
 
     let whole = generalist.exposure(splits)?;
     let mut parts: BTreeMap<String, u64> = BTreeMap::new();

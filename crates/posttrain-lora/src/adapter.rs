@@ -1,6 +1,7 @@
 //! An adapter: the trained pairs `(A, B)`, aligned with a model's list of modules.
 
 use crate::{AdapterGradients, AdapterView, LoraConfig, LoraError, ModuleSpec};
+use posttrain_tensor::host_copy;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tch::{Device, Kind, Tensor};
@@ -14,6 +15,14 @@ pub struct LoraPair {
     pub b: Tensor,
     /// The scale `s`.
     pub scale: f64,
+}
+
+impl LoraPair {
+    fn copied(&self) -> Result<Self, LoraError> {
+        let a = leaf(&host_copy(&self.a)?)?;
+        let b = leaf(&host_copy(&self.b)?)?;
+        Ok(Self { a, b, scale: self.scale })
+    }
 }
 
 /// A LoRA adapter: a pair for every targeted module, in f32 whatever the base computes in.
@@ -133,6 +142,19 @@ impl Adapter {
     pub fn snapshot(&self, kind: Kind) -> Result<AdapterView, LoraError> {
         let _guard = tch::no_grad_guard();
         AdapterView::of(self, kind)?.detached_copy()
+    }
+
+    /// A copy on the host, in tensors of its own, which later training of this one does not change; without
+    /// gradients.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] when memory fails.
+    pub fn copied(&self) -> Result<Self, LoraError> {
+        let mut pairs = Vec::with_capacity(self.pairs.len());
+        for pair in &self.pairs {
+            pairs.push(pair.as_ref().map(LoraPair::copied).transpose()?);
+        }
+        Ok(Self { config: self.config.clone(), modules: self.modules.clone(), pairs })
     }
 
     /// Adds gradients that were collected by hand through a view of this adapter to those of its

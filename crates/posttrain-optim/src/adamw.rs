@@ -1,7 +1,7 @@
 //! AdamW with a state that can be saved.
 
 use crate::{AdamParams, OptimError};
-use posttrain_tensor::{read_tensors, write_tensors};
+use posttrain_tensor::{host_copy, read_tensors, write_tensors};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -87,6 +87,38 @@ impl AdamW {
     /// Forgets all gradients.
     pub fn clear_gradients(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.parameter.zero_grad());
+    }
+
+    /// The same moments on the host, in tensors of their own, over other leaves of the same names and
+    /// shapes: what belongs to a copy of the parameters.
+    ///
+    /// # Errors
+    /// [`OptimError::Parameters`] names the first that differs; [`OptimError::Torch`] when memory
+    /// fails.
+    pub fn copied(&self, parameters: Vec<(String, Tensor)>) -> Result<Self, OptimError> {
+        let mut copy = Self::new(parameters)?;
+        let counts = [self.slots.len(), copy.slots.len()];
+        if counts[0] != counts[1] {
+            let reason = format!("{} parameters for the moments of {}", counts[1], counts[0]);
+            return Err(OptimError::Parameters { reason });
+        }
+
+        for (own, other) in self.slots.iter().zip(&mut copy.slots) {
+            if own.name != other.name || own.first.size() != other.first.size() {
+                let reason = format!(
+                    "`{}` of shape {:?} for the moments of `{}` of shape {:?}",
+                    other.name,
+                    other.first.size(),
+                    own.name,
+                    own.first.size()
+                );
+                return Err(OptimError::Parameters { reason });
+            }
+            other.first = host_copy(&own.first)?;
+            other.second = host_copy(&own.second)?;
+        }
+        copy.steps = self.steps;
+        Ok(copy)
     }
 
     /// Writes the moments to a safetensors file (`<name>.exp_avg`, `<name>.exp_avg_sq`).
@@ -228,6 +260,30 @@ mod tests {
         assert!(error.to_string().contains("NaN"), "{error}");
         assert_eq!((values(&leaf), optimizer.steps()), (vec![1.0, 2.0], 0));
         assert_eq!(optimizer.step(&AdamParams::default()).unwrap().grad_norm, 0.0);
+    }
+
+    #[test]
+    fn a_copy_goes_on_as_the_optimizer_would_have() {
+        let (first, mut optimizer) = leaf(&[1.0, 2.0]);
+        let loss = |leaf: &Tensor| (leaf * leaf).sum(Kind::Float);
+        loss(&first).backward();
+        optimizer.step(&AdamParams::default()).unwrap();
+
+        let second = first.detach_copy().set_requires_grad(true);
+        let mut copy = optimizer.copied(vec![("x".into(), second.shallow_clone())]).unwrap();
+        for (leaf, optimizer) in [(&first, &mut optimizer), (&second, &mut copy)] {
+            loss(leaf).backward();
+            optimizer.step(&AdamParams::default()).unwrap();
+        }
+        assert_eq!((values(&first), optimizer.steps()), (values(&second), copy.steps()));
+
+        let named = |name: &str, values: &[f32]| {
+            let leaf = Tensor::from_slice(values).set_requires_grad(true);
+            optimizer.copied(vec![(name.into(), leaf)]).unwrap_err().to_string()
+        };
+        assert!(named("y", &[1.0, 2.0]).contains("`y`"));
+        assert!(named("x", &[1.0]).contains("[1]"));
+        assert!(optimizer.copied(vec![]).unwrap_err().to_string().contains("0 parameters"));
     }
 
     #[test]

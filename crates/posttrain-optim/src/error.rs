@@ -22,6 +22,12 @@ pub enum OptimError {
         /// The norm.
         norm: f64,
     },
+    /// Parameters are not those that the moments belong to.
+    #[error("optimizer: {reason}")]
+    Parameters {
+        /// What differs.
+        reason: String,
+    },
     /// A saved state does not fit the parameters.
     #[error("{}: {reason}", path.display())]
     State {

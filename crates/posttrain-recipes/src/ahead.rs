@@ -8,6 +8,7 @@ use posttrain_rollout::{PolicySnapshot, SamplingParams};
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::thread::Scope;
+use tracing::info_span;
 
 /// A batch to be sampled.
 pub(crate) struct BatchRequest {
@@ -46,7 +47,8 @@ impl SampledAhead {
             posttrain_kernel::set_threads(threads);
             let mut teller = Teller(send);
             for request in asked {
-                let rollout = sampler.rollout(request.as_rollout(), &mut teller);
+                let rollout = info_span!("sampling")
+                    .in_scope(|| sampler.rollout(request.as_rollout(), &mut teller));
                 // Nobody listens any more: the run has ended, or failed.
                 if teller.0.send(News::Batch(rollout)).is_err() {
                     break;
@@ -77,15 +79,17 @@ impl SampledAhead {
         }
     }
 
-    /// Waits for what is under way; the batches that then are here, oldest first.
-    pub fn settle(
-        &mut self,
-        observer: &mut dyn Observer,
-    ) -> Result<&VecDeque<Rollout>, RecipeError> {
+    /// Waits for what is under way.
+    pub fn settle(&mut self, observer: &mut dyn Observer) -> Result<(), RecipeError> {
         while self.under_way > 0 {
             self.receive(observer)?;
         }
-        Ok(&self.ready)
+        Ok(())
+    }
+
+    /// Batches that are here, oldest first.
+    pub fn ready(&self) -> &VecDeque<Rollout> {
+        &self.ready
     }
 
     fn receive(&mut self, observer: &mut dyn Observer) -> Result<(), RecipeError> {

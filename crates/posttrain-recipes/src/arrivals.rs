@@ -3,11 +3,12 @@
 
 use crate::RecipeError;
 use crate::config::RlConfig;
+use crate::curriculum::Curriculum;
 use crate::mode::StaleGroups;
 use crate::observer::{Event, Observer, Phase};
 use crate::rollout::{GroupSampler, Rollout, RolloutCost, ScoredGroup, sample};
 use futures::StreamExt;
-use posttrain_data::{BatchStream, Example, StreamState};
+use posttrain_data::Example;
 use posttrain_reward::Scorer;
 use posttrain_rollout::service::{
     SampleEvent, SampleRequest, SampleStream, SamplingClient, SamplingService,
@@ -24,10 +25,9 @@ use tokio::task::JoinSet;
 /// The name under which the newest policy is published.
 const POLICY: &str = "policy";
 
-/// Where the data stands, with what was taken from it and has not been trained on.
+/// What was taken from the data and has not been trained on.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    pub data: StreamState,
     /// Ids of examples that are to be sampled (again).
     pub in_flight: Vec<String>,
     /// Groups submitted so far.
@@ -45,7 +45,7 @@ pub(crate) struct Arrivals<'a> {
     gathering: JoinSet<()>,
     send: mpsc::Sender<Arrival>,
     arrived: mpsc::Receiver<Arrival>,
-    data: BatchStream,
+    curriculum: Curriculum,
     /// Examples that come before the data goes on.
     next: VecDeque<Example>,
     /// Examples whose groups have not been taken, by ticket.
@@ -64,11 +64,12 @@ pub(crate) struct ArrivedBatch {
 }
 
 impl<'a> Arrivals<'a> {
-    /// Starts a sampling service. `cursor` is where a saved state left off in `train`.
+    /// Starts a sampling service. `cursor` is what a saved state had taken from `train`, whose
+    /// `curriculum` goes on behind it.
     pub fn start(
         sampler: &'a GroupSampler,
         config: &'a RlConfig,
-        train: &[Example],
+        (train, curriculum): (&[Example], Curriculum),
         cursor: &Cursor,
     ) -> Result<Self, RecipeError> {
         let model = sampler.model();
@@ -98,7 +99,7 @@ impl<'a> Arrivals<'a> {
             gathering: JoinSet::new(),
             send,
             arrived,
-            data: config.batches(train)?.resume(cursor.data)?,
+            curriculum,
             next,
             outstanding: BTreeMap::new(),
             submitted: cursor.submitted,
@@ -118,11 +119,13 @@ impl<'a> Arrivals<'a> {
     ) -> Result<ArrivedBatch, RecipeError> {
         let started = Instant::now();
         let total = self.config.prompts as usize;
+        let budget = self.config.group_budget() as usize;
         let mut groups = Vec::with_capacity(total);
+        let mut taught = 0;
         let mut stale_groups = 0;
         self.submit()?;
 
-        while groups.len() < total {
+        while taught < total && groups.len() < budget {
             self.gathering.try_join_next();
             let (ticket, group) = self.arrived.recv().map_err(|_| RecipeError::SamplerEnded)?;
             let group = group?;
@@ -133,12 +136,10 @@ impl<'a> Arrivals<'a> {
                     self.next.extend(example);
                 }
             } else {
+                taught += usize::from(self.config.teaches(&group)?);
                 groups.push(group);
-                observer.see(&Event::Progress {
-                    phase: Phase::Sampling,
-                    done: groups.len(),
-                    total,
-                });
+                let phase = Phase::Sampling;
+                observer.see(&Event::Progress { phase, done: taught, total });
             }
             self.submit()?;
         }
@@ -157,23 +158,35 @@ impl<'a> Arrivals<'a> {
     pub fn cursor(&self) -> Cursor {
         let waiting = self.outstanding.values().chain(&self.next);
         Cursor {
-            data: self.data.state(),
             in_flight: waiting.map(|example| example.id.clone()).collect(),
             submitted: self.submitted,
         }
     }
 
+    /// Where the data stands.
+    pub fn curriculum(&mut self) -> &mut Curriculum {
+        &mut self.curriculum
+    }
+
+    /// Groups that are under way, or waiting to be trained on.
+    pub fn queued(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Whether a group would be too stale by the last optimizer step of a trainer that stands at
+    /// `version`.
     fn is_stale(&self, group: &ScoredGroup, version: u64) -> bool {
         let oldest = group.oldest_version().unwrap_or(version);
         let kept = self.config.asynchronous.stale_groups == StaleGroups::Keep;
-        !kept && version.saturating_sub(oldest) > self.config.max_staleness
+        let last = version + self.config.optimizer_steps - 1;
+        !kept && last.saturating_sub(oldest) > self.config.max_staleness
     }
 
     /// Submits groups until as many as the configuration allows are under way or waiting.
     fn submit(&mut self) -> Result<(), RecipeError> {
         while self.outstanding.len() < self.config.queued_groups() {
             if self.next.is_empty() {
-                self.next.extend(self.data.next_batch());
+                self.next.extend(self.curriculum.next(1));
             }
             let Some(example) = self.next.pop_front() else { break };
             self.submit_one(example)?;

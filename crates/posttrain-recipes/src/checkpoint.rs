@@ -1,18 +1,49 @@
-//! Everything that a run needs to go on: one folder, replaced as a whole.
+//! Everything that a run needs to go on: numbered states, of which the newest good one counts.
 
 use crate::RecipeError;
+use crate::curriculum::CurriculumState;
+use crate::observer::{Event, Observer};
 use crate::queue::SavedRollout;
 use crate::rollout::Rollout;
 use posttrain_data::StreamState;
 use posttrain_store::{
-    Difference, StoreError, read_json, read_json_if_there, recover_folder, replace_folder,
-    write_json, write_json_pretty,
+    Difference, StoreError, Versions, read_json, read_json_if_there, recover_folder, write_json,
+    write_json_pretty,
 };
-use posttrain_train::Trainer;
+use posttrain_train::{Trainer, TrainerState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
-use std::path::Path;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+/// Which saved states are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// The last so many, 1 and up. With 2 a run goes on even where the disk has lost the last.
+    pub last: usize,
+    /// Besides them those of every so many steps, 1 and up, for good.
+    pub every: Option<u64>,
+    /// Besides them that of the best step by validation, which is then saved when it comes.
+    pub best: bool,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { last: 2, every: None, best: false }
+    }
+}
+
+impl CheckpointConfig {
+    pub(crate) fn validate(&self) -> Result<(), RecipeError> {
+        RecipeError::check_counts(&[
+            ("checkpoints.last", self.last as u64),
+            ("checkpoints.every", self.every.unwrap_or(1)),
+        ])
+    }
+}
 
 /// The best step so far by validation accuracy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,6 +63,9 @@ pub struct RunState {
     pub step: u64,
     /// Where the data stands.
     pub data: StreamState,
+    /// What the curriculum has learnt of the examples.
+    #[serde(default, skip_serializing_if = "CurriculumState::is_empty")]
+    pub curriculum: CurriculumState,
     /// The best step so far.
     pub best: Option<BestStep>,
     /// Seconds of work so far, over all the processes that did it.
@@ -50,67 +84,217 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
+/// The form that states are written in. It rises with every change that an older program, or an
+/// older state, would be at odds with.
+const FORMAT: u32 = 2;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
+    format: u32,
     run: RunState,
     config: Value,
+}
+
+/// A state's form, whatever else it has.
+#[derive(Deserialize)]
+struct SavedFormat {
+    format: Option<u32>,
 }
 
 const RUN: &str = "run.json";
 /// Batches that were sampled and not trained on, in an asynchronous run in the data's order.
 const QUEUE: &str = "queue.json";
+/// Where the states are in a run's folder.
+const CHECKPOINTS: &str = "checkpoints";
+/// Where the first version of this workspace had its one state.
+const FIRST_FORM: &str = "state";
 
 impl RunState {
     /// What a run's folder says of its last saved state, without anything else of it; none where
-    /// nothing is saved yet.
+    /// nothing is saved yet. A run may go on meanwhile.
     ///
     /// # Errors
     /// [`RecipeError::Store`] for a file that cannot be read.
     pub fn peek(run: &Path) -> Result<Option<Self>, RecipeError> {
-        let saved = read_json_if_there::<Saved>(&run.join("state").join(RUN))?;
-        Ok(saved.map(|saved| saved.run))
-    }
-
-    /// Writes a run's state, with what waits to be trained on, to `dir`: whole or not at all.
-    pub(crate) fn save<'a>(
-        &self,
-        dir: &Path,
-        trainer: &Trainer,
-        config: &Value,
-        queue: impl IntoIterator<Item = &'a Rollout>,
-    ) -> Result<(), RecipeError> {
-        let saved = Saved { run: self.clone(), config: config.clone() };
-        let queue: Vec<SavedRollout> = queue.into_iter().map(SavedRollout::from).collect();
-        replace_folder(dir, |fresh| {
-            trainer.save_state(fresh)?;
-            if !queue.is_empty() {
-                write_json(&fresh.join(QUEUE), &queue)?;
+        let root = run.join(CHECKPOINTS);
+        if !root.exists() {
+            return Ok(None);
+        }
+        let states = Versions::reader(&root, STEP);
+        for number in states.numbers()?.into_iter().rev() {
+            // It may have gone since, for a newer one.
+            let saved = read_json_if_there::<Saved>(&states.path(number).join(RUN))?;
+            if let Some(saved) = saved {
+                return Ok(Some(saved.run));
             }
-            Ok(write_json_pretty(&fresh.join(RUN), &saved)?)
+        }
+        Ok(None)
+    }
+}
+
+/// The name of a state's folder, before its number.
+const STEP: &str = "step";
+
+/// A run's saved states.
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+    states: Versions,
+    config: CheckpointConfig,
+    base_model: String,
+    /// The configuration that every state is compared by.
+    kept: Value,
+    writing: Option<JoinHandle<Result<(), RecipeError>>>,
+}
+
+/// What a run goes on from.
+#[derive(Default)]
+pub(crate) struct Resumed {
+    pub state: RunState,
+    /// What waited to be trained on.
+    pub queue: VecDeque<Rollout>,
+}
+
+impl Checkpoints {
+    /// The states in a run's folder, which is this process's own. What a process that was killed
+    /// left half done is put right.
+    pub fn open(
+        folder: &Path,
+        config: CheckpointConfig,
+        base_model: &str,
+        kept: Value,
+    ) -> Result<Self, RecipeError> {
+        for adapter in ["best", "last"] {
+            recover_folder(&folder.join(adapter))?;
+        }
+        let states = Versions::open(&folder.join(CHECKPOINTS), STEP)?;
+        let first_form = folder.join(FIRST_FORM).join(RUN);
+        if states.numbers()?.is_empty() && first_form.exists() {
+            return Err(RecipeError::StateFormat { path: first_form, found: 1, expected: FORMAT });
+        }
+        Ok(Self {
+            folder: folder.into(),
+            states,
+            config,
+            base_model: base_model.into(),
+            kept,
+            writing: None,
         })
     }
 
-    /// Reads a run's state, if there is one, into the trainer, and what waited to be trained on.
-    /// The configuration must be the one that it was begun with.
-    pub(crate) fn load(
-        dir: &Path,
+    /// Takes the newest good state up into the trainer; the beginning where there is none. The
+    /// configuration must be the one that it was begun with.
+    pub fn load(
+        &self,
         trainer: &mut Trainer,
-        config: &Value,
-    ) -> Result<Option<(Self, VecDeque<Rollout>)>, RecipeError> {
-        recover_folder(dir)?;
-        let path = dir.join(RUN);
-        if !path.exists() {
-            return Ok(None);
+        observer: &mut dyn Observer,
+    ) -> Result<Resumed, RecipeError> {
+        let Some(newest) = self.states.newest()? else { return Ok(Resumed::default()) };
+        for damage in &newest.damaged {
+            let text = format!("{damage}; the run goes on from step {}", newest.number);
+            observer.see(&Event::Note { text: &text });
+        }
+
+        let path = newest.path.join(RUN);
+        let found = read_json::<SavedFormat>(&path)?.format.unwrap_or(1);
+        if found != FORMAT {
+            return Err(RecipeError::StateFormat { path, found, expected: FORMAT });
         }
         let saved: Saved = read_json(&path)?;
-        if let Some(difference) = Difference::between(&saved.config, config) {
+        if let Some(difference) = Difference::between(&saved.config, &self.kept) {
             return Err(RecipeError::OtherRun { path, difference });
         }
-        let queue: Option<Vec<SavedRollout>> = read_json_if_there(&dir.join(QUEUE))?;
-        trainer.load_state(dir)?;
+        let queue: Option<Vec<SavedRollout>> = read_json_if_there(&newest.path.join(QUEUE))?;
+        trainer.load_state(&newest.path)?;
+
+        let last = self.folder.join("last");
+        if !last.exists() {
+            trainer.save_adapter(&last, &self.base_model)?;
+        }
         let queue = queue.unwrap_or_default().into_iter().map(Rollout::from).collect();
-        Ok(Some((saved.run, queue)))
+        Ok(Resumed { state: saved.run, queue })
+    }
+
+    /// Whether a state is due after a step.
+    pub fn due(&self, every: u64, state: &RunState) -> bool {
+        let best = state.best.is_some_and(|best| best.step == state.step);
+        state.step.is_multiple_of(every) || (self.config.best && best)
+    }
+
+    /// Saves where a run stands, and the adapter as `last`: from a copy, by a thread of its own,
+    /// while the run goes on. What was being written before is waited for.
+    pub fn save<'a>(
+        &mut self,
+        state: &RunState,
+        trainer: &Trainer,
+        queue: impl IntoIterator<Item = &'a Rollout>,
+    ) -> Result<(), RecipeError> {
+        self.wait()?;
+        let writer = Writer {
+            states: self.states.clone(),
+            config: self.config,
+            last: self.folder.join("last"),
+            base_model: self.base_model.clone(),
+            saved: Saved { format: FORMAT, run: state.clone(), config: self.kept.clone() },
+            queue: queue.into_iter().map(SavedRollout::from).collect(),
+            trainer: trainer.state()?,
+        };
+        self.writing = Some(thread::spawn(move || writer.write()));
+        Ok(())
+    }
+
+    /// Waits for what is being written.
+    pub fn wait(&mut self) -> Result<(), RecipeError> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        writing.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Drop for Checkpoints {
+    /// A run that fails has its last state written to the end; why that failed, too, is no news
+    /// then.
+    fn drop(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            drop(writing.join());
+        }
+    }
+}
+
+/// One state on its way to the disk.
+struct Writer {
+    states: Versions,
+    config: CheckpointConfig,
+    last: PathBuf,
+    base_model: String,
+    saved: Saved,
+    queue: Vec<SavedRollout>,
+    trainer: TrainerState,
+}
+
+impl Writer {
+    fn write(self) -> Result<(), RecipeError> {
+        let step = self.saved.run.step;
+        // Before the state: a run that is killed in between writes it again.
+        self.trainer.save_adapter(&self.last, &self.base_model)?;
+        self.states.write(step, |fresh| self.fill(fresh))?;
+
+        let numbers = self.states.numbers()?;
+        let last = &numbers[numbers.len().saturating_sub(self.config.last)..];
+        let best = self.saved.run.best.map(|best| best.step);
+        let kept = |number: u64| {
+            last.contains(&number)
+                || self.config.every.is_some_and(|every| number.is_multiple_of(every))
+                || (self.config.best && best == Some(number))
+        };
+        Ok(self.states.retain(kept)?)
+    }
+
+    fn fill(&self, fresh: &Path) -> Result<(), RecipeError> {
+        self.trainer.save(fresh)?;
+        if !self.queue.is_empty() {
+            write_json(&fresh.join(QUEUE), &self.queue)?;
+        }
+        Ok(write_json_pretty(&fresh.join(RUN), &self.saved)?)
     }
 }
 

@@ -1,7 +1,12 @@
 //! What a run is: every number that its result depends on.
 
 use crate::RecipeError;
+use crate::checkpoint::CheckpointConfig;
+use crate::curriculum::CurriculumConfig;
+use crate::groups::DynamicSampling;
+use crate::guard::GuardConfig;
 use crate::mode::{AsynchronousConfig, GroupOrder, Mode};
+use crate::shaping::{OverlongPenalty, TruncatedCompletions};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
 use posttrain_loss::{AdvantageConfig, Objective, PolicyObjective};
@@ -10,17 +15,6 @@ use posttrain_reward::ScorerConfig;
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use posttrain_train::{TrainerConfig, derive_seed};
 use serde::{Deserialize, Serialize};
-
-/// What becomes of a completion that was cut at the token limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncatedCompletions {
-    /// It is scored as it stands (TRL's default).
-    #[default]
-    Score,
-    /// It leaves its group's baseline and is not trained on (DAPO's overlong filtering).
-    Exclude,
-}
 
 /// When and on what a run is evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,12 +84,28 @@ pub struct RlConfig {
     pub scorer: ScorerConfig,
     /// The share of a step's rewards that may fail before the run stops in words, in [0, 1].
     pub max_reward_failures: f64,
+    /// A group in which fewer rewards than this came about is not trained on, 1 and up.
+    pub smallest_group: usize,
     /// What becomes of completions that were cut.
     pub truncated: TruncatedCompletions,
+    /// What a completion near the token limit loses.
+    pub overlong_penalty: Option<OverlongPenalty>,
+    /// Which examples come, and how often.
+    pub curriculum: CurriculumConfig,
+    /// Has groups that teach nothing replaced by others.
+    pub dynamic_sampling: Option<DynamicSampling>,
+    /// Optimizer steps that a step's groups are divided among, 1 and up, at most `prompts`
+    /// (tinker-cookbook: `num_substeps`; verl: `ppo_mini_batch_size`). Those behind the first are
+    /// as much off-policy as the steps before them moved the policy.
+    pub optimizer_steps: u64,
     /// When to evaluate.
     pub evaluation: EvaluationConfig,
+    /// What a run warns of, or stops at.
+    pub guards: GuardConfig,
     /// Steps between saved states, 1 and up.
     pub checkpoint_every: u64,
+    /// Which saved states are kept.
+    pub checkpoints: CheckpointConfig,
     /// Completions a step that are written to `samples.jsonl`.
     pub logged_samples: usize,
 }
@@ -121,9 +131,16 @@ impl Default for RlConfig {
             engine: EngineConfig::default(),
             scorer: ScorerConfig::default(),
             max_reward_failures: 0.5,
+            smallest_group: 1,
             truncated: TruncatedCompletions::Score,
+            overlong_penalty: None,
+            curriculum: CurriculumConfig::default(),
+            dynamic_sampling: None,
+            optimizer_steps: 1,
             evaluation: EvaluationConfig::default(),
+            guards: GuardConfig::default(),
             checkpoint_every: 10,
+            checkpoints: CheckpointConfig::default(),
             logged_samples: 8,
         }
     }
@@ -142,6 +159,8 @@ impl RlConfig {
             ("evaluation.every", self.evaluation.every),
             ("evaluation.samples", self.evaluation.samples as u64),
             ("checkpoint_every", self.checkpoint_every),
+            ("smallest_group", self.smallest_group as u64),
+            ("optimizer_steps", self.optimizer_steps),
         ])?;
         RecipeError::check_learning_rate(self.learning_rate)?;
         let share = self.max_reward_failures;
@@ -160,7 +179,10 @@ impl RlConfig {
             &record_mib,
         )?;
         self.validate_sampling()?;
+        self.validate_groups()?;
         self.validate_mode()?;
+        self.guards.validate()?;
+        self.checkpoints.validate()?;
         self.schedule.validate()?;
         self.lora.validate()?;
         self.advantage.validate()?;
@@ -179,12 +201,36 @@ impl RlConfig {
         Ok(BatchStream::new(train.to_vec(), config)?)
     }
 
+    /// Whole steps that an asynchronous run in the order of the data samples ahead: the last of a
+    /// step's optimizer steps is then at most `max_staleness` versions ahead of what it trains on.
+    #[must_use]
+    pub fn steps_ahead(&self) -> u64 {
+        let each = self.optimizer_steps.max(1);
+        self.max_staleness.saturating_sub(each - 1) / each
+    }
+
     /// Groups that are sampled, scored or waiting at a time, where they are trained on as they
     /// arrive.
     #[must_use]
     pub fn queued_groups(&self) -> usize {
         let whole_batches = self.prompts.saturating_mul(self.max_staleness.saturating_add(1));
         self.asynchronous.queued_groups.unwrap_or(whole_batches as usize)
+    }
+
+    fn validate_groups(&self) -> Result<(), RecipeError> {
+        let steps = self.optimizer_steps;
+        RecipeError::check("optimizer_steps", steps <= self.prompts, "at most `prompts`", &steps)?;
+        let smallest = self.smallest_group;
+        let expected = "at most `group_size`";
+        RecipeError::check("smallest_group", smallest <= self.group_size, expected, &smallest)?;
+        if let Some(penalty) = self.overlong_penalty {
+            penalty.validate(self.sampling.max_tokens)?;
+            let scored = self.truncated == TruncatedCompletions::Score;
+            let expected = "left out with `truncated = \"exclude\"`";
+            RecipeError::check("overlong_penalty", scored, expected, &format!("{penalty:?}"))?;
+        }
+        self.curriculum.validate()?;
+        self.dynamic_sampling.map_or(Ok(()), |dynamic| dynamic.validate())
     }
 
     fn validate_mode(&self) -> Result<(), RecipeError> {
@@ -203,6 +249,21 @@ impl RlConfig {
         if asynchronous {
             let expected = "at least 1 in an asynchronous run (0 is `mode = \"on_policy\"`)";
             RecipeError::check("max_staleness", self.max_staleness >= 1, expected, &0)?;
+            let expected =
+                "at least 2 · `optimizer_steps` − 1 in an asynchronous run: each step is a version";
+            let got = self.max_staleness;
+            RecipeError::check("max_staleness", self.steps_ahead() >= 1, expected, &got)?;
+        }
+        if asynchronous && !by_arrival {
+            let expected = "left out in an asynchronous run in the data's order, whose next groups \
+                            are asked for before it is known which teach nothing";
+            let got = format!("{:?}", self.dynamic_sampling);
+            RecipeError::check(
+                "dynamic_sampling",
+                self.dynamic_sampling.is_none(),
+                expected,
+                &got,
+            )?;
         }
         if asynchronous && by_arrival {
             let deadline = self.scorer.deadline_seconds;

@@ -72,6 +72,37 @@ pub enum RecipeError {
         /// The first field that differs, as it was and as it is.
         difference: posttrain_store::Difference,
     },
+    /// A saved state was written by another version of this workspace.
+    #[error(
+        "{path}: a state of form {found}, and this version reads and writes form {expected}; end the run with the version that began it, or give a new folder"
+    )]
+    StateFormat {
+        /// The state's file.
+        path: PathBuf,
+        /// The form that it is in.
+        found: u32,
+        /// The form that this version knows.
+        expected: u32,
+    },
+    /// A guard has stopped the run, whose state is saved.
+    #[error("step {step}: {reason}")]
+    Guard {
+        /// The step.
+        step: u64,
+        /// What was seen, and what may be done about it.
+        reason: String,
+    },
+    /// A teacher's server answered something else than log-probabilities of what it was to read.
+    #[error("teacher `{model}`: the answer {reason}")]
+    TeacherReply {
+        /// The model's name at the server.
+        model: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A teacher's server could not be asked.
+    #[error(transparent)]
+    Chat(#[from] posttrain_chat::ChatError),
     /// A file or folder of the run failed.
     #[error(transparent)]
     Store(#[from] posttrain_store::StoreError),

@@ -1,6 +1,6 @@
 //! Fine-tuning: epochs over examples that say what is right, in a folder that a run resumes from.
 
-use crate::checkpoint::{BestStep, RunState, kept_config};
+use crate::checkpoint::{BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config};
 use crate::config::{EvaluationConfig, RlConfig};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
@@ -58,6 +58,8 @@ pub struct FineTuneConfig {
     pub evaluation: EvaluationConfig,
     /// Steps between saved states, 1 and up.
     pub checkpoint_every: u64,
+    /// Which saved states are kept.
+    pub checkpoints: CheckpointConfig,
 }
 
 impl Default for FineTuneConfig {
@@ -76,6 +78,7 @@ impl Default for FineTuneConfig {
             scorer: ScorerConfig::default(),
             evaluation: EvaluationConfig::default(),
             checkpoint_every: 10,
+            checkpoints: CheckpointConfig::default(),
         }
     }
 }
@@ -102,6 +105,7 @@ impl FineTuneConfig {
         self.schedule.validate()?;
         self.lora.validate()?;
         self.scorer.validate()?;
+        self.checkpoints.validate()?;
         Ok(self.trainer.validate()?)
     }
 
@@ -186,7 +190,7 @@ impl MetricsRecord for FineTuneRecord {
 
 /// One policy's fine-tuning in a folder of its own.
 ///
-/// The folder holds `metrics.jsonl`, `tensorboard/`, `best/` and `last/` (PEFT) and `state/`.
+/// The folder holds `metrics.jsonl`, `tensorboard/`, `best/` and `last/` (PEFT) and `checkpoints/`.
 /// Called again on the same folder with the same configuration, a run goes on after its last saved
 /// state, to the same numbers that it would have reached without a break.
 pub struct FineTuneRun<L> {
@@ -286,10 +290,9 @@ impl<L: Lesson> FineTuneRun<L> {
         let decoder = self.model.decoder.clone();
         let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
 
-        let state_folder = self.folder.join("state");
-        let kept = self.kept()?;
-        let saved = RunState::load(&state_folder, &mut trainer, &kept)?;
-        let mut state = saved.map(|(state, _)| state).unwrap_or_default();
+        let mut checkpoints =
+            Checkpoints::open(&self.folder, config.checkpoints, &self.base_model, self.kept()?)?;
+        let Resumed { mut state, .. } = checkpoints.load(&mut trainer, observer)?;
         let mut data = self.batches(train)?.resume(state.data)?;
         let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
@@ -313,12 +316,12 @@ impl<L: Lesson> FineTuneRun<L> {
 
             state.seconds += started.elapsed().as_secs_f64();
             stopping = self.stop.load(Ordering::Relaxed);
-            if state.step.is_multiple_of(config.checkpoint_every) || state.step == steps || stopping
-            {
-                state.save(&state_folder, &trainer, &kept, [])?;
-                trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
+            let due = checkpoints.due(config.checkpoint_every, &state);
+            if due || state.step == steps || stopping {
+                checkpoints.save(&state, &trainer, [])?;
             }
         }
+        checkpoints.wait()?;
         observer.see(&Event::Finished { step: state.step });
         Ok(RunOutcome { complete: state.step >= steps, state })
     }
@@ -393,7 +396,11 @@ impl<L: Lesson> FineTuneRun<L> {
 
     /// What must be the same when a run goes on.
     fn kept(&self) -> Result<Value, RecipeError> {
-        let free = FineTuneConfig { checkpoint_every: 1, ..self.config.clone() };
+        let free = FineTuneConfig {
+            checkpoint_every: 1,
+            checkpoints: CheckpointConfig::default(),
+            ..self.config.clone()
+        };
         let mut kept = kept_config(&free)?;
         if let Value::Object(fields) = &mut kept {
             fields.insert("lesson".into(), self.about.clone());

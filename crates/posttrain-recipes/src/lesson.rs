@@ -3,11 +3,13 @@
 mod distillation;
 mod preference;
 mod supervised;
+mod teacher;
 mod turns;
 
-pub use distillation::{OnPolicyDistillation, Teacher, TeacherConfig};
+pub use distillation::{OffPolicyDistillation, OnPolicyDistillation};
 pub use preference::{Preference, PreferencePair, sample_pairs};
 pub use supervised::Supervised;
+pub use teacher::{Teacher, TeacherConfig, TokenAnswer};
 pub use turns::{answer_datum, conversation_datum};
 
 use crate::RecipeError;
@@ -39,6 +41,25 @@ pub trait Lesson {
     /// # Errors
     /// As [`Lesson::datums`].
     fn held_out(&self, examples: &[Example], trainer: &Trainer) -> Result<HeldOut, RecipeError>;
+}
+
+impl<L: Lesson + ?Sized> Lesson for Box<L> {
+    fn objective(&self) -> &dyn Objective {
+        (**self).objective()
+    }
+
+    fn datums(
+        &self,
+        step: u64,
+        examples: &[Example],
+        trainer: &Trainer,
+    ) -> Result<Vec<Datum>, RecipeError> {
+        (**self).datums(step, examples, trainer)
+    }
+
+    fn held_out(&self, examples: &[Example], trainer: &Trainer) -> Result<HeldOut, RecipeError> {
+        (**self).held_out(examples, trainer)
+    }
 }
 
 /// A measure on examples that are not learned from.

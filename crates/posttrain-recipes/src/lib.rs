@@ -38,7 +38,7 @@
 //!         phase: Phase::Sampling,
 //!     };
 //!     let rollout = sampler.rollout(request, &mut Silent)?;
-//!     let advantages = rollout.advantages(&AdvantageConfig::GroupMean {}, TruncatedCompletions::Score)?;
+//!     let advantages = rollout.advantages(&AdvantageConfig::GroupMean {}, &RewardShaping::default())?;
 //!     trainer.forward_backward(&rollout.datums(&advantages, 1.0), &PolicyObjective::default())?;
 //!     let params = trainer.adam_params(1e-4);
 //!     trainer.optim_step(&params)?;
@@ -55,10 +55,13 @@ mod arrivals;
 mod checkpoint;
 mod config;
 mod console;
+mod curriculum;
 mod error;
 mod evaluation;
 mod evaluator;
 mod fine_tune;
+mod groups;
+mod guard;
 pub mod lesson;
 mod metrics;
 mod mode;
@@ -68,15 +71,21 @@ mod prompt;
 mod queue;
 mod rollout;
 mod run;
+mod samples;
+mod shaping;
+mod step;
 mod streamed;
 
-pub use checkpoint::{BestStep, RunState};
-pub use config::{EvaluationConfig, RlConfig, TruncatedCompletions};
+pub use checkpoint::{BestStep, CheckpointConfig, RunState};
+pub use config::{EvaluationConfig, RlConfig};
 pub use console::Console;
+pub use curriculum::{CurriculumConfig, CurriculumState, SolveRateConfig};
 pub use error::RecipeError;
 pub use evaluation::{Evaluation, EvaluationMode};
 pub use evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 pub use fine_tune::{FineTuneConfig, FineTuneRecord, FineTuneRun};
+pub use groups::DynamicSampling;
+pub use guard::{Guard, GuardAction, GuardConfig};
 pub use metrics::{MetricsLog, MetricsRecord, StepRecord, read_metrics};
 pub use mode::{AsynchronousConfig, GroupOrder, Mode, StaleGroups};
 pub use model_source::ModelSource;
@@ -88,3 +97,5 @@ pub use rollout::{
     ScoredGroup,
 };
 pub use run::{RlRun, RunOutcome, load_policy};
+pub use samples::{SampleLine, SampledToken};
+pub use shaping::{OverlongPenalty, RewardShaping, TruncatedCompletions};

@@ -1,11 +1,12 @@
 //! A run's metrics: `metrics.jsonl`, a line a step, and TensorBoard's scalars.
 
+use crate::config::RlConfig;
 use crate::rollout::Rollout;
+use crate::step::Trained;
 use crate::{Evaluation, RecipeError};
-use posttrain_loss::Advantages;
 use posttrain_rollout::FinishReason;
 use posttrain_store::{JsonLog, read_log};
-use posttrain_train::{EventFile, ForwardBackward, OptimStep};
+use posttrain_train::EventFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -30,6 +31,10 @@ pub struct StepRecord {
     pub reward_std: f64,
     /// Share of groups with unequal rewards: the others teach nothing.
     pub groups_with_signal: f64,
+    /// Groups that were sampled and not trained on, others being sampled in their place; absent
+    /// without dynamic sampling.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replaced_groups: Option<usize>,
     /// Completions without a reward, counted by cause.
     pub reward_failures: BTreeMap<String, usize>,
     /// Completions sampled.
@@ -59,8 +64,8 @@ pub struct StepRecord {
     pub reference_kl: Option<f64>,
     /// Mean entropy of the policy over the tokens trained on, nats.
     pub entropy: f64,
-    /// The gradient's norm before clipping; absent where no group had a signal and no step was
-    /// taken.
+    /// The gradient's norm before clipping, the mean where a step has several optimizer steps;
+    /// absent where no group had a signal and none was taken.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grad_norm: Option<f64>,
     /// Share of the tokens trained on whose forward pass was the sampler's own.
@@ -73,6 +78,9 @@ pub struct StepRecord {
     /// The largest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub staleness_max: Option<u64>,
+    /// Groups that were sampled or being sampled ahead of the step when it began.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queued_groups: Option<usize>,
     /// Groups that were too stale to be trained on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stale_groups: Option<usize>,
@@ -111,31 +119,34 @@ impl StepRecord {
         }
     }
 
-    /// Takes down what was sampled, and what it was worth.
-    pub(crate) fn describe_rollout(&mut self, rollout: &Rollout, advantages: &Advantages) {
-        let scores = rollout.completions().filter_map(|scored| scored.score.as_ref().ok());
+    /// Takes down what was sampled, what was not trained on included, and what it was worth.
+    pub(crate) fn describe_rollout(&mut self, trained: &Trained, config: &RlConfig) {
+        let completions = || trained.sampled().flat_map(|group| &group.completions);
+        let scores = completions().filter_map(|scored| scored.score.as_ref().ok());
         let rewards: Vec<f64> = scores.map(|score| score.value()).collect();
         let lengths: Vec<usize> =
-            rollout.completions().map(|scored| scored.completion.tokens.len()).collect();
-        let cut = rollout
-            .completions()
-            .filter(|s| s.completion.finish_reason == FinishReason::Length)
-            .count();
+            completions().map(|scored| scored.completion.tokens.len()).collect();
+        let cut =
+            completions().filter(|s| s.completion.finish_reason == FinishReason::Length).count();
+        for failure in completions().filter_map(|scored| scored.score.as_ref().err()) {
+            *self.reward_failures.entry(failure.cause.clone()).or_insert(0) += 1;
+        }
 
         self.reward = mean(&rewards);
         self.reward_std =
             mean(&rewards.iter().map(|r| (r - self.reward).powi(2)).collect::<Vec<_>>()).sqrt();
         self.groups_with_signal =
-            share(advantages.counts.groups_with_signal, advantages.counts.groups);
-        self.reward_failures = rollout.failures();
+            share(trained.advantages.counts.groups_with_signal, trained.sampled().count());
+        self.replaced_groups = config.dynamic_sampling.map(|_| trained.replaced.len());
         self.completions = lengths.len();
         self.completion_tokens = share(lengths.iter().sum(), lengths.len());
         self.completion_tokens_max = lengths.iter().copied().max().unwrap_or(0);
         self.truncated = share(cut, lengths.len());
-        self.seconds_sampling = rollout.cost.seconds_sampling;
-        self.seconds_reward = rollout.cost.seconds_reward;
+        let cost = trained.rollout.cost;
+        self.seconds_sampling = cost.seconds_sampling;
+        self.seconds_reward = cost.seconds_reward;
         self.sampled_tokens_per_second =
-            rollout.cost.sampled_tokens as f64 / rollout.cost.seconds_sampling.max(1e-9);
+            cost.sampled_tokens as f64 / cost.seconds_sampling.max(1e-9);
     }
 
     /// Takes down how far a trainer at `version` was ahead of what was sampled.
@@ -147,12 +158,8 @@ impl StepRecord {
     }
 
     /// Takes down what training gave.
-    pub(crate) fn describe_training(
-        &mut self,
-        passes: &ForwardBackward,
-        optim: Option<OptimStep>,
-        has_reference: bool,
-    ) {
+    pub(crate) fn describe_training(&mut self, trained: &Trained, has_reference: bool) {
+        let passes = &trained.passes;
         let policy = &passes.metrics.policy;
         self.loss = passes.loss();
         self.recorded = passes.recorded_tokens as f64 / passes.computed_tokens.max(1) as f64;
@@ -168,7 +175,9 @@ impl StepRecord {
         self.kl = policy.kl_k3_mean().unwrap_or(0.0);
         self.reference_kl = policy.reference_kl_mean().filter(|_| has_reference);
         self.entropy = policy.entropy_mean().unwrap_or(0.0);
-        self.grad_norm = optim.map(|optim| optim.grad_norm);
+        let norms: Vec<f64> = trained.optim.iter().map(|step| step.grad_norm).collect();
+        self.grad_norm = (!norms.is_empty()).then(|| mean(&norms));
+        self.seconds_training = trained.seconds;
     }
 
     fn named(&self) -> Vec<(&'static str, f64)> {
@@ -194,6 +203,8 @@ impl StepRecord {
         scalars.extend(self.grad_norm.map(|norm| ("optim/grad_norm", norm)));
         scalars.extend(self.staleness.map(|staleness| ("policy/staleness", staleness)));
         scalars.extend(self.staleness_max.map(|most| ("policy/staleness_max", most as f64)));
+        scalars.extend(self.replaced_groups.map(|n| ("reward/replaced_groups", n as f64)));
+        scalars.extend(self.queued_groups.map(|n| ("policy/queued_groups", n as f64)));
         scalars.extend(self.stale_groups.map(|groups| ("policy/stale_groups", groups as f64)));
         scalars.extend(self.reference_kl.map(|kl| ("policy/reference_kl", kl)));
         scalars.extend(self.validation.map(|v| ("validation/accuracy", v.sampled.share)));

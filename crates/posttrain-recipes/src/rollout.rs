@@ -1,18 +1,16 @@
 //! Sampling groups and scoring each completion the moment that it is finished.
 
 use crate::observer::{Event, Observer, Phase};
-use crate::{PromptStyle, RecipeError, TruncatedCompletions};
+use crate::{PromptStyle, RecipeError, RewardShaping};
 use posttrain_data::Example;
 use posttrain_loss::{AdvantageConfig, Advantages};
 use posttrain_model::TextModel;
 use posttrain_reward::{Reward, RewardError, Sample, Score, Scorer, ScorerConfig};
 use posttrain_rollout::{
-    Completion, Engine, EngineConfig, FinishReason, Outcome, PolicySnapshot, Request,
-    SamplingParams,
+    Completion, Engine, EngineConfig, Outcome, PolicySnapshot, Request, SamplingParams,
 };
 use posttrain_train::Datum;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -54,7 +52,7 @@ pub struct ScoredGroup {
 }
 
 /// What sampling and scoring a set of examples gave.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rollout {
     /// A group per example, in the order of the examples.
     pub groups: Vec<ScoredGroup>,
@@ -72,6 +70,15 @@ pub struct RolloutCost {
     pub seconds_sampling: f64,
     /// Seconds waited for rewards after that.
     pub seconds_reward: f64,
+}
+
+impl RolloutCost {
+    /// Adds what came after it.
+    pub fn add(&mut self, other: Self) {
+        self.sampled_tokens += other.sampled_tokens;
+        self.seconds_sampling += other.seconds_sampling;
+        self.seconds_reward += other.seconds_reward;
+    }
 }
 
 /// Groups to be sampled.
@@ -383,18 +390,29 @@ impl ScoredGroup {
         versions.copied().min()
     }
 
-    /// The reward of each completion that counts: `None` where it failed, or where the completion
-    /// was cut and `truncated` leaves those out.
+    /// The mean reward of its completions that have one; `None` where none has.
     #[must_use]
-    pub fn rewards(&self, truncated: TruncatedCompletions) -> Vec<Option<f32>> {
-        let usable = |scored: &ScoredCompletion| {
-            let cut = scored.completion.finish_reason == FinishReason::Length;
-            if cut && truncated == TruncatedCompletions::Exclude {
-                return None;
-            }
-            scored.score.as_ref().ok().map(|score| score.value() as f32)
-        };
-        self.completions.iter().map(usable).collect()
+    pub fn solve_rate(&self) -> Option<f64> {
+        let scores = self.completions.iter().filter_map(|scored| scored.score.as_ref().ok());
+        let rewards: Vec<f64> = scores.map(Score::value).collect();
+        (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64)
+    }
+
+    /// How far apart its best and worst completion are by their advantages: 0 where it teaches
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`RecipeError::Loss`] for a configuration out of range, or a reward that is not finite.
+    pub fn advantage_range(
+        &self,
+        config: &AdvantageConfig,
+        shaping: &RewardShaping,
+    ) -> Result<f32, RecipeError> {
+        let rewards = shaping.rewards(self);
+        let advantages = config.advantages(&rewards, &[rewards.len()])?.values;
+        let most = advantages.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let least = advantages.iter().copied().fold(f32::INFINITY, f32::min);
+        Ok((most - least).max(0.0))
     }
 
     /// What a trainer learns from: a datum per completion, the prompt shared, scored at the
@@ -410,15 +428,21 @@ impl ScoredGroup {
 }
 
 impl Rollout {
+    /// Adds what was sampled after it.
+    pub fn append(&mut self, other: Self) {
+        self.groups.extend(other.groups);
+        self.cost.add(other.cost);
+    }
+
     /// All completions, group after group.
     pub fn completions(&self) -> impl Iterator<Item = &ScoredCompletion> {
         self.groups.iter().flat_map(|group| &group.completions)
     }
 
-    /// The reward of each completion that counts, as [`ScoredGroup::rewards`].
+    /// The reward of each completion that counts, group after group.
     #[must_use]
-    pub fn rewards(&self, truncated: TruncatedCompletions) -> Vec<Option<f32>> {
-        self.groups.iter().flat_map(|group| group.rewards(truncated)).collect()
+    pub fn rewards(&self, shaping: &RewardShaping) -> Vec<Option<f32>> {
+        self.groups.iter().flat_map(|group| shaping.rewards(group)).collect()
     }
 
     /// What each completion is worth beside the others of its group.
@@ -428,10 +452,10 @@ impl Rollout {
     pub fn advantages(
         &self,
         config: &AdvantageConfig,
-        truncated: TruncatedCompletions,
+        shaping: &RewardShaping,
     ) -> Result<Advantages, RecipeError> {
         let lengths: Vec<usize> = self.groups.iter().map(|group| group.completions.len()).collect();
-        Ok(config.advantages(&self.rewards(truncated), &lengths)?)
+        Ok(config.advantages(&self.rewards(shaping), &lengths)?)
     }
 
     /// What a trainer learns from, group after group, as [`ScoredGroup::datums`].
@@ -445,16 +469,6 @@ impl Rollout {
             values = others;
         }
         datums
-    }
-
-    /// Completions without a score, counted by cause.
-    #[must_use]
-    pub fn failures(&self) -> BTreeMap<String, usize> {
-        let mut causes = BTreeMap::new();
-        for error in self.completions().filter_map(|scored| scored.score.as_ref().err()) {
-            *causes.entry(error.cause.clone()).or_insert(0) += 1;
-        }
-        causes
     }
 
     /// Lets go of the activations that sampling recorded.

@@ -1,34 +1,36 @@
 //! Reinforcement learning: sample, score, compare, train; evaluate and keep the best.
 
-use crate::ahead::{BatchRequest, SampledAhead};
+use crate::ahead::SampledAhead;
 use crate::arrivals::{Arrivals, Cursor};
-use crate::checkpoint::{BestStep, RunState, kept_config};
+use crate::checkpoint::{BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config};
 use crate::config::RlConfig;
+use crate::curriculum::Curriculum;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
+use crate::groups::StepGroups;
+use crate::guard::{GuardAction, GuardConfig, Guards};
 use crate::metrics::{MetricsLog, StepRecord};
 use crate::mode::{GroupOrder, Mode};
-use crate::observer::{Event, Observer, Phase};
+use crate::observer::{Event, Observer};
 use crate::prompt::PromptStyle;
-use crate::rollout::{GroupSampler, Rollout, ScoredCompletion, ScoredGroup};
+use crate::rollout::{GroupSampler, Rollout, ScoredGroup};
+use crate::samples::SampleLine;
+use crate::step::{StepTrainer, Trained};
 use crate::streamed::streamed;
 use crate::{RecipeError, Reward};
-use posttrain_data::{BatchStream, Example};
+use posttrain_data::Example;
 use posttrain_lora::load_peft;
-use posttrain_loss::Advantages;
 use posttrain_model::{Decoder, TextModel};
-use posttrain_optim::AdamParams;
-use posttrain_rollout::{FinishReason, PolicySnapshot, SamplingParams};
+use posttrain_rollout::PolicySnapshot;
 use posttrain_store::{JsonLog, lock_folder};
-use posttrain_train::{Datum, ForwardBackward, OptimStep, Trainer, derive_seed, peak_memory_bytes};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use posttrain_train::{Trainer, peak_memory_bytes};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
 use std::time::Instant;
+use tracing::info_span;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +45,7 @@ pub struct RunOutcome {
 /// One policy's run of reinforcement learning in a folder of its own.
 ///
 /// The folder holds `metrics.jsonl`, `tensorboard/`, `samples.jsonl`, `best/` and `last/` (PEFT)
-/// and `state/`. Called again on the same folder with the same configuration, a run goes on after
+/// and `checkpoints/`. Called again on the same folder with the same configuration, a run goes on after
 /// its last saved state, to the same numbers that it would have reached without a break.
 pub struct RlRun {
     name: String,
@@ -54,45 +56,29 @@ pub struct RlRun {
     stop: Arc<AtomicBool>,
 }
 
-/// A line of `samples.jsonl`.
-#[derive(Serialize, Deserialize)]
-struct SampleLine {
-    step: u64,
-    id: String,
-    question: String,
-    answer: String,
-    completion: String,
-    finish_reason: FinishReason,
-    reward: Option<f64>,
-    advantage: f32,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    error: Option<String>,
-}
-
 /// What a step was trained on, and what it gave.
 struct Step {
     record: StepRecord,
-    rollout: Rollout,
-    advantages: Advantages,
-}
-
-/// What training on a rollout gave.
-struct Trained {
-    rollout: Rollout,
-    advantages: Advantages,
-    passes: ForwardBackward,
-    optim: Option<OptimStep>,
-    seconds: f64,
+    trained: Trained,
 }
 
 /// Where a step's groups come from, by the run's mode.
 enum Source<'a> {
     /// They are sampled when their step comes.
-    InTurn(BatchStream),
+    InTurn(Curriculum),
     /// They are sampled ahead of it, in the order of the data.
-    Ahead(SampledAhead, BatchStream),
+    Ahead(SampledAhead, Curriculum),
     /// They are sampled without a pause.
     Arriving(Box<Arrivals<'a>>),
+}
+
+impl Source<'_> {
+    fn curriculum(&mut self) -> &mut Curriculum {
+        match self {
+            Source::InTurn(curriculum) | Source::Ahead(_, curriculum) => curriculum,
+            Source::Arriving(arrivals) => arrivals.curriculum(),
+        }
+    }
 }
 
 impl RlRun {
@@ -164,42 +150,54 @@ impl RlRun {
         let model = self.decoder().clone();
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
-        let kept = self.kept()?;
-        let saved = RunState::load(&self.folder.join("state"), &mut trainer, &kept)?;
-        let (mut state, queue) = saved.unwrap_or_default();
-        let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
+        let mut checkpoints = self.checkpoints()?;
+        let Resumed { mut state, queue } = checkpoints.load(&mut trainer, observer)?;
+        let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_log(state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
-        if config.mode == Mode::Asynchronous && config.engine.record_mib > 0 {
-            let text = "engine.record_mib has no use in an asynchronous run: what was recorded is \
-                        of an older policy than the one that is trained";
-            observer.see(&Event::Note { text });
+        for text in self.notes(state.step, records.len() as u64) {
+            observer.see(&Event::Note { text: &text });
         }
+        let mut guards = Guards::new(&config.guards, &records);
+        drop(records);
 
         thread::scope(|scope| {
             let mut source = self.source(scope, train, &state, queue)?;
             let mut stopping = self.stop.load(Ordering::Relaxed);
+            let mut alarmed = None;
             while state.step < config.steps && !stopping {
                 let started = Instant::now();
                 let mut step = self.step(state.step, &mut source, &mut trainer, observer)?;
+                source.curriculum().observe(step.trained.sampled());
                 state.step += 1;
 
                 step.record.validation = self.validate(&state, &trainer, validation, observer)?;
                 self.keep_best(&mut state, &trainer, step.record.validation)?;
-                for line in step.sample_lines(state.step).take(config.logged_samples) {
+                for line in self.sample_lines(state.step, &step.trained) {
                     samples.append(&line)?;
                 }
                 metrics.append(&step.record)?;
                 observer.see(&Event::Step { record: &step.record, steps: config.steps });
+                for alarm in guards.see(&step.record) {
+                    let text = format!("step {}: {}", state.step, alarm.text);
+                    observer.see(&Event::Note { text: &text });
+                    if alarm.action == GuardAction::Stop {
+                        alarmed = Some(alarm.text);
+                    }
+                }
 
                 state.seconds += started.elapsed().as_secs_f64();
-                stopping = self.stop.load(Ordering::Relaxed);
-                if state.step.is_multiple_of(config.checkpoint_every)
+                stopping = self.stop.load(Ordering::Relaxed) || alarmed.is_some();
+                if checkpoints.due(config.checkpoint_every, &state)
                     || state.step == config.steps
                     || stopping
                 {
-                    self.save(&mut state, &kept, (&mut source, &trainer), observer)?;
+                    self.save(&mut state, &mut checkpoints, (&mut source, &trainer), observer)?;
                 }
+            }
+            checkpoints.wait()?;
+            if let Some(reason) = alarmed {
+                return Err(RecipeError::Guard { step: state.step, reason });
             }
             observer.see(&Event::Finished { step: state.step });
             Ok(RunOutcome { complete: state.step >= config.steps, state })
@@ -234,10 +232,37 @@ impl RlRun {
         &self.sampler().model().decoder
     }
 
-    /// What must be the same when a run goes on: everything but how often a state is saved, and how
-    /// many samples are logged.
-    fn kept(&self) -> Result<Value, RecipeError> {
-        kept_config(&RlConfig { logged_samples: 0, checkpoint_every: 1, ..self.config.clone() })
+    /// The folder's saved states. What must be the same when a run goes on is everything but what
+    /// is saved when, what is logged, and what is watched.
+    fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
+        let kept = kept_config(&RlConfig {
+            logged_samples: 0,
+            checkpoint_every: 1,
+            checkpoints: CheckpointConfig::default(),
+            guards: GuardConfig::default(),
+            ..self.config.clone()
+        })?;
+        Checkpoints::open(&self.folder, self.config.checkpoints, &self.base_model, kept)
+    }
+
+    /// What a person should hear before the first step.
+    fn notes(&self, step: u64, on_record: u64) -> Vec<String> {
+        let config = &self.config;
+        let mut notes = Vec::new();
+        if config.mode == Mode::Asynchronous && config.engine.record_mib > 0 {
+            notes.push(
+                "engine.record_mib has no use in an asynchronous run: what was recorded is of an \
+                 older policy than the one that is trained"
+                    .to_owned(),
+            );
+        }
+        if on_record != step {
+            notes.push(format!(
+                "{}: has {on_record} of the {step} steps that are done; the others are lost",
+                self.folder.join("metrics.jsonl").display()
+            ));
+        }
+        notes
     }
 
     /// `samples.jsonl`, open to go on after `step`.
@@ -255,19 +280,17 @@ impl RlRun {
         queue: VecDeque<Rollout>,
     ) -> Result<Source<'scope>, RecipeError> {
         let config = &self.config;
-        let data = || Ok::<_, RecipeError>(config.batches(train)?.resume(state.data)?);
+        let curriculum = Curriculum::new(config, train, state.data, state.curriculum.clone())?;
         Ok(match (config.mode, config.group_order) {
-            (Mode::OnPolicy | Mode::Streaming, _) => Source::InTurn(data()?),
+            (Mode::OnPolicy | Mode::Streaming, _) => Source::InTurn(curriculum),
             (Mode::Asynchronous, GroupOrder::Fixed) => {
-                Source::Ahead(SampledAhead::start(scope, self.sampler(), queue), data()?)
+                Source::Ahead(SampledAhead::start(scope, self.sampler(), queue), curriculum)
             }
             (Mode::Asynchronous, GroupOrder::Arrival) => {
-                let cursor = Cursor {
-                    data: state.data,
-                    in_flight: state.in_flight.clone(),
-                    submitted: state.submitted,
-                };
-                let arrivals = Arrivals::start(self.sampler(), config, train, &cursor)?;
+                let cursor =
+                    Cursor { in_flight: state.in_flight.clone(), submitted: state.submitted };
+                let arrivals =
+                    Arrivals::start(self.sampler(), config, (train, curriculum), &cursor)?;
                 Source::Arriving(Box::new(arrivals))
             }
         })
@@ -277,30 +300,24 @@ impl RlRun {
     fn save(
         &self,
         state: &mut RunState,
-        kept: &Value,
+        checkpoints: &mut Checkpoints,
         (source, trainer): (&mut Source<'_>, &Trainer),
         observer: &mut dyn Observer,
     ) -> Result<(), RecipeError> {
-        let folder = self.folder.join("state");
-        match source {
-            Source::InTurn(data) => {
-                state.data = data.state();
-                state.save(&folder, trainer, kept, [])?;
-            }
-            Source::Ahead(ahead, data) => {
-                let queue = ahead.settle(observer)?;
-                state.data = data.state();
-                state.save(&folder, trainer, kept, queue)?;
-            }
-            Source::Arriving(arrivals) => {
-                let cursor = arrivals.cursor();
-                state.data = cursor.data;
-                state.in_flight = cursor.in_flight;
-                state.submitted = cursor.submitted;
-                state.save(&folder, trainer, kept, [])?;
-            }
+        let _span = info_span!("checkpoint", step = state.step).entered();
+        if let Source::Ahead(ahead, _) = source {
+            ahead.settle(observer)?;
         }
-        Ok(trainer.save_adapter(&self.folder.join("last"), &self.base_model)?)
+        if let Source::Arriving(arrivals) = source {
+            let cursor = arrivals.cursor();
+            state.in_flight = cursor.in_flight;
+            state.submitted = cursor.submitted;
+        }
+        (state.data, state.curriculum) = source.curriculum().state();
+
+        let nothing = VecDeque::new();
+        let queue = if let Source::Ahead(ahead, _) = source { ahead.ready() } else { &nothing };
+        checkpoints.save(state, trainer, queue)
     }
 
     fn step(
@@ -313,31 +330,38 @@ impl RlRun {
         let config = &self.config;
         let started = Instant::now();
         let version = trainer.policy_version();
+        let train = StepTrainer { config, step };
+        let mut queued_groups = None;
         let mut stale_groups = None;
         let trained = match source {
-            Source::InTurn(data) if config.mode == Mode::Streaming => {
-                self.stream(step, data, trainer, observer)?
+            Source::InTurn(curriculum) => {
+                let groups = StepGroups::new(config, curriculum, step, trainer.snapshot()?);
+                if config.mode == Mode::Streaming {
+                    streamed(self.sampler(), groups, trainer, &train, observer)?
+                } else {
+                    let rollout = self.rollout(groups, observer)?;
+                    train.train_on(rollout, trainer, observer)?
+                }
             }
-            Source::InTurn(data) => {
-                let examples = data.next_batch();
-                let request = self.request(step, examples, trainer.snapshot()?);
-                let rollout = self.sampler().rollout(request.as_rollout(), observer)?;
-                self.train_on(step, rollout, trainer, observer)?
-            }
-            Source::Ahead(ahead, data) => {
-                let last = (step + config.max_staleness).min(config.steps - 1);
+            Source::Ahead(ahead, curriculum) => {
+                queued_groups = Some(ahead.len() * config.prompts as usize);
+                let last = (step + config.steps_ahead()).min(config.steps - 1);
                 while step + ahead.len() as u64 <= last {
                     let next = step + ahead.len() as u64;
-                    ahead.submit(self.request(next, data.next_batch(), trainer.snapshot()?))?;
+                    let snapshot = trainer.snapshot()?;
+                    let request = StepGroups::new(config, curriculum, next, snapshot).next(0);
+                    request.map_or(Ok(()), |request| ahead.submit(request))?;
                 }
-                let rollout = ahead.next(observer)?;
-                self.train_on(step, rollout, trainer, observer)?
+                let rollout = info_span!("waiting", step).in_scope(|| ahead.next(observer))?;
+                train.train_on(rollout, trainer, observer)?
             }
             Source::Arriving(arrivals) => {
+                queued_groups = Some(arrivals.queued());
                 arrivals.publish(trainer.snapshot()?);
-                let batch = arrivals.next(version, observer)?;
+                let batch =
+                    info_span!("waiting", step).in_scope(|| arrivals.next(version, observer))?;
                 stale_groups = Some(batch.stale_groups);
-                self.train_on(step, batch.rollout, trainer, observer)?
+                train.train_on(batch.rollout, trainer, observer)?
             }
         };
 
@@ -345,120 +369,52 @@ impl RlRun {
         let mut record = StepRecord {
             step: step + 1,
             policy_version: oldest.unwrap_or(version),
-            learning_rate: self.learning_rate(step),
-            seconds_training: trained.seconds,
+            learning_rate: train.learning_rate(),
             peak_memory_bytes: peak_memory_bytes(),
+            queued_groups,
             stale_groups,
             ..StepRecord::default()
         };
-        record.describe_rollout(&trained.rollout, &trained.advantages);
+        record.describe_rollout(&trained, config);
         if config.mode == Mode::Asynchronous {
             record.describe_staleness(&trained.rollout, version);
         }
-        let has_reference = config.objective.kl.is_some();
-        record.describe_training(&trained.passes, trained.optim, has_reference);
+        record.describe_training(&trained, config.objective.kl.is_some());
         record.seconds = started.elapsed().as_secs_f64();
-        Ok(Step { record, rollout: trained.rollout, advantages: trained.advantages })
+        Ok(Step { record, trained })
     }
 
-    /// A step's groups. Every prompt is sampled by one policy, so that its advantages compare like
-    /// with like.
-    fn request(&self, step: u64, examples: Vec<Example>, policy: PolicySnapshot) -> BatchRequest {
-        let sampling = (0..examples.len() as u64).map(|row| self.sampling_of(step, row)).collect();
-        BatchRequest { examples, policy, completions: self.config.group_size, sampling }
-    }
-
-    fn sampling_of(&self, step: u64, row: u64) -> SamplingParams {
-        let seed = derive_seed(self.config.seed, "sample", step, row);
-        SamplingParams { seed, ..self.config.sampling.clone() }
-    }
-
-    /// Trains on groups that are all there.
-    fn train_on(
+    /// Samples and scores a step's groups, and those that come in the place of others.
+    fn rollout(
         &self,
-        step: u64,
-        mut rollout: Rollout,
-        trainer: &mut Trainer,
+        mut requests: StepGroups<'_>,
         observer: &mut dyn Observer,
-    ) -> Result<Trained, RecipeError> {
-        let config = &self.config;
-        self.check_failures(step + 1, &rollout)?;
-        let advantages = rollout.advantages(&config.advantage, config.truncated)?;
-
-        let started = Instant::now();
-        observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: 1 });
-        let datums = rollout.datums(&advantages, config.sampling.temperature);
-        let has_signal = datums.iter().any(Datum::has_signal);
-        let passes = trainer.forward_backward(&datums, &config.objective)?;
-        let optim = self.optim_step(step, trainer, has_signal, 1.0)?;
-
-        // What was recorded has served: a validation that follows needs the memory.
-        drop(datums);
-        rollout.release_recordings();
-        observer.see(&Event::Progress { phase: Phase::Training, done: 1, total: 1 });
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(Trained { rollout, advantages, passes, optim, seconds })
-    }
-
-    /// Trains on each group as soon as its scores are in.
-    fn stream(
-        &self,
-        step: u64,
-        data: &mut BatchStream,
-        trainer: &mut Trainer,
-        observer: &mut dyn Observer,
-    ) -> Result<Trained, RecipeError> {
-        let config = &self.config;
-        let request = self.request(step, data.next_batch(), trainer.snapshot()?);
-        let streamed = streamed(self.sampler(), request.as_rollout(), trainer, config, observer)?;
-        let mut rollout = streamed.rollout;
-        if let Err(error) = self.check_failures(step + 1, &rollout) {
-            trainer.clear_gradients();
-            return Err(error);
+    ) -> Result<Rollout, RecipeError> {
+        let mut rollout = Rollout::default();
+        let mut taught = 0;
+        while let Some(request) = requests.next(taught) {
+            let sampled = info_span!("sampling")
+                .in_scope(|| self.sampler().rollout(request.as_rollout(), observer))?;
+            for group in &sampled.groups {
+                taught += usize::from(self.config.teaches(group)?);
+            }
+            rollout.append(sampled);
         }
-        let advantages = rollout.advantages(&config.advantage, config.truncated)?;
-
-        let started = Instant::now();
-        let optim = self.optim_step(step, trainer, streamed.has_signal, streamed.gradient_scale)?;
-        rollout.release_recordings();
-        let seconds = streamed.seconds_training + started.elapsed().as_secs_f64();
-        Ok(Trained { rollout, advantages, passes: streamed.passes, optim, seconds })
+        Ok(rollout)
     }
 
-    /// Applies the collected gradient. A step without any signal takes no optimizer step: momentum
-    /// alone would move the policy.
-    fn optim_step(
-        &self,
-        step: u64,
-        trainer: &mut Trainer,
-        has_signal: bool,
-        gradient_scale: f64,
-    ) -> Result<Option<OptimStep>, RecipeError> {
-        let objective = &self.config.objective;
-        if !has_signal && objective.kl.is_none() && objective.entropy_coefficient == 0.0 {
-            trainer.clear_gradients();
-            return Ok(None);
-        }
-        let params = AdamParams { gradient_scale, ..trainer.adam_params(self.learning_rate(step)) };
-        Ok(Some(trainer.optim_step(&params)?))
-    }
-
-    fn learning_rate(&self, step: u64) -> f64 {
-        self.config.learning_rate * self.config.schedule.factor(step, self.config.steps)
-    }
-
-    fn check_failures(&self, step: u64, rollout: &Rollout) -> Result<(), RecipeError> {
-        let causes = rollout.failures();
-        let total = rollout.completions().count();
-        let failed: usize = causes.values().sum();
-        let allowed = self.config.max_reward_failures;
-        if failed as f64 <= allowed * total as f64 {
-            return Ok(());
-        }
-
-        let causes =
-            causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect::<Vec<_>>().join(", ");
-        Err(RecipeError::RewardFailures { step, failed, total, allowed, causes })
+    /// A step's completions, as they are written down.
+    fn sample_lines(&self, step: u64, trained: &Trained) -> Vec<SampleLine> {
+        let tokenizer = &self.sampler().model().tokenizer;
+        let groups = trained.rollout.groups.iter();
+        let all =
+            groups.flat_map(|group| group.completions.iter().map(move |scored| (group, scored)));
+        let told = all.zip(&trained.advantages.values).zip(&trained.logprobs);
+        told.take(self.config.logged_samples)
+            .map(|(((group, scored), &advantage), logprobs)| {
+                SampleLine::new(step, group, scored, advantage, (tokenizer, logprobs))
+            })
+            .collect()
     }
 
     fn validate(
@@ -474,6 +430,7 @@ impl RlRun {
             return Ok(None);
         }
 
+        let _span = info_span!("evaluation", step = state.step).entered();
         let examples = &validation[..config.examples.unwrap_or(usize::MAX).min(validation.len())];
         let snapshot = trainer.snapshot()?;
         let mode = EvaluationMode::Sampled;
@@ -507,33 +464,4 @@ impl RlRun {
 pub fn load_policy(folder: &Path, model: &Decoder) -> Result<PolicySnapshot, RecipeError> {
     let adapter = load_peft(folder, model.modules(), model.device())?;
     Ok(PolicySnapshot::new(adapter.snapshot(model.kind())?, 0))
-}
-
-impl Step {
-    /// Its completions, as they are written down.
-    fn sample_lines(&self, number: u64) -> impl Iterator<Item = SampleLine> {
-        let groups = self.rollout.groups.iter();
-        let all =
-            groups.flat_map(|group| group.completions.iter().map(move |scored| (group, scored)));
-        let worth = all.zip(&self.advantages.values);
-        worth.map(move |((group, scored), &advantage)| {
-            SampleLine::new(number, group, scored, advantage)
-        })
-    }
-}
-
-impl SampleLine {
-    fn new(step: u64, group: &ScoredGroup, scored: &ScoredCompletion, advantage: f32) -> Self {
-        Self {
-            step,
-            id: group.example.id.clone(),
-            question: group.example.question.clone(),
-            answer: group.example.answer.clone(),
-            completion: scored.completion.text.clone(),
-            finish_reason: scored.completion.finish_reason,
-            reward: scored.score.as_ref().ok().map(|s| s.value()),
-            advantage,
-            error: scored.score.as_ref().err().map(|failure| failure.report.clone()),
-        }
-    }
 }

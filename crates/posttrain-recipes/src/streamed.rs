@@ -1,55 +1,42 @@
 //! A step that trains on each group as soon as its scores are in.
 
-use crate::config::RlConfig;
+use crate::groups::StepGroups;
 use crate::mode::GroupOrder;
-use crate::rollout::{GroupSampler, Rollout, RolloutRequest, ScoredGroup};
+use crate::rollout::{GroupSampler, Rollout, RolloutCost, ScoredGroup};
+use crate::shaping::RewardShaping;
+use crate::step::{StepTrainer, Trained, boundary, merged};
 use crate::{Observer, RecipeError};
-use posttrain_loss::{Objective, PolicyObjective, StepTotals};
-use posttrain_train::{Datum, DeadGroups, ForwardBackward, TrainError, Trainer, step_totals};
+use posttrain_loss::{Objective, StepTotals};
+use posttrain_train::{Datum, DeadGroups, ForwardBackward, OptimStep, Trainer, step_totals};
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
+use tracing::info_span;
 
-/// What a step gave whose gradient is collected and not yet applied.
-pub(crate) struct Streamed {
-    pub rollout: Rollout,
-    pub passes: ForwardBackward,
-    /// What the collected gradient has to be multiplied with.
-    pub gradient_scale: f64,
-    /// Whether any group had a signal.
-    pub has_signal: bool,
-    /// Seconds that the passes took, most of them beside sampling.
-    pub seconds_training: f64,
-}
-
-/// Samples and scores groups, and collects the gradient of each on another thread meanwhile.
+/// Samples and scores groups, and collects and applies their gradient on another thread meanwhile.
 ///
-/// What the sum of the losses is divided by is known when the last group is in; the parts are
-/// therefore divided by that of a step of two tokens, and the sum is scaled in the end. An error
-/// leaves no gradient behind.
+/// What the sum of the losses is divided by is known when the last group of an optimizer step is
+/// in; the parts are therefore divided by that of a step of two tokens, and the sum is scaled in the
+/// end. An error leaves no gradient behind.
 pub(crate) fn streamed(
     sampler: &GroupSampler,
-    request: RolloutRequest<'_>,
+    mut requests: StepGroups<'_>,
     trainer: &mut Trainer,
-    config: &RlConfig,
+    step: &StepTrainer<'_>,
     observer: &mut dyn Observer,
-) -> Result<Streamed, RecipeError> {
-    let unit = StepTotals::count(&[1, 1], None)?;
-    let examples = request.examples.len();
+) -> Result<Trained, RecipeError> {
     let threads = tch::get_num_threads();
     let (send, parts) = mpsc::channel();
-    let mut groups = Groups::new(config, examples, send);
+    let mut groups = Groups::new(step, send);
 
     let (sampled, trained) = thread::scope(|scope| {
         let training = scope.spawn(|| {
             posttrain_kernel::set_threads(threads);
-            train(trainer, parts, &config.objective, &unit)
+            train(trainer, parts, step)
         });
-        let sampled =
-            sampler.stream(request, observer, &mut |index, group| groups.take(index, group));
-        let sampled = match sampled {
+        let sampled = match sample(sampler, &mut requests, &mut groups, observer) {
             Ok(cost) => groups.end().map(|ended| (cost, ended)),
             Err(error) => {
                 drop(groups);
@@ -69,79 +56,148 @@ pub(crate) fn streamed(
     if collected.is_err() {
         trainer.clear_gradients();
     }
-    let ((cost, ended), (mut passes, seconds_training)) = collected?;
+    let ((cost, ended), applied) = collected?;
 
-    let gradient_scale =
-        config.objective.denominator(&unit) / config.objective.denominator(&ended.totals);
-    passes.denominator = config.objective.denominator(&ended.totals);
-    let rollout = Rollout { groups: ended.groups, cost };
-    let has_signal = ended.has_signal;
-    Ok(Streamed { rollout, passes, gradient_scale, has_signal, seconds_training })
+    let config = step.config;
+    let mut rollout = Rollout { groups: ended.trained, cost };
+    rollout.release_recordings();
+    let advantages = rollout.advantages(&config.advantage, &RewardShaping::of(config))?;
+    let passes = merged(applied.passes)?;
+    let mut logprobs = vec![Vec::new(); rollout.completions().count()];
+    let computed = passes.scores.logprobs.chunks(config.group_size);
+    for (place, of_group) in ended.sent.iter().zip(computed) {
+        let start = place * config.group_size;
+        logprobs[start..start + of_group.len()].clone_from_slice(of_group);
+    }
+    let Applied { optim, seconds, .. } = applied;
+    let replaced = ended.replaced;
+    Ok(Trained { rollout, replaced, advantages, passes, logprobs, optim, seconds })
 }
 
-/// Collects the gradients of parts until there are no more; and how many seconds that took.
+/// Samples a step's groups, and those that come in the place of others.
+fn sample(
+    sampler: &GroupSampler,
+    requests: &mut StepGroups<'_>,
+    groups: &mut Groups<'_>,
+    observer: &mut dyn Observer,
+) -> Result<RolloutCost, RecipeError> {
+    let mut cost = RolloutCost::default();
+    let mut first = 0;
+    while let Some(request) = requests.next(groups.trained.len()) {
+        let _span = info_span!("sampling", step = groups.step.step).entered();
+        let part = sampler.stream(request.as_rollout(), observer, &mut |index, group| {
+            groups.take(first + index, group)
+        })?;
+        first += request.examples.len();
+        cost.add(part);
+    }
+    Ok(cost)
+}
+
+/// What goes to the thread that trains.
+enum Part {
+    /// Its gradient is to be collected.
+    Datums(Vec<Datum>),
+    /// What was collected is to be applied, with these totals.
+    Step { totals: StepTotals, has_signal: bool },
+}
+
+/// What that thread did.
+#[derive(Default)]
+struct Applied {
+    /// What the passes of each optimizer step gave.
+    passes: Vec<ForwardBackward>,
+    optim: Vec<OptimStep>,
+    /// Seconds that it took, most of them beside sampling.
+    seconds: f64,
+}
+
+/// Collects and applies gradients until there are no more parts.
 fn train(
     trainer: &mut Trainer,
-    parts: mpsc::Receiver<Vec<Datum>>,
-    objective: &PolicyObjective,
-    unit: &StepTotals,
-) -> Result<(ForwardBackward, f64), RecipeError> {
-    let mut all: Option<ForwardBackward> = None;
-    let mut seconds = 0.0;
-    for datums in parts {
+    parts: mpsc::Receiver<Part>,
+    step: &StepTrainer<'_>,
+) -> Result<Applied, RecipeError> {
+    let objective = &step.config.objective;
+    let unit = StepTotals::count(&[1, 1], None)?;
+    let mut applied = Applied::default();
+    let mut collected: Option<ForwardBackward> = None;
+    for part in parts {
         let started = Instant::now();
-        let passes = trainer.forward_backward_of(&datums, objective, unit)?;
-        seconds += started.elapsed().as_secs_f64();
-        match &mut all {
-            Some(all) => all.merge(passes),
-            None => all = Some(passes),
+        match part {
+            Part::Datums(datums) => {
+                let _span = info_span!("training", step = step.step).entered();
+                let passes = trainer.forward_backward_of(&datums, objective, &unit)?;
+                match &mut collected {
+                    Some(collected) => collected.merge(passes),
+                    None => collected = Some(passes),
+                }
+            }
+            Part::Step { totals, has_signal } => {
+                let denominator = objective.denominator(&totals);
+                let scale = objective.denominator(&unit) / denominator;
+                applied.optim.extend(step.optim_step(trainer, has_signal, scale)?);
+                let passes = collected.take();
+                applied.passes.extend(passes.map(|p| ForwardBackward { denominator, ..p }));
+            }
         }
+        applied.seconds += started.elapsed().as_secs_f64();
     }
-    let passes = all.ok_or(RecipeError::Train(TrainError::NoGradient))?;
-    Ok((passes, seconds))
+    Ok(applied)
 }
 
 /// Groups on their way from sampling to training.
 struct Groups<'a> {
-    config: &'a RlConfig,
-    send: mpsc::Sender<Vec<Datum>>,
+    step: &'a StepTrainer<'a>,
+    send: mpsc::Sender<Part>,
     /// The place whose turn it is, in a fixed order.
     turn: usize,
     /// Groups that are here before their turn.
     early: BTreeMap<usize, ScoredGroup>,
-    /// Groups that had their turn, by place.
-    done: Vec<Option<ScoredGroup>>,
+    /// Groups that had their turn and are trained on, with their places.
+    trained: Vec<(usize, ScoredGroup)>,
+    /// Those that are not worth it.
+    replaced: Vec<(usize, ScoredGroup)>,
+    /// The places of the groups whose datums were sent, as they were sent.
+    sent: Vec<usize>,
+    /// Of the optimizer step under way: its groups, their totals, whether one has a signal.
+    counted: usize,
     totals: StepTotals,
     has_signal: bool,
-    sent: bool,
+    /// Optimizer steps sent.
+    steps: usize,
 }
 
 /// All groups, once they have had their turn.
 struct Ended {
-    groups: Vec<ScoredGroup>,
-    totals: StepTotals,
-    has_signal: bool,
+    trained: Vec<ScoredGroup>,
+    replaced: Vec<ScoredGroup>,
+    /// Which of those trained on were sent, as they were sent.
+    sent: Vec<usize>,
 }
 
 impl<'a> Groups<'a> {
-    fn new(config: &'a RlConfig, examples: usize, send: mpsc::Sender<Vec<Datum>>) -> Self {
+    fn new(step: &'a StepTrainer<'a>, send: mpsc::Sender<Part>) -> Self {
         Self {
-            config,
+            step,
             send,
             turn: 0,
             early: BTreeMap::new(),
-            done: (0..examples).map(|_| None).collect(),
+            trained: Vec::new(),
+            replaced: Vec::new(),
+            sent: Vec::new(),
+            counted: 0,
             totals: StepTotals::default(),
             has_signal: false,
-            sent: false,
+            steps: 0,
         }
     }
 
-    fn take(&mut self, index: usize, group: ScoredGroup) -> Result<(), RecipeError> {
-        if self.config.group_order == GroupOrder::Arrival {
-            return self.train(index, group);
+    fn take(&mut self, place: usize, group: ScoredGroup) -> Result<(), RecipeError> {
+        if self.step.config.group_order == GroupOrder::Arrival {
+            return self.train(place, group);
         }
-        self.early.insert(index, group);
+        self.early.insert(place, group);
         while let Some(group) = self.early.remove(&self.turn) {
             self.train(self.turn, group)?;
             self.turn += 1;
@@ -150,18 +206,27 @@ impl<'a> Groups<'a> {
     }
 
     /// Hands a group's datums to the trainer, unless they cannot move anything.
-    fn train(&mut self, index: usize, group: ScoredGroup) -> Result<(), RecipeError> {
-        let datums = self.datums(&group)?;
-        self.totals.merge(&step_totals(&datums)?);
-        self.done[index] = Some(group);
+    fn train(&mut self, place: usize, group: ScoredGroup) -> Result<(), RecipeError> {
+        let config = self.step.config;
+        if !config.teaches(&group)? {
+            self.replaced.push((place, group));
+            return Ok(());
+        }
 
-        let has_signal = datums.iter().any(Datum::has_signal);
-        self.has_signal |= has_signal;
-        let skipped = !has_signal
-            && self.config.trainer.dead_groups == DeadGroups::Skip
-            && self.config.objective.ignores_zero_advantages();
+        let datums = self.count(&group)?;
+        let skipped = !datums.iter().any(Datum::has_signal)
+            && config.trainer.dead_groups == DeadGroups::Skip
+            && config.objective.ignores_zero_advantages();
         if !skipped {
-            self.hand_on(datums)?;
+            self.hand_on(Part::Datums(datums))?;
+            self.sent.push(place);
+        }
+        self.trained.push((place, group));
+
+        let (prompts, steps) = (config.prompts as usize, config.optimizer_steps as usize);
+        let ends = boundary(prompts, steps, self.steps + 1);
+        if self.trained.len() == ends && self.steps + 1 < steps {
+            self.apply()?;
         }
         Ok(())
     }
@@ -169,25 +234,61 @@ impl<'a> Groups<'a> {
     /// The end of the step. One without any signal is computed all the same: every step measures
     /// how far sampler and trainer are apart.
     fn end(mut self) -> Result<Ended, RecipeError> {
-        let groups: Vec<_> = std::mem::take(&mut self.done).into_iter().flatten().collect();
-        if !self.sent {
-            let mut datums = Vec::new();
-            for group in &groups {
-                datums.extend(self.datums(group)?);
-            }
-            self.hand_on(datums)?;
+        let all = self.trained.iter().chain(&self.replaced).map(|(_, group)| group);
+        self.step.check_failures(all)?;
+
+        let untaught = self.trained.is_empty();
+        let mut trained = std::mem::take(&mut self.trained);
+        if untaught {
+            trained = std::mem::take(&mut self.replaced);
         }
-        Ok(Ended { groups, totals: self.totals, has_signal: self.has_signal })
+        trained.sort_by_key(|(place, _)| *place);
+        if self.sent.is_empty() {
+            for (place, group) in &trained {
+                // What is trained on has been counted already, unless nothing is.
+                let datums = if untaught { self.count(group)? } else { self.datums(group)? };
+                self.hand_on(Part::Datums(datums))?;
+                self.sent.push(*place);
+            }
+        }
+        if self.counted > 0 {
+            self.apply()?;
+        }
+
+        self.replaced.sort_by_key(|(place, _)| *place);
+        let among = |place: &usize| trained.iter().position(|(own, _)| own == place);
+        let sent = self.sent.iter().filter_map(among).collect();
+        let groups =
+            |placed: Vec<(usize, ScoredGroup)>| placed.into_iter().map(|(_, g)| g).collect();
+        let replaced = groups(std::mem::take(&mut self.replaced));
+        Ok(Ended { sent, trained: groups(trained), replaced })
+    }
+
+    /// A group's datums, counted into the optimizer step under way.
+    fn count(&mut self, group: &ScoredGroup) -> Result<Vec<Datum>, RecipeError> {
+        let datums = self.datums(group)?;
+        self.counted += 1;
+        self.totals.merge(&step_totals(&datums)?);
+        self.has_signal |= datums.iter().any(Datum::has_signal);
+        Ok(datums)
     }
 
     fn datums(&self, group: &ScoredGroup) -> Result<Vec<Datum>, RecipeError> {
-        let rewards = group.rewards(self.config.truncated);
-        let advantages = self.config.advantage.advantages(&rewards, &[rewards.len()])?;
-        Ok(group.datums(&advantages.values, self.config.sampling.temperature))
+        let config = self.step.config;
+        let rewards = RewardShaping::of(config).rewards(group);
+        let advantages = config.advantage.advantages(&rewards, &[rewards.len()])?;
+        Ok(group.datums(&advantages.values, config.sampling.temperature))
     }
 
-    fn hand_on(&mut self, datums: Vec<Datum>) -> Result<(), RecipeError> {
-        self.sent = true;
-        self.send.send(datums).map_err(|_| RecipeError::TrainerEnded)
+    fn apply(&mut self) -> Result<(), RecipeError> {
+        self.steps += 1;
+        self.counted = 0;
+        let totals = std::mem::take(&mut self.totals);
+        let has_signal = std::mem::take(&mut self.has_signal);
+        self.hand_on(Part::Step { totals, has_signal })
+    }
+
+    fn hand_on(&self, part: Part) -> Result<(), RecipeError> {
+        self.send.send(part).map_err(|_| RecipeError::TrainerEnded)
     }
 }

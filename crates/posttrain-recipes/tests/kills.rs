@@ -96,7 +96,7 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
             assert_eq!(steps, (1..=12).collect::<Vec<_>>(), "{mode}");
             if mode != "arrival" {
                 assert_eq!(records(&folder), records(&whole), "{mode}");
-                for file in ["best", "last", "state/adapter"] {
+                for file in ["best", "last", "checkpoints/step-000012/adapter"] {
                     let adapter = |root: &Path| {
                         std::fs::read(root.join(file).join("adapter_model.safetensors")).unwrap()
                     };

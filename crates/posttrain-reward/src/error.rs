@@ -325,6 +325,35 @@ impl RewardError {
             Self::WouldDeadlock { .. } => "would_deadlock",
         }
     }
+
+    /// Whether the same completion may be scored when it is tried again: what a server, a process
+    /// or a judge failed at, and not what the data, the task or the configuration has wrong.
+    ///
+    /// ```
+    /// use posttrain_reward::RewardError;
+    ///
+    /// let late = RewardError::TimedOut { reward: "judge".into(), seconds: 60.0 };
+    /// assert!(late.is_transient());
+    /// let unknown =
+    ///     RewardError::UnknownDomain { id: "1".into(), domain: "art".into(), known: vec![] };
+    /// assert!(!unknown.is_transient());
+    /// ```
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::TimedOut { .. }
+                | Self::Panicked { .. }
+                | Self::Program { .. }
+                | Self::File { .. }
+                | Self::BadReply { .. }
+                | Self::Reported { .. }
+                | Self::Chat { .. }
+                | Self::Client { .. }
+                | Self::NoVerdict { .. }
+                | Self::Failed { .. }
+        )
+    }
 }
 
 /// An error and all of its sources, joined by colons.

@@ -48,11 +48,14 @@ pub struct ScorerConfig {
     /// once. It bounds a step whose judge is down, where otherwise every `in_flight` completions
     /// would cost a time limit. The time of sampling counts. Default: none.
     pub deadline_seconds: Option<f64>,
+    /// How often a scoring that failed is tried again, where the failure may pass: see
+    /// [`RewardError::is_transient`]. Each attempt has the time limit to itself. Default: 0.
+    pub retries: u32,
 }
 
 impl Default for ScorerConfig {
     fn default() -> Self {
-        Self { in_flight: 256, time_limit_seconds: 60.0, deadline_seconds: None }
+        Self { in_flight: 256, time_limit_seconds: 60.0, deadline_seconds: None, retries: 0 }
     }
 }
 
@@ -87,7 +90,7 @@ impl ScorerConfig {
             self.deadline_seconds.map(|limit| seconds("deadline_seconds", limit)).transpose()?;
         // A deadline beyond the clock's end is none.
         let step = step.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
-        Ok(Limits { sample, step })
+        Ok(Limits { sample, step, retries: self.retries })
     }
 }
 
@@ -104,6 +107,7 @@ struct Limits {
     sample: Duration,
     /// The step's end, and how long after the scorer's making that is.
     step: Option<(Instant, Duration)>,
+    retries: u32,
 }
 
 impl Limits {
@@ -394,8 +398,23 @@ async fn score_one(
         return Err(limits.late(reward.name()));
     }
 
+    let mut retries = limits.retries;
+    loop {
+        match attempt(reward, &sample, limits).await {
+            Err(error) if retries > 0 && error.is_transient() => retries -= 1,
+            result => return result,
+        }
+    }
+}
+
+async fn attempt(
+    reward: &dyn Reward,
+    sample: &Sample,
+    limits: Limits,
+) -> Result<Score, RewardError> {
+    let end = limits.step.map(|(end, _)| end);
     // The call to `score` is inside, too: a reward may panic before it returns its future.
-    let scoring = within(limits.sample, end, async { reward.score(&sample).await });
+    let scoring = within(limits.sample, end, async { reward.score(sample).await });
     match AssertUnwindSafe(scoring).catch_unwind().await {
         Ok(Some(score)) => score,
         Ok(None) => Err(limits.late(reward.name())),

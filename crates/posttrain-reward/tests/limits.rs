@@ -51,7 +51,7 @@ fn a_deadline_ends_the_step() {
     let (runtime, down) = (runtime(), Arc::new(Down::default()));
     // Without the deadline, twenty samples by twos would wait for ten time limits.
     let config =
-        ScorerConfig { in_flight: 2, time_limit_seconds: 60.0, deadline_seconds: Some(2.0) };
+        ScorerConfig { in_flight: 2, deadline_seconds: Some(2.0), ..ScorerConfig::default() };
     let start = Instant::now();
     let mut scorer = Scorer::new(down.clone(), &config, runtime.handle().clone()).unwrap();
     scorer.push(sample("fine")).unwrap();
@@ -81,6 +81,46 @@ fn the_nearer_limit_is_named() {
     for deadline in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let config = ScorerConfig { deadline_seconds: Some(deadline), ..ScorerConfig::default() };
         assert_eq!(config.validate().unwrap_err().cause(), "invalid_config");
+    }
+}
+
+/// Fails so many times, and then gives 1.
+struct Flaky {
+    failures: usize,
+    asked: AtomicUsize,
+    error: fn() -> RewardError,
+}
+
+impl Reward for Flaky {
+    fn name(&self) -> &str {
+        "flaky"
+    }
+
+    fn score<'a>(&'a self, _: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        let failed = asked < self.failures;
+        Box::pin(async move { if failed { Err((self.error)()) } else { Score::new(1.0) } })
+    }
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again_and_one_that_cannot_is_not() {
+    let runtime = runtime();
+    let transient = || RewardError::failed("flaky", "reset", std::io::Error::other("reset"));
+    let lasting = || RewardError::InvalidConfig { field: "f", got: "x".into(), expected: "y" };
+    let cases: [(usize, u32, fn() -> RewardError, usize, bool); 4] = [
+        (2, 2, transient, 3, true),
+        (3, 2, transient, 3, false),
+        (1, 0, transient, 1, false),
+        (1, 5, lasting, 1, false),
+    ];
+    for (failures, retries, error, asked, scored) in cases {
+        let flaky = Arc::new(Flaky { failures, asked: AtomicUsize::new(0), error });
+        let config = ScorerConfig { retries, ..ScorerConfig::default() };
+        let mut scorer = Scorer::new(flaky.clone(), &config, runtime.handle().clone()).unwrap();
+        scorer.push(sample("fine")).unwrap();
+        assert_eq!(scorer.finish().unwrap()[0].is_ok(), scored, "{failures} {retries}");
+        assert_eq!(flaky.asked.load(Ordering::SeqCst), asked, "{failures} {retries}");
     }
 }
 

@@ -37,6 +37,14 @@ pub enum StoreError {
         /// The writer's answer.
         source: serde_json::Error,
     },
+    /// A file is not as it was written.
+    #[error("{path}: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, in words.
+        reason: String,
+    },
     /// Another process holds a folder's lock.
     #[error("{path}: another process works here; wait for it, or give another folder", path = path.display())]
     Busy {

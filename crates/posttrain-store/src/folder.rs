@@ -44,16 +44,21 @@ pub fn replace_folder<E: From<StoreError>>(
         fs::rename(target, &old).map_err(StoreError::io("move", target))?;
     }
     fs::rename(unfinished.keep(), target).map_err(StoreError::io("put in place", target))?;
+    sync_folder(parent)?;
     Ok(remove_if_there(&old)?)
 }
 
-/// Puts an old folder back if its replacement was cut off before the new one was in place.
+/// Puts an old folder back if its replacement was cut off before the new one was in place, and
+/// removes it if that was cut off behind.
 ///
 /// # Errors
 /// [`StoreError::Io`] names the folder.
 pub fn recover_folder(target: &Path) -> Result<(), StoreError> {
     let old = old_name(target);
-    if !target.exists() && old.exists() {
+    if target.exists() {
+        return remove_if_there(&old);
+    }
+    if old.exists() {
         fs::rename(&old, target).map_err(StoreError::io("put back", target))?;
     }
     Ok(())
@@ -93,10 +98,24 @@ pub fn lock_folder(folder: &Path) -> Result<FolderLock, StoreError> {
     }
 }
 
+/// What a folder that is being replaced is called meanwhile, behind its name.
+pub(crate) const OLD: &str = ".old";
+
 fn old_name(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
-    name.push(".old");
+    name.push(OLD);
     target.with_file_name(name)
+}
+
+/// The names of what lies in a folder, in no order; those that are no text are left out.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = fs::read_dir(folder).map_err(StoreError::io("read", folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("read", folder))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
 }
 
 fn remove_if_there(path: &Path) -> Result<(), StoreError> {
@@ -105,6 +124,17 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     } else {
         Ok(())
     }
+}
+
+/// Has the disk know what a folder holds by now, before what was replaced goes.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("flush", path))
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> Result<(), StoreError> {
+    Ok(())
 }
 
 /// A temporary folder is its owner's alone; what is put in place is as readable as any other
@@ -170,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_death_after_the_renames_left_goes_with_the_next_replacement() {
+    fn what_a_death_after_the_renames_left_goes() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("state");
         write(&target, "two").unwrap();
@@ -179,6 +209,9 @@ mod tests {
 
         recover_folder(&target).unwrap();
         assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        fs::create_dir(old_name(&target)).unwrap();
         write(&target, "three").unwrap();
         assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "three");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -4,6 +4,8 @@
 //! - [`replace_file`] and [`replace_folder`] put a file or a folder in place whole or not at all;
 //!   [`recover_folder`] repairs what a death in between left, and [`lock_folder`] keeps a second
 //!   process out.
+//! - [`Versions`] are numbered folders beside each other, sealed with checksums: the newest good one
+//!   counts.
 //! - [`write_json`], [`read_json`]: values as files, whose errors name the line and the field.
 //! - [`JsonLog`] is appended to, and survives a torn last line; [`read_log`] reads along.
 //! - [`Difference`] is where two configurations first differ: what a folder was begun with it goes
@@ -31,6 +33,7 @@ mod file;
 mod folder;
 mod json;
 mod log;
+mod versions;
 
 pub use difference::Difference;
 pub use error::StoreError;
@@ -38,3 +41,4 @@ pub use file::{replace_file, replace_file_with};
 pub use folder::{FolderLock, lock_folder, recover_folder, replace_folder};
 pub use json::{read_json, read_json_if_there, write_json, write_json_pretty};
 pub use log::{JsonLog, read_log};
+pub use versions::{Version, Versions};

@@ -48,6 +48,7 @@ mod plan;
 mod scores;
 mod seed;
 mod service;
+mod state;
 mod trainer;
 mod whole_batch;
 
@@ -61,4 +62,5 @@ pub use posttrain_kernel::Workers;
 pub use scores::{DatumScores, TextScores, score_texts};
 pub use seed::derive_seed;
 pub use service::{Pending, TrainingClient, TrainingService, TrainingServiceConfig};
+pub use state::TrainerState;
 pub use trainer::{ForwardBackward, OptimStep, Trainer};

@@ -8,16 +8,16 @@ use crate::out_of_memory::retried;
 use crate::pass::Passes;
 use crate::scores::{Budget, DatumScores, score_datums};
 use crate::seed::derive_seed;
+use crate::state::{self, TrainerState};
 use crate::whole_batch::{Linear, linear_datums};
 use crate::{Datum, TrainError, step_totals};
 use posttrain_kernel::Workers;
-use posttrain_lora::{Adapter, LoraConfig, load_peft, save_peft};
+use posttrain_lora::{Adapter, LoraConfig, load_peft};
 use posttrain_loss::{LossMetrics, Objective, Scope, StepTotals};
 use posttrain_model::{Checkpoint, Decoder};
 use posttrain_optim::{AdamParams, AdamW};
 use posttrain_rollout::PolicySnapshot;
-use posttrain_store::{read_json, replace_folder, write_json_pretty};
-use serde::{Deserialize, Serialize};
+use posttrain_store::replace_folder;
 use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,17 +89,6 @@ pub struct Trainer {
     micro_batches: u64,
     gradients_checked: bool,
 }
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SavedTrainer {
-    policy_version: u64,
-    optimizer_steps: u64,
-}
-
-const ADAPTER: &str = "adapter";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const TRAINER: &str = "trainer.json";
 
 impl Trainer {
     /// A trainer of a fresh adapter, initialized from `seed`.
@@ -393,7 +382,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
     pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<(), TrainError> {
-        replace_folder(dir, |fresh| Ok(save_peft(&self.adapter, fresh, base_model)?))
+        state::save_adapter(&self.adapter, dir, base_model)
     }
 
     /// Writes the base with the adapter folded in as a folder in the Hugging Face layout, whole or
@@ -415,13 +404,18 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
     pub fn save_state(&self, dir: &Path) -> Result<(), TrainError> {
-        save_peft(&self.adapter, &dir.join(ADAPTER), "")?;
-        self.optimizer.save(&dir.join(OPTIMIZER))?;
-        let saved = SavedTrainer {
-            policy_version: self.policy_version,
-            optimizer_steps: self.optimizer.steps(),
-        };
-        Ok(write_json_pretty(&dir.join(TRAINER), &saved)?)
+        state::save(dir, &self.adapter, &self.optimizer, self.policy_version)
+    }
+
+    /// A copy of everything that going on needs, for a thread that writes it while this trainer goes
+    /// on.
+    ///
+    /// # Errors
+    /// [`TrainError::Lora`] or [`TrainError::Optim`] when memory fails.
+    pub fn state(&self) -> Result<TrainerState, TrainError> {
+        let adapter = self.adapter.copied()?;
+        let optimizer = self.optimizer.copied(adapter.parameters())?;
+        Ok(TrainerState::new(adapter, optimizer, self.policy_version))
     }
 
     /// Takes up a state that [`Trainer::save_state`] wrote. What follows is what would have
@@ -431,12 +425,9 @@ impl Trainer {
     /// [`TrainError::State`], [`TrainError::Optim`] or [`TrainError::Lora`] names what does not
     /// fit; the trainer is then as it was.
     pub fn load_state(&mut self, dir: &Path) -> Result<(), TrainError> {
-        let adapter = self.read_adapter(&dir.join(ADAPTER))?;
-        let saved: SavedTrainer = read_json(&dir.join(TRAINER))?;
-        let mut optimizer = AdamW::new(adapter.parameters())?;
-        optimizer.load(&dir.join(OPTIMIZER), saved.optimizer_steps)?;
-
-        self.begin_from(adapter, optimizer, saved.policy_version);
+        let adapter = self.read_adapter(&state::adapter_folder(dir))?;
+        let (optimizer, policy_version) = state::load_optimizer(dir, &adapter)?;
+        self.begin_from(adapter, optimizer, policy_version);
         Ok(())
     }
 

@@ -137,16 +137,22 @@ fn a_loaded_state_goes_on_to_the_same_numbers() {
     let mut whole = trainer(&model, 4096);
     train(&mut whole, &batches[..2]);
     whole.save_state(dir.path()).unwrap();
+    let state = whole.state().unwrap();
     train(&mut whole, &batches[2..]);
+    // A copy is of its moment, whenever it is written.
+    let copied = tempfile::tempdir().unwrap();
+    state.save(copied.path()).unwrap();
 
-    let mut resumed = trainer(&model, 4096);
-    resumed.load_state(dir.path()).unwrap();
-    train(&mut resumed, &batches[2..]);
-    assert_eq!(resumed.policy_version(), whole.policy_version());
-    for ((name, a), (_, b)) in
-        whole.adapter().parameters().iter().zip(resumed.adapter().parameters())
-    {
-        assert_eq!(a, &b, "{name}");
+    for dir in [dir.path(), copied.path()] {
+        let mut resumed = trainer(&model, 4096);
+        resumed.load_state(dir).unwrap();
+        train(&mut resumed, &batches[2..]);
+        assert_eq!(resumed.policy_version(), whole.policy_version());
+        for ((name, a), (_, b)) in
+            whole.adapter().parameters().iter().zip(resumed.adapter().parameters())
+        {
+            assert_eq!(a, &b, "{name}");
+        }
     }
     let other = LoraConfig { rank: 8, ..LoraConfig::default() };
     let mut other = Trainer::new(model, &other, TrainerConfig::default(), 5).unwrap();

@@ -1,113 +1,20 @@
-//! On-policy distillation: the policy answers, and a teacher says of each token how likely it is.
+//! Distillation: the policy answers, and a teacher says of each token how likely it is; or a teacher
+//! has answered, and left what it held likely.
 
-use super::{HeldOut, Lesson};
+use super::{HeldOut, Lesson, Teacher, TokenAnswer};
 use crate::RecipeError;
-use crate::model_source::ModelSource;
 use crate::observer::{Phase, Silent};
 use crate::prompt::PromptStyle;
-use crate::rollout::{GroupSampler, Rollout, RolloutRequest};
+use crate::rollout::{GroupSampler, RolloutRequest};
 use posttrain_data::Example;
-use posttrain_lora::{LoraConfig, load_peft};
 use posttrain_loss::Objective;
 use posttrain_loss::distillation::{Distillation, Divergence};
 use posttrain_model::TextModel;
 use posttrain_reward::{Score, from_fn};
 use posttrain_rollout::{EngineConfig, SamplingParams};
-use posttrain_train::{Datum, Trainer, TrainerConfig, derive_seed};
-use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use posttrain_train::{Datum, Trainer, derive_seed};
+use serde::Deserialize;
 use std::sync::Arc;
-
-/// Who the teacher is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum TeacherConfig {
-    /// The base itself, which reads another prompt than the policy does: shots, instructions.
-    Prompted {
-        /// How the teacher is asked.
-        prompt: PromptStyle,
-    },
-    /// A policy on the same base.
-    Adapter {
-        /// Its PEFT folder.
-        path: PathBuf,
-    },
-    /// Another model with the same tokenizer.
-    Model {
-        /// Which.
-        model: ModelSource,
-    },
-}
-
-/// Says how likely tokens are behind a question.
-pub struct Teacher {
-    reader: Reader,
-    style: PromptStyle,
-    model: TextModel,
-}
-
-/// Whose log-probabilities are asked.
-enum Reader {
-    /// The trainer's own base.
-    Base,
-    /// An adapter on the same base.
-    Adapter(Trainer),
-    /// Another base.
-    Model(Trainer),
-}
-
-impl TeacherConfig {
-    /// The teacher of a policy over `model` that is asked in the style `style`.
-    ///
-    /// # Errors
-    /// [`RecipeError::Lora`] or [`RecipeError::Model`] for files that cannot be read;
-    /// [`RecipeError::Config`] for a model with another tokenizer.
-    pub fn build(&self, model: &TextModel, style: &PromptStyle) -> Result<Teacher, RecipeError> {
-        let lora = LoraConfig { rank: 1, ..LoraConfig::default() };
-        let config = TrainerConfig::default();
-        Ok(match self {
-            Self::Prompted { prompt } => {
-                Teacher { reader: Reader::Base, style: prompt.clone(), model: model.clone() }
-            }
-            Self::Adapter { path } => {
-                let base = &model.decoder;
-                let adapter = load_peft(path, base.modules(), base.device())?;
-                let reader = Trainer::with_adapter(base.clone(), adapter, config, 0)?;
-                let reader = Reader::Adapter(reader);
-                Teacher { reader, style: style.clone(), model: model.clone() }
-            }
-            Self::Model { model: source } => {
-                let other = source.load()?;
-                let same = other.tokenizer.to_json()? == model.tokenizer.to_json()?;
-                let expected = "a model with the policy's tokenizer: token is compared with token";
-                RecipeError::check("teacher.model", same, expected, &source.path.display())?;
-                let reader = Trainer::new(other.decoder.clone(), &lora, config, 0)?;
-                Teacher { reader: Reader::Model(reader), style: style.clone(), model: other }
-            }
-        })
-    }
-}
-
-impl Teacher {
-    /// Each completion's tokens' log-probabilities, nats, group after group.
-    fn logprobs(&self, rollout: &Rollout, own: &Trainer) -> Result<Vec<Vec<f32>>, RecipeError> {
-        let mut read = Vec::new();
-        for group in &rollout.groups {
-            let question = &group.example.question;
-            let prompt =
-                self.style.encode(question, &self.model.tokenizer, &self.model.template)?;
-            for scored in &group.completions {
-                read.push(Datum::completion(&prompt, &scored.completion.tokens));
-            }
-        }
-        Ok(match &self.reader {
-            Reader::Base => own.forward_reference(&read)?.logprobs,
-            Reader::Adapter(teacher) => teacher.forward(&read)?.logprobs,
-            Reader::Model(teacher) => teacher.forward_reference(&read)?.logprobs,
-        })
-    }
-}
 
 /// On-policy distillation (arXiv 2306.13649; Thinking Machines, 2025): the policy samples answers,
 /// and each token is made likelier or less likely by how much the teacher prefers it,
@@ -172,7 +79,14 @@ impl OnPolicyDistillation {
             phase: Phase::Sampling,
         };
         let rollout = self.sampler.rollout(request, &mut Silent)?;
-        let teacher = self.teacher.logprobs(&rollout, trainer)?;
+        let mut answers = Vec::new();
+        for group in &rollout.groups {
+            answers.extend(group.completions.iter().map(|scored| TokenAnswer {
+                example: &group.example,
+                tokens: &scored.completion.tokens,
+            }));
+        }
+        let teacher = self.teacher.logprobs(&answers, trainer)?;
 
         let groups = rollout.groups.iter();
         let sampled = groups.flat_map(|group| {
@@ -209,5 +123,98 @@ impl Lesson for OnPolicyDistillation {
         let distances: Vec<f64> = own.zip(teacher).map(|(p, q)| f64::from(p - q)).collect();
         let value = distances.iter().sum::<f64>() / distances.len().max(1) as f64;
         Ok(HeldOut { name: "reverse_kl", value })
+    }
+}
+
+/// Off-policy distillation from what a teacher has left behind: each example's metadata has the
+/// teacher's `tokens`, and for each of them `top_logprobs`, `K` pairs of a token id and its
+/// log-probability, the same `K` throughout. The policy covers what the teacher held likely (forward
+/// KL over those `K`). Its held-out measure is `forward_kl`, nats per token.
+///
+/// Of a teacher that left its answers alone, those are learned as [`Supervised`](super::Supervised)
+/// has it.
+pub struct OffPolicyDistillation {
+    model: TextModel,
+    style: PromptStyle,
+    objective: Distillation,
+}
+
+/// What a teacher left of one answer.
+#[derive(Deserialize)]
+struct TeacherAnswer {
+    tokens: Vec<i64>,
+    top_logprobs: Vec<Vec<(i64, f32)>>,
+}
+
+impl OffPolicyDistillation {
+    /// A lesson for `model`'s policy, which is asked as `style` has it.
+    #[must_use]
+    pub fn new(model: TextModel, style: PromptStyle) -> Self {
+        let objective =
+            Distillation { divergence: Divergence::ForwardKl, ..Distillation::default() };
+        Self { model, style, objective }
+    }
+
+    fn datum(&self, example: &Example) -> Result<Datum, RecipeError> {
+        let refused = |reason: String| RecipeError::example(example, format!("metadata {reason}"));
+        let metadata = serde_json::Value::Object(example.metadata.clone().unwrap_or_default());
+        let answer = TeacherAnswer::deserialize(&metadata)
+            .map_err(|error| refused(format!("has no teacher's answer: {error}")))?;
+        let entries = answer.top_logprobs.first().map_or(0, Vec::len);
+        if entries == 0 || answer.top_logprobs.len() != answer.tokens.len() {
+            return Err(refused(format!(
+                "`top_logprobs` must have at least one entry for each of {} tokens, got {} lists",
+                answer.tokens.len(),
+                answer.top_logprobs.len()
+            )));
+        }
+        for (place, top) in answer.top_logprobs.iter().enumerate() {
+            let fits = |(_, logprob): &(i64, f32)| logprob.is_finite() && *logprob <= 1e-3;
+            if top.len() != entries || !top.iter().all(fits) {
+                return Err(refused(format!(
+                    "`top_logprobs`, token {place}: expected {entries} pairs of a token id and a \
+                     log-probability of at most 0, got {top:?}"
+                )));
+            }
+        }
+
+        let prompt =
+            self.style.encode(&example.question, &self.model.tokenizer, &self.model.template)?;
+        let top = || answer.top_logprobs.iter().flatten();
+        Ok(Datum {
+            targets_per_position: entries,
+            targets: top().map(|(token, _)| *token).collect(),
+            ..Datum::completion(&prompt, &answer.tokens)
+        }
+        .with_reference_logprobs(top().map(|(_, logprob)| *logprob).collect()))
+    }
+}
+
+impl Lesson for OffPolicyDistillation {
+    fn objective(&self) -> &dyn Objective {
+        &self.objective
+    }
+
+    fn datums(
+        &self,
+        _step: u64,
+        examples: &[Example],
+        _trainer: &Trainer,
+    ) -> Result<Vec<Datum>, RecipeError> {
+        examples.iter().map(|example| self.datum(example)).collect()
+    }
+
+    fn held_out(&self, examples: &[Example], trainer: &Trainer) -> Result<HeldOut, RecipeError> {
+        let datums = self.datums(0, examples, trainer)?;
+        let own = trainer.forward(&datums)?.logprobs;
+        let mut sum = 0.0;
+        let mut positions = 0;
+        for (datum, own) in datums.iter().zip(&own) {
+            positions += datum.positions.len();
+            for (p, q) in own.iter().zip(datum.reference_logprobs.iter().flatten()) {
+                sum += f64::from(q.exp() * (q - p));
+            }
+        }
+        Ok(HeldOut { name: "forward_kl", value: sum / positions.max(1) as f64 })
     }
 }

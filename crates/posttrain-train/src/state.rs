@@ -1,0 +1,83 @@
+//! What going on needs of a trainer, and how it is written.
+
+use crate::TrainError;
+use posttrain_lora::{Adapter, save_peft};
+use posttrain_optim::AdamW;
+use posttrain_store::{read_json, replace_folder, write_json_pretty};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const ADAPTER: &str = "adapter";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const TRAINER: &str = "trainer.json";
+
+/// Everything that going on needs of a trainer at one moment: adapter, moments, counters, in tensors
+/// of its own ([`Trainer::state`](crate::Trainer::state)).
+#[derive(Debug)]
+pub struct TrainerState {
+    adapter: Adapter,
+    optimizer: AdamW,
+    policy_version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    policy_version: u64,
+    optimizer_steps: u64,
+}
+
+impl TrainerState {
+    pub(crate) fn new(adapter: Adapter, optimizer: AdamW, policy_version: u64) -> Self {
+        Self { adapter, optimizer, policy_version }
+    }
+
+    /// Writes it into a folder, as [`Trainer::save_state`](crate::Trainer::save_state) does.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`] or [`TrainError::Lora`] names what could not be written.
+    pub fn save(&self, dir: &Path) -> Result<(), TrainError> {
+        save(dir, &self.adapter, &self.optimizer, self.policy_version)
+    }
+
+    /// Writes the adapter as a PEFT folder, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`TrainerState::save`].
+    pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<(), TrainError> {
+        save_adapter(&self.adapter, dir, base_model)
+    }
+}
+
+pub(crate) fn save(
+    dir: &Path,
+    adapter: &Adapter,
+    optimizer: &AdamW,
+    policy_version: u64,
+) -> Result<(), TrainError> {
+    save_peft(adapter, &adapter_folder(dir), "")?;
+    optimizer.save(&dir.join(OPTIMIZER))?;
+    let saved = Saved { policy_version, optimizer_steps: optimizer.steps() };
+    Ok(write_json_pretty(&dir.join(TRAINER), &saved)?)
+}
+
+pub(crate) fn save_adapter(
+    adapter: &Adapter,
+    dir: &Path,
+    base_model: &str,
+) -> Result<(), TrainError> {
+    replace_folder(dir, |fresh| Ok(save_peft(adapter, fresh, base_model)?))
+}
+
+/// Where a state has its adapter.
+pub(crate) fn adapter_folder(dir: &Path) -> PathBuf {
+    dir.join(ADAPTER)
+}
+
+/// A state's optimizer over an adapter that was read from it, and its policy version.
+pub(crate) fn load_optimizer(dir: &Path, adapter: &Adapter) -> Result<(AdamW, u64), TrainError> {
+    let saved: Saved = read_json(&dir.join(TRAINER))?;
+    let mut optimizer = AdamW::new(adapter.parameters())?;
+    optimizer.load(&dir.join(OPTIMIZER), saved.optimizer_steps)?;
+    Ok((optimizer, saved.policy_version))
+}
