@@ -5,7 +5,7 @@ use crate::config::{EvaluationConfig, RlConfig};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 use crate::lesson::{HeldOut, Lesson};
-use crate::metrics::{MetricsLog, MetricsRecord};
+use crate::metrics::{MetricsLog, MetricsRecord, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
 use crate::run::{RunOutcome, load_policy};
@@ -294,9 +294,10 @@ impl<L: Lesson> FineTuneRun<L> {
             Checkpoints::open(&self.folder, config.checkpoints, &self.base_model, self.kept()?)?;
         let Resumed { mut state, .. } = checkpoints.load(&mut trainer, observer)?;
         let mut data = self.batches(train)?.resume(state.data)?;
-        let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
+        let (mut metrics, records) = MetricsLog::<FineTuneRecord>::open(&self.folder, state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
-        if let Some(text) = config.warning() {
+        let lost = lost_steps(&self.folder, state.step, records.len() as u64);
+        for text in config.warning().into_iter().chain(lost) {
             observer.see(&Event::Note { text: &text });
         }
 

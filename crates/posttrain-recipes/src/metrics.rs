@@ -281,6 +281,17 @@ impl<R: MetricsRecord> MetricsLog<R> {
     }
 }
 
+/// What a person should hear where `metrics.jsonl` has other steps than those that are done.
+pub(crate) fn lost_steps(folder: &Path, done: u64, on_record: u64) -> Option<String> {
+    let path = folder.join("metrics.jsonl");
+    (on_record != done).then(|| {
+        format!(
+            "{}: has {on_record} of the {done} steps that are done; the others are lost",
+            path.display()
+        )
+    })
+}
+
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -9,7 +9,7 @@ use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
 use crate::groups::StepGroups;
 use crate::guard::{GuardAction, GuardConfig, Guards};
-use crate::metrics::{MetricsLog, StepRecord};
+use crate::metrics::{MetricsLog, StepRecord, lost_steps};
 use crate::mode::{GroupOrder, Mode};
 use crate::observer::{Event, Observer};
 use crate::prompt::PromptStyle;
@@ -256,12 +256,7 @@ impl RlRun {
                     .to_owned(),
             );
         }
-        if on_record != step {
-            notes.push(format!(
-                "{}: has {on_record} of the {step} steps that are done; the others are lost",
-                self.folder.join("metrics.jsonl").display()
-            ));
-        }
+        notes.extend(lost_steps(&self.folder, step, on_record));
         notes
     }
 
