@@ -6,7 +6,7 @@ use crate::checkpoint::{BestStep, RunState, kept_config};
 use crate::config::RlConfig;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
-use crate::metrics::{MetricsLog, StepRecord};
+use crate::metrics::{MetricsLog, StepRecord, lost_steps};
 use crate::mode::{GroupOrder, Mode};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
@@ -14,7 +14,6 @@ use crate::rollout::{GroupSampler, Rollout, ScoredCompletion, ScoredGroup};
 use crate::streamed::streamed;
 use crate::{RecipeError, Reward};
 use posttrain_data::{BatchStream, Example};
-use posttrain_lora::load_peft;
 use posttrain_loss::Advantages;
 use posttrain_model::{Decoder, TextModel};
 use posttrain_optim::AdamParams;
@@ -165,11 +164,14 @@ impl RlRun {
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
         let kept = self.kept()?;
-        let saved = RunState::load(&self.folder.join("state"), &mut trainer, &kept)?;
+        let saved = RunState::load(&self.folder, &mut trainer, &kept)?;
         let (mut state, queue) = saved.unwrap_or_default();
-        let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
+        let (mut metrics, records) = MetricsLog::<StepRecord>::open(&self.folder, state.step)?;
         let mut samples = self.samples_log(state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
+        if let Some(text) = lost_steps(&records, state.step) {
+            observer.see(&Event::Note { text: &text });
+        }
         if config.mode == Mode::Asynchronous && config.engine.record_mib > 0 {
             let text = "engine.record_mib has no use in an asynchronous run: what was recorded is \
                         of an older policy than the one that is trained";
@@ -281,6 +283,9 @@ impl RlRun {
         (source, trainer): (&mut Source<'_>, &Trainer),
         observer: &mut dyn Observer,
     ) -> Result<(), RecipeError> {
+        // First: a state that says that a run is at its end has its last adapter beside it.
+        trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
+
         let folder = self.folder.join("state");
         match source {
             Source::InTurn(data) => {
@@ -300,7 +305,7 @@ impl RlRun {
                 state.save(&folder, trainer, kept, [])?;
             }
         }
-        Ok(trainer.save_adapter(&self.folder.join("last"), &self.base_model)?)
+        Ok(())
     }
 
     fn step(
@@ -505,7 +510,7 @@ impl RlRun {
 /// # Errors
 /// [`RecipeError::Lora`] for an adapter that cannot be read or does not fit the model.
 pub fn load_policy(folder: &Path, model: &Decoder) -> Result<PolicySnapshot, RecipeError> {
-    let adapter = load_peft(folder, model.modules(), model.device())?;
+    let adapter = model.load_adapter(folder)?;
     Ok(PolicySnapshot::new(adapter.snapshot(model.kind())?, 0))
 }
 

@@ -7,7 +7,7 @@ use crate::observer::{Phase, Silent};
 use crate::prompt::PromptStyle;
 use crate::rollout::{GroupSampler, Rollout, RolloutRequest};
 use posttrain_data::Example;
-use posttrain_lora::{LoraConfig, load_peft};
+use posttrain_lora::LoraConfig;
 use posttrain_loss::Objective;
 use posttrain_loss::distillation::{Distillation, Divergence};
 use posttrain_model::TextModel;
@@ -72,7 +72,7 @@ impl TeacherConfig {
             }
             Self::Adapter { path } => {
                 let base = &model.decoder;
-                let adapter = load_peft(path, base.modules(), base.device())?;
+                let adapter = base.load_adapter(path)?;
                 let reader = Trainer::with_adapter(base.clone(), adapter, config, 0)?;
                 let reader = Reader::Adapter(reader);
                 Teacher { reader, style: style.clone(), model: model.clone() }
