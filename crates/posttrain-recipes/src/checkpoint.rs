@@ -92,13 +92,18 @@ impl RunState {
     }
 
     /// Reads a run's state, if there is one, into the trainer, and what waited to be trained on.
-    /// The configuration must be the one that it was begun with.
+    /// The configuration must be the one that it was begun with. Folders that a killed process was
+    /// replacing are put back.
     pub(crate) fn load(
-        dir: &Path,
+        run: &Path,
         trainer: &mut Trainer,
         config: &Value,
     ) -> Result<Option<(Self, VecDeque<Rollout>)>, RecipeError> {
-        recover_folder(dir)?;
+        for folder in ["state", "best", "last"] {
+            recover_folder(&run.join(folder))?;
+        }
+
+        let dir = &run.join("state");
         let path = dir.join(RUN);
         if !path.exists() {
             return Ok(None);

@@ -5,7 +5,7 @@ use crate::config::{EvaluationConfig, RlConfig};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 use crate::lesson::{HeldOut, Lesson};
-use crate::metrics::{MetricsLog, MetricsRecord};
+use crate::metrics::{MetricsLog, MetricsRecord, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
 use crate::run::{RunOutcome, load_policy};
@@ -288,11 +288,14 @@ impl<L: Lesson> FineTuneRun<L> {
 
         let state_folder = self.folder.join("state");
         let kept = self.kept()?;
-        let saved = RunState::load(&state_folder, &mut trainer, &kept)?;
+        let saved = RunState::load(&self.folder, &mut trainer, &kept)?;
         let mut state = saved.map(|(state, _)| state).unwrap_or_default();
         let mut data = self.batches(train)?.resume(state.data)?;
-        let (mut metrics, _) = MetricsLog::open(&self.folder, state.step)?;
+        let (mut metrics, records) = MetricsLog::<FineTuneRecord>::open(&self.folder, state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
+        if let Some(text) = lost_steps(&records, state.step) {
+            observer.see(&Event::Note { text: &text });
+        }
         if let Some(text) = config.warning() {
             observer.see(&Event::Note { text: &text });
         }
@@ -315,8 +318,9 @@ impl<L: Lesson> FineTuneRun<L> {
             stopping = self.stop.load(Ordering::Relaxed);
             if state.step.is_multiple_of(config.checkpoint_every) || state.step == steps || stopping
             {
-                state.save(&state_folder, &trainer, &kept, [])?;
+                // First: a state that says that a run is at its end has its last adapter beside it.
                 trainer.save_adapter(&self.folder.join("last"), &self.base_model)?;
+                state.save(&state_folder, &trainer, &kept, [])?;
             }
         }
         observer.see(&Event::Finished { step: state.step });

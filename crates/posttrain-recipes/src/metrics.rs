@@ -270,6 +270,17 @@ impl<R: MetricsRecord> MetricsLog<R> {
     }
 }
 
+/// What is missing of the records of the first `step` steps, in words.
+pub(crate) fn lost_steps<R: MetricsRecord>(records: &[R], step: u64) -> Option<String> {
+    let kept = records.len() as u64;
+    (kept < step).then(|| {
+        format!(
+            "metrics.jsonl has {kept} of the {step} steps that are done: the others' records are \
+             lost, and curves and reports will lack them"
+        )
+    })
+}
+
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
