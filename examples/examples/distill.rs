@@ -25,7 +25,11 @@ struct DistillationLesson {
     completions: usize,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     fine_tune::<DistillationLesson, _>(&RunArgs::parse(), |config, model, _, _| {
         let teacher = config.lesson.teacher.build(model, &config.prompt)?;
         let sampling =

@@ -11,8 +11,8 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::{
-    Curve, Page, PageSample, RunArgs, Summary, check_name, draw_rewards, evaluated_once,
-    keep_config, log_to_stderr, read_config, stop_on_interrupt,
+    Curve, Page, PageSample, RunArgs, Summary, begin, check_name, draw_rewards, evaluated_once,
+    log_to_stderr, read_config, stop_on_interrupt,
 };
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
@@ -68,14 +68,18 @@ impl Config {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = RunArgs::parse();
     let config = checked_config(&args)?;
     let data = config.examples().with_context(|| args.config.display().to_string())?;
     let model = config.model.load().context("the model cannot be opened")?;
     config.rl.lora.select(model.decoder.modules())?;
-    keep_config(&args, &config)?;
+    let _lock = begin(&args, &config)?;
 
     let folder = args.out.join(&config.name);
     let reward = config.reward.build()?;

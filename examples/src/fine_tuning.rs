@@ -1,9 +1,7 @@
 //! What the examples of fine-tuning share: configuration, evaluation before and after, the page.
 
 use crate::page::{Curve, Page, PageSample};
-use crate::run_folder::{
-    RunArgs, Summary, check_name, evaluated_once, keep_config, read_config, write,
-};
+use crate::run_folder::{RunArgs, Summary, begin, check_name, evaluated_once, read_config, write};
 use crate::{log_to_stderr, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::{Example, Split};
@@ -114,7 +112,7 @@ where
     }
     let model = config.model.load().context("the model cannot be opened")?;
     config.fine_tune.lora.select(model.decoder.modules())?;
-    keep_config(args, &config)?;
+    let _lock = begin(args, &config)?;
 
     let test = data.test.clone();
     let folder = args.out.join(&config.name);
