@@ -48,8 +48,7 @@ impl CheckedPages {
             Page::DictionaryPage { buf, num_values, .. } => {
                 let values = *num_values as usize;
                 if values.saturating_mul(self.least_bytes()) > buf.len() {
-                    let text =
-                        format!("a dictionary of {values} values in {} bytes", buf.len());
+                    let text = format!("a dictionary of {values} values in {} bytes", buf.len());
                     return Err(ParquetError::General(text));
                 }
                 Ok(())
@@ -66,7 +65,12 @@ impl CheckedPages {
                 check_lengths(*encoding, buf.get(levels..).unwrap_or_default(), *num_values)
             }
             Page::DataPageV2 {
-                buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, ..
+                buf,
+                num_values,
+                encoding,
+                def_levels_byte_len,
+                rep_levels_byte_len,
+                ..
             } => {
                 let levels = *def_levels_byte_len as usize + *rep_levels_byte_len as usize;
                 check_lengths(*encoding, buf.get(levels..).unwrap_or_default(), *num_values)
@@ -108,9 +112,8 @@ fn check_lengths(encoding: Encoding, values: &[u8], most: u32) -> Result<()> {
 /// A number in groups of seven bits, and what stands behind it.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let end = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
-    let number = bytes[..=end].iter().rev().fold(0u128, |sum, byte| {
-        sum << 7 | u128::from(byte & 0x7f)
-    });
+    let number =
+        bytes[..=end].iter().rev().fold(0u128, |sum, byte| sum << 7 | u128::from(byte & 0x7f));
     Some((u64::try_from(number).unwrap_or(u64::MAX), &bytes[end + 1..]))
 }
 

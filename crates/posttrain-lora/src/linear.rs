@@ -309,9 +309,7 @@ impl AdaptedLinear {
                 Some(view) if runs.len() == 1 => {
                     self.update_columns(&mut out, &few, start, view)?
                 }
-                Some(view) => {
-                    self.update_columns(&mut out, &FewRows::of(x, rows)?, start, view)?
-                }
+                Some(view) => self.update_columns(&mut out, &FewRows::of(x, rows)?, start, view)?,
                 None => {}
             }
             start += run.rows;

@@ -387,7 +387,8 @@ mod tests {
     /// One model in every spelling that transformers 5.5 reads alike.
     #[test]
     fn rotary_positions_are_read_wherever_they_are_written() {
-        let json = |text: &str| serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap();
+        let json =
+            |text: &str| serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap();
         let read = |fields: &str| {
             let config = parse(|config| {
                 let config = config.as_object_mut().unwrap();
@@ -406,18 +407,38 @@ mod tests {
         };
         let inner = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
         for fields in [
-            format!(r#""rope_theta": 5e5, "rope_scaling": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_theta": 5e5, "rope_scaling": {{"type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_theta": 1e4, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_theta": 5e5, "rope_parameters": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
+            format!(
+                r#""rope_theta": 5e5, "rope_scaling": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 5e5, "rope_scaling": {{"type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 1e4, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 5e5, "rope_parameters": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
             // Beside the rest it counts more than inside.
-            format!(r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}}}"#),
-            format!(r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 64}}"#),
+            format!(
+                r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}}}"#
+            ),
+            format!(
+                r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 64}}"#
+            ),
             // The older name is the one that is read where there are both.
-            format!(r#""rope_parameters": {{"rope_theta": 1e6, "rope_type": "default"}}, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#),
-            format!(r#""rope_scaling": {{}}, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", "type": "yarn", {inner}, "original_max_position_embeddings": 512}}"#),
+            format!(
+                r#""rope_parameters": {{"rope_theta": 1e6, "rope_type": "default"}}, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_scaling": {{}}, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", "type": "yarn", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
         ] {
             assert_eq!(read(&format!("{{{fields}}}")).unwrap(), (5e5, llama3), "{fields}");
         }
@@ -428,18 +449,42 @@ mod tests {
             (r#""rope_theta": 5e5, "rope_scaling": null"#, 5e5, RopeScaling::None),
             (r#""rope_theta": 5e5, "rope_scaling": {"type": "default"}"#, 5e5, RopeScaling::None),
             (r#""rope_scaling": {"rope_theta": 5e5}"#, 5e5, RopeScaling::None),
-            (r#""rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}"#, 5e5, RopeScaling::None),
-            (r#""rope_scaling": {"type": "linear", "factor": 2}"#, 1e4, RopeScaling::Linear { factor: 2.0 }),
-            (r#""rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 5e5}"#, 5e5, RopeScaling::Linear { factor: 2.0 }),
+            (
+                r#""rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}"#,
+                5e5,
+                RopeScaling::None,
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "factor": 2}"#,
+                1e4,
+                RopeScaling::Linear { factor: 2.0 },
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 5e5}"#,
+                5e5,
+                RopeScaling::Linear { factor: 2.0 },
+            ),
         ] {
             assert_eq!(read(&format!("{{{fields}}}")).unwrap(), (theta, scaling), "{fields}");
         }
 
         for (fields, field) in [
-            (r#""rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": "1"}"#, "rope_scaling.mscale"),
-            (r#""rope_scaling": {"type": "yarn", "factor": 4.0, "stretch": 1}"#, "rope_scaling.stretch"),
-            (r#""rope_parameters": {"full_attention": {"rope_theta": 5e5}}"#, "rope_parameters.full_attention"),
-            (r#""rope_scaling": {"type": "default", "mrope_section": [1, 2, 3]}"#, "rope_scaling.mrope_section"),
+            (
+                r#""rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": "1"}"#,
+                "rope_scaling.mscale",
+            ),
+            (
+                r#""rope_scaling": {"type": "yarn", "factor": 4.0, "stretch": 1}"#,
+                "rope_scaling.stretch",
+            ),
+            (
+                r#""rope_parameters": {"full_attention": {"rope_theta": 5e5}}"#,
+                "rope_parameters.full_attention",
+            ),
+            (
+                r#""rope_scaling": {"type": "default", "mrope_section": [1, 2, 3]}"#,
+                "rope_scaling.mrope_section",
+            ),
             (r#""original_max_position_embeddings": "512""#, "original_max_position_embeddings"),
         ] {
             let error = read(&format!("{{{fields}}}")).unwrap_err().to_string();

@@ -32,8 +32,10 @@ pub(crate) fn read(fields: &Fields) -> Result<ModelConfig, ModelError> {
     };
 
     let config = (family.read)(fields)?;
-    // What the other families have must be off.
-    for field in ["mlp_bias", "attention_bias", "is_encoder_decoder"] {
+    // What other models have must be off.
+    for field in
+        ["mlp_bias", "attention_bias", "is_encoder_decoder", "rope_interleaved", "use_mrope"]
+    {
         fields.refuse_unread(field, &["false"])?;
     }
     fields.finish(immaterial::is_immaterial)?;

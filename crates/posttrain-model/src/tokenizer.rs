@@ -48,8 +48,8 @@ impl TextTokenizer {
         markup.with_padding(None);
         guarded(|| markup.with_truncation(None).map(|_| ())).map_err(format)?;
 
-        let beginning = guarded(|| beginning(&markup))
-            .map_err(|e| format(format!("`post_processor`: {e}")))?;
+        let beginning =
+            guarded(|| beginning(&markup)).map_err(|e| format(format!("`post_processor`: {e}")))?;
         let highest = markup.get_vocab(true).into_values().chain(beginning.iter().copied()).max();
         let highest = highest.unwrap_or(0);
         if i64::from(highest) >= rows {

@@ -77,7 +77,11 @@ impl GgufFile {
         }
 
         let token = self.special_token("bos").ok_or_else(|| {
-            self.key_error("tokenizer.ggml.bos_token_id", "a token, for texts begin with it", "none")
+            self.key_error(
+                "tokenizer.ggml.bos_token_id",
+                "a token, for texts begin with it",
+                "none",
+            )
         })?;
         let id = self.integer("tokenizer.ggml.bos_token_id");
         let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
@@ -166,7 +170,8 @@ mod tests {
             ("tokenizer.ggml.merges", texts(&["a b"])),
             ("tokenizer.ggml.bos_token_id", Value::U32(0)),
         ];
-        metadata.extend(add_bos_token.map(|add| ("tokenizer.ggml.add_bos_token", Value::Bool(add))));
+        metadata
+            .extend(add_bos_token.map(|add| ("tokenizer.ggml.add_bos_token", Value::Bool(add))));
 
         let rows = Tensor::zeros((8, 4), DType::F32, &Device::Cpu).unwrap();
         let embedding = QTensor::quantize(&rows, GgmlDType::F32).unwrap();

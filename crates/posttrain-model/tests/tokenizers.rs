@@ -43,9 +43,7 @@ fn what_somebody_s_last_call_cut_and_filled_is_forgotten() {
     let text = "one two three two one";
     assert_eq!(plain.encode_text(text).unwrap(), [3, 4, 5, 4, 3]);
 
-    let truncation = |length: u32, stride: u32| {
-        json!({"direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": stride})
-    };
+    let truncation = |length: u32, stride: u32| json!({"direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": stride});
     let padding = |strategy: Value| {
         json!({"strategy": strategy, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
                "pad_type_id": 0, "pad_token": "<s>"})
@@ -146,16 +144,23 @@ fn a_map_of_normalizations_is_followed_before_it_is_used() {
 #[test]
 fn a_tokenizer_that_cannot_be_computed_with_is_refused_in_words() {
     let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
-    let chain = |step: &Value, count: usize| {
-        json!({"type": "Sequence", "normalizers": vec![step.clone(); count]})
-    };
-    let twice = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);
+    let chain = |step: &Value, count: usize| json!({"type": "Sequence", "normalizers": vec![step.clone(); count]});
+    let twice =
+        json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);
 
     for (field, value, named) in [
         ("normalizer", replace(json!({"Regex": ""}), "x"), "`normalizer.pattern` is empty"),
         ("normalizer", replace(json!({"String": ""}), "x"), "`normalizer.pattern` is empty"),
-        ("normalizer", chain(&replace(json!({"String": "a"}), "aa"), 60), "`normalizer.normalizers[10]`"),
-        ("normalizer", chain(&replace(json!({"Regex": "a"}), "aa"), 60), "`normalizer.normalizers[6]`"),
+        (
+            "normalizer",
+            chain(&replace(json!({"String": "a"}), "aa"), 60),
+            "`normalizer.normalizers[10]`",
+        ),
+        (
+            "normalizer",
+            chain(&replace(json!({"Regex": "a"}), "aa"), 60),
+            "`normalizer.normalizers[6]`",
+        ),
         ("normalizer", replace(json!({"Regex": "((?=a)a){9999999}"}), ""), "9999999 times"),
         ("normalizer", replace(json!({"Regex": "(((?=a)a){500}){500}"}), ""), "250000 times"),
         ("normalizer", replace(json!({"Regex": "((?=a)a){5000,}"}), ""), "5000 times"),
@@ -165,12 +170,24 @@ fn a_tokenizer_that_cannot_be_computed_with_is_refused_in_words() {
             json!({"type": "Sequence", "decoders": vec![replace(json!({"String": "a"}), "aa"); 60]}),
             "`decoder.decoders[10]`",
         ),
-        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "`pre_tokenizer.length` is 0"),
+        (
+            "pre_tokenizer",
+            json!({"type": "FixedLength", "length": 0}),
+            "`pre_tokenizer.length` is 0",
+        ),
         ("post_processor", template(&twice), "`post_processor.single`"),
         ("post_processor", template(&json!([])), "`post_processor.single`"),
         ("normalizer", json!({"type": "Tomorrow"}), "not a tokenizer.json"),
-        ("model", json!({"type": "BPE", "vocab": {}, "merges": [], "dropout": 0.5}), "`model.dropout` is 0.5"),
-        ("model", json!({"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}), "not a tokenizer.json"),
+        (
+            "model",
+            json!({"type": "BPE", "vocab": {}, "merges": [], "dropout": 0.5}),
+            "`model.dropout` is 0.5",
+        ),
+        (
+            "model",
+            json!({"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}),
+            "not a tokenizer.json",
+        ),
     ] {
         let started = Instant::now();
         let error = read(&file(|file| file[field] = value.clone())).unwrap_err().to_string();
@@ -183,15 +200,30 @@ fn a_tokenizer_that_cannot_be_computed_with_is_refused_in_words() {
 #[test]
 fn odd_steps_end_in_tokens_or_in_words() {
     for (field, value) in [
-        ("pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": ""}, "behavior": "Isolated", "invert": false})),
-        ("pre_tokenizer", json!({"type": "Split", "pattern": {"String": ""}, "behavior": "Removed", "invert": true})),
-        ("pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false})),
+        (
+            "pre_tokenizer",
+            json!({"type": "Split", "pattern": {"Regex": ""}, "behavior": "Isolated", "invert": false}),
+        ),
+        (
+            "pre_tokenizer",
+            json!({"type": "Split", "pattern": {"String": ""}, "behavior": "Removed", "invert": true}),
+        ),
+        (
+            "pre_tokenizer",
+            json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false}),
+        ),
         ("normalizer", json!({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "-"})),
         ("normalizer", json!({"type": "Prepend", "prepend": ""})),
         ("normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true})),
-        ("decoder", json!({"type": "Strip", "content": "e", "start": 1_000_000_000, "stop": 1_000_000_000})),
+        (
+            "decoder",
+            json!({"type": "Strip", "content": "e", "start": 1_000_000_000, "stop": 1_000_000_000}),
+        ),
         ("decoder", json!({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "-"})),
-        ("decoder", json!({"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": true})),
+        (
+            "decoder",
+            json!({"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": true}),
+        ),
         ("post_processor", json!({"type": "Sequence", "processors": []})),
     ] {
         let Ok(tokenizer) = read(&file(|file| file[field] = value.clone())) else { continue };

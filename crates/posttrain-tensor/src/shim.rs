@@ -4,13 +4,13 @@
 
 use crate::TensorError;
 use std::ffi::{CStr, c_char, c_void};
-use tch::Tensor;
 #[cfg(target_os = "linux")]
 use std::{
     ffi::{CString, OsStr},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
+use tch::Tensor;
 
 unsafe extern "C" {
     fn posttrain_cudnn_attention(enabled: *mut bool) -> *const c_char;

@@ -158,9 +158,7 @@ impl Fields<'_> {
         read: fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, LoraError> {
         match self.get(name) {
-            Some(value) => {
-                read(value).map(Some).ok_or_else(|| self.unsupported(name, expected))
-            }
+            Some(value) => read(value).map(Some).ok_or_else(|| self.unsupported(name, expected)),
             None => Ok(None),
         }
     }

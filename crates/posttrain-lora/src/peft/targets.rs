@@ -41,8 +41,11 @@ impl Targets {
             None => return Err(fields.unsupported("target_modules", names)),
         };
 
-        let excluded =
-            Names::read(fields, "exclude_modules", "a regular expression or a list of module names")?;
+        let excluded = Names::read(
+            fields,
+            "exclude_modules",
+            "a regular expression or a list of module names",
+        )?;
         let layers = Layers::read(fields)?;
         if matches!(included, Names::Whole { .. }) && layers.is_some() {
             let alone = "null beside a regular expression in `target_modules`";
@@ -89,10 +92,8 @@ impl Targets {
             selected.iter().map(|&index| modules[index].name().to_owned()).collect();
         names.sort_unstable();
         names.dedup();
-        let short = LoraConfig {
-            target_modules: TargetModules::Names(names),
-            ..LoraConfig::default()
-        };
+        let short =
+            LoraConfig { target_modules: TargetModules::Names(names), ..LoraConfig::default() };
         if short.select(modules).is_ok_and(|by_name| by_name == selected) {
             return short.target_modules;
         }
@@ -175,9 +176,8 @@ impl Layers {
             return if patterns.is_empty() { Ok(None) } else { Err(refused()) };
         }
 
-        let place = |pattern: &&str| {
-            Regex::new(&format!(r"^(?:(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.)"))
-        };
+        let place =
+            |pattern: &&str| Regex::new(&format!(r"^(?:(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.)"));
         let places = match patterns.as_slice() {
             [] => Regex::new(LAYER).map(|place| vec![place]),
             patterns => patterns.iter().map(place).collect(),

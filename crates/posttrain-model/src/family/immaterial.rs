@@ -1,7 +1,7 @@
 //! The fields of a `config.json` that change nothing of what a decoder computes, at any value.
 
 /// Where a model comes from, how it was or is to be trained, what it is run by.
-const FIELDS: [&str; 42] = [
+const FIELDS: [&str; 48] = [
     "add_cross_attention",
     "architectures",
     "attention_dropout",
@@ -9,15 +9,20 @@ const FIELDS: [&str; 42] = [
     "auto_map",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "cross_attention_hidden_size",
     "decoder_start_token_id",
     "dtype",
+    "embd_pdrop",
     "experts_implementation",
     "finetuning_task",
     "id2label",
     "initializer_range",
     "is_decoder",
+    "is_llama_config",
     "label2id",
+    "max_sequence_length",
+    "model_max_length",
     "model_name",
     "model_type",
     "name_or_path",
@@ -30,6 +35,7 @@ const FIELDS: [&str; 42] = [
     "pretraining_tp",
     "problem_type",
     "pruned_heads",
+    "resid_pdrop",
     "return_dict",
     "router_aux_loss_coef",
     "sep_token_id",

@@ -15,14 +15,15 @@ pub(super) fn check(encoded: &str) -> Result<(), String> {
         return Err(format!("is longer than {MAX_BYTES} bytes"));
     }
     let bytes = STANDARD.decode(encoded).map_err(|_| "is not base64".to_owned())?;
-    let (length, rest) =
-        bytes.split_first_chunk::<4>().ok_or_else(|| "is cut short".to_owned())?;
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| "is cut short".to_owned())?;
     let length = u32::from_le_bytes(*length) as usize;
     let (trie, texts) =
         rest.split_at_checked(length / 4 * 4).ok_or_else(|| "is cut short".to_owned())?;
 
-    let units: Vec<u32> = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
-    let texts = std::str::from_utf8(texts).map_err(|_| "has texts that are not UTF-8".to_owned())?;
+    let units: Vec<u32> =
+        trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
+    let texts =
+        std::str::from_utf8(texts).map_err(|_| "has texts that are not UTF-8".to_owned())?;
     Trie { units, texts }.walk().ok_or_else(|| "points outside of itself".to_owned())
 }
 

@@ -50,9 +50,9 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     }
 
     match parts.model.dropout {
-        Some(dropout) if dropout != 0.0 => {
-            Err(format!("`model.dropout` is {dropout}: the same text would have other tokens each time"))
-        }
+        Some(dropout) if dropout != 0.0 => Err(format!(
+            "`model.dropout` is {dropout}: the same text would have other tokens each time"
+        )),
         _ => Ok(()),
     }
 }
@@ -109,11 +109,13 @@ fn check_step(path: &str, step: &Value, growth: &mut usize) -> Result<(), String
         }
         Some("Precompiled") => {
             let map = step["precompiled_charsmap"].as_str().unwrap_or_default();
-            charsmap::check(map).map_err(|reason| format!("`{path}.precompiled_charsmap` {reason}"))?;
+            charsmap::check(map)
+                .map_err(|reason| format!("`{path}.precompiled_charsmap` {reason}"))?;
         }
         Some("TemplateProcessing") => {
             let pieces = step["single"].as_array();
-            let texts = pieces.map(|pieces| pieces.iter().filter(|p| !p["Sequence"].is_null()).count());
+            let texts =
+                pieces.map(|pieces| pieces.iter().filter(|p| !p["Sequence"].is_null()).count());
             if texts.is_some_and(|texts| texts != 1) {
                 return Err(format!("`{path}.single` does not hold the text once"));
             }
