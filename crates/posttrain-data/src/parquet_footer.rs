@@ -38,6 +38,8 @@ pub(crate) fn check(file: &mut File) -> io::Result<Result<(), String>> {
 /// A reader of thrift's compact protocol; `None` where it ends too soon.
 struct Compact<'a>(&'a [u8]);
 
+/// What stands where a struct's next field would.
+const STOP: u8 = 0;
 const LIST: u8 = 9;
 const STRUCT: u8 = 12;
 
@@ -45,13 +47,13 @@ impl Compact<'_> {
     /// The file's metadata up to its schema, field 2.
     fn schema(&mut self) -> Option<Result<(), String>> {
         let mut id = 0;
-        while let Some(kind) = self.field(&mut id)? {
-            if id == 2 && kind == LIST {
-                return self.columns();
+        loop {
+            match self.field(&mut id)? {
+                STOP => return None,
+                LIST if id == 2 => return self.columns(),
+                kind => self.skip(kind, 0)?,
             }
-            self.skip(kind, 0)?;
         }
-        None
     }
 
     /// The columns, parents before their children.
@@ -82,29 +84,30 @@ impl Compact<'_> {
     fn children(&mut self) -> Option<u64> {
         let mut children = 0;
         let mut id = 0;
-        while let Some(kind) = self.field(&mut id)? {
-            if id == 5 {
-                let number = self.varint()?;
-                // Signed numbers alternate: 0, -1, 1, -2, …
-                children = if number & 1 == 0 { number >> 1 } else { u64::MAX };
-            } else {
-                self.skip(kind, 0)?;
+        loop {
+            match self.field(&mut id)? {
+                STOP => return Some(children),
+                _ if id == 5 => {
+                    let number = self.varint()?;
+                    // Signed numbers alternate: 0, -1, 1, -2, …
+                    children = if number & 1 == 0 { number >> 1 } else { u64::MAX };
+                }
+                kind => self.skip(kind, 0)?,
             }
         }
-        Some(children)
     }
 
-    /// The next field's type, its number put into `id`; nothing at the end of a struct.
-    fn field(&mut self, id: &mut u64) -> Option<Option<u8>> {
+    /// The next field's type, its number put into `id`; [`STOP`] at the end of a struct.
+    fn field(&mut self, id: &mut u64) -> Option<u8> {
         let header = self.byte()?;
-        if header == 0 {
-            return Some(None);
+        if header == STOP {
+            return Some(STOP);
         }
         *id = match header >> 4 {
             0 => self.varint()? >> 1,
             further => *id + u64::from(further),
         };
-        Some(Some(header & 15))
+        Some(header & 15)
     }
 
     fn list(&mut self) -> Option<(u64, u8)> {
@@ -138,8 +141,11 @@ impl Compact<'_> {
             }
             STRUCT => {
                 let mut id = 0;
-                while let Some(kind) = self.field(&mut id)? {
-                    self.skip(kind, depth + 1)?;
+                loop {
+                    match self.field(&mut id)? {
+                        STOP => break,
+                        kind => self.skip(kind, depth + 1)?,
+                    }
                 }
             }
             _ => return None,

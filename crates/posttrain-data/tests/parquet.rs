@@ -249,14 +249,13 @@ fn a_dictionary_is_no_larger_than_its_page() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dictionary.parquet");
     write_repeated(&path, "What is 3 + 4?", 100);
-    let bytes = std::fs::read(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
 
     // The page's header in thrift's compact protocol: field 7 is the dictionary's, whose field 1 is
     // the number of values, one of them (zigzag: 2). It is made 2^31 - 1, of five bytes.
     let at = bytes.windows(3).position(|bytes| bytes == [0x4c, 0x15, 0x02]).unwrap();
-    let mut bomb = bytes.clone();
-    bomb.splice(at + 2..at + 3, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
-    std::fs::write(&path, bomb).unwrap();
+    bytes.splice(at + 2..at + 3, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+    std::fs::write(&path, bytes).unwrap();
     let error = read(&path, &small()).unwrap_err();
     assert!(error.to_string().contains("dictionary.parquet"), "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();

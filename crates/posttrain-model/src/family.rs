@@ -131,7 +131,7 @@ fn within_window(f: &Fields, mut config: ModelConfig) -> Result<ModelConfig, Mod
 fn slides(f: &Fields, config: &ModelConfig) -> Result<bool, ModelError> {
     // With experts every layer slides, whatever its type is said to be.
     if config.architecture == Architecture::Qwen3Moe {
-        return Ok(f.flag_or("use_sliding_window", false)?);
+        return f.flag_or("use_sliding_window", false);
     }
 
     if let Some(types) = f.texts("layer_types")? {

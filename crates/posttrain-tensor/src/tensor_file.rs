@@ -107,9 +107,10 @@ impl TensorFile {
     }
 
     /// Copies a range of the file into a tensor from its byte `at` on, piece by piece: what has been
-    /// copied is given back, so that a tensor is never in memory twice.
+    /// copied is given back, so that a tensor is never in memory twice. The tensor is
+    /// `read_into`'s, which has checked it.
     #[allow(unsafe_code, reason = "`tch` gives a tensor's memory as a pointer alone")]
-    fn copy(&self, range: Range<usize>, tensor: &mut Tensor, at: usize) {
+    fn copy(&self, range: Range<usize>, tensor: &Tensor, at: usize) {
         let to = tensor.data_ptr().cast::<u8>();
         for start in range.clone().step_by(PIECE) {
             let piece = start..(start + PIECE).min(range.end);
