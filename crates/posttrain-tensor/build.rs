@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// One file a subject.
-const SOURCES: [&str; 1] = ["shim/backend.cpp"];
+const SOURCES: [&str; 2] = ["shim/backend.cpp", "shim/memory.cpp"];
 /// Those that know how Linux loads libraries.
 const LINUX_SOURCES: [&str; 1] = ["shim/library.cpp"];
 const HEADERS: [&str; 2] = ["shim/guard.hpp", "shim/shim.h"];

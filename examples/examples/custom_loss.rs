@@ -21,7 +21,6 @@
 //! and after.
 
 use anyhow::{Context, Result, bail};
-use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
@@ -39,7 +38,11 @@ const CHOICES: usize = 4; // answers a question, the right one first
 const TEMPERATURE: f32 = 0.5;
 const LEARNING_RATE: f64 = 1e-4;
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -136,7 +139,7 @@ fn choices(model: &TextModel, questions: &[&Example]) -> Result<Vec<Datum>> {
         }
 
         let prompt =
-            model.tokenizer.encode_text(&format!("Question: {}\nAnswer:", question.question))?;
+            model.tokenizer.encode_prompt(&format!("Question: {}\nAnswer:", question.question))?;
         for answer in answers {
             let tokens = model.tokenizer.encode_text(&format!(" {answer}\n"))?;
             datums.push(Datum::completion(&prompt, &tokens));

@@ -76,7 +76,11 @@ fn reward(url: Option<&str>) -> Result<Arc<dyn Reward>, RewardError> {
     Ok(Arc::new(Product::new([correct as Arc<dyn Reward>, Arc::new(brief)])?))
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let reward = reward(args.url.as_deref())?;
     let rows = each_line::<Row>(stdin().lock()).zip(1..);

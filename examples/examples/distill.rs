@@ -32,7 +32,11 @@ struct DistillationLesson {
     completions: Option<usize>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     fine_tune::<DistillationLesson, _>(&RunArgs::parse(), |config, model, _, _| {
         let lesson: Box<dyn Lesson> = match (&config.lesson.teacher, config.lesson.completions) {
             (Some(teacher), Some(completions)) => {

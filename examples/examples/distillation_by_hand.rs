@@ -20,7 +20,6 @@
 //! that training never asks, before and after.
 
 use anyhow::{Context, Result};
-use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::{BatchConfig, BatchStream, Example, SplitConfig, sciences, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::distillation::{Distillation, Divergence};
@@ -43,7 +42,11 @@ const SHOTS: &str = "Question: What is 3 + 4?\nAnswer: 7\n\n\
                      Question: What is the chemical symbol of Iron?\nAnswer: Fe\n\n\
                      Question: What is the capital of Japan?\nAnswer: Tokyo\n\n";
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -90,15 +93,17 @@ fn lesson(
     let mut engine =
         Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     let mut requests = Vec::with_capacity(questions.len());
+    let mut longer_prompts = Vec::with_capacity(questions.len());
     for (question, row) in questions.iter().zip(0..) {
         let text = format!("Question: {}\nAnswer:", question.question);
+        longer_prompts.push(model.tokenizer.encode_prompt(&format!("{SHOTS}{text}"))?);
         let params = SamplingParams {
             max_tokens: 12,
             stop: vec!["\n".into()],
             seed: derive_seed(SEED, "sample", step, row),
             ..SamplingParams::default()
         };
-        let request = Request::new(model.tokenizer.encode_text(&text)?, params);
+        let request = Request::new(model.tokenizer.encode_prompt(&text)?, params);
         requests.push(request.samples(ANSWERS).policy(trainer.snapshot()?));
     }
     let groups = engine.complete(requests.clone())?;
@@ -108,12 +113,10 @@ fn lesson(
     // teacher.
     let mut read_by_student = Vec::new();
     let mut read_by_teacher = Vec::new();
-    let shots = model.tokenizer.encode_text(SHOTS)?;
-    for (request, answers) in requests.iter().zip(&groups) {
-        let longer = [shots.as_slice(), &request.prompt].concat();
+    for ((request, longer), answers) in requests.iter().zip(&longer_prompts).zip(&groups) {
         for answer in answers {
             read_by_student.push(Datum::completion(&request.prompt, &answer.tokens));
-            read_by_teacher.push(Datum::completion(&longer, &answer.tokens));
+            read_by_teacher.push(Datum::completion(longer, &answer.tokens));
         }
     }
     let teacher = trainer.forward_reference(&read_by_teacher)?;

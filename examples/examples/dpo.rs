@@ -31,7 +31,11 @@ struct PreferenceLesson {
     completions: Option<usize>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, out| {
         // The objective is checked before anything is sampled.
         let lesson =

@@ -18,7 +18,6 @@
 //! over what the base answered to 150 questions that training never asks.
 
 use anyhow::{Context, Result};
-use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
@@ -48,7 +47,11 @@ struct Pair {
     rejected: Vec<i64>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -106,7 +109,7 @@ fn pairs(model: &TextModel, questions: &[&Example]) -> Result<Vec<Pair>> {
             seed: derive_seed(SEED, "sample", 0, row),
             ..SamplingParams::default()
         };
-        requests.push(Request::new(model.tokenizer.encode_text(&text)?, params).samples(8));
+        requests.push(Request::new(model.tokenizer.encode_prompt(&text)?, params).samples(8));
     }
 
     let mut pairs = Vec::new();

@@ -71,7 +71,11 @@ struct Args {
     at_a_time: usize,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<ExitCode> {
     log_to_stderr();
     let args = Args::parse();
     ensure!(args.parallel >= 1, "--parallel must be at least 1");

@@ -39,7 +39,11 @@ struct Completion {
     logprobs: Vec<f32>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let text_model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -118,7 +122,7 @@ fn sum(step: u64, row: u64) -> (u64, u64) {
 
 /// The tokens that ask for a sum.
 fn prompt(model: &TextModel, a: u64, b: u64) -> Result<Vec<i64>> {
-    Ok(model.tokenizer.encode_text(&format!("3 + 4 = 7\n6 + 8 = 14\n{a} + {b} ="))?)
+    Ok(model.tokenizer.encode_prompt(&format!("3 + 4 = 7\n6 + 8 = 14\n{a} + {b} ="))?)
 }
 
 /// The final hidden states of `prompt` and what follows it, the adapter beside the base.

@@ -205,7 +205,11 @@ fn compare_with(
         .context("cannot write audit.json")
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let judge = args.judge()?;

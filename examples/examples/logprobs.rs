@@ -4,17 +4,16 @@
 //! cargo run --release -p examples --example logprobs -- --model DIR-or-GGUF [--adapter PEFT-DIR] [--kind f32] < in.jsonl > out.jsonl
 //! ```
 //!
-//! A line in is `{"tokens": [...]}` or `{"messages": [...]}`; a line out is
+//! A line in is `{"tokens": [...]}`, `{"text": "..."}` or `{"messages": [...]}`; a line out is
 //! `{"tokens": [...], "logprobs": [...]}`, in nats, the first token's `null`, since nothing comes
 //! before it.
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use examples::{ModelArgs, log_to_stderr, read_lines};
-use posttrain::model::Message;
+use examples::{ModelArgs, TextLine, log_to_stderr, read_lines};
 use posttrain::recipes::load_policy;
 use posttrain::train::score_texts;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -31,38 +30,26 @@ struct Args {
     generation_prompt: bool,
 }
 
-/// A text as tokens or as a conversation.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected an object with `tokens`, or with `messages` of `role` and `content`"
-)]
-enum Text {
-    Tokens { tokens: Vec<i64> },
-    Messages { messages: Vec<Message> },
-}
-
 #[derive(Serialize)]
 struct Scored {
     tokens: Vec<i64>,
     logprobs: Vec<Option<f32>>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
-    let texts: Vec<Text> = read_lines(std::io::stdin().lock())?;
+    let texts: Vec<TextLine> = read_lines(std::io::stdin().lock())?;
     let model = args.model.open()?;
     let policy = args.adapter.as_ref().map(|dir| load_policy(dir, &model.decoder)).transpose()?;
     let adapter = policy.as_ref().map(|policy| &*policy.adapter);
     let mut out = std::io::stdout().lock();
     for (index, text) in texts.into_iter().enumerate() {
-        let tokens = match text {
-            Text::Tokens { tokens } => tokens,
-            Text::Messages { messages } => {
-                model.template.encode(&model.tokenizer, &messages, args.generation_prompt)?
-            }
-        };
+        let tokens = text.encode(&model, args.generation_prompt)?;
         let scores = score_texts(&model.decoder, adapter, std::slice::from_ref(&tokens))
             .with_context(|| format!("text {} of standard input", index + 1))?;
         let logprobs =

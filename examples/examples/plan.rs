@@ -80,7 +80,11 @@ impl From<Form> for Quantize {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let (model, quantize) = (read(&args.model)?, Quantize::from(args.quantize));
     let kind = if args.f32 { Kind::Float } else { Kind::BFloat16 };

@@ -16,7 +16,6 @@
 //! training never asks, before and after.
 
 use anyhow::{Context, Result};
-use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::sciences::{self, MATH};
 use posttrain::data::{Example, Split, SplitConfig, split};
 use posttrain::lora::LoraConfig;
@@ -45,7 +44,11 @@ const SHOTS: &str = "Question: What is 3 + 4?\nAnswer: 7\n\n\
                      Question: What is 5 less than 14?\nAnswer: 9\n\n\
                      Question: Solve for x: x * 2 = 6\nAnswer: 3\n\n";
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -142,7 +145,7 @@ impl Sampler {
                 seed: derive_seed(SEED, "sample", step, row),
                 ..SamplingParams::default()
             };
-            let request = Request::new(self.tokenizer.encode_text(&text)?, params);
+            let request = Request::new(self.tokenizer.encode_prompt(&text)?, params);
             requests.push(request.samples(count).policy(policy.clone()));
         }
 

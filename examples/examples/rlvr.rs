@@ -11,8 +11,8 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::{
-    Curve, Page, PageSample, RunArgs, Summary, check_name, draw_rewards, evaluated_once,
-    keep_config, log_and_trace, read_config, stop_on_interrupt,
+    Curve, Page, PageSample, RunArgs, Summary, begin, check_name, draw_rewards, evaluated_once,
+    log_and_trace, read_config, stop_on_interrupt,
 };
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
@@ -68,7 +68,11 @@ impl Config {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let args = RunArgs::parse();
     let _trace = log_and_trace(args.trace.as_deref())?;
     let config = checked_config(&args)?;
@@ -78,7 +82,7 @@ fn main() -> Result<()> {
         .load()
         .with_context(|| format!("{}: [model]: cannot be opened", args.config.display()))?;
     config.rl.lora.select(model.decoder.modules())?;
-    keep_config(&args, &config)?;
+    let _lock = begin(&args, &config)?;
 
     let folder = args.out.join(&config.name);
     let reward = config.reward.build()?;

@@ -127,7 +127,11 @@ fn line(labels: &[String], decision: &Decision) -> Value {
     json!({ "label": labels[decision.label], "probabilities": probabilities })
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let runtime = Runtime::new().context("cannot start the runtime")?;

@@ -5,20 +5,19 @@
 //!     --temperature 1 --seed 0 -n 4 < messages.jsonl > completions.jsonl
 //! ```
 //!
-//! A line in is `{"messages": [...]}`, the bare list of messages, `{"text": "..."}` to be continued
-//! as it stands, or `{"tokens": [...]}`; a line out is a completion with its place (`prompt`,
+//! A line in is `{"messages": [...]}`, the bare list of messages, `{"text": "..."}` to be continued,
+//! or `{"tokens": [...]}`; a line out is a completion with its place (`prompt`,
 //! `sample`), `text`, `tokens`, `logprobs` and `finish_reason`, in the order of the prompts. A
 //! prompt that cannot be sampled from has one line with its `error`, and the others are not
 //! touched.
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{ModelArgs, log_to_stderr, read_lines};
-use posttrain::model::Message;
+use examples::{ModelArgs, TextLine, log_to_stderr, read_lines};
 use posttrain::recipes::load_policy;
 use posttrain::rollout::{Engine, EngineConfig, FinishReason, Outcome, Request, SamplingParams};
 use posttrain::train::derive_seed;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -57,19 +56,6 @@ struct Args {
     /// Completions of each prompt.
     #[arg(short = 'n', long, default_value_t = 1, value_parser = at_least_one)]
     samples: usize,
-}
-
-/// A prompt as a conversation, as text or as tokens.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected an object with `tokens` or `text`, or with `messages` of `role` and `content`"
-)]
-enum Prompt {
-    Messages { messages: Vec<Message> },
-    List(Vec<Message>),
-    Tokens { tokens: Vec<i64> },
-    Text { text: String },
 }
 
 #[derive(Serialize)]
@@ -126,23 +112,21 @@ fn line(outcome: Outcome) -> Line {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     args.params(0).validate()?;
-    let prompts: Vec<Prompt> = read_lines(std::io::stdin().lock())?;
+    let prompts: Vec<TextLine> = read_lines(std::io::stdin().lock())?;
     let model = args.model.open()?;
     let policy = args.adapter.as_ref().map(|dir| load_policy(dir, &model.decoder)).transpose()?;
     let mut engine =
         Engine::new(model.decoder.clone(), Some(model.tokenizer.clone()), EngineConfig::default())?;
     for (index, prompt) in prompts.iter().enumerate() {
-        let tokens = match prompt {
-            Prompt::Tokens { tokens } => tokens.clone(),
-            Prompt::Text { text } => model.tokenizer.encode_text(text)?,
-            Prompt::Messages { messages } | Prompt::List(messages) => {
-                model.template.encode(&model.tokenizer, messages, true)?
-            }
-        };
+        let tokens = prompt.encode(&model, true)?;
         engine.submit(
             Request::new(tokens, args.params(index)).samples(args.samples).policy(policy.clone()),
         );

@@ -13,7 +13,11 @@ use examples::{RunArgs, fine_tune};
 use posttrain::loss::CrossEntropy;
 use posttrain::recipes::lesson::Supervised;
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     fine_tune::<CrossEntropy, _>(&RunArgs::parse(), |config, model, _, _| {
         Ok(Supervised {
             model: model.clone(),

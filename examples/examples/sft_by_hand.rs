@@ -18,7 +18,6 @@
 //! before and after.
 
 use anyhow::{Context, Result};
-use examples as _; // its allocator keeps a step's memory for the next
 use posttrain::data::{BatchConfig, BatchStream, Example, SplitConfig, sciences, split};
 use posttrain::lora::LoraConfig;
 use posttrain::loss::CrossEntropy;
@@ -41,7 +40,11 @@ struct Turn {
     learned: bool,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;

@@ -103,7 +103,11 @@ impl FromStr for Sizes {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let dataset = load(&args.dataset, args.seed, args.columns)?;
     let splits = split(&dataset, &SplitConfig { sizes: args.sizes.0, seed: args.seed })?;

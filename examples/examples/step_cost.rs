@@ -78,7 +78,11 @@ struct Step {
     logprob_gap: f64,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     log_to_stderr();
     let args = Args::parse();
     let started = Instant::now();

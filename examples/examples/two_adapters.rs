@@ -18,9 +18,7 @@
 //! of either domain, the mean of both, before and after.
 
 use anyhow::{Context, Result};
-use examples as _; // its allocator keeps a step's memory for the next
-use posttrain::data::sciences::{self, MATH, SOCIAL};
-use posttrain::data::{Example, Split, SplitConfig, split};
+use posttrain::data::{Example, Split, SplitConfig, sciences, split};
 use posttrain::lora::{LoraConfig, TargetModules};
 use posttrain::loss::PolicyObjective;
 use posttrain::model::{Checkpoint, ComputeKind, Quantize, TextModel, TextTokenizer, select_kind};
@@ -29,8 +27,7 @@ use posttrain::rollout::service::{
 };
 use posttrain::rollout::{Completion, Request, SamplingParams};
 use posttrain::train::{Datum, TrainerConfig, TrainingClient, TrainingService, derive_seed};
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use tch::Device;
 
 const MODEL: &str = ".models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -54,7 +51,11 @@ struct Specialist {
     trainer: TrainingClient,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let checkpoint = Checkpoint::open(Path::new(MODEL)).context("run `cargo xtask setup` first")?;
     let kind = select_kind(ComputeKind::Auto, Device::Cpu);
     let model = TextModel::load(&checkpoint, Quantize::None, kind, Device::Cpu)?;
@@ -68,8 +69,8 @@ fn main() -> Result<()> {
     let training = TrainingService::start(model.decoder)?;
     let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec();
     let adapters = [
-        (MATH, 32, TargetModules::AllLinear, 2e-4),
-        (SOCIAL, 8, TargetModules::Names(attention), 1e-3),
+        (sciences::MATH, 32, TargetModules::AllLinear, 2e-4),
+        (sciences::SOCIAL, 8, TargetModules::Names(attention), 1e-3),
     ];
     let mut specialists = Vec::with_capacity(adapters.len());
     for (domain, rank, target_modules, learning_rate) in adapters {
@@ -107,10 +108,9 @@ fn main() -> Result<()> {
             print!("step {:>2}  {} {right:.2}  ", step + 1, specialist.domain);
 
             let params = TrainerConfig::default().adam_params(specialist.learning_rate);
-            let passes =
-                specialist.trainer.forward_backward(datums, Arc::new(PolicyObjective::default()));
-            let optimized = specialist.trainer.optim_step(params);
-            calls.push((passes, optimized, specialist.trainer.snapshot()));
+            let trainer = &specialist.trainer;
+            let passes = trainer.forward_backward(datums, Arc::new(PolicyObjective::default()));
+            calls.push((passes, trainer.optim_step(params), trainer.snapshot()));
         }
         println!();
 
@@ -152,7 +152,7 @@ impl Asker {
         let mut asked = Vec::with_capacity(questions.len());
         for (question, row) in questions.iter().zip(0..) {
             let text = format!("{SHOTS}Question: {}\nAnswer:", question.question);
-            let prompt = self.tokenizer.encode_text(&text)?;
+            let prompt = self.tokenizer.encode_prompt(&text)?;
             let params = SamplingParams {
                 max_tokens: 12,
                 stop: vec!["\n".into()],

@@ -30,7 +30,11 @@ struct Args {
     config: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
     let args = Args::parse();
     let verifier = args.verifier.build(args.config.as_deref())?;
     let mut output = BufWriter::new(io::stdout().lock());

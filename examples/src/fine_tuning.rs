@@ -1,9 +1,7 @@
 //! What the examples of fine-tuning share: configuration, evaluation before and after, the page.
 
 use crate::page::{Curve, Page, PageSample};
-use crate::run_folder::{
-    RunArgs, Summary, check_name, evaluated_once, keep_config, read_config, write,
-};
+use crate::run_folder::{RunArgs, Summary, begin, check_name, evaluated_once, read_config, write};
 use crate::{log_and_trace, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::{Example, Split};
@@ -115,7 +113,7 @@ where
     let model =
         config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
     config.fine_tune.lora.select(model.decoder.modules())?;
-    keep_config(args, &config)?;
+    let _lock = begin(args, &config)?;
 
     let test = data.test.clone();
     let folder = args.out.join(&config.name);

@@ -107,10 +107,7 @@ pub fn log_and_trace(path: Option<&Path>) -> Result<Option<tracing_chrome::Flush
     Ok(Some(guard))
 }
 
-fn stderr_log<S>() -> impl Layer<S>
-where
-    S: tracing_subscriber::registry::LookupSpan<'static> + tracing::Subscriber,
-{
+fn stderr_log() -> impl Layer<tracing_subscriber::Registry> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,posttrain_model=info"));
     let colors = std::io::stderr().is_terminal();

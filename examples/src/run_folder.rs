@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use posttrain::recipes::{Evaluation, RecipeError};
 use posttrain::statistics::Share;
+use posttrain::store::{FolderLock, lock_folder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -124,21 +125,28 @@ pub fn check_name(config: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the configuration, as resolved, in the run's folder; a folder in which anything was begun
-/// with another one is refused.
+/// Takes the run's folder for this process, for as long as the lock lives, and keeps the
+/// configuration, as resolved, in it.
 ///
 /// # Errors
-/// Names the first line that differs, or why nothing can be written.
-pub fn keep_config(args: &RunArgs, config: &impl Serialize) -> Result<()> {
-    let resolved = toml::to_string(config)?;
+/// Names the lock that another process holds, the first line of a configuration that the folder was
+/// begun with and that differs, or why nothing can be written.
+pub fn begin(args: &RunArgs, config: &impl Serialize) -> Result<FolderLock> {
+    let lock = lock_folder(&args.out)?;
+    keep_config(args, &toml::to_string(config)?)?;
+    Ok(lock)
+}
+
+fn keep_config(args: &RunArgs, resolved: &str) -> Result<()> {
     let kept = args.out.join("config.toml");
     if let Ok(old) = std::fs::read_to_string(&kept) {
         if old == resolved {
             return Ok(());
         }
-        // A start that failed before anything was evaluated or sampled has begun nothing.
-        if std::fs::read_dir(&args.out).is_ok_and(|entries| entries.count() == 1) {
-            return write(&kept, &resolved);
+        // A start that failed before anything was evaluated or sampled has begun nothing: there are
+        // its configuration and its lock.
+        if std::fs::read_dir(&args.out).is_ok_and(|entries| entries.count() == 2) {
+            return write(&kept, resolved);
         }
         let (mut was, mut now) = (old.lines(), resolved.lines());
         let differ =
@@ -151,8 +159,7 @@ pub fn keep_config(args: &RunArgs, config: &impl Serialize) -> Result<()> {
             kept.display()
         );
     }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    write(&kept, &resolved)
+    write(&kept, resolved)
 }
 
 /// An evaluation, or the one that an earlier start of the same run kept.
@@ -182,4 +189,28 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(&beside, text)
         .and_then(|()| std::fs::rename(&beside, path))
         .with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_one_process_s_and_one_configuration_s() {
+        let out = tempfile::tempdir().unwrap();
+        let args = RunArgs { config: "run.toml".into(), out: out.path().join("run"), trace: None };
+        let steps = |steps: u64| std::collections::BTreeMap::from([("steps", steps)]);
+
+        let lock = begin(&args, &steps(1)).unwrap();
+        let second = begin(&args, &steps(1)).unwrap_err().to_string();
+        assert!(second.contains("another process works here"), "{second}");
+        drop(lock);
+
+        // Nothing has been evaluated yet.
+        drop(begin(&args, &steps(2)).unwrap());
+        write(&args.out.join("test_before.json"), "{}").unwrap();
+        let other = begin(&args, &steps(3)).unwrap_err().to_string();
+        assert!(other.contains("`steps = 2` where run.toml has `steps = 3`"), "{other}");
+        drop(begin(&args, &steps(2)).unwrap());
+    }
 }

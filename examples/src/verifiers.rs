@@ -98,6 +98,9 @@ impl Row {
 mod tests {
     use super::{Row, VerifierKind};
     use clap::ValueEnum;
+    use posttrain::reward::Sample;
+    use serde::Deserialize;
+    use serde_json::Value;
 
     /// What `verify` and `judge --audit` have in common is this table; every name in it is a
     /// verifier.
@@ -111,6 +114,36 @@ mod tests {
             let name = kind.to_possible_value().unwrap().get_name().to_owned();
             assert!(!verifier.name().is_empty(), "{name}");
         }
+    }
+
+    /// What users of other tools have reported, with the right outcome.
+    #[test]
+    fn reported_responses_are_worth_what_they_should_be() {
+        #[derive(Deserialize)]
+        struct Case {
+            id: String,
+            verifier: String,
+            reference: String,
+            response: String,
+            expected: Value,
+        }
+
+        let cases = include_str!("../tests/fixtures/reported_verify.jsonl");
+        let mut count = 0;
+        for line in cases.lines() {
+            let case: Case = serde_json::from_str(line).unwrap();
+            let verifier =
+                VerifierKind::from_str(&case.verifier, false).unwrap().build(None).unwrap();
+            let sample = Sample::new("", &case.reference, &case.response);
+            let reward = verifier.verify(&sample).map(|score| score.value()).ok();
+            match case.expected.as_f64() {
+                Some(expected) => assert_eq!(reward, Some(expected), "{}", case.id),
+                // 1 or an error, never a silent 0.
+                None => assert_ne!(reward, Some(0.0), "{}", case.id),
+            }
+            count += 1;
+        }
+        assert_eq!(count, 9);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub enum DataError {
         place: Place,
         /// The limit.
         limit: u64,
-        /// What is counted: "rows" or "bytes".
+        /// What is counted: "rows", "bytes", or bytes of what a Parquet file unpacks to.
         unit: &'static str,
     },
     /// A field that a row must have is missing or null.

@@ -45,6 +45,10 @@ mod normal_form;
 mod parquet_columns;
 #[cfg(feature = "parquet")]
 mod parquet_file;
+#[cfg(feature = "parquet")]
+mod parquet_footer;
+#[cfg(feature = "parquet")]
+mod parquet_pages;
 mod place;
 mod read;
 mod record;

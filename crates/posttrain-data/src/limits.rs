@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::DataError;
 
 /// How much a reader takes in before it says that this cannot be meant; each limit is at least 1.
+///
+/// A Parquet file has one more limit, which goes by its size: its rows, 256 bytes each beside their
+/// text, may unpack to 64 MiB and 1,000 bytes for each byte of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

@@ -7,8 +7,8 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 /// white space and punctuation.
 ///
 /// Two questions with the same normal form are one question, and stand on the same side of every
-/// split. What changes the meaning stays: symbols (`+`, `=`, `€`), a decimal point, and `-`, `*`,
-/// `/`, `^` and `%` where they calculate. A question of nothing but punctuation keeps it, lest all
+/// split. What changes the meaning stays: symbols (`+`, `=`, `€`, `&`, `@`), a decimal point, `#` at the
+/// end of a word, and `-`, `*`, `/`, `^` and `%` where they calculate. A question of nothing but punctuation keeps it, lest all
 /// such questions be one.
 ///
 /// ```
@@ -111,6 +111,8 @@ fn punctuation(text: &[char], at: usize) -> Role {
         '.' | '\'' | '’' | '‘' | 'ʼ' if between(char::is_alphabetic) => Role::Nothing,
         ',' if between(is_digit) && is_thousands(&text[at + 1..]) => Role::Nothing,
         '%' if before.is_some_and(is_digit) => Role::Symbol,
+        '#' if before.is_some_and(char::is_alphabetic) => Role::Symbol,
+        '&' | '@' => Role::Symbol,
         '-' | '*' | '/' => calculation(text, at),
         _ => Role::Break,
     }
@@ -176,6 +178,10 @@ mod tests {
             ("???", "!!!"),
             ("हिन्दी", "हन्द"),
             ("is 3 < 4", "is 3 > 4"),
+            ("a list in C", "a list in C#"),
+            ("a list in C", "a list in C++"),
+            ("a list in C#", "a list in C++"),
+            ("the R&D of it", "the RD of it"),
         ] {
             assert_ne!(normalize_question(left), normalize_question(right));
         }

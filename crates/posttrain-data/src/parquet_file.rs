@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
@@ -13,11 +13,18 @@ use serde_json::Value;
 
 use crate::dataset::Collector;
 use crate::parquet_columns::{SelectedColumn, choose};
+use crate::parquet_pages::CheckedPages;
 use crate::record::Record;
-use crate::{Columns, DataError, Metadata, Place};
+use crate::{Columns, DataError, Metadata, Place, parquet_footer};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 1024;
+/// What any file may unpack to, in bytes, and how much more for each byte that it has: text is
+/// packed to a tenth or a fiftieth of its size, and many rows may share one entry of a dictionary.
+const UNPACKED: u64 = 64 << 20;
+const UNPACKED_PER_BYTE: u64 = 1000;
+/// What a row costs beside its text.
+const ROW_BYTES: u64 = 256;
 
 /// Reads the file's rows into `collector`.
 pub(crate) fn collect(
@@ -26,8 +33,13 @@ pub(crate) fn collect(
     row_bytes: u64,
     collector: &mut Collector,
 ) -> Result<(), DataError> {
-    let file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
-    let mut cursor = Cursor { path: path.into(), row: 1, row_bytes };
+    let mut file = File::open(path).map_err(|source| DataError::io("open", path, source))?;
+    let length = file.metadata().map_err(|source| DataError::io("open", path, source))?.len();
+    let limit = UNPACKED.saturating_add(length.saturating_mul(UNPACKED_PER_BYTE));
+    let mut cursor = Cursor { path: path.into(), row: 1, row_bytes, unpacked: 0, limit };
+    let footer = parquet_footer::check(&mut file);
+    let footer = footer.map_err(|source| DataError::io("read", path, source))?;
+    cursor.guard(|| footer.map_err(ParquetError::General))?;
     let reader = cursor.guard(|| SerializedFileReader::new(file))?;
     let selected =
         choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
@@ -46,9 +58,22 @@ struct Cursor {
     path: Arc<Path>,
     row: u64,
     row_bytes: u64,
+    /// Bytes that the rows so far have unpacked to, and what they may.
+    unpacked: u64,
+    limit: u64,
 }
 
 impl Cursor {
+    /// Counts what a row has unpacked to.
+    fn unpack(&mut self, bytes: u64) -> Result<(), DataError> {
+        self.unpacked = self.unpacked.saturating_add(bytes);
+        if self.unpacked > self.limit {
+            let unit = "bytes that a file of its size may unpack to";
+            return Err(DataError::TooLarge { place: self.place(), limit: self.limit, unit });
+        }
+        Ok(())
+    }
+
     fn place(&self) -> Place {
         Place::Row { path: self.path.clone(), row: self.row }
     }
@@ -72,7 +97,7 @@ fn collect_group(
 ) -> Result<(), DataError> {
     let mut readers = selected
         .iter()
-        .map(|column| cursor.guard(|| group.get_column_reader(column.leaf)))
+        .map(|column| cursor.guard(|| column_reader(group, column)))
         .collect::<Result<Vec<_>, _>>()?;
     let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
 
@@ -93,11 +118,26 @@ fn collect_group(
     Ok(())
 }
 
+fn column_reader(
+    group: &dyn RowGroupReader,
+    column: &SelectedColumn,
+) -> Result<ColumnReader, ParquetError> {
+    let description = group.metadata().column(column.leaf).column_descr_ptr();
+    let pages = CheckedPages {
+        pages: group.get_column_page_reader(column.leaf)?,
+        physical_type: description.physical_type(),
+        nullable: column.nullable,
+    };
+    Ok(get_column_reader(description, Box::new(pages)))
+}
+
 /// Only one row's text is copied at a time: many cells may share one long dictionary entry.
-fn next_record(batches: &mut [Batch<'_>], cursor: &Cursor) -> Result<Record, DataError> {
+fn next_record(batches: &mut [Batch<'_>], cursor: &mut Cursor) -> Result<Record, DataError> {
     let mut fields = Metadata::new();
+    cursor.unpack(ROW_BYTES)?;
     for batch in batches {
         if let Some(value) = batch.next_cell(cursor)? {
+            cursor.unpack(value.as_str().map_or(0, str::len) as u64)?;
             fields.insert(batch.column.name.clone(), value);
         }
     }

@@ -192,3 +192,72 @@ proptest! {
         let _ = read(path(&folder), &ReadConfig::default());
     }
 }
+
+/// Writes `count` rows of the same question, by a dictionary of it.
+fn write_repeated(path: &Path, question: &str, count: usize) {
+    let schema = "message rows { REQUIRED BYTE_ARRAY question (UTF8); REQUIRED INT64 answer; }";
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_dictionary_page_size_limit(1 << 30)
+        .build();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    while let Some(mut open) = group.next_column().unwrap() {
+        match open.untyped() {
+            ColumnWriter::ByteArrayColumnWriter(typed) => {
+                let questions = vec![ByteArray::from(question); count];
+                typed.write_batch(&questions, None, None).unwrap();
+            }
+            ColumnWriter::Int64ColumnWriter(typed) => {
+                typed.write_batch(&vec![7; count], None, None).unwrap();
+            }
+            _ => unreachable!(),
+        }
+        open.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+fn small() -> ReadConfig {
+    ReadConfig::new(Columns { default_domain: Some("math".into()), ..Columns::default() })
+}
+
+#[test]
+fn a_small_file_does_not_unpack_to_gigabytes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (question, count) in [("q".repeat(1 << 20), 400), ("q".to_owned(), 1_000_000)] {
+        let path = dir.path().join("bomb.parquet");
+        write_repeated(&path, &question, count);
+        assert!(std::fs::metadata(&path).unwrap().len() < 20_000);
+
+        let error = read(&path, &small()).unwrap_err();
+        assert!(matches!(error, DataError::TooLarge { .. }), "{error}");
+        assert!(error.to_string().contains("may unpack to"), "{error}");
+    }
+
+    let path = dir.path().join("honest.parquet");
+    write_repeated(&path, "What is 3 + 4?", 10_000);
+    assert_eq!(read(&path, &small()).unwrap().examples().len(), 10_000);
+}
+
+/// A dictionary whose header says that two thousand million values follow.
+#[test]
+fn a_dictionary_is_no_larger_than_its_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dictionary.parquet");
+    write_repeated(&path, "What is 3 + 4?", 100);
+    let mut bytes = std::fs::read(&path).unwrap();
+
+    // The page's header in thrift's compact protocol: field 7 is the dictionary's, whose field 1 is
+    // the number of values, one of them (zigzag: 2). It is made 2^31 - 1, of five bytes.
+    let at = bytes.windows(3).position(|bytes| bytes == [0x4c, 0x15, 0x02]).unwrap();
+    bytes.splice(at + 2..at + 3, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = read(&path, &small()).unwrap_err();
+    assert!(error.to_string().contains("dictionary.parquet"), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("a dictionary of 2147483647 values"), "{source}");
+}

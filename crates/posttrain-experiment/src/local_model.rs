@@ -49,7 +49,7 @@ impl LocalLabels {
     fn tokens(&self, query: &LabelQuery) -> Result<Tokens, ModelError> {
         let TextModel { tokenizer, template, .. } = &self.model;
         let prompt = match &query.prompt {
-            Prompt::Text(text) => tokenizer.encode_text(text)?,
+            Prompt::Text(text) => tokenizer.encode_prompt(text)?,
             Prompt::Chat(messages) => template.encode(tokenizer, messages, true)?,
         };
         if prompt.is_empty() {
@@ -190,7 +190,7 @@ impl HiddenStates {
 impl Embedder for HiddenStates {
     fn embed(&self, texts: &[&str]) -> Result<Array2<f32>, RouterError> {
         let encoded: Result<Vec<_>, _> =
-            texts.iter().map(|text| self.model.tokenizer.encode_text(text)).collect();
+            texts.iter().map(|text| self.model.tokenizer.encode_prompt(text)).collect();
         let mut encoded = encoded.map_err(|e| RouterError::foreign("tokenizer", e))?;
 
         let context = self.model.decoder.config().max_position_embeddings as usize;

@@ -1,7 +1,7 @@
 //! The way from the hub into the cache.
 
 use crate::listing::{self, Listed};
-use crate::progress::OfFile;
+use crate::transfer::{self, Transfer, put_in_snapshot};
 use crate::verify::{has_size, verify};
 use crate::{DownloadProgress, Files, HubConfig, HubError, HubModel};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
@@ -54,7 +54,16 @@ pub fn fetch(
 
     let bytes = missing.iter().filter_map(|f| f.size).sum();
     progress.begin(missing.len(), bytes);
-    let downloads = Downloads { model, api: &api, pinned: &pinned, commit: &commit, progress };
+    let downloads = Downloads {
+        model,
+        config,
+        api: &api,
+        agent: transfer::agent(),
+        cache: &at_commit,
+        pinned: &pinned,
+        commit: &commit,
+        progress,
+    };
     downloads.run(missing, config.parallel.max(1))?;
 
     // Last, so that a revision never leads to a commit whose files are not all there.
@@ -111,7 +120,10 @@ fn request_error(model: &HubModel, doing: String, reason: &str) -> HubError {
 /// What every download needs to know.
 struct Downloads<'a> {
     model: &'a HubModel,
+    config: &'a HubConfig,
     api: &'a Api,
+    agent: ureq::Agent,
+    cache: &'a CacheRepo,
     pinned: &'a Repo,
     commit: &'a str,
     progress: &'a dyn DownloadProgress,
@@ -149,7 +161,7 @@ impl Downloads<'_> {
         let repo: ApiRepo = self.api.repo(self.pinned.clone());
         let metadata = self.api.metadata(&repo.url(&file.name)).map_err(failed)?;
 
-        // The client names files by what the server sends.
+        // Files are named by what the server sends.
         if !is_plain(metadata.etag()) || metadata.commit_hash() != self.commit {
             let reason = format!(
                 "it has the tag `{}` at commit `{}`",
@@ -163,8 +175,25 @@ impl Downloads<'_> {
             ));
         }
 
-        let progress = OfFile { progress: self.progress, file: &file.name };
-        let path = repo.download_with_progress(&file.name, progress).map_err(failed)?;
+        let contents = self.cache.blob_path(metadata.etag());
+        if let Some(folder) = contents.parent() {
+            std::fs::create_dir_all(folder).map_err(io(folder))?;
+        }
+        let transfer = Transfer {
+            agent: &self.agent,
+            url: &repo.url(&file.name),
+            token: self.config.token.as_ref().map(ExposeSecret::expose_secret),
+            name: &file.name,
+            size: file.size.unwrap_or(metadata.size() as u64),
+            retries: self.config.retries,
+            progress: self.progress,
+        };
+        transfer.run(&contents).map_err(|error| {
+            request_error(self.model, format!("fetching {}", file.name), &error.to_string())
+        })?;
+
+        let snapshot = self.cache.pointer_path(self.commit);
+        let path = put_in_snapshot(&contents, &snapshot, &file.name).map_err(io(&snapshot))?;
         verify(&path, file)
     }
 }

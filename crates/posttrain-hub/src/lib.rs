@@ -23,6 +23,7 @@ mod error;
 mod listing;
 mod model;
 mod progress;
+mod transfer;
 mod verify;
 
 pub use config::{Files, HubConfig};

@@ -21,21 +21,3 @@ impl DownloadProgress for NoProgress {
     fn advance(&self, _file: &str, _bytes: u64) {}
     fn finish(&self, _file: &str) {}
 }
-
-/// One file's share, in the form that the client asks for.
-pub(crate) struct OfFile<'a> {
-    pub progress: &'a dyn DownloadProgress,
-    pub file: &'a str,
-}
-
-impl hf_hub::api::Progress for OfFile<'_> {
-    fn init(&mut self, _size: usize, _filename: &str) {}
-
-    fn update(&mut self, size: usize) {
-        self.progress.advance(self.file, size as u64);
-    }
-
-    fn finish(&mut self) {
-        self.progress.finish(self.file);
-    }
-}

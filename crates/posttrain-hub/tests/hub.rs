@@ -141,6 +141,39 @@ fn contents_that_are_not_what_the_hub_lists_are_removed() {
     assert_eq!(std::fs::read(fetched.folder.join("model-1.safetensors")).unwrap(), shard(0));
 }
 
+/// A hub that names a file well when it is asked first, and then otherwise.
+#[test]
+fn no_answer_of_the_hub_leads_out_of_the_cache() {
+    let far = "f".repeat(40);
+    for (tag, commit) in [
+        ("../../../../outside", COMMIT),
+        ("/outside", COMMIT),
+        ("git2", "../../../../outside"),
+        ("git2", far.as_str()),
+    ] {
+        let (hub, dir) = (Hub::start(&files()), tempfile::tempdir().unwrap());
+        let cache = dir.path().join("a/b/c/cache");
+        let config = config(&hub, &cache);
+        hub.state.lock().unwrap().then_named = Some((tag.into(), commit.into()));
+
+        let fetched = fetch(&model(), &config, &NoProgress).unwrap();
+        assert_eq!(std::fs::read(fetched.folder.join("model-1.safetensors")).unwrap(), shard(0));
+        let root = std::fs::canonicalize(&cache).unwrap().join("models--owner--name");
+        let names = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&root), ["blobs", "refs", "snapshots"]);
+        assert_eq!(names(&root.join("snapshots")), [COMMIT]);
+        assert_eq!(names(&cache), ["models--owner--name"]);
+        for (folder, only) in [("", "a"), ("a", "b"), ("a/b", "c"), ("a/b/c", "cache")] {
+            assert_eq!(names(&dir.path().join(folder)), [only], "{tag} {commit}");
+        }
+    }
+}
+
 #[test]
 fn pickles_are_refused_with_the_reason_and_nothing_is_fetched() {
     let files =

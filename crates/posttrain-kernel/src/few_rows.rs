@@ -118,7 +118,7 @@ impl PackedColumns {
         Ok(Some(Self { pairs, features, rows: count, spread: form.spread }))
     }
 
-    /// `x·Wᵀ` for `weight: [out, in]`, contiguous: `[rows, out]`, feature by feature.
+    /// `x·Wᵀ` for `weight: [out, in]`, contiguous: `[out, rows]`, a row for each feature.
     ///
     /// # Errors
     /// [`KernelError`] if the weight is not of the packed features' number, of another kind, or
@@ -133,42 +133,41 @@ impl PackedColumns {
     /// // `None` on a processor without the instruction.
     /// if let Some(packed) = PackedColumns::of(&x.tr(), 0..2)? {
     ///     let y = packed.product(&weight)?;
-    ///     assert_eq!([y.double_value(&[0, 0]), y.double_value(&[1, 0])], [31.0, 42.0]);
+    ///     assert_eq!([y.double_value(&[0, 0]), y.double_value(&[0, 1])], [31.0, 42.0]);
     /// }
     /// # Ok::<(), posttrain_kernel::KernelError>(())
     /// ```
     pub fn product(&self, weight: &Tensor) -> Result<Tensor, KernelError> {
         let (out, _) = weight.size2()?;
-        let mut lying = Tensor::f_empty([out, self.rows as i64], (Kind::BFloat16, Device::Cpu))?;
-        self.multiply(weight, &mut lying, Target { first: 0, ..Target::whole(self.rows) })?;
-        Ok(lying.f_transpose(0, 1)?)
+        let mut product = Tensor::f_empty([out, self.rows as i64], (Kind::BFloat16, Device::Cpu))?;
+        self.multiply(weight, &mut product, Target { first: 0, ..Target::whole(self.rows) })?;
+        Ok(product)
     }
 
-    /// Adds `x·Wᵀ` to features and rows of `into: [N, features]`, which lies feature by feature and
-    /// which no other thread has: those from `feature` and from `row` on. Added in f32, then
-    /// rounded.
+    /// Adds `x·Wᵀ` to features and rows of `into: [features, N]`: those from `feature` and from
+    /// `row` on. Added in f32, then rounded.
     ///
     /// # Errors
-    /// As for [`PackedColumns::product`], and if `into` is too small or lies row by row.
+    /// As for [`PackedColumns::product`], and if `into` is too small, is strided, or shares its
+    /// memory with another tensor.
     pub fn add_product(
         &self,
         weight: &Tensor,
-        into: &Tensor,
+        into: &mut Tensor,
         feature: usize,
         row: usize,
     ) -> Result<(), KernelError> {
-        let mut lying = into.f_transpose(0, 1)?;
-        let (features, rows) = lying.size2()?;
+        let (features, rows) = into.size2()?;
         let out = weight.size2()?.0 as usize;
 
         if feature + out > features as usize || row + self.rows > rows as usize {
-            let expected = vec![(row + self.rows) as i64, (feature + out) as i64];
+            let expected = vec![(feature + out) as i64, (row + self.rows) as i64];
             return Err(TensorError::Shape { argument: "into", expected, got: into.size() }.into());
         }
 
         let target =
             Target { stride: rows as usize, first: feature * rows as usize + row, add: true };
-        self.multiply(weight, &mut lying, target)
+        self.multiply(weight, into, target)
     }
 
     fn multiply(
@@ -553,14 +552,15 @@ mod tests {
                 return Ok(());
             };
             let exact = x.narrow(0, before, rows as i64).to_kind(Kind::Double).mm(&weight.to_kind(Kind::Double).tr());
+            let exact = exact.tr();
             let product = packed.product(&weight).unwrap();
-            prop_assert_eq!(product.size(), [rows as i64, out]);
+            prop_assert_eq!(product.size(), [out, rows as i64]);
             assert_close(&product, &exact);
             // Added in the middle of something larger; nothing else changes.
-            let there = by_columns(&noise([before + rows as i64 + after, out + 3], seed + 0.7));
-            let into = by_columns(&there.copy());
-            packed.add_product(&weight, &into, 2, before as usize).unwrap();
-            let part = |t: &Tensor| t.narrow(0, before, rows as i64).narrow(1, 2, out);
+            let there = noise([out + 3, before + rows as i64 + after], seed + 0.7);
+            let mut into = there.copy();
+            packed.add_product(&weight, &mut into, 2, before as usize).unwrap();
+            let part = |t: &Tensor| t.narrow(1, before, rows as i64).narrow(0, 2, out);
             assert_close(&part(&into), &(part(&there).to_kind(Kind::Double) + exact));
             part(&into).copy_(&part(&there));
             prop_assert_eq!(into, there);
@@ -590,14 +590,18 @@ mod tests {
             assert!(
                 message(packed.product(&noise([4, 3], 1.0).tr()).map(drop)).contains("strides")
             );
-            let into = by_columns(&noise([5, 4], 2.0));
+            let mut into = noise([4, 5], 2.0);
             assert!(
-                message(packed.add_product(&weight, &into, 2, 0))
-                    .contains("`into` has shape [5, 4]")
+                message(packed.add_product(&weight, &mut into, 2, 0))
+                    .contains("`into` has shape [4, 5]")
             );
             assert!(
-                message(packed.add_product(&weight, &into, 0, 1))
-                    .contains("`into` has shape [5, 4]")
+                message(packed.add_product(&weight, &mut into, 0, 1))
+                    .contains("`into` has shape [4, 5]")
+            );
+            let mut same = into.shallow_clone();
+            assert!(
+                message(packed.add_product(&weight, &mut same, 0, 0)).contains("shares its memory")
             );
             assert!(PackedColumns::of(&x, 3..6).is_err());
         }

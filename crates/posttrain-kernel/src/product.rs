@@ -31,7 +31,7 @@ pub fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, KernelError> {
         if weight.is_contiguous()
             && let Some(packed) = PackedColumns::of(x, 0..x.size()[0] as usize)?
         {
-            return packed.product(weight);
+            return Ok(packed.product(weight)?.f_transpose(0, 1)?);
         }
         return Ok(weight.f_mm(&x.f_transpose(0, 1)?)?.f_transpose(0, 1)?);
     }

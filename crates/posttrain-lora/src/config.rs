@@ -40,7 +40,7 @@ impl TargetModules {
 }
 
 /// `path` is `name` or ends in `.name`.
-fn is_suffix(path: &str, name: &str) -> bool {
+pub(crate) fn is_suffix(path: &str, name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|head| head.is_empty() || head.ends_with('.'))
 }
 
@@ -174,7 +174,7 @@ fn check(
     if ok { Ok(()) } else { Err(LoraError::Config { field, expected, got: got.to_string() }) }
 }
 
-fn unknown_target(target: &str, modules: &[ModuleSpec]) -> LoraError {
+pub(crate) fn unknown_target(target: &str, modules: &[ModuleSpec]) -> LoraError {
     let mut known: Vec<&str> = modules.iter().map(ModuleSpec::name).collect();
     known.sort_unstable();
     known.dedup();

@@ -57,6 +57,26 @@ pub enum LoraError {
         /// The tensor's key.
         name: String,
     },
+    /// A PEFT file holds a weight of the base that is not the model's.
+    #[error(
+        "{path}: `{name}` is not the model's own: {differing} of its values differ; the adapter belongs to another base"
+    )]
+    OtherBase {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's key.
+        name: String,
+        /// Values that differ; all of them where the shape does.
+        differing: usize,
+    },
+    /// A regular expression of `adapter_config.json` takes too long to match.
+    #[error("the pattern `{pattern}` cannot be matched")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The engine's answer.
+        source: Box<fancy_regex::Error>,
+    },
     /// `adapter_config.json` uses something that this crate does not do.
     #[error("{path}: `{field}` = {got} is not supported (expected {expected})")]
     Unsupported {
@@ -97,4 +117,12 @@ pub enum LoraError {
     /// A native kernel refused a tensor.
     #[error(transparent)]
     Kernel(#[from] posttrain_kernel::KernelError),
+}
+
+impl LoraError {
+    /// Names a pattern that could not be matched.
+    pub(crate) fn pattern(pattern: &str) -> impl FnOnce(fancy_regex::Error) -> Self {
+        let pattern = pattern.to_owned();
+        |source| Self::Pattern { pattern, source: Box::new(source) }
+    }
 }

@@ -49,6 +49,6 @@ pub use gradients::AdapterGradients;
 pub use linear::{AdaptedLinear, MergedPart, ThinProducts};
 pub use merge::merged_weight;
 pub use module::ModuleSpec;
-pub use peft::{load_peft, save_peft};
+pub use peft::{load_peft, load_peft_on, save_peft};
 pub use rows::{RowAdapters, Segment};
 pub use view::AdapterView;

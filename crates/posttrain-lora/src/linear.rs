@@ -299,33 +299,37 @@ impl AdaptedLinear {
         let few = FewRows::of(x, 0..x.size()[0])?;
         let mut out = few.product(&self.weight)?;
         if let Some(bias) = &self.bias {
-            let _ = out.f_add_(bias)?;
+            let _ = out.f_add_(&bias.f_unsqueeze(1)?)?;
         }
 
         let mut start = 0;
         for run in runs {
             let rows = start..start + run.rows;
             match run.adapter {
-                Some(view) if runs.len() == 1 => self.update_columns(&out, &few, start, view)?,
-                Some(view) => self.update_columns(&out, &FewRows::of(x, rows)?, start, view)?,
+                Some(view) if runs.len() == 1 => {
+                    self.update_columns(&mut out, &few, start, view)?
+                }
+                Some(view) => self.update_columns(&mut out, &FewRows::of(x, rows)?, start, view)?,
                 None => {}
             }
             start += run.rows;
         }
 
-        Ok(out)
+        Ok(out.f_transpose(0, 1)?)
     }
 
-    /// `out += s·(x·Aᵀ)·Bᵀ` for every part, where the rows `x` begin with row `start` of `out`.
+    /// `out += s·(x·Aᵀ)·Bᵀ` for every part, where `out: [features, N]` has a row for each feature and
+    /// the rows `x` begin with its column `start`.
     fn update_columns(
         &self,
-        out: &Tensor,
+        out: &mut Tensor,
         x: &FewRows,
         start: i64,
         view: &AdapterView,
     ) -> Result<(), LoraError> {
         let stacked = view.stacked(self.parts.iter().map(|p| p.index));
-        let together = stacked.map(|a| x.product(&a)).transpose()?;
+        let by_row = |low: Tensor| low.f_transpose(0, 1);
+        let together = stacked.map(|a| Ok::<_, LoraError>(by_row(x.product(&a)?)?)).transpose()?;
 
         let mut feature = 0;
         let mut column = 0;
@@ -334,7 +338,7 @@ impl AdaptedLinear {
                 let rank = layer.a.size()[0];
                 let low = match &together {
                     Some(low) => low.f_narrow(1, column, rank)?,
-                    None => x.product(&layer.a)?,
+                    None => by_row(x.product(&layer.a)?)?,
                 };
                 FewRows::of(&low, 0..low.size()[0])?.add_product(
                     &layer.b,

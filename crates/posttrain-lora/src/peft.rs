@@ -4,8 +4,12 @@
 //! module `M` is `base_model.model.M.lora_A.weight`. The folders load in PEFT, vLLM and
 //! transformers.
 
+mod config;
+mod targets;
+
 use crate::config::scale;
 use crate::{Adapter, LoraConfig, LoraError, LoraPair, ModuleSpec, TargetModules};
+use config::PeftConfig;
 use posttrain_store::replace_file;
 use posttrain_tensor::{TensorError, read_tensors, write_tensors};
 use serde_json::{Map, Value, json};
@@ -16,19 +20,6 @@ use tch::{Device, Tensor};
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
-
-/// Options of PEFT that change what an adapter computes, with the values (as JSON) at which they
-/// change nothing.
-const NEUTRAL: [(&str, &[&str], &str); 8] = [
-    ("peft_type", &["\"LORA\""], "\"LORA\""),
-    ("bias", &["\"none\""], "\"none\""),
-    ("fan_in_fan_out", &["false"], "false"),
-    ("use_dora", &["false"], "false"),
-    ("lora_bias", &["false"], "false"),
-    ("modules_to_save", &["[]"], "null"),
-    ("trainable_token_indices", &["[]", "{}"], "null"),
-    ("alora_invocation_tokens", &["[]"], "null"),
-];
 
 /// Writes an adapter as a PEFT folder, made if it is not there; `base_model` is the name or path
 /// that PEFT will look the base up by.
@@ -47,31 +38,74 @@ pub fn save_peft(adapter: &Adapter, dir: &Path, base_model: &str) -> Result<(), 
 }
 
 /// Reads a PEFT folder for a model that has `modules`. Ranks may differ from layer to layer
-/// (`rank_pattern`).
+/// (`rank_pattern`), targets may be names or a regular expression (`target_modules`,
+/// `exclude_modules`, `layers_to_transform`, with PEFT's meaning).
 ///
 /// # Errors
 /// A key that no targeted module takes up, a targeted module without its two tensors, a shape that
-/// does not fit, or an option that would change the result is an error naming it: never a silent
-/// no-op.
+/// does not fit, or a field that changes the result and is not computed is an error naming it: never
+/// a silent no-op.
 pub fn load_peft(dir: &Path, modules: &[ModuleSpec], device: Device) -> Result<Adapter, LoraError> {
+    load_peft_on(dir, modules, device, |_| None)
+}
+
+/// [`load_peft`], for a model whose weights `base` gives by the path of their module.
+///
+/// Beside an adapter on the head PEFT saves the base's own weight. It is taken for what it is where
+/// it equals the model's.
+///
+/// # Errors
+/// Those of [`load_peft`], and [`LoraError::OtherBase`] for a weight that is not the model's.
+pub fn load_peft_on<'a>(
+    dir: &Path,
+    modules: &[ModuleSpec],
+    device: Device,
+    base: impl Fn(&str) -> Option<&'a Tensor>,
+) -> Result<Adapter, LoraError> {
     let file = PeftConfig::read(&dir.join(CONFIG))?;
     let weights = dir.join(WEIGHTS);
     let mut tensors = read_tensors(&weights)?;
 
+    let selected = file.targets.select(modules)?;
+    let target_modules = file.targets.as_names(&selected, modules);
     let mut pairs: Vec<Option<LoraPair>> = modules.iter().map(|_| None).collect();
-    for index in file.config.select(modules)? {
+    for index in selected {
         let module = &modules[index];
         let a = take(&mut tensors, &weights, &module.path, "A")?;
         let b = take(&mut tensors, &weights, &module.path, "B")?;
-        check_factors(&weights, module, file.rank_of(&module.path), [&a, &b])?;
-        let scale = file.scale_of(&module.path, a.size()[0]);
+        check_factors(&weights, module, file.rank_of(&module.path)?, [&a, &b])?;
+        let scale = file.scale_of(&module.path, a.size()[0])?;
         pairs[index] =
             Some(LoraPair { a: a.f_to_device(device)?, b: b.f_to_device(device)?, scale });
     }
 
-    match tensors.into_keys().next() {
-        Some(name) => Err(LoraError::UnmatchedTensor { path: weights, name }),
-        None => Adapter::from_pairs(file.config, modules, pairs),
+    for (name, tensor) in tensors {
+        match base_path(&name).and_then(&base) {
+            Some(weight) => check_base(&weights, &name, &tensor, weight)?,
+            None => return Err(LoraError::UnmatchedTensor { path: weights, name }),
+        }
+    }
+    Adapter::from_pairs(LoraConfig { target_modules, ..file.config }, modules, pairs)
+}
+
+/// The path of the module that a weight of the base beside an adapter is of.
+fn base_path(name: &str) -> Option<&str> {
+    let path = name.strip_prefix(PREFIX)?.strip_suffix(".weight")?;
+    Some(path.strip_suffix(".base_layer").unwrap_or(path))
+}
+
+/// Checks that a stored weight is the model's, in the kind that the model keeps it in.
+fn check_base(path: &Path, name: &str, stored: &Tensor, weight: &Tensor) -> Result<(), LoraError> {
+    let differing = if stored.size() == weight.size() {
+        let stored = stored.f_to_device(weight.device())?.f_to_kind(weight.kind())?;
+        stored.f_ne_tensor(weight)?.f_count_nonzero(None)?.f_int64_value(&[])? as usize
+    } else {
+        stored.numel()
+    };
+
+    match differing {
+        0 => Ok(()),
+        _ => Err(LoraError::OtherBase { path: path.into(), name: name.into(), differing }),
     }
 }
 
@@ -172,133 +206,6 @@ fn patterns(adapter: &Adapter) -> (Map<String, Value>, Map<String, Value>) {
     (ranks, alphas)
 }
 
-/// What `adapter_config.json` says.
-struct PeftConfig {
-    config: LoraConfig,
-    ranks: Vec<(regex::Regex, f64)>,
-    alphas: Vec<(regex::Regex, f64)>,
-}
-
-impl PeftConfig {
-    fn read(path: &Path) -> Result<Self, LoraError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| LoraError::Io { path: path.into(), source })?;
-        let fields: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|source| LoraError::Json { path: path.into(), source })?;
-        refuse_what_is_not_neutral(path, &fields)?;
-
-        let config = LoraConfig {
-            rank: field(path, &fields, "r", "a whole number", Value::as_i64)?,
-            alpha: field(path, &fields, "lora_alpha", "a number", Value::as_f64)?,
-            use_rslora: optional(path, &fields, "use_rslora", "true or false", Value::as_bool)?
-                .unwrap_or(false),
-            dropout: optional(path, &fields, "lora_dropout", "a number", Value::as_f64)?
-                .unwrap_or(0.0),
-            target_modules: targets(path, &fields)?,
-        };
-        config.validate()?;
-
-        let ranks = patterns_of(path, &fields, "rank_pattern")?;
-        Ok(Self { config, ranks, alphas: patterns_of(path, &fields, "alpha_pattern")? })
-    }
-
-    fn rank_of(&self, module: &str) -> i64 {
-        let special = self.ranks.iter().find(|(pattern, _)| pattern.is_match(module));
-        special.map_or(self.config.rank, |&(_, rank)| rank as i64)
-    }
-
-    fn scale_of(&self, module: &str, rank: i64) -> f64 {
-        let special = self.alphas.iter().find(|(pattern, _)| pattern.is_match(module));
-        let alpha = special.map_or(self.config.alpha, |&(_, alpha)| alpha);
-        scale(alpha, rank, self.config.use_rslora)
-    }
-}
-
-fn refuse_what_is_not_neutral(path: &Path, fields: &Map<String, Value>) -> Result<(), LoraError> {
-    for (name, neutral, expected) in NEUTRAL {
-        if let Some(value) = fields.get(name).filter(|v| !v.is_null())
-            && !neutral.contains(&value.to_string().as_str())
-        {
-            return Err(unsupported(path, name, expected, value));
-        }
-    }
-    Ok(())
-}
-
-fn unsupported(path: &Path, field: &str, expected: &'static str, got: &Value) -> LoraError {
-    LoraError::Unsupported {
-        path: path.into(),
-        field: field.into(),
-        expected,
-        got: got.to_string(),
-    }
-}
-
-fn optional<'a, T>(
-    path: &Path,
-    fields: &'a Map<String, Value>,
-    name: &str,
-    expected: &'static str,
-    read: fn(&'a Value) -> Option<T>,
-) -> Result<Option<T>, LoraError> {
-    match fields.get(name).filter(|v| !v.is_null()) {
-        Some(value) => {
-            read(value).map(Some).ok_or_else(|| unsupported(path, name, expected, value))
-        }
-        None => Ok(None),
-    }
-}
-
-fn field<'a, T>(
-    path: &Path,
-    fields: &'a Map<String, Value>,
-    name: &str,
-    expected: &'static str,
-    read: fn(&'a Value) -> Option<T>,
-) -> Result<T, LoraError> {
-    optional(path, fields, name, expected, read)?
-        .ok_or_else(|| unsupported(path, name, expected, &Value::Null))
-}
-
-fn targets(path: &Path, fields: &Map<String, Value>) -> Result<TargetModules, LoraError> {
-    let value = fields.get("target_modules").unwrap_or(&Value::Null);
-    let names = "\"all-linear\" or a list of module names";
-    let targets = serde_json::from_value(value.clone())
-        .map_err(|_| unsupported(path, "target_modules", names, value))?;
-
-    match &targets {
-        // A lone string is a regular expression to PEFT; only plain names are taken here.
-        TargetModules::Names(list)
-            if list.iter().any(|n| n.contains(['*', '(', '|', '\\', '['])) =>
-        {
-            Err(unsupported(path, "target_modules", names, value))
-        }
-        _ => Ok(targets),
-    }
-}
-
-/// PEFT matches a pattern's key as `(.*\.)?(key)$`.
-fn patterns_of(
-    path: &Path,
-    fields: &Map<String, Value>,
-    name: &str,
-) -> Result<Vec<(regex::Regex, f64)>, LoraError> {
-    let expected = "a table of patterns to numbers";
-    let Some(table) = optional(path, fields, name, expected, Value::as_object)? else {
-        return Ok(Vec::new());
-    };
-
-    let mut patterns = Vec::with_capacity(table.len());
-    for (key, value) in table {
-        let regex = regex::Regex::new(&format!(r"^(.*\.)?({key})$")).ok();
-        match regex.zip(value.as_f64()) {
-            Some(pattern) => patterns.push(pattern),
-            None => return Err(unsupported(path, name, expected, value)),
-        }
-    }
-    Ok(patterns)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,15 +266,182 @@ mod tests {
             ("use_dora", json!(true)),
             ("bias", json!("all")),
             ("modules_to_save", json!(["lm_head"])),
+            ("init_lora_weights", json!("pissa")),
+            ("init_lora_weights", json!("pissa_niter_4")),
+            ("init_lora_weights", json!("olora")),
+            ("init_lora_weights", json!("corda")),
+            ("init_lora_weights", json!("loftq")),
+            ("init_lora_weights", json!("lora_ga")),
+            ("layer_replication", json!([[0, 2]])),
+            ("use_qalora", json!(true)),
+            ("target_parameters", json!(["mlp.experts.gate_up_proj"])),
+            ("use_bdlora", json!({"nblocks": 2})),
+            ("arrow_config", json!({"top_k": 3})),
+            ("kasa_config", json!({})),
+            ("velora_config", json!({})),
+            ("monteclora_config", json!({})),
+            ("megatron_config", json!({})),
+            ("alora_invocation_tokens", json!([1, 2])),
+            ("trainable_token_indices", json!([1])),
+            ("lora_bias", json!(true)),
+            ("fan_in_fan_out", json!(true)),
+            ("ensure_weight_tying", json!(true)),
+            ("peft_type", json!("ADALORA")),
+            ("task_type", json!("SEQ_CLS")),
+            ("a_field_of_tomorrow", json!(1)),
+            ("exclude_modules", json!("(")),
+            ("layers_to_transform", json!("first")),
+            ("layers_pattern", json!("layers")),
+            ("target_modules", json!([])),
+            ("target_modules", json!(".*(q_proj")),
+            ("target_modules", json!("q_proj)|(up_proj")),
+            ("rank_pattern", json!({"q_proj": -2})),
         ] {
-            edit(dir.path(), field, value);
-            assert!(load_error(dir.path()).contains(field));
+            edit(dir.path(), field, value.clone());
+            let error = load_error(dir.path());
+            assert!(error.contains(&format!("`{field}`")), "{field} = {value}: {error}");
             saved(dir.path());
         }
         edit(dir.path(), "r", json!(8));
         assert!(load_error(dir.path()).contains("expected shape [8, 4], got shape [2, 4]"));
         edit(dir.path(), "r", json!("two"));
         assert!(load_error(dir.path()).contains("`r`"));
+    }
+
+    /// What PEFT 0.21.2 writes of a plain adapter, and how its training may have begun.
+    #[test]
+    fn options_that_change_nothing_are_read_past() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(dir.path());
+        for (field, value) in [
+            ("init_lora_weights", json!("gaussian")),
+            ("init_lora_weights", json!("orthogonal")),
+            ("init_lora_weights", json!(false)),
+            ("qalora_group_size", json!(16)),
+            ("megatron_core", json!("megatron.core")),
+            ("loftq_config", json!({})),
+            ("eva_config", json!({"rho": 2.0})),
+            ("auto_mapping", json!({"base_model_class": "PeftModel", "unsloth_fixed": true})),
+            ("peft_version", json!("0.21.2")),
+            ("a_field_of_tomorrow", Value::Null),
+            ("layers_to_transform", json!([])),
+        ] {
+            edit(dir.path(), field, value);
+            load_peft(dir.path(), &modules(), Device::Cpu).unwrap();
+        }
+    }
+
+    fn stack() -> Vec<ModuleSpec> {
+        let blocks = (0..3).flat_map(|layer| {
+            ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj"]
+                .map(|name| ModuleSpec::new(format!("model.layers.{layer}.{name}"), 4, 4))
+        });
+        blocks.chain([ModuleSpec::new("lm_head", 4, 9).head()]).collect()
+    }
+
+    /// The paths that a configuration of these fields targets, shortened: `1.q` for layer 1's query.
+    fn targeted(fields: &Value) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 2});
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+
+        let config = PeftConfig::read(&dir.path().join(CONFIG)).unwrap();
+        let modules = stack();
+        let selected = config.targets.select(&modules).unwrap();
+        // What is written back targets the same.
+        let target_modules = config.targets.as_names(&selected, &modules);
+        let names = LoraConfig { target_modules, ..LoraConfig::default() };
+        assert_eq!(names.select(&modules).unwrap(), selected, "{fields}");
+
+        let short = |path: &str| {
+            let layer = path.split('.').nth(2).unwrap_or("head");
+            format!("{layer}.{}", &path.rsplit('.').next().unwrap()[..1])
+        };
+        selected.iter().map(|&index| short(&modules[index].path)).collect()
+    }
+
+    #[test]
+    fn targets_are_pefts() {
+        let cases = [
+            (json!({"target_modules": "all-linear"}), "0.q 0.o 0.u 1.q 1.o 1.u 2.q 2.o 2.u"),
+            (json!({"target_modules": ["q_proj", "lm_head"]}), "0.q 1.q 2.q head.l"),
+            // A regular expression matches a path as a whole.
+            (json!({"target_modules": r".*\.(q|up)_proj"}), "0.q 0.u 1.q 1.u 2.q 2.u"),
+            (json!({"target_modules": r"model\.layers\.[12]\..*proj"}), "1.q 1.o 1.u 2.q 2.o 2.u"),
+            (json!({"target_modules": r"^(?!.*mlp).*\.(?:q_proj|up_proj)$"}), "0.q 1.q 2.q"),
+            (
+                json!({"target_modules": r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|mlp)\.(?:(?:q_proj|o_proj)))"}),
+                "0.q 0.o 1.q 1.o 2.q 2.o",
+            ),
+            (
+                json!({"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["mlp.up_proj"]}),
+                "0.q 1.q 2.q",
+            ),
+            (
+                json!({"target_modules": "all-linear", "exclude_modules": r".*layers\.0\..*"}),
+                "1.q 1.o 1.u 2.q 2.o 2.u",
+            ),
+            (json!({"target_modules": ["q_proj"], "layers_to_transform": [0, 2]}), "0.q 2.q"),
+            (
+                json!({"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "layers"}),
+                "1.q",
+            ),
+            (
+                json!({"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": ["h"]}),
+                "",
+            ),
+            // A path that is written out is meant whatever its layer.
+            (
+                json!({"target_modules": ["model.layers.0.self_attn.q_proj", "up_proj"], "layers_to_transform": [1]}),
+                "0.q 1.u",
+            ),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(targeted(&fields).join(" "), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_no_module_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(dir.path());
+        edit(dir.path(), "target_modules", json!("q_proj"));
+        assert!(load_error(dir.path()).contains("target module `q_proj` matches no linear layer"));
+    }
+
+    /// As PEFT saves an adapter on a head that is not the embedding.
+    #[test]
+    fn the_base_s_weight_beside_an_adapter_is_taken_where_it_is_the_model_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules = [ModuleSpec::new("lm_head", 2, 3).head()];
+        let config = LoraConfig {
+            rank: 1,
+            target_modules: TargetModules::Names(vec!["lm_head".into()]),
+            ..LoraConfig::default()
+        };
+        let adapter = Adapter::init(&config, &modules, 1, Device::Cpu).unwrap();
+        save_peft(&adapter, dir.path(), "base").unwrap();
+
+        let head = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([3, 2]);
+        let weights = dir.path().join(WEIGHTS);
+        let mut tensors: Vec<_> = read_tensors(&weights).unwrap().into_iter().collect();
+        let name = "base_model.model.lm_head.base_layer.weight";
+        tensors.push((name.into(), head.shallow_clone()));
+        write_tensors(&weights, &tensors).unwrap();
+
+        let load = |head: &Tensor| {
+            let base = |path: &str| (path == "lm_head").then_some(head);
+            load_peft_on(dir.path(), &modules, Device::Cpu, base).map(|_| ())
+        };
+        load(&head).unwrap();
+        load(&head.to_kind(tch::Kind::BFloat16)).unwrap();
+        let other = load(&(&head + Tensor::from_slice(&[0f32, 1.0]))).unwrap_err().to_string();
+        assert!(other.contains(name) && other.contains("3 of its values differ"), "{other}");
+        assert!(load(&head.narrow(0, 0, 2)).is_err());
+
+        let alone = load_peft(dir.path(), &modules, Device::Cpu).unwrap_err().to_string();
+        assert!(alone.contains(name), "{alone}");
     }
 
     #[test]

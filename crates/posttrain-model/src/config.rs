@@ -50,6 +50,9 @@ pub struct ExpertsConfig {
     pub layers: Vec<i64>,
 }
 
+/// The most experts of all layers together.
+const MAX_EXPERTS: i64 = 1 << 17;
+
 /// A decoder's shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -125,7 +128,7 @@ impl ModelConfig {
         family::read(&Fields::parse(path, &text)?)
     }
 
-    /// Checks that the sizes fit each other; `path` is named in the error.
+    /// Checks that the sizes are in range and fit each other; `path` is named in the error.
     pub(crate) fn check(&self, path: &Path) -> Result<(), ModelError> {
         let bad = |field: &str, expected: String, got: i64| {
             Err(ModelError::Config {
@@ -136,6 +139,12 @@ impl ModelConfig {
             })
         };
 
+        for (field, size, most) in self.sizes() {
+            if size > most {
+                return bad(field, format!("at most {most}"), size);
+            }
+        }
+
         if self.num_attention_heads % self.num_key_value_heads != 0 {
             let expected =
                 format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
@@ -145,7 +154,31 @@ impl ModelConfig {
         if self.head_dim % 2 != 0 {
             return bad("head_dim", "even".into(), self.head_dim);
         }
+
+        let experts = self.experts.as_ref().map_or(0, |e| e.count);
+        if experts.saturating_mul(self.num_hidden_layers) > MAX_EXPERTS {
+            let expected =
+                format!("at most {} in so many layers", MAX_EXPERTS / self.num_hidden_layers);
+            return bad("num_experts", expected, experts);
+        }
         Ok(())
+    }
+
+    /// The sizes with the most of each that is taken: some ten times that of any model there is, so
+    /// that a file of a few numbers asks for no more work or memory than it has weights for, and no
+    /// product of them overflows.
+    fn sizes(&self) -> [(&'static str, i64, i64); 8] {
+        let experts = self.experts.as_ref();
+        [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 4096),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
+            ("head_dim", self.head_dim, 1 << 14),
+            ("moe_intermediate_size", experts.map_or(0, |e| e.intermediate_size), 1 << 22),
+        ]
     }
 
     /// Parameters of the base, embeddings included.
@@ -349,5 +382,178 @@ mod tests {
         let rope = serde_json::json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512});
         let config = parse(|json| json["rope_scaling"] = rope.clone()).unwrap();
         assert_eq!(config.max_position_embeddings, 2048);
+    }
+
+    /// One model in every spelling that transformers 5.5 reads alike.
+    #[test]
+    fn rotary_positions_are_read_wherever_they_are_written() {
+        let json =
+            |text: &str| serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap();
+        let read = |fields: &str| {
+            let config = parse(|config| {
+                let config = config.as_object_mut().unwrap();
+                config.remove("rope_theta");
+                config.insert("max_position_embeddings".into(), 1024.into());
+                config.extend(json(fields));
+            });
+            config.map(|config| (config.rope_theta, config.rope_scaling))
+        };
+
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original: 512.0,
+        };
+        let inner = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
+        for fields in [
+            format!(
+                r#""rope_theta": 5e5, "rope_scaling": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 5e5, "rope_scaling": {{"type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 1e4, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_theta": 5e5, "rope_parameters": {{"rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            // Beside the rest it counts more than inside.
+            format!(
+                r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}}}"#
+            ),
+            format!(
+                r#""original_max_position_embeddings": 512, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 64}}"#
+            ),
+            // The older name is the one that is read where there are both.
+            format!(
+                r#""rope_parameters": {{"rope_theta": 1e6, "rope_type": "default"}}, "rope_scaling": {{"rope_theta": 5e5, "rope_type": "llama3", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+            format!(
+                r#""rope_scaling": {{}}, "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", "type": "yarn", {inner}, "original_max_position_embeddings": 512}}"#
+            ),
+        ] {
+            assert_eq!(read(&format!("{{{fields}}}")).unwrap(), (5e5, llama3), "{fields}");
+        }
+
+        for (fields, theta, scaling) in [
+            ("", 1e4, RopeScaling::None),
+            (r#""rope_theta": 5e5"#, 5e5, RopeScaling::None),
+            (r#""rope_theta": 5e5, "rope_scaling": null"#, 5e5, RopeScaling::None),
+            (r#""rope_theta": 5e5, "rope_scaling": {"type": "default"}"#, 5e5, RopeScaling::None),
+            (r#""rope_scaling": {"rope_theta": 5e5}"#, 5e5, RopeScaling::None),
+            (
+                r#""rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}"#,
+                5e5,
+                RopeScaling::None,
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "factor": 2}"#,
+                1e4,
+                RopeScaling::Linear { factor: 2.0 },
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 5e5}"#,
+                5e5,
+                RopeScaling::Linear { factor: 2.0 },
+            ),
+        ] {
+            assert_eq!(read(&format!("{{{fields}}}")).unwrap(), (theta, scaling), "{fields}");
+        }
+
+        for (fields, field) in [
+            (
+                r#""rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": "1"}"#,
+                "rope_scaling.mscale",
+            ),
+            (
+                r#""rope_scaling": {"type": "yarn", "factor": 4.0, "stretch": 1}"#,
+                "rope_scaling.stretch",
+            ),
+            (
+                r#""rope_parameters": {"full_attention": {"rope_theta": 5e5}}"#,
+                "rope_parameters.full_attention",
+            ),
+            (
+                r#""rope_scaling": {"type": "default", "mrope_section": [1, 2, 3]}"#,
+                "rope_scaling.mrope_section",
+            ),
+            (r#""original_max_position_embeddings": "512""#, "original_max_position_embeddings"),
+        ] {
+            let error = read(&format!("{{{fields}}}")).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{field}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_changes_nothing_or_is_honored_or_refused_by_its_name() {
+        let immaterial = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "dtype": "bfloat16", "use_cache": true,
+            "initializer_range": 0.02, "attention_dropout": 0.1, "pretraining_tp": 1, "bos_token_id": 1,
+            "transformers_version": "5.5.4", "_name_or_path": "x", "temperature": 0.6, "do_sample": true,
+            "sliding_window": 4096, "a_field_of_tomorrow": null, "mlp_bias": false, "is_encoder_decoder": false,
+        });
+        let plain = parse(|_| {}).unwrap();
+        for (field, value) in immaterial.as_object().unwrap() {
+            assert_eq!(parse(|json| json[field] = value.clone()).unwrap(), plain, "{field}");
+        }
+
+        for (field, value) in [
+            ("a_field_of_tomorrow", Value::from(1)),
+            ("final_logit_softcapping", 30.0.into()),
+            ("embedding_multiplier", 12.0.into()),
+            ("num_experts", 8.into()),
+            ("qkv_bias", true.into()),
+            ("is_encoder_decoder", true.into()),
+        ] {
+            let error = parse(|json| json[field] = value.clone()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
+        }
+        let biased = parse(|json| {
+            json["model_type"] = "qwen2".into();
+            json["num_key_value_heads"] = 2.into();
+            json["attention_bias"] = true.into();
+        });
+        assert!(biased.unwrap_err().to_string().contains("`attention_bias`"));
+    }
+
+    #[test]
+    fn null_key_value_heads_are_as_many_as_query_heads() {
+        let heads = |value: Option<Value>| {
+            let config = parse(|json| {
+                json["model_type"] = "qwen3".into();
+                json["num_attention_heads"] = 64.into();
+                if let Some(value) = &value {
+                    json["num_key_value_heads"] = value.clone();
+                }
+            });
+            config.unwrap().num_key_value_heads
+        };
+        assert_eq!((heads(None), heads(Some(Value::Null)), heads(Some(8.into()))), (32, 64, 8));
+    }
+
+    #[test]
+    fn sizes_beyond_any_model_are_refused_at_once() {
+        for (field, size) in [
+            ("num_hidden_layers", 10_000_000),
+            ("hidden_size", 1 << 22),
+            ("intermediate_size", 1 << 23),
+            ("num_attention_heads", 1 << 13),
+            ("head_dim", 1 << 15),
+        ] {
+            let error = parse(|json| json[field] = size.into()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{field}`")) && error.contains("at most"), "{error}");
+        }
+        let experts = parse_moe("num_experts", &(1 << 20).into()).unwrap_err().to_string();
+        assert!(experts.contains("`num_experts`"), "{experts}");
+        let layers = parse_moe("num_hidden_layers", &10_000_000.into()).unwrap_err().to_string();
+        assert!(layers.contains("`num_hidden_layers`"), "{layers}");
     }
 }

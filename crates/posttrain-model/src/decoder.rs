@@ -7,8 +7,9 @@ use crate::rope::{Frequencies, Rotation};
 use crate::weights::Weights;
 use crate::{Attend, ModelConfig, ModelError};
 use posttrain_kernel::Heads;
-use posttrain_lora::{AdaptedLinear, Adapter, ModuleSpec, RowAdapters};
+use posttrain_lora::{AdaptedLinear, Adapter, LoraError, ModuleSpec, RowAdapters, load_peft_on};
 use posttrain_tensor::SharedTensor;
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// The tokens of one forward pass and where each stands in its text.
@@ -36,6 +37,8 @@ pub struct Decoder {
 
 /// Where the head's weight stands in a checkpoint, and its adapter in PEFT's files.
 pub(crate) const HEAD: &str = "lm_head";
+/// Where the embedding stands.
+const EMBEDDING: &str = "model.embed_tokens";
 
 impl Decoder {
     /// A decoder from weights; each is taken by name and shape, and none may be left over.
@@ -45,34 +48,29 @@ impl Decoder {
     /// names the weight.
     pub fn load(config: &ModelConfig, mut weights: Weights) -> Result<Self, ModelError> {
         let table = [config.vocab_size, config.hidden_size];
-        let embedding = weights.take("model.embed_tokens.weight", &table)?;
+        let embedding = weights.take(&format!("{EMBEDDING}.weight"), &table)?;
         let mut linears = Linears::new(&mut weights);
         let blocks = (0..config.num_hidden_layers).map(|i| Block::load(config, i, &mut linears));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let norm = weights.take("model.norm.weight", &[config.hidden_size])?;
 
-        let head = if config.tie_word_embeddings {
-            weights.ignore(&format!("{HEAD}.weight"));
-            None
-        } else {
-            let weight = weights.take(&format!("{HEAD}.weight"), &table)?;
-            Some(AdaptedLinear::new(
-                weight,
-                None,
-                vec![(config.modules().len() - 1, config.vocab_size)],
-            )?)
-        };
-
+        let head = own_head(config, &mut weights, &embedding)?;
         weights.finish()?;
         let frequencies = Frequencies::of(config, embedding.device())?;
 
+        let config = ModelConfig { tie_word_embeddings: head.is_none(), ..config.clone() };
+        let modules = config.modules();
+        let head = head.map(|weight| {
+            AdaptedLinear::new(weight, None, vec![(modules.len() - 1, config.vocab_size)])
+        });
+
         Ok(Self {
-            config: config.clone(),
-            modules: config.modules(),
+            config,
+            modules,
             embedding: embedding.into(),
             blocks,
             norm: norm.into(),
-            head,
+            head: head.transpose()?,
             frequencies,
         })
     }
@@ -228,6 +226,18 @@ impl Decoder {
         self.embedding.device()
     }
 
+    /// Reads an adapter for this model from a PEFT folder (see [`posttrain_lora::load_peft_on`]).
+    ///
+    /// # Errors
+    /// [`LoraError`] for a folder that cannot be read, does not fit, or is of another base.
+    pub fn load_adapter(&self, folder: &Path) -> Result<Adapter, LoraError> {
+        load_peft_on(folder, &self.modules, self.device(), |path| match path {
+            HEAD => Some(self.head()),
+            EMBEDDING => Some(&self.embedding),
+            _ => None,
+        })
+    }
+
     /// Folds an adapter into the weights (see [`posttrain_lora::AdaptedLinear::merge`]).
     ///
     /// # Errors
@@ -249,4 +259,30 @@ impl Decoder {
             .for_each(crate::frozen_linear::FrozenLinear::unmerge);
         self.head.iter_mut().for_each(AdaptedLinear::unmerge);
     }
+}
+
+/// The head's weight where it is not the embedding's. A head that is stored although the two are
+/// said to be one is a head of its own if it differs, as in transformers 5.
+fn own_head(
+    config: &ModelConfig,
+    weights: &mut Weights,
+    embedding: &Tensor,
+) -> Result<Option<Tensor>, ModelError> {
+    let name = format!("{HEAD}.weight");
+    let tied = config.tie_word_embeddings;
+    if tied && !weights.holds(&name) {
+        return Ok(None);
+    }
+
+    let head = weights.take(&name, &[config.vocab_size, config.hidden_size])?;
+    if !tied {
+        return Ok(Some(head));
+    }
+    if head.f_equal(embedding)? {
+        return Ok(None);
+    }
+    tracing::warn!(
+        "`tie_word_embeddings` is true, and `{name}` differs from the embedding: it is the head"
+    );
+    Ok(Some(head))
 }

@@ -2,18 +2,22 @@
 
 use crate::ModelError;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The largest size that a configuration may ask for: beyond any model there is, below what would
 /// overflow products.
 pub(crate) const LARGEST: i64 = 1 << 24;
 
-/// A JSON object of a configuration, or one that stands in it.
+/// A JSON object of a configuration, or one that stands in it. It knows which of its fields have
+/// been asked for: in the end none may be left that changes what the model computes.
 pub(crate) struct Fields<'a> {
     path: &'a Path,
     /// The field that the object stands in, with a dot; nothing for the file's own.
     within: String,
     map: Map<String, Value>,
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Fields<'a> {
@@ -23,7 +27,7 @@ impl<'a> Fields<'a> {
             path: path.into(),
             reason: format!("not a JSON object: {e}"),
         })?;
-        Ok(Self { path, within: String::new(), map })
+        Ok(Self { path, within: String::new(), map, asked: RefCell::default() })
     }
 
     /// The file.
@@ -33,7 +37,34 @@ impl<'a> Fields<'a> {
 
     /// A field that is there and not null.
     pub fn get(&self, field: &str) -> Option<&Value> {
+        self.asked.borrow_mut().insert(field.to_owned());
         self.map.get(field).filter(|v| !v.is_null())
+    }
+
+    /// Whether a field is there and null.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Ends the reading: refuses the first field that nobody has asked for, that is not null, and
+    /// that is not `immaterial`, by its name.
+    pub fn finish(&self, immaterial: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let asked = self.asked.borrow();
+        let left = self.map.iter().find(|(name, value)| {
+            !value.is_null() && !asked.contains(name.as_str()) && !immaterial(name)
+        });
+        match left.map(|(name, _)| name.clone()) {
+            Some(name) => {
+                drop(asked);
+                Err(self.error(&name, "absent: what it changes is not known"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The error that names a field.
@@ -52,6 +83,7 @@ impl<'a> Fields<'a> {
                 path: self.path,
                 within: format!("{}{field}.", self.within),
                 map: map.clone(),
+                asked: RefCell::default(),
             })),
             Some(_) => Err(self.error(field, "an object")),
         }
@@ -80,6 +112,14 @@ impl<'a> Fields<'a> {
 
     pub fn positive_or(&self, field: &str, default: f64) -> Result<f64, ModelError> {
         if self.get(field).is_some() { self.positive(field) } else { Ok(default) }
+    }
+
+    /// A number, if there is one.
+    pub fn number(&self, field: &str) -> Result<Option<f64>, ModelError> {
+        match self.get(field) {
+            Some(v) => v.as_f64().map(Some).ok_or_else(|| self.error(field, "a number")),
+            None => Ok(None),
+        }
     }
 
     pub fn flag_or(&self, field: &str, default: bool) -> Result<bool, ModelError> {
@@ -114,6 +154,14 @@ impl<'a> Fields<'a> {
                 .error(field, format!("{} (the rest is not supported)", supported.join(" or ")))),
             _ => Ok(()),
         }
+    }
+
+    /// [`Fields::refuse_unless`] for a field that nobody has asked for.
+    pub fn refuse_unread(&self, field: &str, supported: &[&str]) -> Result<(), ModelError> {
+        if self.asked.borrow().contains(field) {
+            return Ok(());
+        }
+        self.refuse_unless(field, supported)
     }
 
     /// A field that changes the result and that nothing here computes must be absent.

@@ -1,7 +1,10 @@
 //! GGUF files: llama.cpp's format, read and dequantized by candle's reader.
 
+mod header;
+
 use crate::{Architecture, AttentionBias, ModelConfig, ModelError, RopeScaling};
 use candle_core::quantized::gguf_file::{Content, Value};
+use header::Header;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -43,7 +46,7 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Io`] or [`ModelError::Format`] names the file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let mut reader = open(path)?;
+        let mut reader = Header::new(open(path)?);
 
         // The reader divides by the alignment that the file gives, which a hostile one sets to
         // zero.
@@ -193,6 +196,11 @@ impl GgufFile {
     /// A metadata string, if there is one.
     pub fn optional_text(&self, key: &str) -> Option<&str> {
         self.content.metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str)
+    }
+
+    /// A metadata truth value, if there is one.
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
+        self.content.metadata.get(key)?.to_bool().ok()
     }
 
     /// A metadata list of strings.
@@ -346,6 +354,24 @@ mod tests {
             assert_eq!(gguf_name(&hugging_face_name(own).unwrap()).unwrap(), own);
         }
         assert_eq!(hugging_face_name("blk.0.attn_q.bias"), None);
+    }
+
+    /// An array of numbers of a byte each, of which the reader keeps 32.
+    #[test]
+    fn a_header_that_would_take_gigabytes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("zeros.gguf");
+        let count = 12_000_000u64;
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend([0u64, 1, 1].map(u64::to_le_bytes).concat());
+        bytes.push(b'k');
+        bytes.extend([9u32, 0].map(u32::to_le_bytes).concat());
+        bytes.extend(count.to_le_bytes());
+        bytes.resize(bytes.len() + count as usize, 0);
+        std::fs::write(&path, bytes).unwrap();
+
+        let error = GgufFile::open(&path).err().unwrap().to_string();
+        assert!(error.contains("zeros.gguf") && error.contains("of memory"), "{error}");
     }
 
     #[test]

@@ -46,31 +46,70 @@ pub enum RopeScaling {
     },
 }
 
-impl RopeScaling {
-    /// From `rope_parameters` (transformers 5) or `rope_scaling` (earlier versions); `context` is
-    /// the model's own.
-    pub(crate) fn read(fields: &Fields, context: i64) -> Result<Self, ModelError> {
-        let both = [fields.object("rope_scaling")?, fields.object("rope_parameters")?];
-        for rope in both.iter().flatten() {
-            rope.refuse_unless("partial_rotary_factor", &["1", "1.0"])?;
-            let kind = rope.text("rope_type")?.or(rope.text("type")?).unwrap_or("default");
-            let field = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
-            let original = rope.positive_or("original_max_position_embeddings", context as f64);
+/// The fields of transformers' `RopeParameters` that a kind of stretching may leave unread.
+const PARAMETERS: [&str; 10] = [
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "long_factor",
+    "low_freq_factor",
+    "original_max_position_embeddings",
+    "short_factor",
+    "truncate",
+];
 
-            match kind {
-                "default" => {}
-                "linear" => return Ok(Self::Linear { factor: rope.positive("factor")? }),
-                "llama3" => return Self::llama3(rope, original?),
-                "yarn" => return Self::yarn(rope, original?, context),
-                _ => {
-                    return Err(rope.error(
-                        field,
-                        "default, linear, llama3 or yarn (the rest is not supported)",
-                    ));
-                }
-            }
+/// What a configuration says of a model's rotary positions.
+pub(crate) struct Rope {
+    /// The base of the frequencies.
+    pub theta: f64,
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// As transformers 5 reads it, whichever version wrote it: all of it stands in `rope_scaling`,
+    /// or else in `rope_parameters`, and what is missing there beside the rest. The length of the
+    /// first training is the other way about: the one beside the rest counts.
+    pub fn read(fields: &Fields, context: i64) -> Result<Self, ModelError> {
+        let older = fields.object("rope_scaling")?.filter(|rope| !rope.is_empty());
+        let newer = fields.object("rope_parameters")?;
+        let beside = fields.positive_or("rope_theta", 10_000.0)?;
+        let original = "original_max_position_embeddings";
+        let original_beside = match fields.get(original) {
+            Some(_) => Some(fields.positive(original)?),
+            None => None,
+        };
+        let Some(rope) = older.or(newer) else {
+            return Ok(Self { theta: beside, scaling: RopeScaling::None });
+        };
+
+        rope.refuse_unless("partial_rotary_factor", &["1", "1.0"])?;
+        let original = match original_beside {
+            Some(original) => original,
+            None => rope.positive_or(original, context as f64)?,
+        };
+        let theta = rope.positive_or("rope_theta", beside)?;
+        let scaling = RopeScaling::read(&rope, original, context)?;
+        rope.finish(|field| PARAMETERS.contains(&field))?;
+        Ok(Self { theta, scaling })
+    }
+}
+
+impl RopeScaling {
+    fn read(rope: &Fields, original: f64, context: i64) -> Result<Self, ModelError> {
+        let newer = rope.text("rope_type")?;
+        let older = rope.text("type")?;
+        match newer.or(older).unwrap_or("default") {
+            "default" => Ok(Self::None),
+            "linear" => Ok(Self::Linear { factor: rope.positive("factor")? }),
+            "llama3" => Self::llama3(rope, original),
+            "yarn" => Self::yarn(rope, original, context),
+            _ => Err(rope.error(
+                if newer.is_some() { "rope_type" } else { "type" },
+                "default, linear, llama3 or yarn (the rest is not supported)",
+            )),
         }
-        Ok(Self::None)
     }
 
     fn llama3(rope: &Fields, original: f64) -> Result<Self, ModelError> {
@@ -88,10 +127,7 @@ impl RopeScaling {
 
     fn yarn(rope: &Fields, original: f64, context: i64) -> Result<Self, ModelError> {
         let factor = rope.positive_or("factor", context as f64 / original)?;
-        let [all, one] =
-            ["mscale_all_dim", "mscale"].map(|field| rope.get(field).and_then(|v| v.as_f64()));
-
-        let by_factor = match (one, all) {
+        let by_factor = match (rope.number("mscale")?, rope.number("mscale_all_dim")?) {
             (Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
                 magnitude(factor, one) / magnitude(factor, all)
             }

@@ -1,18 +1,27 @@
 //! Text to token ids and back.
 
+mod charsmap;
+mod check;
+
 use crate::ModelError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
 /// A tokenizer as `tokenizer.json` describes it.
 ///
 /// Text of the user's (or a model's, or a dataset's) is never allowed to speak in special tokens:
 /// [`TextTokenizer::encode_text`] takes `<|im_end|>` for ten ordinary characters, while
 /// [`TextTokenizer::encode_markup`], for what a chat template wrote, takes it for the token.
+///
+/// A file's `truncation` and `padding` are not: they are what somebody's last call asked for, and a
+/// prompt is never cut or filled up here. What the file is computed by is checked first, so that a
+/// hostile one is refused in words.
 #[derive(Debug)]
 pub struct TextTokenizer {
     markup: Tokenizer,
     text: Tokenizer,
+    beginning: Vec<i64>,
 }
 
 impl TextTokenizer {
@@ -32,19 +41,24 @@ impl TextTokenizer {
     /// # Errors
     /// Those of [`TextTokenizer::from_file`].
     pub fn from_json(json: &[u8], path: &Path, rows: i64) -> Result<Self, ModelError> {
-        let markup = Tokenizer::from_bytes(json).map_err(|e| ModelError::Format {
-            path: path.into(),
-            reason: format!("not a tokenizer.json: {e}"),
-        })?;
+        let format = |reason: String| ModelError::Format { path: path.into(), reason };
+        check::check(json).map_err(|e| format(format!("not a tokenizer.json: {e}")))?;
+        let mut markup = guarded(|| Tokenizer::from_bytes(json))
+            .map_err(|e| format(format!("not a tokenizer.json: {e}")))?;
+        markup.with_padding(None);
+        guarded(|| markup.with_truncation(None).map(|_| ())).map_err(format)?;
 
-        let highest = markup.get_vocab(true).into_values().max().unwrap_or(0);
+        let beginning =
+            guarded(|| beginning(&markup)).map_err(|e| format(format!("`post_processor`: {e}")))?;
+        let highest = markup.get_vocab(true).into_values().chain(beginning.iter().copied()).max();
+        let highest = highest.unwrap_or(0);
         if i64::from(highest) >= rows {
             return Err(ModelError::VocabularyMismatch { path: path.into(), highest, rows });
         }
 
         let mut text = markup.clone();
         text.set_encode_special_tokens(true);
-        Ok(Self { markup, text })
+        Ok(Self { markup, text, beginning: beginning.into_iter().map(i64::from).collect() })
     }
 
     /// The tokenizer as a `tokenizer.json`.
@@ -61,6 +75,16 @@ impl TextTokenizer {
     /// [`ModelError::Tokenizer`] with the tokenizer's answer.
     pub fn encode_text(&self, text: &str) -> Result<Vec<i64>, ModelError> {
         encode(&self.text, text)
+    }
+
+    /// Token ids of a plain text from its beginning: [`TextTokenizer::encode_text`] behind the
+    /// tokens that `tokenizer.json`'s post-processor puts before one (Llama 3's
+    /// `<|begin_of_text|>`). What it puts behind one (an end) is left out, for a prompt goes on.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] with the tokenizer's answer.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<i64>, ModelError> {
+        Ok([self.beginning.clone(), self.encode_text(text)?].concat())
     }
 
     /// Token ids of text in which special tokens are meant, such as a rendered chat template. None
@@ -105,14 +129,32 @@ impl TextTokenizer {
             reason: "a token id is negative or too large".into(),
         })?;
 
-        self.markup
-            .decode(&ids, skip_special)
-            .map_err(|e| ModelError::Tokenizer { reason: e.to_string() })
+        guarded(|| self.markup.decode(&ids, skip_special))
+            .map_err(|reason| ModelError::Tokenizer { reason })
     }
 }
 
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<i64>, ModelError> {
-    let encoding = tokenizer.encode_fast(text, false);
-    let encoding = encoding.map_err(|e| ModelError::Tokenizer { reason: e.to_string() })?;
+    let encoding = guarded(|| tokenizer.encode_fast(text, false))
+        .map_err(|reason| ModelError::Tokenizer { reason })?;
     Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+}
+
+/// The tokens that the post-processor puts before a text, seen by having it process one.
+fn beginning(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<u32>> {
+    let Some(processor) = tokenizer.get_post_processor() else { return Ok(Vec::new()) };
+    let text = Encoding::from_tokens(vec![Token::new(u32::MAX, "a".into(), (0, 1))], 0);
+    let mut ids = processor.process(text, None, true)?.get_ids().to_vec();
+
+    ids.truncate(ids.iter().position(|id| *id == u32::MAX).unwrap_or(0));
+    Ok(ids)
+}
+
+/// An answer of the tokenizers crate's. It panics on a file that fits together badly, which is that
+/// file's error.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts do not fit together".into()),
+    }
 }

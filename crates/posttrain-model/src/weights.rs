@@ -157,23 +157,19 @@ impl Weights {
         }
 
         let rows = parts.iter().map(|(_, rows)| rows).sum();
-        let joined = Tensor::f_empty([rows, columns], (self.kind, self.device))?;
+        let mut joined = Tensor::f_empty([rows, columns], (self.kind, self.device))?;
         let mut start = 0;
 
         for (name, rows) in parts {
-            let mut place = joined.f_narrow(0, start, *rows)?;
+            let shape = [*rows, columns];
+            let place = |joined: &Tensor| joined.f_narrow(0, start, *rows);
+            if let Some(file) = self.as_stored(name, &shape) {
+                file.read_into(name, &mut joined, (start * columns) as usize)?;
+                self.left.remove(name);
+            } else if self.device == Device::Cpu || !self.staged(name, &mut place(&joined)?)? {
+                place(&joined)?.f_copy_(&self.take(name, &shape)?)?;
+            }
             start += rows;
-            if self.device != Device::Cpu && self.staged(name, &mut place)? {
-                continue;
-            }
-
-            match self.as_stored(name, &place) {
-                Some(file) => {
-                    file.read_into(name, &place)?;
-                    self.left.remove(name);
-                }
-                None => place.f_copy_(&self.take(name, &[*rows, columns])?)?,
-            }
         }
         Ok(joined)
     }
@@ -194,15 +190,15 @@ impl Weights {
         }
 
         let bytes = (place.numel() * kind.elt_size_in_bytes()) as i64;
-        let buffer = match self.pinned.take().filter(|buffer| buffer.size()[0] >= bytes) {
+        let mut buffer = match self.pinned.take().filter(|buffer| buffer.size()[0] >= bytes) {
             Some(buffer) => buffer,
             None => Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?
                 .f_internal_pin_memory(self.device)?,
         };
 
+        file.read_into(name, &mut buffer, 0)?;
         let staged =
             buffer.f_narrow(0, 0, bytes)?.f_view_dtype(kind)?.f_view(place.size().as_slice())?;
-        file.read_into(name, &staged)?;
         place.f_copy_(&staged)?;
 
         self.pinned = Some(buffer);
@@ -210,17 +206,17 @@ impl Weights {
         Ok(true)
     }
 
-    /// The file that holds a weight just as `place` has to, if there is one.
-    fn as_stored(&self, name: &str, place: &Tensor) -> Option<&TensorFile> {
-        let Source::Safetensors { files, place: index } = &self.source else { return None };
-        let file = &files[*index.get(name)?];
-        let fits = file.shape(name)? == place.size() && file.kind(name).ok()? == place.kind();
-        (fits && place.device() == Device::Cpu).then_some(file)
+    /// The file that holds a weight in that shape just as it is to be, if there is one.
+    fn as_stored(&self, name: &str, shape: &[i64]) -> Option<&TensorFile> {
+        let Source::Safetensors { files, place } = &self.source else { return None };
+        let file = &files[*place.get(name)?];
+        let fits = file.shape(name)? == shape && file.kind(name).ok()? == self.kind;
+        (fits && self.device == Device::Cpu).then_some(file)
     }
 
-    /// Leaves a weight unread without its being an error (a tied head that is stored all the same).
-    pub fn ignore(&mut self, name: &str) {
-        self.left.remove(name);
+    /// Whether a weight of that name is there and has not been taken.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        self.left.contains(name)
     }
 
     /// Ends the loading.

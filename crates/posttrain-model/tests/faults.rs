@@ -152,6 +152,37 @@ fn the_weights_of_another_family_are_refused() {
     assert!(error(dir.path()).contains("q_proj.bias` is missing"));
 }
 
+/// As in transformers 5: a head that is stored counts where it is not the embedding.
+#[test]
+fn a_tied_head_that_is_stored_all_the_same_is_the_head_if_it_differs() {
+    let dir = copy("llama_tiny");
+    edit_config(dir.path(), "tie_word_embeddings", json!(true));
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path).unwrap();
+    let embedding = tensors["model.embed_tokens.weight"].copy();
+    let mut store = |head: &Tensor| {
+        tensors.insert("lm_head.weight".into(), head.copy());
+        let all: Vec<_> = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+        write_tensors(&path, &all).unwrap();
+        Checkpoint::open(dir.path()).unwrap().decoder(Kind::Float, Device::Cpu).unwrap()
+    };
+
+    let tied = store(&embedding);
+    assert!(tied.config().tie_word_embeddings && tied.head_module().is_none());
+    let own = store(&(&embedding * 2.0));
+    assert!(!own.config().tie_word_embeddings && own.head_module().is_some());
+    assert_eq!(*own.head(), (&embedding * 2.0).to_kind(Kind::Float));
+
+    let wrong = embedding.narrow(0, 0, 3);
+    let tensors: Vec<_> = read_tensors(&path).unwrap().into_iter().collect();
+    let bent = |(name, tensor): (String, Tensor)| match name.as_str() {
+        "lm_head.weight" => (name, wrong.copy()),
+        _ => (name, tensor),
+    };
+    write_tensors(&path, &tensors.into_iter().map(bent).collect::<Vec<_>>()).unwrap();
+    assert!(error(dir.path()).contains("lm_head.weight"));
+}
+
 #[test]
 fn zero_and_negative_sizes_name_their_field() {
     let fields = [

@@ -24,3 +24,19 @@ fn published_shapes_have_the_published_sizes() {
         );
     }
 }
+
+/// Every field that the makers' files have is known.
+#[test]
+fn published_configurations_are_read_to_the_last_parameter() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let rows = std::fs::read_to_string(fixtures.join("configs.jsonl")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    for row in rows.lines() {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        std::fs::write(&path, row["config"].to_string()).unwrap();
+        let config =
+            ModelConfig::from_json_file(&path).unwrap_or_else(|e| panic!("{}: {e}", row["name"]));
+        assert_eq!(Some(config.parameter_count()), row["parameters"].as_i64(), "{}", row["name"]);
+    }
+}

@@ -28,7 +28,7 @@ pub enum PromptForm {
     #[default]
     Chat,
     /// `Question: …` and `Answer:` on lines of their own, to be continued; for the stop text, a new
-    /// line will do. No token is put before it.
+    /// line will do. It begins as the tokenizer has a text begin.
     Plain,
 }
 
@@ -93,7 +93,7 @@ impl PromptStyle {
     ) -> Result<Vec<i64>, RecipeError> {
         Ok(match self.form {
             PromptForm::Chat => template.encode(tokenizer, &self.messages(question), true)?,
-            PromptForm::Plain => tokenizer.encode_text(&self.text(question))?,
+            PromptForm::Plain => tokenizer.encode_prompt(&self.text(question))?,
         })
     }
 }

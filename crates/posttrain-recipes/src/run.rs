@@ -19,7 +19,6 @@ use crate::step::{StepTrainer, Trained};
 use crate::streamed::streamed;
 use crate::{RecipeError, Reward};
 use posttrain_data::Example;
-use posttrain_lora::load_peft;
 use posttrain_model::{Decoder, TextModel};
 use posttrain_rollout::PolicySnapshot;
 use posttrain_store::{JsonLog, lock_folder};
@@ -192,7 +191,7 @@ impl RlRun {
                     || state.step == config.steps
                     || stopping
                 {
-                    self.save(&mut state, &mut checkpoints, (&mut source, &trainer), observer)?;
+                    save(&mut state, &mut checkpoints, (&mut source, &trainer), observer)?;
                 }
             }
             checkpoints.wait()?;
@@ -289,30 +288,6 @@ impl RlRun {
                 Source::Arriving(Box::new(arrivals))
             }
         })
-    }
-
-    /// Saves everything that going on needs: what has been sampled and not trained on included.
-    fn save(
-        &self,
-        state: &mut RunState,
-        checkpoints: &mut Checkpoints,
-        (source, trainer): (&mut Source<'_>, &Trainer),
-        observer: &mut dyn Observer,
-    ) -> Result<(), RecipeError> {
-        let _span = info_span!("checkpoint", step = state.step).entered();
-        if let Source::Ahead(ahead, _) = source {
-            ahead.settle(observer)?;
-        }
-        if let Source::Arriving(arrivals) = source {
-            let cursor = arrivals.cursor();
-            state.in_flight = cursor.in_flight;
-            state.submitted = cursor.submitted;
-        }
-        (state.data, state.curriculum) = source.curriculum().state();
-
-        let nothing = VecDeque::new();
-        let queue = if let Source::Ahead(ahead, _) = source { ahead.ready() } else { &nothing };
-        checkpoints.save(state, trainer, queue)
     }
 
     fn step(
@@ -452,11 +427,34 @@ impl RlRun {
     }
 }
 
+/// Saves everything that going on needs: what has been sampled and not trained on included.
+fn save(
+    state: &mut RunState,
+    checkpoints: &mut Checkpoints,
+    (source, trainer): (&mut Source<'_>, &Trainer),
+    observer: &mut dyn Observer,
+) -> Result<(), RecipeError> {
+    let _span = info_span!("checkpoint", step = state.step).entered();
+    if let Source::Ahead(ahead, _) = source {
+        ahead.settle(observer)?;
+    }
+    if let Source::Arriving(arrivals) = source {
+        let cursor = arrivals.cursor();
+        state.in_flight = cursor.in_flight;
+        state.submitted = cursor.submitted;
+    }
+    (state.data, state.curriculum) = source.curriculum().state();
+
+    let nothing = VecDeque::new();
+    let queue = if let Source::Ahead(ahead, _) = source { ahead.ready() } else { &nothing };
+    checkpoints.save(state, trainer, queue)
+}
+
 /// A policy from a PEFT folder, as version 0.
 ///
 /// # Errors
 /// [`RecipeError::Lora`] for an adapter that cannot be read or does not fit the model.
 pub fn load_policy(folder: &Path, model: &Decoder) -> Result<PolicySnapshot, RecipeError> {
-    let adapter = load_peft(folder, model.modules(), model.device())?;
+    let adapter = model.load_adapter(folder)?;
     Ok(PolicySnapshot::new(adapter.snapshot(model.kind())?, 0))
 }

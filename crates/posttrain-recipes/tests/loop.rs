@@ -6,7 +6,10 @@ mod digits;
 mod world;
 
 use posttrain_lora::LoraConfig;
-use posttrain_recipes::{EvaluationMode, GroupSampler, Phase, RlConfig, RolloutRequest, Silent};
+use posttrain_recipes::{
+    EvaluationMode, Event, GroupSampler, Observer, Phase, RlConfig, RolloutRequest, RunState,
+    Silent,
+};
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use std::path::Path;
@@ -107,6 +110,64 @@ fn a_run_that_is_asked_to_stop_saves_and_goes_on() {
         &mut Silent,
     );
     assert_eq!(outcome.unwrap().state.step, 5);
+}
+
+/// Keeps the notes that it is told.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn see(&mut self, event: &Event) {
+        if let Event::Note { text } = event {
+            self.0.push((*text).to_owned());
+        }
+    }
+}
+
+/// A state that says that a run is at its end has that end's adapter beside it.
+#[test]
+fn the_last_adapter_is_there_before_the_state_that_says_so() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let train = examples(0..40);
+    let folder = dir.path().join("run");
+    let start = || world.run(config(2), &folder, reward()).train(&train, &[], &mut Silent);
+
+    // Where the adapter cannot be put in place, nothing says that the run has come to its end.
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("last.old"), "in the way").unwrap();
+    start().unwrap_err();
+    assert_eq!(RunState::peek(&folder).unwrap(), None);
+
+    std::fs::remove_file(folder.join("last.old")).unwrap();
+    assert!(start().unwrap().complete);
+    let weights = |name: &str| std::fs::read(folder.join(name).join("adapter_model.safetensors"));
+    assert!(weights("last").unwrap() == weights("checkpoints/step-000002/adapter").unwrap());
+}
+
+#[test]
+fn what_a_killed_run_left_between_two_names_is_put_back_and_what_is_lost_is_told() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let (train, held_out) = (examples(0..40), examples(40..60));
+    let folder = dir.path().join("run");
+    let start = |notes: &mut Notes| {
+        world.run(config(3), &folder, reward()).train(&train, &held_out, notes).unwrap()
+    };
+    let mut notes = Notes::default();
+    assert!(start(&mut notes).complete && notes.0.is_empty());
+
+    for name in ["best", "last", "checkpoints/step-000003"] {
+        std::fs::rename(folder.join(name), folder.join(format!("{name}.old"))).unwrap();
+    }
+    std::fs::create_dir(folder.join(".writing-half")).unwrap();
+    std::fs::remove_file(folder.join("metrics.jsonl")).unwrap();
+    assert!(start(&mut notes).complete);
+
+    for name in ["best", "last", "checkpoints/step-000003"] {
+        assert!(folder.join(name).is_dir() && !folder.join(format!("{name}.old")).exists());
+    }
+    assert!(!folder.join(".writing-half").exists());
+    assert_eq!(notes.0.len(), 1);
+    assert!(notes.0[0].contains("metrics.jsonl has 0 of the 3 steps"), "{}", notes.0[0]);
 }
 
 #[test]

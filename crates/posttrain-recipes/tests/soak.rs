@@ -91,8 +91,7 @@ fn no_loop_grows() {
     let fine_tune =
         FineTuneConfig { epochs: u64::MAX, steps: Some(steps), ..FineTuneConfig::default() };
     let mut watch = Watch::default();
-    let run =
-        FineTuneRun::new(world.model.clone(), lesson, fine_tune, &dir.path().join("sft")).unwrap();
+    let run = FineTuneRun::new(world.model, lesson, fine_tune, &dir.path().join("sft")).unwrap();
     run.train(&examples(0..40), &[], &mut watch).unwrap();
     watch.check("sft");
 }

@@ -221,6 +221,6 @@ fn a_boxed_lesson_is_a_lesson() {
         objective: Default::default(),
     });
     let config = FineTuneConfig { steps: Some(2), ..FineTuneConfig::default() };
-    let run = FineTuneRun::new(world.model.clone(), lesson, config, Path::new(dir.path())).unwrap();
+    let run = FineTuneRun::new(world.model, lesson, config, Path::new(dir.path())).unwrap();
     assert!(run.train(&examples(0..40), &[], &mut Silent).unwrap().complete);
 }

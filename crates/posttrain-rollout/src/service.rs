@@ -70,8 +70,8 @@ pub enum Transition {
 /// samples is divided among them; a device has one.
 ///
 /// [`crate::Engine`] is the same without threads, and gives the same tokens: a sample follows from
-/// its request's seed and its own index, whatever runs beside it (exactly in f32; in bf16 rounding
-/// may differ with the batch).
+/// its request's seed and its own index, whatever runs beside it (up to rounding, which may differ
+/// with the batch).
 ///
 /// ```
 /// use posttrain_model::{Decoder, ModelConfig};

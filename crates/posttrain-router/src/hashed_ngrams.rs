@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::excerpt::excerpt;
+use crate::words::words;
 use crate::{Embedder, RouterError};
 
 /// The largest dimension that is taken.
@@ -27,7 +28,8 @@ pub struct NgramConfig {
     /// The longest runs of characters of a word that count, from 2 on, the marks of its beginning
     /// and end included; 0 for none, at most 8. Default 4.
     pub characters: usize,
-    /// The longest runs of words that count; 0 for none, at most 8. Default 2.
+    /// The longest runs of words that count; 0 for none, at most 8. Default 2. In scripts without
+    /// blanks most characters are words.
     pub words: usize,
     /// Another seed puts n-grams elsewhere. Default 0.
     pub seed: u64,
@@ -78,7 +80,7 @@ impl NgramConfig {
 
 /// Counts a text's n-grams of characters and words in places that a seeded hash gives them
 /// (Weinberger et al., 2009), each count damped to `ln(1 + n)`, the whole scaled to length 1; a
-/// text without letters and digits is the zero vector. Needs no model, and gives the same vectors
+/// text without letters, digits and symbols is the zero vector. Needs no model, and gives the same vectors
 /// on every platform.
 ///
 /// ```
@@ -162,25 +164,9 @@ impl Embedder for HashedNgrams {
     fn settings(&self) -> String {
         let NgramConfig { dimension, characters, words, seed, text_chars } = self.config;
         format!(
-            "dimension={dimension} characters={characters} words={words} seed={seed} text_chars={text_chars}"
+            "dimension={dimension} characters={characters} words={words} seed={seed} text_chars={text_chars} segmentation=unicode"
         )
     }
-}
-
-/// Runs of letters and digits, and each symbol that calculates on its own.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    let calculates = |c: char| "+*/=<>^%$€£°√²³".contains(c);
-    let parts = text.split(move |c: char| !(c.is_alphanumeric() || calculates(c)));
-    parts.flat_map(move |part| {
-        part.split_inclusive(calculates).flat_map(move |part| split_symbol(part, calculates))
-    })
-}
-
-/// A run of letters with the symbol that ends it, as two words.
-fn split_symbol(part: &str, calculates: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
-    let end =
-        part.char_indices().last().filter(|(_, c)| calculates(*c)).map_or(part.len(), |(at, _)| at);
-    [&part[..end], &part[end..]].into_iter().filter(|part| !part.is_empty())
 }
 
 /// FNV-1a with a seed, its bits mixed at the end (SplitMix64's finish), so that the low ones are as
@@ -211,15 +197,6 @@ impl Fnv {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn words_and_symbols_are_apart() {
-        let of = |text| words(text).collect::<Vec<_>>();
-        assert_eq!(of("what is 7+5?"), ["what", "is", "7", "+", "5"]);
-        assert_eq!(of("x = 3 - y"), ["x", "=", "3", "y"]);
-        assert_eq!(of("++ 20% ünï"), ["+", "+", "20", "%", "ünï"]);
-        assert_eq!(of(" ?! "), [""; 0]);
-    }
 
     #[test]
     fn the_hash_is_the_same_on_every_platform() {

@@ -6,11 +6,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::excerpt::excerpt;
-use crate::hashed_ngrams::words;
+use crate::words::words;
 use crate::{Decision, Question, Router, RouterError, TrainSet, labels};
 
 /// Characters of a question that are read at most.
 const QUESTION_CHARS: usize = 20_000;
+/// The most words in a row of a keyword.
+const LONGEST: usize = 8;
 /// What every label has of each word, before anything is counted.
 const SMOOTHING: f64 = 0.5;
 
@@ -32,8 +34,9 @@ const SMOOTHING: f64 = 0.5;
 pub struct KeywordConfig {
     /// The labels, all different.
     pub labels: Vec<String>,
-    /// Each label's words, one list a label, without regard to case: runs of letters and digits, or
-    /// single symbols such as `+`.
+    /// Each label's words, one list a label, without regard to case: a word, with the signs at its
+    /// end (`c++`); a single symbol such as `+`; or several of them in a row, as a word is of several
+    /// characters where a script has no blanks.
     pub keywords: Vec<Vec<String>>,
     /// The label of questions that have as many words of several labels, or none of any.
     pub fallback: String,
@@ -75,7 +78,7 @@ impl KeywordConfig {
         let mut sizes = vec![0_usize; train.labels().len()];
         for (question, &label) in train.questions().iter().zip(train.truth()) {
             sizes[label] += 1;
-            for word in distinct_words(&question.text) {
+            for word in distinct_words(&question.text, 1) {
                 counts.entry(word).or_insert_with(|| vec![0; sizes.len()])[label] += 1;
             }
         }
@@ -93,8 +96,8 @@ impl KeywordConfig {
     ///
     /// # Errors
     /// [`RouterError::InvalidLabels`]; [`RouterError::UnknownLabel`] of the fallback;
-    /// [`RouterError::InvalidConfig`] where there is not a list a label, or a keyword is not one
-    /// word.
+    /// [`RouterError::InvalidConfig`] where there is not a list a label, or a keyword has no word,
+    /// or more than eight.
     pub fn validate(&self) -> Result<(), RouterError> {
         let labels = labels::checked(&self.labels)?;
         labels::index(&labels, &self.fallback, || "`fallback`".to_owned())?;
@@ -103,11 +106,13 @@ impl KeywordConfig {
             return Err(RouterError::config("keywords", got, "one list a label"));
         }
 
-        match self.keywords.iter().flatten().find(|keyword| !is_one_word(keyword)) {
+        let length = |keyword: &str| words(keyword).take(LONGEST + 1).count();
+        let mut keywords = self.keywords.iter().flatten();
+        match keywords.find(|keyword| !(1..=LONGEST).contains(&length(keyword))) {
             Some(keyword) => Err(RouterError::config(
                 "keywords",
                 format!("{keyword:?}"),
-                "single words or symbols",
+                "a word or a symbol, or up to eight of them in a row",
             )),
             None => Ok(()),
         }
@@ -124,11 +129,15 @@ impl KeywordConfig {
         let mut labels_of = BTreeMap::<String, BTreeSet<usize>>::new();
         for (label, keywords) in self.keywords.iter().enumerate() {
             for word in keywords {
-                labels_of.entry(word.to_lowercase()).or_default().insert(label);
+                let word = word.to_lowercase();
+                let word: Vec<&str> = words(&word).collect();
+                labels_of.entry(joined(&word)).or_default().insert(label);
             }
         }
 
-        Ok(KeywordRouter { labels: self.labels, labels_of, fallback })
+        let keywords = self.keywords.iter().flatten();
+        let longest = keywords.map(|keyword| words(keyword).count()).max().unwrap_or(1);
+        Ok(KeywordRouter { labels: self.labels, labels_of, longest, fallback })
     }
 }
 
@@ -139,6 +148,8 @@ impl KeywordConfig {
 pub struct KeywordRouter {
     labels: Vec<String>,
     labels_of: BTreeMap<String, BTreeSet<usize>>,
+    /// Words of the longest keyword.
+    longest: usize,
     fallback: usize,
 }
 
@@ -146,8 +157,8 @@ impl KeywordRouter {
     fn decide(&self, question: &Question) -> Decision {
         let start = Instant::now();
         let mut counts = vec![SMOOTHING; self.labels.len()];
-        let known =
-            distinct_words(&question.text).into_iter().filter_map(|word| self.labels_of.get(&word));
+        let words = distinct_words(&question.text, self.longest);
+        let known = words.iter().filter_map(|word| self.labels_of.get(word));
         known.flatten().for_each(|label| counts[*label] += 1.0);
 
         let total: f64 = counts.iter().sum();
@@ -177,8 +188,11 @@ impl Router for KeywordRouter {
     }
 }
 
-fn distinct_words(text: &str) -> BTreeSet<String> {
-    words(&excerpt(text, QUESTION_CHARS).to_lowercase()).map(str::to_owned).collect()
+/// A question's different words, and its runs of up to `longest` of them.
+fn distinct_words(text: &str, longest: usize) -> BTreeSet<String> {
+    let text = excerpt(text, QUESTION_CHARS).to_lowercase();
+    let words: Vec<&str> = words(&text).collect();
+    (1..=longest).flat_map(|length| words.windows(length).map(joined)).collect()
 }
 
 /// The words of the largest difference, in that order, and of equals alphabetically.
@@ -191,6 +205,7 @@ fn telling(counts: &BTreeMap<String, Vec<usize>>, label: usize, per_label: usize
     gains.into_iter().take(per_label).map(|(word, _)| word.clone()).collect()
 }
 
-fn is_one_word(keyword: &str) -> bool {
-    words(&keyword.to_lowercase()).eq([keyword.to_lowercase().as_str()])
+/// Words in a row as one key.
+fn joined(words: &[&str]) -> String {
+    words.join("\0")
 }

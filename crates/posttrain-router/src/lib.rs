@@ -72,6 +72,7 @@ mod router_data;
 mod shots;
 mod standardizer;
 mod temperature;
+mod words;
 
 pub use attribution::{AttributionInput, ErrorAttribution, MisroutedPair};
 pub use cascade::Cascade;

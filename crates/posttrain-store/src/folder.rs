@@ -37,6 +37,7 @@ pub fn replace_folder<E: From<StoreError>>(
 
     write(unfinished.path())?;
     open_to_readers(unfinished.path())?;
+    sync_folder(unfinished.path())?;
 
     let old = old_name(target);
     remove_if_there(&old)?;
@@ -44,6 +45,8 @@ pub fn replace_folder<E: From<StoreError>>(
         fs::rename(target, &old).map_err(StoreError::io("move", target))?;
     }
     fs::rename(unfinished.keep(), target).map_err(StoreError::io("put in place", target))?;
+
+    // The new folder is on the disk before the old one goes.
     sync_folder(parent)?;
     Ok(remove_if_there(&old)?)
 }
@@ -73,7 +76,7 @@ pub struct FolderLock {
 }
 
 /// Keeps other processes from a folder, which is made if it is not there: they fail to lock it
-/// meanwhile.
+/// meanwhile. Files and folders that its last owner was killed over while it wrote them are removed.
 ///
 /// # Errors
 /// [`StoreError::Busy`] where another one has it, [`StoreError::Io`] names the file.
@@ -92,7 +95,10 @@ pub fn lock_folder(folder: &Path) -> Result<FolderLock, StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(StoreError::io("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(FolderLock { _file: file }),
+        Ok(()) => {
+            sweep(folder)?;
+            Ok(FolderLock { _file: file })
+        }
         Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path }),
         Err(TryLockError::Error(source)) => Err(StoreError::io("lock", &path)(source)),
     }
@@ -100,6 +106,28 @@ pub fn lock_folder(folder: &Path) -> Result<FolderLock, StoreError> {
 
 /// What a folder that is being replaced is called meanwhile, behind its name.
 pub(crate) const OLD: &str = ".old";
+
+/// Removes what is still being written in a folder, where nobody is left to go on with it.
+pub(crate) fn sweep(folder: &Path) -> Result<(), StoreError> {
+    for name in entries(folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+        let path = folder.join(name);
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(StoreError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Brings a folder's list of files to the disk; theirs are there already.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> Result<(), StoreError> {
+    Ok(())
+}
 
 fn old_name(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
@@ -124,17 +152,6 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     } else {
         Ok(())
     }
-}
-
-/// Has the disk know what a folder holds by now, before what was replaced goes.
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("flush", path))
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> Result<(), StoreError> {
-    Ok(())
 }
 
 /// A temporary folder is its owner's alone; what is put in place is as readable as any other
@@ -185,6 +202,29 @@ mod tests {
         assert!(matches!(failed, Err(StoreError::Busy { .. })));
         assert_eq!(fs::read_to_string(target.join("f")).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_was_writing_goes_with_the_next_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir_all(run.join(".writing-abc/adapter")).unwrap();
+        fs::write(run.join(".writing-abc/adapter/f"), "half").unwrap();
+        fs::write(run.join(".writing-def"), "half").unwrap();
+        write(&run.join("state"), "one").unwrap();
+
+        // While another one has the folder nothing is touched.
+        let held = OpenOptions::new().create(true).append(true).open(run.join("lock")).unwrap();
+        held.try_lock().unwrap();
+        assert!(lock_folder(&run).is_err());
+        assert!(run.join(".writing-def").exists());
+        drop(held);
+
+        let _lock = lock_folder(&run).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["lock", "state"]);
     }
 
     #[test]

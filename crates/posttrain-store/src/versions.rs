@@ -1,6 +1,5 @@
 //! Numbered versions of a folder, of which the newest good one counts.
 
-use crate::file::UNFINISHED;
 use crate::folder::{OLD, recover_folder, replace_folder};
 use crate::json::{read_json, write_json_pretty};
 use crate::{StoreError, folder};
@@ -69,11 +68,9 @@ impl Versions {
     /// [`StoreError::Io`] names the folder.
     pub fn open(root: &Path, name: &'static str) -> Result<Self, StoreError> {
         fs::create_dir_all(root).map_err(StoreError::io("make", root))?;
+        folder::sweep(root)?;
         for entry in folder::entries(root)? {
-            if entry.starts_with(UNFINISHED) {
-                let path = root.join(&entry);
-                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
-            } else if let Some(target) = entry.strip_suffix(OLD) {
+            if let Some(target) = entry.strip_suffix(OLD) {
                 recover_folder(&root.join(target))?;
             }
         }

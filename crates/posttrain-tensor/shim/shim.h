@@ -16,6 +16,11 @@ extern "C" {
 const char* posttrain_cudnn_attention(bool* enabled);
 const char* posttrain_set_cudnn_attention(bool enabled);
 
+// memory.cpp: who else has a tensor's memory.
+
+// Whether `tensor`, an at::Tensor, is the only handle on its memory.
+const char* posttrain_is_unshared(const void* tensor, bool* unshared);
+
 // library.cpp: the shared libraries that libtorch consists of; Linux alone.
 
 // The path of libc10, which all others lie beside. The text lives as long as the library is loaded.

@@ -45,6 +45,12 @@ pub enum TensorError {
         /// Its strides.
         strides: Vec<i64>,
     },
+    /// A tensor is to be written as a slice, and is not alone with its memory.
+    #[error("`{argument}` shares its memory with another tensor, and cannot be written")]
+    Shared {
+        /// The argument.
+        argument: &'static str,
+    },
     /// A file lacks a tensor.
     #[error("{path}: tensor `{name}` is missing")]
     MissingTensor {

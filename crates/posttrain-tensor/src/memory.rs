@@ -3,13 +3,14 @@
 //! libtorch owns the memory and `tch` hands out a raw pointer. Each function checks what makes the
 //! pointer a slice (on the CPU, contiguous, of the kind asked for) and ties the slice to a borrow
 //! of the tensor, which keeps the storage alive. What the borrow checker cannot see is another
-//! tensor that shares the storage: a kernel writes only to tensors that it made itself, and only
-//! reads its callers'. A caller that writes in place to a shared storage from another thread during
-//! a call races with itself, as it would inside libtorch.
+//! tensor that shares the storage: a slice to be written is given out only where libtorch counts no
+//! other handle on it, and none can be made while the borrow lasts. A caller that writes in place,
+//! by libtorch, to a storage that it also has a slice of to read, races with itself, as it would
+//! inside libtorch.
 #![allow(unsafe_code, reason = "`tch` hands out a tensor's memory as a raw pointer alone")]
 
-use crate::TensorError;
 use crate::element::Bf16;
+use crate::{TensorError, shim};
 use tch::{Device, Kind, Tensor};
 
 /// The values of a floating-point tensor.
@@ -52,11 +53,11 @@ pub fn values<'a>(argument: &'static str, tensor: &'a Tensor) -> Result<Values<'
     }
 }
 
-/// The values of a contiguous f32 or bf16 tensor on the CPU, to be written. The caller has made it:
-/// no other tensor that shares its storage may be in use meanwhile.
+/// The values of a contiguous f32 or bf16 tensor on the CPU, to be written. Nobody else may have a
+/// handle on its memory: neither a shallow clone nor a view, nor what it is a view of.
 ///
 /// # Errors
-/// As for [`values`].
+/// As for [`values`], and [`TensorError::Shared`].
 ///
 /// ```
 /// use posttrain_tensor::{ValuesMut, values_mut};
@@ -73,9 +74,13 @@ pub fn values_mut<'a>(
     tensor: &'a mut Tensor,
 ) -> Result<ValuesMut<'a>, TensorError> {
     let len = checked_len(argument, tensor)?;
+    if !shim::is_unshared(tensor)? {
+        return Err(TensorError::Shared { argument });
+    }
+
     match tensor.kind() {
-        // SAFETY: as in `values`; the borrow is exclusive and the caller made the tensor, so
-        // nothing else reads it.
+        // SAFETY: as in `values`; the borrow is exclusive, and the tensor the only handle on its
+        // memory, so nothing else reads it.
         Kind::Float => Ok(ValuesMut::F32(unsafe { slice_mut(tensor, len) })),
         // SAFETY: as above.
         Kind::BFloat16 => Ok(ValuesMut::Bf16(unsafe { slice_mut(tensor, len) })),
@@ -179,7 +184,7 @@ unsafe fn slice<T>(tensor: &Tensor, len: usize) -> &[T] {
 }
 
 /// # Safety
-/// As for [`slice`], and no other tensor that shares the storage is used while the slice lives.
+/// As for [`slice`], and no other tensor shares the storage.
 unsafe fn slice_mut<T>(tensor: &mut Tensor, len: usize) -> &mut [T] {
     if len == 0 {
         return &mut [];
@@ -203,6 +208,27 @@ mod tests {
         let narrow = tensor.to_kind(Kind::BFloat16);
         let Values::Bf16(bits) = values("tensor", &narrow).unwrap() else { panic!("kind") };
         assert_eq!(bits[0], Bf16(0x3f80));
+    }
+
+    #[test]
+    fn what_others_have_is_not_written() {
+        let mut tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
+        let shared = |tensor: &mut Tensor| {
+            matches!(values_mut("t", tensor), Err(TensorError::Shared { argument: "t" }))
+        };
+        assert!(!shared(&mut tensor));
+
+        let mut clone = tensor.shallow_clone();
+        assert!(shared(&mut tensor) && shared(&mut clone));
+        drop(clone);
+        let mut view = tensor.narrow(0, 1, 2);
+        assert!(shared(&mut tensor) && shared(&mut view));
+        assert!(matches!(floats_mut("t", &mut view), Err(TensorError::Shared { .. })));
+        drop(view);
+        let frozen = crate::SharedTensor::new(tensor.shallow_clone());
+        assert!(shared(&mut tensor));
+        drop(frozen);
+        assert!(!shared(&mut tensor));
     }
 
     #[test]

@@ -3,17 +3,19 @@
 #![allow(unsafe_code, reason = "functions of another language, declared as `shim/shim.h` does")]
 
 use crate::TensorError;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 #[cfg(target_os = "linux")]
 use std::{
     ffi::{CString, OsStr},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
+use tch::Tensor;
 
 unsafe extern "C" {
     fn posttrain_cudnn_attention(enabled: *mut bool) -> *const c_char;
     fn posttrain_set_cudnn_attention(enabled: bool) -> *const c_char;
+    fn posttrain_is_unshared(tensor: *const c_void, unshared: *mut bool) -> *const c_char;
     #[cfg(target_os = "linux")]
     fn posttrain_c10_path(path: *mut *const c_char) -> *const c_char;
     #[cfg(target_os = "linux")]
@@ -36,6 +38,17 @@ pub(crate) fn set_cudnn_attention(enabled: bool) -> Result<(), TensorError> {
     outcome("set whether attention may go through cuDNN", unsafe {
         posttrain_set_cudnn_attention(enabled)
     })
+}
+
+/// Whether a tensor is the only handle on its memory.
+pub(crate) fn is_unshared(tensor: &Tensor) -> Result<bool, TensorError> {
+    let mut unshared = false;
+    // SAFETY: the pointer is that of the `at::Tensor` behind `tensor`, which outlives the call, as
+    // `unshared` does.
+    outcome("count the handles on a tensor's memory", unsafe {
+        posttrain_is_unshared(tensor.as_ptr().cast(), &mut unshared)
+    })?;
+    Ok(unshared)
 }
 
 /// The path of the `libc10` that this process runs on, beside which libtorch's other libraries lie.

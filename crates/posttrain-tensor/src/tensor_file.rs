@@ -1,6 +1,7 @@
 //! Safetensors files to libtorch's tensors and back.
 
 use crate::TensorError;
+use crate::shim::is_unshared;
 use posttrain_store::replace_file;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -63,36 +64,40 @@ impl TensorFile {
     /// Those of [`TensorFile::kind`].
     pub fn read(&self, name: &str) -> Result<Tensor, TensorError> {
         let shape: Vec<i64> = self.info(name)?.shape.iter().map(|&d| d as i64).collect();
-        let tensor = Tensor::f_empty(&shape, (self.kind(name)?, tch::Device::Cpu))?;
-        self.read_into(name, &tensor)?;
+        let mut tensor = Tensor::f_empty(&shape, (self.kind(name)?, tch::Device::Cpu))?;
+        self.read_into(name, &mut tensor, 0)?;
         Ok(tensor)
     }
 
-    /// Copies a tensor into another one, such as some rows of a larger one, without a copy in
-    /// between. `to` is on the CPU, contiguous, and of the stored kind and shape.
+    /// Copies a tensor's bytes into another one from its element `at` on, such as some rows of a
+    /// larger one, without a copy in between. `to` is on the CPU, contiguous, of the stored kind or
+    /// of bytes, long enough, and alone with its memory.
     ///
     /// # Errors
-    /// Those of [`TensorFile::kind`], and [`TensorError::StoredTensor`] where `to` is anything
-    /// else.
-    pub fn read_into(&self, name: &str, to: &Tensor) -> Result<(), TensorError> {
-        let (info, kind) = (self.info(name)?, self.kind(name)?);
-        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        if to.size() != shape
-            || to.kind() != kind
+    /// Those of [`TensorFile::kind`], [`TensorError::StoredTensor`] where `to` is anything else, and
+    /// [`TensorError::Shared`].
+    pub fn read_into(&self, name: &str, to: &mut Tensor, at: usize) -> Result<(), TensorError> {
+        let info = self.info(name)?;
+        let kind = self.kind(name)?;
+        let range = self.data_start + info.data_offsets.0..self.data_start + info.data_offsets.1;
+        let start = at.saturating_mul(to.kind().elt_size_in_bytes());
+        let room = (to.numel() * to.kind().elt_size_in_bytes()).saturating_sub(start);
+        if room < range.len()
+            || !(to.kind() == kind || to.kind() == Kind::Uint8)
             || to.device() != tch::Device::Cpu
             || !to.is_contiguous()
         {
-            let expected = format!("contiguous {kind:?} of shape {shape:?} on the CPU");
-            let got = format!("{:?} of shape {:?} on {:?}", to.kind(), to.size(), to.device());
             return Err(TensorError::StoredTensor {
                 path: self.path.clone(),
                 name: name.into(),
-                expected,
-                got,
+                expected: format!("room for {} bytes of {kind:?} on the CPU", range.len()),
+                got: format!("{:?} of shape {:?} on {:?}", to.kind(), to.size(), to.device()),
             });
         }
-        let (start, end) = info.data_offsets;
-        self.copy(self.data_start + start..self.data_start + end, to);
+        if !is_unshared(to)? {
+            return Err(TensorError::Shared { argument: "to" });
+        }
+        self.copy(range, to, start);
         Ok(())
     }
 
@@ -101,22 +106,23 @@ impl TensorFile {
         self.header.info(name).ok_or_else(missing)
     }
 
-    /// Copies a range of the file into a tensor of as many bytes, piece by piece: what has been
-    /// copied is given back, so that a tensor is never in memory twice.
+    /// Copies a range of the file into a tensor from its byte `at` on, piece by piece: what has been
+    /// copied is given back, so that a tensor is never in memory twice. The tensor is
+    /// `read_into`'s, which has checked it.
     #[allow(unsafe_code, reason = "`tch` gives a tensor's memory as a pointer alone")]
-    fn copy(&self, range: Range<usize>, tensor: &Tensor) {
+    fn copy(&self, range: Range<usize>, tensor: &Tensor, at: usize) {
         let to = tensor.data_ptr().cast::<u8>();
         for start in range.clone().step_by(PIECE) {
             let piece = start..(start + PIECE).min(range.end);
             fetch(&self.map, piece.start, piece.len());
             let from = &self.map[piece.clone()];
-            // SAFETY: the tensor is contiguous, on the CPU, and of the stored shape and kind, so of
-            // the range's length, which `open` has checked; it does not lie in the file, which is
-            // mapped for reading alone.
+            // SAFETY: the tensor is contiguous, on the CPU, the only handle on its memory, and has
+            // room for the range behind `at`, which `read_into` has checked; it does not lie in the
+            // file, which is mapped for reading alone.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     from.as_ptr(),
-                    to.add(start - range.start),
+                    to.add(at + start - range.start),
                     from.len(),
                 )
             };

@@ -12,7 +12,7 @@ use crate::state::{self, TrainerState};
 use crate::whole_batch::{Linear, linear_datums};
 use crate::{Datum, TrainError, step_totals};
 use posttrain_kernel::Workers;
-use posttrain_lora::{Adapter, LoraConfig, load_peft};
+use posttrain_lora::{Adapter, LoraConfig};
 use posttrain_loss::{LossMetrics, Objective, Scope, StepTotals};
 use posttrain_model::{Checkpoint, Decoder};
 use posttrain_optim::{AdamParams, AdamW};
@@ -445,7 +445,7 @@ impl Trainer {
 
     /// An adapter that has the layers and ranks of the present one.
     fn read_adapter(&self, path: &Path) -> Result<Adapter, TrainError> {
-        let loaded = load_peft(path, self.model.modules(), self.model.device())?;
+        let loaded = self.model.load_adapter(path)?;
         let own = self.adapter.parameters();
         let read = loaded.parameters();
         let differs = |((own, a), (read, b)): (&(String, tch::Tensor), &(String, tch::Tensor))| {

@@ -18,6 +18,8 @@ pub struct State {
     pub cut: Option<(String, usize)>,
     /// Answers every request so.
     pub status: Option<u16>,
+    /// From the second answer on, the tag and the commit that files are said to have.
+    pub then_named: Option<(String, String)>,
     /// The hub lists another SHA-256 than this file has.
     pub lie_about: Option<String>,
 }
@@ -101,10 +103,15 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<bool> {
     let start = bounds.0.parse().unwrap_or(0usize);
     let end = bounds.1.parse().map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
     let part = &bytes[start..end];
-    let tag = if large { sha256(&bytes) } else { format!("git{}", bytes.len()) };
+    let mut tag = if large { sha256(&bytes) } else { format!("git{}", bytes.len()) };
+    let mut commit = COMMIT.to_owned();
+    let asked = state.requests.iter().filter(|r| r.starts_with(&format!("{path} "))).count();
+    if let Some(names) = state.then_named.clone().filter(|_| asked > 1) {
+        (tag, commit) = names;
+    }
     write!(
         out,
-        "HTTP/1.1 206 part\r\ncontent-length: {}\r\ncontent-range: bytes {start}-{}/{}\r\netag: \"{tag}\"\r\nx-repo-commit: {COMMIT}\r\n\r\n",
+        "HTTP/1.1 206 part\r\ncontent-length: {}\r\ncontent-range: bytes {start}-{}/{}\r\netag: \"{tag}\"\r\nx-repo-commit: {commit}\r\n\r\n",
         part.len(),
         end.saturating_sub(1),
         bytes.len()

@@ -31,10 +31,13 @@ impl Pass<'_> {
         (0..rows).step_by(step).map(move |start| Chunk { start, len: step.min(rows - start) })
     }
 
-    pub(super) fn scores(&self) -> Result<TokenScores, LossError> {
-        let parts: Vec<_> =
-            self.chunks().map(|chunk| self.chunk_scores(&self.logits(chunk)?, chunk)).collect();
-        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn scores(&mut self) -> Result<TokenScores, LossError> {
+        let mut parts = Vec::new();
+        for chunk in self.chunks() {
+            let logits = self.logits(chunk)?;
+            parts.push(self.chunk_scores(&logits, chunk)?);
+            self.buffer = Some(logits);
+        }
         self.join(&parts)
     }
 
@@ -100,11 +103,17 @@ impl Pass<'_> {
         HeadGradients { hidden, adapter: self.adapter.map(|adapter| adapter.gradients) }
     }
 
-    /// The logits of a chunk, before the temperature, in the shared buffer.
-    pub(super) fn logits(&self, chunk: Chunk) -> Result<Tensor, LossError> {
+    /// The logits of a chunk, before the temperature, in the chunks' memory, which whoever is done
+    /// with them puts back. The last chunk, where it is shorter, has memory of its own.
+    pub(super) fn logits(&mut self, chunk: Chunk) -> Result<Tensor, LossError> {
+        let buffer = self.buffer.take().filter(|buffer| buffer.size()[0] == chunk.len as i64);
         let product = || -> Result<Tensor, TchError> {
             let hidden = chunk.of(&self.hidden)?;
-            let mut logits = self.buffer.f_narrow(0, 0, chunk.len as i64)?;
+            let shape = [chunk.len as i64, self.head.weight.size()[0]];
+            let mut logits = match buffer {
+                Some(buffer) => buffer,
+                None => Tensor::f_empty(shape, (hidden.kind(), hidden.device()))?,
+            };
             let _ = hidden.f_mm_out(&logits, &self.transposed)?;
             self.adapter
                 .as_ref()
@@ -164,7 +173,9 @@ impl Pass<'_> {
                 .as_mut()
                 .map_or(Ok(()), |adapter| adapter.backward(&hidden, &logits, &mut out))
         };
-        product().during("multiplying the logits' gradient with the head")
+        product().during("multiplying the logits' gradient with the head")?;
+        self.buffer = Some(logits);
+        Ok(())
     }
 
     fn native_gradients(

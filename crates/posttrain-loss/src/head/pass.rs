@@ -31,8 +31,8 @@ pub(super) struct Pass<'a> {
     pub(super) targets_per_row: usize,
     pub(super) transposed: Tensor,
     pub(super) adapter: Option<AdapterPass>,
-    /// `[chunk_tokens, V]`, the logits of one chunk and then their gradient.
-    pub(super) buffer: Tensor,
+    /// `[chunk_tokens, V]`, the logits of one chunk and then their gradient, while no chunk has it.
+    pub(super) buffer: Option<Tensor>,
 }
 
 /// A stretch of rows.
@@ -94,7 +94,6 @@ impl Head {
         }
         check_targets(targets, vocab)?;
 
-        let rows = tokens.min(self.options.chunk_tokens as i64);
         let adapter =
             self.adapter.as_ref().map(|adapter| AdapterPass::new(adapter, self.weight.kind()));
 
@@ -106,7 +105,7 @@ impl Head {
                 targets_per_row: targets_per_row as usize,
                 transposed: self.weight.f_tr()?,
                 adapter: adapter.transpose()?,
-                buffer: Tensor::f_empty([rows, vocab], (self.weight.kind(), self.weight.device()))?,
+                buffer: None,
             })
         };
         layout().during("laying out a pass over the head")

@@ -3,6 +3,7 @@
 use super::{Defaults, Family, attention_bias, shared, within_window};
 use crate::fields::Fields;
 use crate::{Architecture, ExpertsConfig, ModelConfig, ModelError};
+use std::collections::HashSet;
 
 pub(super) const FAMILY: Family = Family { model_type: "qwen3_moe", read };
 
@@ -23,8 +24,14 @@ fn read(f: &Fields) -> Result<ModelConfig, ModelError> {
 
 fn experts(f: &Fields, layers: i64) -> Result<ExpertsConfig, ModelError> {
     // transformers 5 writes the field under its newer name.
-    let count =
-        f.size(if f.get("num_experts").is_some() { "num_experts" } else { "num_local_experts" })?;
+    let newer = f.get("num_local_experts").is_some();
+    let count = match f.get("num_experts").is_some() {
+        true => f.size("num_experts")?,
+        false => f.size("num_local_experts")?,
+    };
+    if newer && f.size("num_local_experts")? != count {
+        return Err(f.error("num_local_experts", format!("the same as num_experts = {count}")));
+    }
 
     let a_token = f.size("num_experts_per_tok")?;
     if a_token > count {
@@ -34,7 +41,7 @@ fn experts(f: &Fields, layers: i64) -> Result<ExpertsConfig, ModelError> {
     }
 
     let step = f.size_or("decoder_sparse_step", 1)?;
-    let dense = f.integers("mlp_only_layers")?;
+    let dense: HashSet<i64> = f.integers("mlp_only_layers")?.into_iter().collect();
     Ok(ExpertsConfig {
         count,
         a_token,

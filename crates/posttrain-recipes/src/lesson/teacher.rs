@@ -6,7 +6,7 @@ use crate::prompt::PromptStyle;
 use futures::future::try_join_all;
 use posttrain_chat::client::{JsonClient, JsonClientConfig};
 use posttrain_data::Example;
-use posttrain_lora::{LoraConfig, load_peft};
+use posttrain_lora::LoraConfig;
 use posttrain_model::TextModel;
 use posttrain_train::{Datum, Trainer, TrainerConfig};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub enum TeacherConfig {
     /// A teacher for each domain.
     ByDomain {
         /// Who teaches it.
-        teachers: BTreeMap<String, TeacherConfig>,
+        teachers: BTreeMap<String, Self>,
     },
 }
 
@@ -86,7 +86,7 @@ impl TeacherConfig {
             }
             Self::Adapter { path } => {
                 let base = &model.decoder;
-                let adapter = load_peft(path, base.modules(), base.device())?;
+                let adapter = base.load_adapter(path)?;
                 asked_alike(Reader::Adapter(Trainer::with_adapter(
                     base.clone(),
                     adapter,
