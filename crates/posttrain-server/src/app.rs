@@ -41,6 +41,13 @@ pub(crate) struct Model {
     pub waiting: AtomicU64,
 }
 
+impl Model {
+    /// The requests that have been applied, or wait to be.
+    pub fn applied(&self) -> Vec<i64> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+}
+
 /// How a model's training goes, for the page that a person looks at.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {

@@ -68,7 +68,7 @@ impl Outcome {
     }
 }
 
-impl<T: Into<Outcome>> From<Result<T, Refusal>> for Outcome {
+impl<T: Into<Self>> From<Result<T, Refusal>> for Outcome {
     fn from(result: Result<T, Refusal>) -> Self {
         result.map_or_else(Self::Failed, Into::into)
     }
@@ -152,14 +152,6 @@ impl Promises {
         inner.promises.insert(id.to_owned(), promise);
         inner.pending += 1;
         Ok(Taken::New)
-    }
-
-    /// Takes back a request that could not be begun, so that it may come again.
-    pub fn forget(&self, id: &str) {
-        let mut inner = self.lock();
-        if inner.promises.remove(id).is_some_and(|promise| promise.finished.is_none()) {
-            inner.pending -= 1;
-        }
     }
 
     /// Keeps a promise.
@@ -324,12 +316,10 @@ mod tests {
     use super::*;
 
     fn ready(promises: &Promises, id: &str) -> Option<Outcome> {
-        let waited = promises.wait(id, &Owner::local(), Duration::ZERO);
-        futures::executor::block_on(async {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            let _entered = runtime.as_ref().unwrap().enter();
-            waited.await.ok().flatten().map(|outcome| (*outcome).clone())
-        })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let owner = Owner::local();
+        let waited = runtime.block_on(promises.wait(id, &owner, Duration::ZERO));
+        waited.ok().flatten().map(|outcome| (*outcome).clone())
     }
 
     #[test]

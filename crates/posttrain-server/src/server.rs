@@ -13,8 +13,8 @@ use posttrain_model::TextModel;
 use posttrain_rollout::service::{SamplingService, SamplingServiceConfig};
 use posttrain_train::{TrainError, TrainingService, TrainingServiceConfig};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -145,9 +145,7 @@ async fn drain(app: &Arc<App>) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let models: Vec<_> = app.registry().models.values().cloned().collect();
     for model in models {
-        let applied = model.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = LiveRecord { applied: applied.iter().copied().collect() };
-        drop(applied);
+        let record = LiveRecord { applied: model.applied() };
 
         let own = app.clone();
         let of = model.clone();

@@ -126,7 +126,7 @@ pub(crate) async fn complete(
             }
             None => None,
         };
-        choices.push(choice(index, completion, logprobs, has_tools));
+        choices.push(choice(index, completion, logprobs.as_ref(), has_tools));
     }
     let written = completions.iter().map(|completion| completion.tokens.len()).sum();
     let answer = json!({
@@ -143,7 +143,7 @@ pub(crate) async fn complete(
 fn choice(
     index: usize,
     completion: &Completion,
-    logprobs: Option<Value>,
+    logprobs: Option<&Value>,
     has_tools: bool,
 ) -> Value {
     let mut message = json!({ "role": "assistant", "content": completion.text });

@@ -123,7 +123,7 @@ impl State {
         for index in 0..samples {
             let delta = json!({ "role": "assistant", "content": "" });
             let chunk = self.chunk(
-                json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null }),
+                &json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null }),
             );
             self.ready.push_back(chunk);
         }
@@ -140,8 +140,8 @@ impl State {
         if self.form == (Form::Chat { tools: true }) || fresh.is_empty() && logprobs.is_none() {
             return;
         }
-        let choice = self.choice(token.sample, &fresh, logprobs, None);
-        let chunk = self.chunk(choice);
+        let choice = self.choice(token.sample, &fresh, logprobs.as_ref(), None);
+        let chunk = self.chunk(&choice);
         self.ready.push_back(chunk);
     }
 
@@ -177,7 +177,7 @@ impl State {
                 _ => completion.text.clone(),
             };
             if !rest.is_empty() {
-                let chunk = self.chunk(self.choice(index, &rest, None, None));
+                let chunk = self.chunk(&self.choice(index, &rest, None, None));
                 self.ready.push_back(chunk);
             }
         } else {
@@ -189,14 +189,14 @@ impl State {
             }
             let choice =
                 json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
-            let chunk = self.chunk(choice);
+            let chunk = self.chunk(&choice);
             self.ready.push_back(chunk);
         }
 
-        let last = self.chunk(self.choice(index, "", None, Some(reason)));
+        let last = self.chunk(&self.choice(index, "", None, Some(reason)));
         self.ready.push_back(last);
         if self.left == 0 && self.include_usage {
-            let mut chunk = self.chunk(Value::Null);
+            let mut chunk = self.chunk(&Value::Null);
             chunk["choices"] = json!([]);
             chunk["usage"] = usage(self.prompt, self.written);
             self.ready.push_back(chunk);
@@ -207,7 +207,7 @@ impl State {
         &self,
         index: usize,
         text: &str,
-        logprobs: Option<Value>,
+        logprobs: Option<&Value>,
         reason: Option<&str>,
     ) -> Value {
         match self.form {
@@ -221,7 +221,7 @@ impl State {
         }
     }
 
-    fn chunk(&self, choice: Value) -> Value {
+    fn chunk(&self, choice: &Value) -> Value {
         let object =
             if self.form == Form::Text { "text_completion" } else { "chat.completion.chunk" };
         json!({

@@ -22,19 +22,13 @@ pub(crate) fn spoken(text: &str) -> Spoken {
         let (before, block) = rest.split_at(start);
         let inner = &block[OPEN.len()..];
         let (body, after) = inner.split_once(CLOSE).unwrap_or((inner, ""));
-        match call(body) {
-            Some(call) => {
-                content.push_str(before);
-                calls.push(call);
-                rest = after;
-            }
-            None => {
-                let length = block.len() - after.len();
-                content.push_str(before);
-                content.push_str(&block[..length]);
-                rest = after;
-            }
+        content.push_str(before);
+        if let Some(call) = call(body) {
+            calls.push(call);
+        } else {
+            content.push_str(&block[..block.len() - after.len()]);
         }
+        rest = after;
     }
     content.push_str(rest);
     if !calls.is_empty() {

@@ -46,7 +46,7 @@ pub(crate) struct DatumBounds {
 
 /// Reads all datums of a call. `data[i]` is named where it is wrong.
 pub(crate) fn read_datums(
-    data: Vec<wire::Datum>,
+    data: &[wire::Datum],
     inputs: Inputs,
     bounds: DatumBounds,
 ) -> Result<Vec<ShapedDatum>, Refusal> {
@@ -56,7 +56,7 @@ pub(crate) fn read_datums(
 
     let mut left = bounds.entries;
     let mut datums = Vec::with_capacity(data.len());
-    for (index, datum) in data.into_iter().enumerate() {
+    for (index, datum) in data.iter().enumerate() {
         let read = read_datum(datum, inputs, DatumBounds { entries: left, ..bounds });
         let shaped = read.map_err(|refusal| Refusal {
             detail: format!("data[{index}]: {}", refusal.detail),
@@ -69,7 +69,7 @@ pub(crate) fn read_datums(
 }
 
 fn read_datum(
-    datum: wire::Datum,
+    datum: &wire::Datum,
     inputs: Inputs,
     bounds: DatumBounds,
 ) -> Result<ShapedDatum, Refusal> {
@@ -260,7 +260,7 @@ impl Shape {
         let listed = match &tensor.encoding {
             Some(Encoding::SparseCsr(csr)) => {
                 self.check_shape(name, tensor)?;
-                return self.from_csr(name, csr, &read(&csr.values)?);
+                return self.laid_out(name, csr, &read(&csr.values)?);
             }
             Some(Encoding::Dense(bytes)) => read(bytes)?,
             None => Vec::new(),
@@ -300,7 +300,7 @@ impl Shape {
     }
 
     /// Compressed rows laid out; what is not listed is 0.
-    fn from_csr<T: Copy + Default>(
+    fn laid_out<T: Copy + Default>(
         &self,
         name: &str,
         csr: &SparseCsr,

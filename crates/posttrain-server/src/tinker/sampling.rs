@@ -373,7 +373,7 @@ pub(crate) async fn sample(
         return Ok(Json200(answer));
     }
 
-    let prepared = prepare(&app, request);
+    let prepared = prepare(&app, &request);
     let own = app.clone();
     tokio::spawn(async move {
         let outcome = match prepared {
@@ -446,7 +446,7 @@ struct Prepared {
     wanted: Wanted,
 }
 
-fn prepare(app: &App, request: Sample) -> Result<Prepared, Refusal> {
+fn prepare(app: &App, request: &Sample) -> Result<Prepared, Refusal> {
     let prompt = request.tokens()?;
     check_tokens("prompt", &prompt, app.vocab())?;
     if prompt.is_empty() || prompt.len() >= app.context() {
@@ -483,13 +483,15 @@ async fn draw(app: &Arc<App>, source: Source, prepared: Prepared) -> Result<Byte
         drawn.completions.push(outcome.result?);
     }
     app.counters.sampled(drawn.completions.iter().map(|own| own.tokens.len()).sum());
-    let scored = scored_prompt(app, &prompt, &policy, wanted).await?;
+    let scored = scored_prompt(app, &prompt, policy.as_ref(), wanted).await?;
 
     let mut sequences = Vec::with_capacity(samples);
     for completion in &drawn.completions {
         let top = match wanted.top_sampled {
             0 => None,
-            top => Some(top_of_completion(app, &prompt, completion, &policy, wanted, top).await?),
+            top => Some(
+                top_of_completion(app, &prompt, completion, policy.as_ref(), wanted, top).await?,
+            ),
         };
         sequences.push(SampledSequence {
             stop_reason: i32::from(completion.finish_reason != FinishReason::Stop),
@@ -517,7 +519,7 @@ struct ScoredPrompt {
 async fn scored_prompt(
     app: &Arc<App>,
     prompt: &[i64],
-    policy: &Option<PolicySnapshot>,
+    policy: Option<&PolicySnapshot>,
     wanted: Wanted,
 ) -> Result<ScoredPrompt, Refusal> {
     if !wanted.prompt_logprobs && wanted.top_prompt == 0 {
@@ -526,7 +528,7 @@ async fn scored_prompt(
     let first = wanted.last.map_or(1, |last| prompt.len() - last).max(1);
     let scored = if prompt.len() > first {
         // At temperature 1, whatever the samples are drawn at.
-        score(app, policy.clone(), prompt.to_vec(), first, wanted.top_prompt, 1.0).await?
+        score(app, policy.cloned(), prompt.to_vec(), first, wanted.top_prompt, 1.0).await?
     } else {
         Scored::default()
     };
@@ -561,14 +563,14 @@ async fn top_of_completion(
     app: &Arc<App>,
     prompt: &[i64],
     completion: &Completion,
-    policy: &Option<PolicySnapshot>,
+    policy: Option<&PolicySnapshot>,
     wanted: Wanted,
     top: usize,
 ) -> Result<TopkLogprobs, Refusal> {
     let text = [prompt, &completion.tokens].concat();
     // Greedy samples have the log-probabilities of the distribution as it is.
     let temperature = if wanted.temperature > 0.0 { wanted.temperature } else { 1.0 };
-    let scored = score(app, policy.clone(), text, prompt.len(), top, temperature).await?;
+    let scored = score(app, policy.cloned(), text, prompt.len(), top, temperature).await?;
     Ok(topk(&scored, 0, top))
 }
 

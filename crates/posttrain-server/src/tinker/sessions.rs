@@ -178,8 +178,8 @@ pub(crate) async fn telemetry(Json(_): Json<IgnoredAny>) -> Json200 {
 pub(crate) struct Retrieve {
     request_id: String,
     /// A result is always sent whole.
-    #[serde(default)]
-    allow_metadata_only: bool,
+    #[serde(default, rename = "allow_metadata_only")]
+    _allow_metadata_only: bool,
 }
 
 pub(crate) async fn retrieve(
@@ -187,7 +187,7 @@ pub(crate) async fn retrieve(
     owner: Owner,
     Json(request): Json<Retrieve>,
 ) -> Result<Response, Refusal> {
-    let Retrieve { request_id, allow_metadata_only: _ } = request;
+    let request_id = request.request_id;
     let waited = app.promises.wait(&request_id, &owner, app.config.limits.poll).await?;
     let Some(outcome) = waited else {
         return Ok(

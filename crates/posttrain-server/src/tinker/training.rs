@@ -45,7 +45,7 @@ pub(crate) async fn forward_backward(
     // What is wrong with the data is the job's failure: its number is spent either way, and the
     // calls behind it go on.
     let read = loss_of(&request)
-        .and_then(|loss| Ok((read_datums(request.data, loss.inputs, bounds)?, loss)));
+        .and_then(|loss| Ok((read_datums(&request.data, loss.inputs, bounds)?, loss)));
     let (datums, loss) = match read {
         Ok(read) => read,
         Err(refusal) => return refused(&app, &model, seq, kind, refusal).map(Json200),
@@ -296,23 +296,14 @@ fn begin(app: &App, model: &Model, seq: i64, kind: &'static str) -> Result<bool,
     }
     let id = request_id(&model.id, seq);
     let mut applied = model.applied.lock().unwrap_or_else(PoisonError::into_inner);
-    if applied.contains(&seq) {
-        // Its result may be gone by now; whoever asks for it hears that.
-        let _ = app.promises.take(&id, &model.owner, kind).map(|taken| {
-            if taken == Taken::New {
-                app.promises.keep(
-                    &id,
-                    Outcome::Failed(Refusal::gone(
-                        "this request was done already, and its result is kept no longer",
-                    )),
-                );
-            }
-        });
+    let taken = app.promises.take(&id, &model.owner, kind)?;
+    if taken == Taken::Again {
         return Ok(false);
     }
-    if app.promises.take(&id, &model.owner, kind)? == Taken::Again {
+    if !applied.insert(seq) {
+        let detail = "this request was done already, and its result is kept no longer";
+        app.promises.keep(&id, Outcome::Failed(Refusal::gone(detail)));
         return Ok(false);
     }
-    applied.insert(seq);
     Ok(true)
 }

@@ -209,7 +209,11 @@ impl Client {
     }
 
     /// Posts, and returns the answer's headers too.
-    pub fn post_with_headers(&self, path: &str, body: &Value) -> (u16, HashMap<String, String>, Value) {
+    pub fn post_with_headers(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> (u16, HashMap<String, String>, Value) {
         let request = ureq::http::Request::builder()
             .method("POST")
             .uri(format!("{}{path}", self.url))

@@ -2,7 +2,7 @@
 
     python drive.py http://127.0.0.1:8000 [API_KEY]
 
-It needs no torch: gradients are checked by their effect, through AdamW in closed form.
+It needs no torch.
 """
 
 import math
@@ -40,7 +40,7 @@ def logprobs_of(result):
 
 
 service = tinker.ServiceClient(base_url=URL, api_key=KEY)
-capabilities = service.get_server_capabilities()
+capabilities = tinker.RestClient(base_url=URL, api_key=KEY).get_server_capabilities().result()
 name = capabilities.supported_models[0].model_name
 print("model:", name)
 
@@ -61,7 +61,7 @@ assert np.abs(own - logprobs_of(backward)[0]).max() < 1e-4
 for result in (forward, backward):
     assert abs(result.metrics["loss:sum"] + own.sum()) < 1e-3, result.metrics
 
-base = service.create_sampling_client(base_model=name)
+base = service.create_sampling_client(base_model=name).result()
 prompt = base.compute_logprobs(types.ModelInput.from_ints(text)).result()
 assert prompt[0] is None and len(prompt) == 12
 # A fresh adapter is the base.
@@ -146,24 +146,26 @@ def adam(learning_rate, **more):
 
 
 def trained(split):
-    """The log-probabilities after two steps on two datums, in one call or in two."""
+    """The log-probabilities after two steps on two datums, in one call or in two, and the gradients' norms."""
     client = service.create_lora_training_client(name, rank=8, seed=11).result()
     other = [int(token) for token in np.random.default_rng(1).integers(5, 60, size=9)]
     both = [one[0], datum(other[:-1], other[1:], weights=np.ones(8))]
+    norms = []
     for _ in range(2):
         futures = [client.forward_backward([d], "cross_entropy") for d in both] if split \
             else [client.forward_backward(both, "cross_entropy")]
-        step = client.optim_step(adam(1e-2))
+        # With an ε this large a step is smooth in the gradient: rounding turns no sign.
+        step = client.optim_step(adam(1e-2, eps=1.0))
         for future in futures:
             future.result()
-        metrics = step.result().metrics
-        assert all(math.isfinite(value) for value in metrics.values()), metrics
-    return logprobs_of(client.forward(both, "cross_entropy").result()), client
+        norms.append(step.result().metrics["unclipped_grad_l2:mean"])
+    return logprobs_of(client.forward(both, "cross_entropy").result()), norms, client
 
 
-(whole, client), (parts, _) = trained(False), trained(True)
+(whole, norms, client), (parts, other_norms, _) = trained(False), trained(True)
 for a, b in zip(whole, parts):
-    assert np.abs(a - b).max() < 1e-3, np.abs(a - b).max()
+    assert np.abs(a - b).max() < 2e-4, np.abs(a - b).max()
+assert np.allclose(norms, other_norms, rtol=1e-4), (norms, other_norms)
 assert np.abs(whole[0] - own).max() > 1e-2, "nothing was learnt"
 raises(failed, lambda: client.optim_step(adam(1e-2)).result(), "no gradient")
 print("split call = whole call; a step clears what was added up")
@@ -188,17 +190,24 @@ for temperature in (1.0, 0.5):
         later = np.asarray(scored.prompt_logprobs[6:], dtype=np.float32)
         assert np.abs(later - np.asarray(drawn.logprobs)).max() < 2e-3
     assert scored.topk_prompt_logprobs[0] is None and len(scored.topk_prompt_logprobs[1]) == 2
-    assert np.asarray(drawn.topk_logprobs.logprobs).shape == (len(drawn.tokens), 3)
-    greedy = np.asarray(drawn.topk_logprobs.logprobs)[:, 0]
-    assert (np.asarray(drawn.logprobs) <= greedy + 1e-4).all()
+    top = np.asarray(drawn.topk_logprobs, dtype=np.float32)
+    assert top.shape == (len(drawn.tokens), 3, 2), top.shape
+    # Tinker's log-probabilities are those of the distribution that was sampled: its most probable tokens bound them.
+    assert (np.asarray(drawn.logprobs) <= top[:, 0, 1] + 1e-3).all()
+    listed = [(float(logprob), dict(row).get(token)) for token, logprob, row in
+              zip(drawn.tokens, drawn.logprobs, drawn.topk_logprobs)]
+    assert all(other is None or abs(one - other) < 2e-3 for one, other in listed), listed
 last = base.sample(ask, 1, types.SamplingParams(max_tokens=1), include_prompt_logprobs=True,
                    prompt_logprobs_last_n=2).result()
 assert [value is None for value in last.prompt_logprobs] == [True] * 4 + [False] * 2, last.prompt_logprobs
 
-stop = tokens[0][3]
+# Without any stop, not even the model's own end; then the same up to a token of it.
+long = base.sample(ask, 1, types.SamplingParams(max_tokens=8, seed=5, stop=[])).result().sequences[0]
+assert len(long.tokens) == 8 and long.stop_reason == "length"
+stop = long.tokens[3]
 cut = base.sample(ask, 1, types.SamplingParams(max_tokens=8, seed=5, stop=[stop])).result().sequences[0]
-at = tokens[0].index(stop)
-assert list(cut.tokens) == tokens[0][: at + 1] and cut.stop_reason == "stop", (cut.tokens, tokens[0])
+assert cut.stop_reason == "stop" and len(cut.tokens) <= 4, cut
+assert list(cut.tokens) == list(long.tokens)[: len(cut.tokens)], (cut.tokens, long.tokens)
 free = base.sample(ask, 4, types.SamplingParams(max_tokens=64, seed=1, stop=[], temperature=2.0)).result()
 assert all(len(seq.tokens) == 64 and seq.stop_reason == "length" for seq in free.sequences)
 raises(failed, lambda: base.sample(ask, 1, types.SamplingParams(max_tokens=0)).result(), "max_tokens")
@@ -207,7 +216,7 @@ raises(failed, lambda: base.sample(types.ModelInput.from_ints([10**7]), 1, param
 print("samples: seeds, stops, log-probabilities, most probable tokens")
 
 # --- a snapshot stays, the model moves on ----------------------------------------------------------
-snapshot = client.save_weights_and_get_sampling_client()
+snapshot = client.save_weights_and_get_sampling_client().result()
 before = snapshot.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:]
 assert np.abs(np.asarray(before, dtype=np.float32) - whole[0]).max() < 2e-3
 client.forward_backward(one, "cross_entropy").result()
@@ -234,7 +243,7 @@ without = step_of(service.create_training_client_from_state(state).result())
 assert np.abs(goes_on - with_moments).max() < 1e-4, "moments are kept"
 assert np.abs(goes_on - without).max() > 1e-4, "and dropped where they are to be"
 client.load_state(state).result()
-by_path = service.create_sampling_client(model_path=weights)
+by_path = service.create_sampling_client(model_path=weights).result()
 assert by_path.get_base_model() == name
 resumed = by_path.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:]
 loaded = logprobs_of(client.forward(one, "cross_entropy").result())[0]
@@ -260,6 +269,5 @@ assert session in rest.list_sessions().result().sessions
 assert run in rest.get_session(session).result().training_run_ids
 print("REST: runs, checkpoints, sessions")
 
-service.close()
-raises(tinker.APIStatusError, lambda: training.get_info(), "no longer in memory")
+service.close("success").result()
 print("OK")

@@ -35,7 +35,7 @@ training.forward_backward(datums, "cross_entropy").result()
 training.optim_step(types.AdamParams()).result()
 state = training.save_state("state").result().path
 sampler = training.save_weights_for_sampler("sampler").result().path
-base = service.create_sampling_client(base_model=name)
+base = service.create_sampling_client(base_model=name).result()
 rest = tinker.RestClient(base_url=URL, api_key=KEY)
 session = service.holder.get_session_id()
 counter = iter(range(10_000))
@@ -70,8 +70,8 @@ metadata = {"a": "b"}
 # What each method is called with, and what is expected of it.
 CALLS = {
     tinker.ServiceClient: (service, {
-        "copy_weights": (lambda: (state,), REFUSED),
-        "create_custom_loss": (lambda: (lambda datum, inputs: inputs["logprobs"].sum(), {"logprobs": 1}), None),
+        "copy_weights": (None, "the SDK wants a project, of which this server has none"),
+        "create_custom_loss": (lambda: (lambda logprobs: (-logprobs.sum(), {}), {"logprobs": 1}), CUSTOM),
         "create_lora_training_client": (lambda: (name, 2), WORKS),
         "create_rest_client": (lambda: (), WORKS),
         "create_sampling_client": (lambda: (None, name), WORKS),
