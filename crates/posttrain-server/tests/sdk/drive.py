@@ -5,9 +5,10 @@
 It needs no torch.
 """
 
+import json
 import math
 import sys
-import time
+import urllib.request
 
 import numpy as np
 import tinker
@@ -267,7 +268,13 @@ raises(tinker.NotFoundError, lambda: rest.get_weights_info_by_tinker_path(weight
 session = service.holder.get_session_id()
 assert session in rest.list_sessions().result().sessions
 assert run in rest.get_session(session).result().training_run_ids
-print("REST: runs, checkpoints, sessions")
+external = client.save_weights_external("away").result().path
+urls = rest.get_external_weights_urls(external).result().urls
+assert set(urls) == {"adapter_config.json", "adapter_model.safetensors"}, urls
+# An address is good without a key, and no other is.
+config = json.load(urllib.request.urlopen(urls["adapter_config.json"]))
+assert config["r"] == 8 and config["peft_type"] == "LORA", config
+print("REST: runs, checkpoints, sessions, a PEFT folder's files")
 
 service.close("success").result()
 print("OK")

@@ -8,6 +8,7 @@ thought of, one that hangs, and one that does otherwise than it is written here,
 
 import asyncio
 import inspect
+import os
 import sys
 import warnings
 
@@ -18,6 +19,7 @@ from tinker import types
 warnings.simplefilter("ignore")
 URL = sys.argv[1]
 KEY = sys.argv[2] if len(sys.argv) > 2 else "tml-anything-at-all"
+os.environ["TINKER_API_KEY"] = KEY
 WORKS, REFUSED = "works", "refused"
 
 service = tinker.ServiceClient(base_url=URL, api_key=KEY, user_metadata={"purpose": "methods"})
@@ -35,6 +37,7 @@ training.forward_backward(datums, "cross_entropy").result()
 training.optim_step(types.AdamParams()).result()
 state = training.save_state("state").result().path
 sampler = training.save_weights_for_sampler("sampler").result().path
+external = training.save_weights_external("external").result().path
 base = service.create_sampling_client(base_model=name).result()
 rest = tinker.RestClient(base_url=URL, api_key=KEY)
 session = service.holder.get_session_id()
@@ -118,7 +121,7 @@ CALLS = {
         "get_audit_log": (lambda: (), REFUSED),
         "get_billing_usage": (lambda: ("2026-01-01", "2026-01-02"), REFUSED),
         "get_current_checkpoint_storage_usage": (lambda: (), REFUSED),
-        "get_external_weights_urls": (lambda: (sampler,), WORKS),
+        "get_external_weights_urls": (lambda: (external,), WORKS),
         "get_sampler": (lambda: (base._sampling_session_id,), WORKS),
         "get_server_capabilities": (lambda: (), WORKS),
         "get_session": (lambda: (session,), WORKS),
@@ -134,7 +137,7 @@ CALLS = {
         "search_sessions": (lambda: (types.SessionSearchRequest(user_metadata={"purpose": "methods"}),), WORKS),
         "set_checkpoint_ttl_from_tinker_path": (lambda: (sampler, 7200), WORKS),
         "unpublish_checkpoint_from_tinker_path": (lambda: (sampler,), REFUSED),
-        "whoami": (lambda: (), REFUSED),
+        "whoami": (None, "the SDK asks for JWT, which this server does not use"),
     }),
 }
 
