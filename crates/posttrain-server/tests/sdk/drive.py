@@ -11,6 +11,7 @@ import sys
 import urllib.request
 
 import numpy as np
+import safetensors.numpy
 import tinker
 from tinker import types
 
@@ -170,6 +171,33 @@ assert np.allclose(norms, other_norms, rtol=1e-4), (norms, other_norms)
 assert np.abs(whole[0] - own).max() > 1e-2, "nothing was learnt"
 raises(failed, lambda: client.optim_step(adam(1e-2)).result(), "no gradient")
 print("split call = whole call; a step clears what was added up")
+
+# --- AdamW's first step in closed form: B by the learning rate, A by the decay alone --------------
+def adapter_of(model, name):
+    """The adapter's tensors by their names, as a PEFT folder has them."""
+    path = model.save_weights_external(name).result().path
+    rest = tinker.RestClient(base_url=URL, api_key=KEY)
+    urls = rest.get_external_weights_urls(path).result().urls
+    return safetensors.numpy.load(urllib.request.urlopen(urls["adapter_model.safetensors"]).read())
+
+
+fresh = service.create_lora_training_client(name, rank=4, seed=3).result()
+start = adapter_of(fresh, "start")
+fresh.forward_backward(one, "cross_entropy").result()
+fresh.optim_step(adam(1e-3, weight_decay=0.5, grad_clip_norm=1.0)).result()
+stepped = adapter_of(fresh, "stepped")
+for key in start:
+    if "lora_B" in key:
+        # B is zero at first: m̂/√v̂ is the gradient's sign, whatever it was clipped to.
+        assert not start[key].any(), key
+        moved = np.abs(stepped[key])
+        assert moved.max() < 1e-3 * (1 + 1e-4), (key, moved.max())
+        # All but those few whose gradient is as small as ε.
+        assert (moved > 0.99e-3).mean() > 0.95, (key, (moved > 0.99e-3).mean())
+    else:
+        # And so A has no gradient.
+        assert np.abs(stepped[key] - start[key] * (1 - 1e-3 * 0.5)).max() < 1e-6, key
+print("AdamW's step in closed form")
 
 # --- samples ---------------------------------------------------------------------------------------
 ask = types.ModelInput.from_ints(text[:6])
