@@ -11,6 +11,8 @@ use std::process::Command;
 /// The Python that has both clients installed.
 const PYTHON: &str = "POSTTRAIN_SDK_PYTHON";
 
+const KEY: &str = "tml-of-the-tests-alone";
+
 /// Runs a script of `tests/sdk` against a server, whose last line has to be `OK`.
 fn drive(script: &str) {
     let Ok(python) = std::env::var(PYTHON) else {
@@ -19,10 +21,13 @@ fn drive(script: &str) {
         );
         return;
     };
-    let running = Running::start(&[]);
+    // With a key, which the addresses of files that are given out do without.
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), KEY).unwrap();
+    let running = Running::start(&["--keys", keys.path().to_str().unwrap()]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
     let mut command = Command::new(python);
-    command.arg(&script).arg(&running.url).env("NO_PROXY", "127.0.0.1,localhost");
+    command.arg(&script).args([running.url.as_str(), KEY]).env("NO_PROXY", "127.0.0.1,localhost");
     command.env("HF_HUB_OFFLINE", "1").env("TINKER_TELEMETRY", "0");
     let output = command.output().unwrap();
 
