@@ -21,6 +21,7 @@ mod judge_server;
 mod libtorch;
 mod peers;
 mod python;
+mod sdk;
 mod setup;
 mod test;
 mod venv;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: set-up, formatting, lints, documentation, and every test, ending in one line
 //! that sums them up.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::form::Wanted;
 use crate::judge_server::JudgeServer;
 use crate::workspace::Workspace;
-use crate::{exit_code, setup};
+use crate::{exit_code, sdk, setup};
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -30,20 +31,24 @@ pub fn run(workspace: &Workspace, servers: bool) -> Result<ExitCode> {
     heading("set-up");
     setup::run(workspace, Wanted::Whatever)?;
     if !servers {
-        return check(workspace, None);
+        return check(workspace, &[]);
     }
+    let sdk = sdk::ensure(workspace)?;
     let server = JudgeServer::new(workspace);
     let ran_before = server.running()?.is_some();
     let url = server.start(workspace)?;
     println!("judge server: {url}");
-    let outcome = check(workspace, Some(&url));
+    let outcome = check(
+        workspace,
+        &[("POSTTRAIN_JUDGE_URL", url.into()), ("POSTTRAIN_SDK_PYTHON", sdk.into())],
+    );
     if !ran_before {
         server.stop()?;
     }
     outcome
 }
 
-fn check(workspace: &Workspace, judge_url: Option<&str>) -> Result<ExitCode> {
+fn check(workspace: &Workspace, servers: &[(&str, OsString)]) -> Result<ExitCode> {
     let mut failed = Vec::new();
     for step in [FORMAT, CLIPPY, DOCUMENTATION] {
         heading(&format!("cargo {}", step.join(" ")));
@@ -53,7 +58,7 @@ fn check(workspace: &Workspace, judge_url: Option<&str>) -> Result<ExitCode> {
     }
     heading(&format!("cargo {}", TESTS.join(" ")));
     let mut tests = workspace.cargo();
-    tests.args(TESTS).envs(judge_url.map(|url| ("POSTTRAIN_JUDGE_URL", url)));
+    tests.args(TESTS).envs(servers.iter().map(|(name, value)| (name, value)));
     let (status, tally) = count_tests(&mut tests, &mut io::stdout())?;
     failed.push((TESTS, status));
     failed.retain(|(_, status)| !status.success());

@@ -49,6 +49,15 @@ impl<'a> Venv<'a> {
         }
     }
 
+    /// The environment that the clients of the server's tests are installed into.
+    pub fn for_sdk(workspace: &Workspace, lock: &'a Lock) -> Self {
+        Self {
+            folder: workspace.servers().join("sdk"),
+            scratch: workspace.servers().join("tmp"),
+            lock,
+        }
+    }
+
     pub fn state(&self) -> State {
         let state = fs::read_to_string(self.folder.join("state")).unwrap_or_default();
         if self.python().exists() { State::read(&state) } else { State::Unusable }
@@ -145,7 +154,8 @@ impl<'a> Venv<'a> {
         remove_folder(&self.scratch)
     }
 
-    fn python(&self) -> PathBuf {
+    /// The environment's interpreter.
+    pub fn python(&self) -> PathBuf {
         self.folder.join("bin/python")
     }
 }

@@ -6,7 +6,7 @@ use crate::kept_config::keep_config;
 use crate::routers::RouterMaterials;
 use crate::{Arm, ExperimentConfig, ExperimentError, LocalLabels, Machine, judged, plan};
 use posttrain_data::{Split, Splits};
-use posttrain_model::TextModel;
+use posttrain_model::{Decoder, TextModel};
 use posttrain_recipes::{
     Decoding, Evaluator, Event, Observer, PolicyQuestion, RecipeError, RlRun, RunState, Silent,
     load_policy,
@@ -362,9 +362,7 @@ impl Experiment {
 
     /// An arm's best validation checkpoint.
     fn best(&self, arm: &str) -> Result<PolicySnapshot, ExperimentError> {
-        let folder = self.folder.join(arm);
-        let best = RunState::peek(&folder)?.is_some_and(|state| state.best.is_some());
-        Ok(load_policy(&folder.join(if best { "best" } else { "last" }), &self.model.decoder)?)
+        best_policy(&self.folder.join(arm), &self.model.decoder)
     }
 
     fn is_tested(&self, arm: &Arm) -> bool {
@@ -395,6 +393,15 @@ impl Experiment {
     pub fn run_silently(&self) -> Result<PartStatus, ExperimentError> {
         self.run(&mut Silent)
     }
+}
+
+/// The best validation checkpoint in an arm's folder, or the last one where none was the best.
+pub(crate) fn best_policy(
+    folder: &Path,
+    model: &Decoder,
+) -> Result<PolicySnapshot, ExperimentError> {
+    let best = RunState::peek(folder)?.is_some_and(|state| state.best.is_some());
+    Ok(load_policy(&folder.join(if best { "best" } else { "last" }), model)?)
 }
 
 /// Where a router's decisions and their report are.

@@ -46,6 +46,7 @@ mod numeral;
 mod parallel;
 mod report;
 mod routers;
+mod served;
 mod timeline;
 
 pub use answers::TestAnswers;
@@ -66,3 +67,4 @@ pub use report::{
     RoutingErrors, SeedOutcome, SplitCounts, TimelinePhase, TimelineSpan, WallClock, findings,
 };
 pub use routers::{RouterConfig, RouterKind};
+pub use served::ServedRun;

@@ -37,7 +37,7 @@ const MAX_RECURSION: usize = 100;
 /// assert_eq!(template.render(&[Message::user(" Hi! ")], true)?, "[user] Hi!\n[assistant]");
 /// # Ok::<(), posttrain_model::ModelError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     begin: Option<String>,

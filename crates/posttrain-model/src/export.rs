@@ -58,7 +58,17 @@ impl Checkpoint {
             weights.push((name, weight.f_contiguous()?));
         }
         write_tensors(&dir.join(WEIGHTS), &weights)?;
+        self.export_beside_weights(dir)
+    }
 
+    /// Writes everything but the weights as a folder in the Hugging Face layout: configuration,
+    /// tokenizer and chat template, which is what a client needs who turns texts into tokens. What
+    /// the folder holds is written over.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] names what cannot be written.
+    pub fn export_beside_weights(&self, dir: &Path) -> Result<(), ModelError> {
+        std::fs::create_dir_all(dir).map_err(io(dir))?;
         match self.origin() {
             Origin::Folder => copy_beside_weights(self.path(), dir),
             Origin::Single => self.describe(dir),

@@ -59,7 +59,7 @@ pub use event_file::EventFile;
 pub use memory::peak_memory_bytes;
 pub use plan::{MemoryPlan, PlanRequest};
 pub use posttrain_kernel::Workers;
-pub use scores::{DatumScores, TextScores, score_texts};
+pub use scores::{DatumScores, TextScores, TopRequest, TopScores, score_texts, top_logprobs};
 pub use seed::derive_seed;
 pub use service::{Pending, TrainingClient, TrainingService, TrainingServiceConfig};
 pub use state::TrainerState;

@@ -6,7 +6,8 @@ use crate::{Datum, TrainError};
 use posttrain_kernel::on_workers;
 use posttrain_lora::{AdapterView, RowAdapters};
 use posttrain_loss::{Head, HeadAdapter, HeadOptions};
-use posttrain_model::{Decoder, ModelError, PackedAttention};
+use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
+use tch::{Kind, Tensor};
 
 /// What a model says of a batch's targets.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,6 +112,109 @@ pub fn score_texts(
         all.push(TextScores { logprobs, entropy });
     }
     Ok(all)
+}
+
+/// What a model says of a text's tokens, and which tokens it would sooner have read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TopScores {
+    /// `[S]` nats, of each scored token.
+    pub logprobs: Vec<f32>,
+    /// `[S·K]`, the most probable tokens in each one's place, the most probable first.
+    pub top_tokens: Vec<i64>,
+    /// `[S·K]` nats, theirs.
+    pub top_logprobs: Vec<f32>,
+}
+
+/// Scores the tokens of a text from place `first` on, `S` of them, under a model with an adapter or
+/// without, and finds the `top` most probable tokens (`K`, at most the vocabulary) in each one's
+/// place. `temperature` divides the logits. No gradient flows; logits exist for 256 places at a
+/// time.
+///
+/// # Errors
+/// [`TrainError::Datum`] for a text that does not fit the vocabulary, a `first` that leaves nothing
+/// to score or has nothing before it, or a temperature out of range; [`TrainError::Model`] for one
+/// over the context.
+///
+/// ```
+/// use posttrain_model::{Decoder, ModelConfig};
+/// use posttrain_train::{TopRequest, top_logprobs};
+/// let model = Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?;
+/// let scores = top_logprobs(&model, None, &[1, 2, 3], TopRequest { first: 1, top: 64, temperature: 1.0 })?;
+/// assert_eq!((scores.logprobs.len(), scores.top_tokens.len()), (2, 128));
+/// // All tokens together are certain, and the second is among them.
+/// let sum: f32 = scores.top_logprobs[..64].iter().map(|l| l.exp()).sum();
+/// assert!((sum - 1.0).abs() < 1e-5 && scores.top_logprobs[..64].contains(&scores.logprobs[0]));
+/// # Ok::<(), posttrain_train::TrainError>(())
+/// ```
+pub fn top_logprobs(
+    model: &Decoder,
+    adapter: Option<&AdapterView>,
+    text: &[i64],
+    request: TopRequest,
+) -> Result<TopScores, TrainError> {
+    let TopRequest { first, top, temperature } = request;
+    if first == 0 || first >= text.len() {
+        let expected = format!("from 1 below the text's {} tokens", text.len());
+        return Err(TrainError::Datum {
+            index: 0,
+            field: "first",
+            expected,
+            got: first.to_string(),
+        });
+    }
+    let datum = Datum::completion(&text[..first], &text[first..]).with_temperature(temperature);
+    datum.check(0, model.config().vocab_size)?;
+
+    let _guard = tch::no_grad_guard();
+    let sequence = Sequence { prompt: datum.input, completions: Vec::new() };
+    let packing = Packing::new(&[sequence])?;
+    let mut attention = PackedAttention::new(&packing, model)?;
+    let adapters = RowAdapters::all(adapter);
+    let hidden = model.forward(&packing.input(model.device())?, &mut attention, &adapters)?;
+
+    let top = (top as i64).min(model.config().vocab_size);
+    let mut scores = TopScores::default();
+    let mut places = &text[first..];
+    let mut row = first as i64 - 1;
+    while !places.is_empty() {
+        let (chunk, later) = places.split_at(places.len().min(PLACES));
+        let rows = hidden.f_narrow(0, row, chunk.len() as i64)?;
+        let logits = model.logits(&rows, &adapters)?.f_to_kind(Kind::Float)?;
+        let logprobs = logits.f_div_scalar(temperature)?.f_log_softmax(-1, Kind::Float)?;
+        scores.add(&logprobs, chunk, top)?;
+
+        row += chunk.len() as i64;
+        places = later;
+    }
+    Ok(scores)
+}
+
+/// Which tokens of a text are scored, and how.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TopRequest {
+    /// The place of the first scored token, at least 1.
+    pub first: usize,
+    /// `K`, how many of the most probable tokens are wanted.
+    pub top: usize,
+    /// What the logits are divided by, finite and above 0.
+    pub temperature: f64,
+}
+
+/// Places whose logits exist at a time.
+const PLACES: usize = 256;
+
+impl TopScores {
+    /// Adds what `logprobs: [N, V]` say of `N` tokens.
+    fn add(&mut self, logprobs: &Tensor, tokens: &[i64], top: i64) -> Result<(), TrainError> {
+        let targets = Tensor::f_from_slice(tokens)?.f_to_device(logprobs.device())?;
+        let own = logprobs.f_gather(-1, &targets.f_unsqueeze(-1)?, false)?;
+        self.logprobs.extend(Vec::<f32>::try_from(own.f_flatten(0, -1)?)?);
+
+        let (values, tokens) = logprobs.f_topk(top, -1, true, true)?;
+        self.top_logprobs.extend(Vec::<f32>::try_from(values.f_flatten(0, -1)?)?);
+        self.top_tokens.extend(Vec::<i64>::try_from(tokens.f_flatten(0, -1)?)?);
+        Ok(())
+    }
 }
 
 /// How much is scored at a time.

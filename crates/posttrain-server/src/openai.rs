@@ -1,0 +1,26 @@
+//! OpenAI's API, under `/v1`, and vLLM's two endpoints for adapters.
+
+mod adapters;
+mod chat;
+mod completions;
+mod job;
+mod logprobs;
+mod stream;
+mod text;
+mod tools;
+
+use crate::app::App;
+use axum::Router;
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// Everything under `/v1`.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/models", get(adapters::models))
+        .route("/models/{*name}", get(adapters::model))
+        .route("/chat/completions", post(chat::complete))
+        .route("/completions", post(completions::complete))
+        .route("/load_lora_adapter", post(adapters::load))
+        .route("/unload_lora_adapter", post(adapters::unload))
+}

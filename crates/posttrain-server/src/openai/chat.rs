@@ -1,0 +1,245 @@
+//! `/v1/chat/completions`.
+
+use super::adapters::{Target, target};
+use super::job::{Draw, draw, finish_word, most_tokens, new_id, now, route_headers, usage};
+use super::logprobs::{TOP, chat_form, scored};
+use super::stream::{Form, Streamed, stream};
+use super::tools::spoken;
+use crate::app::App;
+use crate::keys::Owner;
+use crate::refusal::Refusal;
+use crate::request::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use posttrain_chat::{Message, Role, Tool};
+use posttrain_rollout::{Completion, SamplingParams};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A request. What is not known is refused by its name (`rest`).
+#[derive(Deserialize)]
+pub(crate) struct ChatRequest {
+    model: String,
+    messages: Vec<Value>,
+    #[serde(default)]
+    max_tokens: Option<usize>,
+    #[serde(default)]
+    max_completion_tokens: Option<usize>,
+    #[serde(default)]
+    logprobs: Option<bool>,
+    #[serde(default)]
+    top_logprobs: Option<usize>,
+    #[serde(default)]
+    tools: Option<Vec<Tool>>,
+    #[serde(default)]
+    tool_choice: Option<Value>,
+    #[serde(default)]
+    response_format: Option<Value>,
+    #[serde(flatten)]
+    draw: Draw,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// Fields that change nothing here.
+const WITHOUT_EFFECT: [&str; 6] =
+    ["user", "metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier"];
+
+/// Refuses a field that is neither known nor without effect.
+pub(crate) fn check_rest(rest: &Map<String, Value>, taken: &[&str]) -> Result<(), Refusal> {
+    let unknown = rest.iter().find(|(name, value)| {
+        let known = WITHOUT_EFFECT.contains(&name.as_str()) || taken.contains(&name.as_str());
+        !known && !value.is_null()
+    });
+    match unknown {
+        Some((name, _)) => {
+            Err(Refusal::field(name, "no such field: this server does not have it", "one"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The fields of [`Draw`], which the map behind it is given too.
+pub(crate) const DRAW: [&str; 16] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "n",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "min_tokens",
+    "ignore_eos",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "stream",
+    "stream_options",
+];
+
+/// A request that has been checked.
+struct Prepared {
+    target: Target,
+    prompt: Vec<i64>,
+    params: SamplingParams,
+    samples: usize,
+    logprobs: Option<usize>,
+    has_tools: bool,
+}
+
+pub(crate) async fn complete(
+    State(app): State<Arc<App>>,
+    owner: Owner,
+    Json(request): Json<ChatRequest>,
+) -> Result<Response, Refusal> {
+    check_rest(&request.rest, &DRAW)?;
+    let streamed = request.draw.stream == Some(true);
+    let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
+    let prepared = prepare(&app, &owner, request).await?;
+    let headers = route_headers(&prepared.target);
+    if streamed {
+        let streamed = Streamed {
+            target: prepared.target,
+            prompt: prepared.prompt,
+            params: prepared.params,
+            samples: prepared.samples,
+            logprobs: prepared.logprobs,
+            include_usage,
+            form: Form::Chat { tools: prepared.has_tools },
+        };
+        return Ok((headers, stream(&app, streamed).await?).into_response());
+    }
+
+    let Prepared { target, prompt, params, samples, logprobs, has_tools } = prepared;
+    let temperature = params.temperature;
+    let completions = draw(&app, &target, &prompt, params, samples).await?;
+    let mut choices = Vec::with_capacity(samples);
+    for (index, completion) in completions.iter().enumerate() {
+        let logprobs = match logprobs {
+            Some(top) => {
+                let policy = target.policy.clone();
+                let scored = scored(&app, &prompt, completion, policy, top, temperature).await?;
+                Some(chat_form(&app, &completion.tokens, &scored, top))
+            }
+            None => None,
+        };
+        choices.push(choice(index, completion, logprobs.as_ref(), has_tools));
+    }
+    let written = completions.iter().map(|completion| completion.tokens.len()).sum();
+    let answer = json!({
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion",
+        "created": now(),
+        "model": target.name,
+        "choices": choices,
+        "usage": usage(prompt.len(), written),
+    });
+    Ok((headers, axum::Json(answer)).into_response())
+}
+
+fn choice(
+    index: usize,
+    completion: &Completion,
+    logprobs: Option<&Value>,
+    has_tools: bool,
+) -> Value {
+    let mut message = json!({ "role": "assistant", "content": completion.text });
+    let mut reason = finish_word(completion.finish_reason);
+    if has_tools {
+        let spoken = spoken(&completion.text);
+        if !spoken.calls.is_empty() {
+            let content = (!spoken.content.is_empty()).then_some(spoken.content);
+            message["content"] = json!(content);
+            message["tool_calls"] = Value::Array(spoken.calls);
+            reason = "tool_calls";
+        }
+    }
+    json!({ "index": index, "message": message, "logprobs": logprobs, "finish_reason": reason })
+}
+
+async fn prepare(app: &Arc<App>, owner: &Owner, request: ChatRequest) -> Result<Prepared, Refusal> {
+    let messages = read_messages(request.messages)?;
+    let tools = match request.tool_choice.as_ref().and_then(Value::as_str) {
+        None if request.tool_choice.as_ref().is_none_or(Value::is_null) => request.tools,
+        Some("auto") => request.tools,
+        Some("none") => None,
+        _ => {
+            let got = request.tool_choice.unwrap_or_default();
+            return Err(Refusal::field("tool_choice", "auto or none", got));
+        }
+    };
+    let format = request.response_format.as_ref().and_then(|format| format.get("type"));
+    if let Some(kind) = format.and_then(Value::as_str).filter(|kind| *kind != "text") {
+        return Err(Refusal::field("response_format.type", "text", kind));
+    }
+    let logprobs = match (request.logprobs, request.top_logprobs) {
+        (Some(true), top) => Some(top.unwrap_or(0)),
+        (_, None | Some(0)) => None,
+        _ => return Err(Refusal::field("top_logprobs", "`logprobs` beside it", "none")),
+    };
+    if let Some(top) = logprobs.filter(|top| *top > TOP) {
+        return Err(Refusal::field("top_logprobs", &format!("from 0 to {TOP}"), top));
+    }
+
+    let question = last_question(&messages);
+    let target = target(app, owner, &request.model, &question).await?;
+    let has_tools = tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    // A lone question is put to a run's models as it was in the run.
+    let as_in_run = app.routed.as_ref().filter(|_| {
+        target.of_run && !has_tools && messages.len() == 1 && messages[0].role == Role::User
+    });
+    let template = &app.model.template;
+    let tokenizer = &app.model.tokenizer;
+    let prompt = match (as_in_run, tools.filter(|_| has_tools)) {
+        (Some(run), _) => run.encode(&question, &app.model)?,
+        (None, Some(tools)) => {
+            (**template).clone().with_tools(tools).encode(tokenizer, &messages, true)?
+        }
+        (None, None) => template.encode(tokenizer, &messages, true)?,
+    };
+
+    let asked = request.max_completion_tokens.or(request.max_tokens);
+    let max_tokens = most_tokens(app, prompt.len(), asked, None)?;
+    let samples = request.draw.samples(app)?;
+    let has_stop = request.draw.stop.is_some();
+    let mut params = request.draw.params(max_tokens)?;
+    if let Some(run) = as_in_run.filter(|_| !has_stop) {
+        params.stop = run.stop().to_vec();
+    }
+    crate::tinker::check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
+    Ok(Prepared { target, prompt, params, samples, logprobs, has_tools })
+}
+
+/// Messages as clients send them back: with fields of no value, and calls' arguments as texts.
+fn read_messages(values: Vec<Value>) -> Result<Vec<Message>, Refusal> {
+    if values.is_empty() {
+        return Err(Refusal::field("messages", "at least one", "none"));
+    }
+    let mut messages = Vec::with_capacity(values.len());
+    for (index, mut value) in values.into_iter().enumerate() {
+        if let Some(fields) = value.as_object_mut() {
+            fields.retain(|name, value| !value.is_null() || name == "content");
+        }
+        for call in value.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
+            let parsed = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
+            if let Some(parsed @ Value::Object(_)) = parsed {
+                *arguments = parsed;
+            }
+        }
+        let message: Message = serde_json::from_value(value)
+            .map_err(|error| Refusal::invalid(format!("`messages[{index}]`: {error}")))?;
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// What a router decides by: the last message of the user's.
+fn last_question(messages: &[Message]) -> String {
+    let last = messages.iter().rev().find(|message| message.role == Role::User);
+    last.or(messages.last()).map(|message| message.text().into_owned()).unwrap_or_default()
+}

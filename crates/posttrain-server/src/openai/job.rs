@@ -1,0 +1,231 @@
+//! What both of OpenAI's endpoints have in common: how tokens are drawn, and by whom.
+
+use super::adapters::Target;
+use crate::app::App;
+use crate::refusal::Refusal;
+use axum::http::{HeaderMap, HeaderValue};
+use posttrain_rollout::service::{SampleRequest, SampleStream};
+use posttrain_rollout::{Completion, FinishReason, Request, SamplingParams};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A text, or several.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+pub(crate) enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Texts {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// How tokens are drawn. What this server does not do is taken at the value that changes nothing.
+#[derive(Deserialize)]
+pub(crate) struct Draw {
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    #[serde(default)]
+    pub top_k: Option<i64>,
+    #[serde(default)]
+    pub min_p: Option<f64>,
+    #[serde(default)]
+    pub n: Option<usize>,
+    #[serde(default)]
+    pub seed: Option<i64>,
+    #[serde(default)]
+    pub stop: Option<Texts>,
+    #[serde(default)]
+    pub stop_token_ids: Option<Vec<i64>>,
+    #[serde(default)]
+    pub min_tokens: Option<usize>,
+    #[serde(default)]
+    pub ignore_eos: Option<bool>,
+    #[serde(default)]
+    pub presence_penalty: Option<f64>,
+    #[serde(default)]
+    pub frequency_penalty: Option<f64>,
+    #[serde(default)]
+    pub repetition_penalty: Option<f64>,
+    #[serde(default)]
+    pub logit_bias: Option<serde_json::Map<String, Value>>,
+    #[serde(default)]
+    pub stream: Option<bool>,
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamOptions {
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+impl Draw {
+    /// How many completions of each prompt.
+    pub fn samples(&self, app: &App) -> Result<usize, Refusal> {
+        let most = app.config.limits.samples;
+        let n = self.n.unwrap_or(1);
+        if (1..=most).contains(&n) {
+            Ok(n)
+        } else {
+            Err(Refusal::field("n", &format!("from 1 to {most}"), n))
+        }
+    }
+
+    /// The engine's parameters.
+    pub fn params(self, max_tokens: usize) -> Result<SamplingParams, Refusal> {
+        let neutral = [
+            ("presence_penalty", self.presence_penalty.unwrap_or(0.0), 0.0),
+            ("frequency_penalty", self.frequency_penalty.unwrap_or(0.0), 0.0),
+            ("repetition_penalty", self.repetition_penalty.unwrap_or(1.0), 1.0),
+        ];
+        for (field, value, expected) in neutral {
+            if value != expected {
+                let expected = format!("{expected}: this server has no penalties");
+                return Err(Refusal::field(field, &expected, value));
+            }
+        }
+        if self.logit_bias.is_some_and(|bias| !bias.is_empty()) {
+            return Err(Refusal::field("logit_bias", "none: this server has no biases", "some"));
+        }
+
+        let top_k = match self.top_k {
+            None | Some(-1 | 0) => None,
+            Some(top_k) => Some(
+                usize::try_from(top_k)
+                    .map_err(|_| Refusal::field("top_k", "-1 for all, or at least 1", top_k))?,
+            ),
+        };
+        let min_tokens = match self.ignore_eos {
+            Some(true) => max_tokens,
+            _ => self.min_tokens.unwrap_or(0),
+        };
+        let seed =
+            self.seed.map_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0, |seed| seed as u64);
+        let params = SamplingParams {
+            max_tokens,
+            min_tokens,
+            temperature: self.temperature.unwrap_or(1.0),
+            top_k,
+            top_p: self.top_p.filter(|top_p| *top_p != 1.0),
+            min_p: self.min_p.filter(|min_p| *min_p != 0.0),
+            stop: self.stop.map(Texts::into_vec).unwrap_or_default(),
+            stop_token_ids: self.stop_token_ids.unwrap_or_default(),
+            seed,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+}
+
+/// Tokens of a completion at most: what was asked for, as far as the context has room.
+pub(crate) fn most_tokens(
+    app: &App,
+    prompt: usize,
+    asked: Option<usize>,
+    usual: Option<usize>,
+) -> Result<usize, Refusal> {
+    let room = app.context().saturating_sub(prompt);
+    if prompt == 0 || room == 0 {
+        let expected =
+            format!("from 1 token to one less than the model's context of {}", app.context());
+        return Err(Refusal::field("the prompt", &expected, prompt));
+    }
+    match asked {
+        Some(0) => Err(Refusal::field("max_tokens", "at least 1", 0)),
+        Some(asked) => Ok(asked.min(room)),
+        None => Ok(usual.unwrap_or(room).min(room)),
+    }
+}
+
+/// Submits the samples of a prompt.
+pub(crate) async fn submit(
+    app: &Arc<App>,
+    target: &Target,
+    prompt: &[i64],
+    params: SamplingParams,
+    samples: usize,
+    tokens: bool,
+) -> Result<SampleStream, Refusal> {
+    if app.is_stopping() {
+        return Err(Refusal::stopping());
+    }
+    if app.sampling.pending() + samples > app.config.limits.pending {
+        return Err(Refusal::busy("the server has as many samples to draw as it takes"));
+    }
+    let request =
+        Request::new(prompt.to_vec(), params).samples(samples).policy(target.policy.clone());
+    let request = SampleRequest::new(request);
+    let request = if tokens { request.with_tokens() } else { request };
+    Ok(app.sampling.submit(request).await?)
+}
+
+/// The samples of a prompt, all of them.
+pub(crate) async fn draw(
+    app: &Arc<App>,
+    target: &Target,
+    prompt: &[i64],
+    params: SamplingParams,
+    samples: usize,
+) -> Result<Vec<Completion>, Refusal> {
+    let stream = submit(app, target, prompt, params, samples, false).await?;
+    let mut completions = Vec::with_capacity(samples);
+    for outcome in stream.outcomes().await {
+        completions.push(outcome.result?);
+    }
+    app.counters.sample_call(true);
+    app.counters.sampled(completions.iter().map(|own| own.tokens.len()).sum());
+    Ok(completions)
+}
+
+/// OpenAI's word for why a completion ended.
+pub(crate) fn finish_word(reason: FinishReason) -> &'static str {
+    if reason == FinishReason::Stop { "stop" } else { "length" }
+}
+
+/// What a request took.
+pub(crate) fn usage(prompt: usize, completion: usize) -> Value {
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    })
+}
+
+/// The router's decision, told in the head of the response.
+pub(crate) fn route_headers(target: &Target) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(route) = &target.route {
+        let confidence = format!("{:.4}", route.confidence);
+        for (name, value) in [
+            ("x-posttrain-route", route.label.as_str()),
+            ("x-posttrain-route-confidence", &confidence),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+    headers
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    chrono::Utc::now().timestamp()
+}
+
+/// A response's id.
+pub(crate) fn new_id(kind: &str) -> String {
+    format!("{kind}-{}", uuid::Uuid::new_v4().simple())
+}

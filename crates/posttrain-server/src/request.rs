@@ -1,0 +1,97 @@
+//! What handlers take of a request: its owner, and a body whose every field is known.
+
+use crate::keys::Owner;
+use crate::refusal::Refusal;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// A JSON body. A field that is not known is refused by its name, as is any other content type: a
+/// page of another site could send those.
+pub(crate) struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        expect_type(&request, "application/json")?;
+        let body = body(request, state).await?;
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let field = error.path().to_string();
+            Refusal::invalid(format!("`{field}`: {}", error.into_inner()))
+        })?;
+        json.end().map_err(|error| Refusal::invalid(format!("the body: {error}")))?;
+        Ok(Self(value))
+    }
+}
+
+/// A protobuf body.
+pub(crate) struct Protobuf(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Protobuf {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        expect_type(&request, "application/x-protobuf")?;
+        Ok(Self(body(request, state).await?))
+    }
+}
+
+fn expect_type(request: &Request, expected: &str) -> Result<(), Refusal> {
+    if let Some(encoding) = request.headers().get("content-encoding") {
+        let got = format!("{encoding:?}");
+        return Err(Refusal::field("content-encoding", "none: bodies are not compressed", got));
+    }
+    let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Refusal::field("content-type", expected, format!("{media:?}")))
+}
+
+/// How long a body may take to arrive.
+const BODY: Duration = Duration::from_secs(60);
+
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    let read = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
+    let read = read.map_err(|_| {
+        Refusal::invalid(format!("the body did not arrive within {} s", BODY.as_secs()))
+    })?;
+    read.map_err(|rejection| Refusal {
+        status: rejection.status(),
+        detail: format!("the body cannot be read: {}", rejection.body_text()),
+    })
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Owner {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        // Put there before any handler is reached.
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Refusal::unauthorized("a key is needed"))
+    }
+}
+
+/// A number that counts requests, models or samplers: never negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sequence(pub i64);
+
+impl<'de> Deserialize<'de> for Sequence {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        match number {
+            0..=9_007_199_254_740_991 => Ok(Self(number)),
+            _ => Err(serde::de::Error::custom(format!("expected a number from 0, got {number}"))),
+        }
+    }
+}

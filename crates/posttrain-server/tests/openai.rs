@@ -1,0 +1,218 @@
+//! OpenAI's API over real HTTP, in front of a random model.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Client, Running};
+use serde_json::{Value, json};
+
+fn chat(client: &Client, model: &str, more: &Value) -> (u16, Value) {
+    let mut body = json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": "hello" }],
+        "max_tokens": 6,
+        "seed": 3,
+    });
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    client.post("/v1/chat/completions", &body)
+}
+
+/// The data of server-sent events.
+fn events(bytes: &[u8]) -> Vec<Value> {
+    let text = String::from_utf8_lossy(bytes);
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let mut events: Vec<&str> = data.collect();
+    assert_eq!(events.pop(), Some("[DONE]"), "{text}");
+    events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+#[test]
+fn a_chat_is_answered_whole_and_by_a_stream_with_the_same_words() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = running.model();
+    let (status, whole) =
+        chat(&client, &model, &json!({ "n": 2, "logprobs": true, "top_logprobs": 3 }));
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(whole["object"], "chat.completion");
+    let choices = whole["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 2);
+    assert_ne!(choices[0]["message"]["content"], choices[1]["message"]["content"]);
+    for choice in choices {
+        for token in choice["logprobs"]["content"].as_array().unwrap() {
+            let top = token["top_logprobs"].as_array().unwrap();
+            assert_eq!(top.len(), 3);
+            assert!(
+                top[0]["logprob"].as_f64().unwrap() >= token["logprob"].as_f64().unwrap() - 1e-4
+            );
+        }
+    }
+    let written = whole["usage"]["completion_tokens"].as_u64().unwrap();
+    assert!(whole["usage"]["prompt_tokens"].as_u64().unwrap() > 5 && (2..=12).contains(&written));
+
+    let body = json!({
+        "model": model, "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 6, "seed": 3,
+        "n": 2, "stream": true, "stream_options": { "include_usage": true },
+    });
+    let (status, bytes) =
+        client.post_bytes("/v1/chat/completions", "application/json", body.to_string().as_bytes());
+    assert_eq!(status, 200);
+    let events = events(&bytes);
+    for (index, choice) in choices.iter().enumerate() {
+        let own = events.iter().flat_map(|event| event["choices"].as_array().unwrap());
+        let own: Vec<&Value> = own.filter(|choice| choice["index"] == json!(index)).collect();
+        let text: String = own.iter().filter_map(|own| own["delta"]["content"].as_str()).collect();
+        assert_eq!(json!(text), choice["message"]["content"]);
+        assert_eq!(own.last().unwrap()["finish_reason"], choice["finish_reason"]);
+    }
+    assert_eq!(events.last().unwrap()["usage"], whole["usage"]);
+}
+
+#[test]
+fn completions_take_texts_and_tokens_and_stop_where_they_are_told() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = running.model();
+    let complete = |more: Value| {
+        let mut body = json!({ "model": model, "max_tokens": 24, "seed": 1, "temperature": 1.5 });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        client.post("/v1/completions", &body)
+    };
+    let (status, free) = complete(json!({ "prompt": "abc", "logprobs": 2 }));
+    assert_eq!(status, 200, "{free}");
+    let text = free["choices"][0]["text"].as_str().unwrap().to_owned();
+    let letters: Vec<char> = text.chars().collect();
+    assert!(letters.len() > 4, "{text:?}");
+    assert_eq!(
+        free["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(),
+        free["usage"]["completion_tokens"].as_u64().unwrap() as usize
+    );
+
+    // "a", "b" and "c" are tokens 3, 4 and 5.
+    let (_, tokens) = complete(json!({ "prompt": [3, 4, 5] }));
+    assert_eq!(tokens["choices"][0]["text"], json!(text));
+    let stop: String = letters[2..4].iter().collect();
+    let (_, stopped) = complete(json!({ "prompt": "abc", "stop": [stop] }));
+    let at = text.find(&stop).unwrap();
+    assert_eq!(stopped["choices"][0]["text"], json!(&text[..at]));
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+    let body = json!({ "model": model, "max_tokens": 24, "seed": 1, "temperature": 1.5, "prompt": "abc", "stop": stop, "stream": true });
+    let (_, bytes) =
+        client.post_bytes("/v1/completions", "application/json", body.to_string().as_bytes());
+    let streamed: String =
+        events(&bytes).iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect();
+    assert_eq!(streamed, text[..at]);
+
+    let (_, several) = complete(json!({ "prompt": ["abc", "abd"], "n": 2 }));
+    assert_eq!(several["choices"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_its_field() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = running.model();
+    for (more, words) in [
+        (json!({ "unknown_field": 1 }), "unknown_field"),
+        (json!({ "frequency_penalty": 0.5 }), "frequency_penalty"),
+        (json!({ "response_format": { "type": "json_object" } }), "response_format"),
+        (json!({ "logit_bias": { "5": 1 } }), "logit_bias"),
+        (json!({ "temperature": -1 }), "temperature"),
+        (json!({ "top_p": 0 }), "top_p"),
+        (json!({ "n": 0 }), "`n`"),
+        (json!({ "max_tokens": 0 }), "max_tokens"),
+        (json!({ "top_logprobs": 3 }), "logprobs"),
+        (json!({ "messages": [] }), "messages"),
+        (json!({ "messages": [{ "role": "nobody", "content": "x" }] }), "messages[0]"),
+        (json!({ "stop_token_ids": [-4] }), "-4"),
+    ] {
+        let (status, answer) = chat(&client, &model, &more);
+        assert_eq!(status, 400, "{more} {answer}");
+        let said = answer["error"]["message"].as_str().unwrap();
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(chat(&client, "another", &json!({})).0, 404);
+    let neutral = json!({ "frequency_penalty": 0, "user": "me", "response_format": { "type": "text" }, "top_k": -1 });
+    assert_eq!(chat(&client, &model, &neutral).0, 200);
+}
+
+#[test]
+fn checkpoints_and_adapters_answer_by_their_names() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = client.create_model(&client.session(), 0, &running.model());
+    for step in 0..5 {
+        client.pass(&model, 2 * step + 1, false);
+        client.step(&model, i64::from(2 * step + 2));
+    }
+    let body = json!({ "model_id": model, "seq_id": 50, "path": "trained" });
+    let saved = client.done("/api/v1/save_weights_for_sampler", &body);
+    let saved = client.json_result(saved["request_id"].as_str().unwrap());
+    let path = saved["path"].as_str().unwrap();
+
+    let greedy = json!({ "temperature": 0 });
+    let words = |name: &str| {
+        let (status, answer) = chat(&client, name, &greedy);
+        assert_eq!(status, 200, "{answer}");
+        answer["choices"][0]["message"]["content"].clone()
+    };
+    let names = client.get("/v1/models").1.to_string();
+    assert!(names.contains(path) && names.contains(&running.model()), "{names}");
+    let trained = words(path);
+    assert_ne!(trained, words(&running.model()));
+
+    let load = json!({ "lora_name": "mine", "lora_path": path });
+    assert_eq!(client.post("/v1/load_lora_adapter", &load).0, 200);
+    assert_eq!(client.post("/v1/load_lora_adapter", &load).0, 400, "it is there already");
+    assert_eq!(words("mine"), trained);
+    assert_eq!(client.post("/v1/unload_lora_adapter", &json!({ "lora_name": "mine" })).0, 200);
+    assert_eq!(chat(&client, "mine", &greedy).0, 404);
+
+    // As a PEFT folder, which loads like any other.
+    let (status, tar) = client.get_bytes(&format!(
+        "/api/v1/training_runs/{model}/checkpoints/sampler_weights/trained/archive"
+    ));
+    assert_eq!(status, 200);
+    let folder = tempfile::tempdir().unwrap();
+    tar::Archive::new(tar.as_slice()).unpack(folder.path()).unwrap();
+    let load = json!({ "lora_name": "unpacked", "lora_path": folder.path().join("trained") });
+    assert_eq!(client.post("/v1/load_lora_adapter", &load).0, 200);
+    assert_eq!(words("unpacked"), trained);
+}
+
+#[test]
+fn the_page_and_the_metrics_tell_what_goes_on() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = client.create_model(&client.session(), 0, &running.model());
+    client.pass(&model, 1, false);
+    client.step(&model, 2);
+    client.save(&model, 3, "one");
+    chat(&client, &running.model(), &json!({}));
+
+    let page = String::from_utf8(client.get_bytes("/").1).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>"));
+    for outside in ["http://", "https://", "src="] {
+        let rest = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!rest.contains(outside), "{outside}");
+    }
+    let state = client.get("/page.json").1;
+    assert_eq!(state["models"][0]["steps"], 1);
+    let loss = state["models"][0]["history"][0]["loss"].as_f64().unwrap();
+    assert!((loss - 64f64.ln()).abs() < 1.0, "{loss}");
+    assert_eq!(state["checkpoints"][0]["id"], "weights/one");
+
+    let metrics = String::from_utf8(client.get_bytes("/metrics").1).unwrap();
+    for line in [
+        "posttrain_models 1",
+        "posttrain_checkpoints_written_total 1",
+        "posttrain_training_calls_total{kind=\"optim_step\",outcome=\"done\"} 1",
+        "posttrain_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1",
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line}\n{metrics}");
+    }
+}

@@ -1,0 +1,54 @@
+//! The server driven by Tinker's own SDK and by OpenAI's own client, which `cargo xtask test
+//! --servers` installs. Without them the tests say that they are skipped.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::Running;
+use std::path::Path;
+use std::process::Command;
+
+/// The Python that has both clients installed.
+const PYTHON: &str = "POSTTRAIN_SDK_PYTHON";
+
+const KEY: &str = "tml-of-the-tests-alone";
+
+/// Runs a script of `tests/sdk` against a server, whose last line has to be `OK`.
+fn drive(script: &str) {
+    let Ok(python) = std::env::var(PYTHON) else {
+        println!(
+            "SKIPPED: {script}: `cargo xtask test --servers` installs what it needs ({PYTHON})"
+        );
+        return;
+    };
+    // With a key, which the addresses of files that are given out do without.
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), KEY).unwrap();
+    let running = Running::start(&["--keys", keys.path().to_str().unwrap()]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
+    let mut command = Command::new(python);
+    command.arg(&script).args([running.url.as_str(), KEY]).env("NO_PROXY", "127.0.0.1,localhost");
+    command.env("HF_HUB_OFFLINE", "1").env("TINKER_TELEMETRY", "0");
+    let output = command.output().unwrap();
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    println!("{said}");
+    assert!(output.status.success(), "{}: {said}\n{complained}", script.display());
+    assert_eq!(said.lines().last(), Some("OK"), "{complained}");
+}
+
+#[test]
+fn the_sdk_trains_samples_and_saves() {
+    drive("drive.py");
+}
+
+#[test]
+fn every_public_method_of_the_sdk_works_or_is_refused_in_words() {
+    drive("methods.py");
+}
+
+#[test]
+fn openais_client_chats_streams_and_is_refused_in_words() {
+    drive("openai_client.py");
+}
