@@ -269,7 +269,7 @@ mod tests {
         loss(&first).backward();
         optimizer.step(&AdamParams::default()).unwrap();
 
-        let second = first.detach_copy().set_requires_grad(true);
+        let second = host_copy(&first).unwrap().set_requires_grad(true);
         let mut copy = optimizer.copied(vec![("x".into(), second.shallow_clone())]).unwrap();
         for (leaf, optimizer) in [(&first, &mut optimizer), (&second, &mut copy)] {
             loss(leaf).backward();

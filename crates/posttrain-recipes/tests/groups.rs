@@ -154,7 +154,7 @@ fn what_is_solved_or_hopeless_comes_less_often_and_the_rates_survive_a_kill() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let solve_rate = SolveRateConfig { revisit: 0.1, ..SolveRateConfig::default() };
     let curriculum = CurriculumConfig { solve_rate: Some(solve_rate), ..Default::default() };
-    let config = RlConfig { curriculum, learning_rate: 1e-6, ..config(24) };
+    let config = RlConfig { curriculum, learning_rate: 1e-6, ..config(40) };
     let whole = dir.path().join("whole");
     let written = train(&world, config.clone(), &whole, even());
 
@@ -164,9 +164,9 @@ fn what_is_solved_or_hopeless_comes_less_often_and_the_rates_survive_a_kill() {
     };
     assert!(signal(&written[12..]) > signal(&written[..10]) + 0.2, "{written:?}");
     let state = RunState::peek(&whole).unwrap().unwrap();
-    assert!(state.curriculum.drawn > 96 && state.curriculum.solve_rates.len() >= 38);
+    assert!(state.curriculum.drawn > 160 && state.curriculum.solve_rates.len() >= 38);
 
-    for death in [5, 15] {
+    for death in [5, 25] {
         let folder = dir.path().join(death.to_string());
         let run = world.run(config.clone(), &folder, even());
         let killed = AssertUnwindSafe(|| run.train(&examples(0..40), &[], &mut DieAt(death)));

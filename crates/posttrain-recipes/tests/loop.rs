@@ -167,7 +167,7 @@ fn what_a_killed_run_left_between_two_names_is_put_back_and_what_is_lost_is_told
     }
     assert!(!folder.join(".writing-half").exists());
     assert_eq!(notes.0.len(), 1);
-    assert!(notes.0[0].contains("metrics.jsonl has 0 of the 3 steps"), "{}", notes.0[0]);
+    assert!(notes.0[0].contains("metrics.jsonl: has 0 of the 3 steps"), "{}", notes.0[0]);
 }
 
 #[test]
