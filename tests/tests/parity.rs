@@ -56,8 +56,8 @@ fn sampled_logprobs_are_the_trainers() {
         (Kind::Float, 1024, 1e-4, 1e-3),
         (Kind::BFloat16, 0, 0.1, 0.6),
         // From the same activations, what is left is the logits' rounding in products of other
-        // shapes.
-        (Kind::BFloat16, 1024, 0.002, 0.1),
+        // shapes: a step of bf16 is 0.125 from 16 to 32, and either product may round by one.
+        (Kind::BFloat16, 1024, 0.003, 0.25),
     ] {
         let model = Arc::new(checkpoint.decoder(kind, Device::Cpu).unwrap());
         let config = TrainerConfig { dead_groups: DeadGroups::Compute, ..TrainerConfig::default() };
