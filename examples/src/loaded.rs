@@ -22,29 +22,11 @@ pub struct ModelArgs {
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// `f32` or `bf16`; by default bf16 where the processor multiplies it fast.
-    #[arg(long, value_parser = kind, default_value = "auto")]
+    #[arg(long, default_value = "auto")]
     kind: ComputeKind,
     /// How the frozen layers are kept: `none`, `int8` or `nf4`.
-    #[arg(long, alias = "quantise", value_parser = quantize, default_value = "none")]
+    #[arg(long, alias = "quantise", default_value = "none")]
     quantize: Quantize,
-}
-
-fn quantize(text: &str) -> Result<Quantize, String> {
-    match text {
-        "none" => Ok(Quantize::None),
-        "int8" => Ok(Quantize::Int8),
-        "nf4" => Ok(Quantize::Nf4),
-        _ => Err(format!("quantize `{text}`: expected none, int8 or nf4")),
-    }
-}
-
-fn kind(text: &str) -> Result<ComputeKind, String> {
-    match text {
-        "auto" => Ok(ComputeKind::Auto),
-        "f32" => Ok(ComputeKind::F32),
-        "bf16" => Ok(ComputeKind::Bf16),
-        _ => Err(format!("kind `{text}`: expected auto, f32 or bf16")),
-    }
 }
 
 impl ModelArgs {

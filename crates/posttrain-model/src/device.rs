@@ -70,6 +70,19 @@ pub enum ComputeKind {
     Bf16,
 }
 
+impl std::str::FromStr for ComputeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("kind `{text}`: expected auto, f32 or bf16")),
+        }
+    }
+}
+
 /// The device to compute on. `Auto` never fails; a CUDA device that was asked for and is not there
 /// does, in words.
 ///

@@ -21,6 +21,19 @@ pub enum Quantize {
     Nf4,
 }
 
+impl std::str::FromStr for Quantize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "int8" => Ok(Self::Int8),
+            "nf4" => Ok(Self::Nf4),
+            _ => Err(format!("quantize `{text}`: expected none, int8 or nf4")),
+        }
+    }
+}
+
 impl Quantize {
     pub(crate) fn form(self) -> Option<QuantizedForm> {
         match self {

@@ -24,7 +24,7 @@ use std::thread::{self, JoinHandle};
 pub struct CheckpointConfig {
     /// The last so many, 1 and up. With 2 a run goes on even where the disk has lost the last.
     pub last: usize,
-    /// Besides them those of every so many steps, 1 and up, for good.
+    /// Besides them those of every so many steps, 1 and up, for good; they are saved when they come.
     pub every: Option<u64>,
     /// Besides them that of the best step by validation, which is then saved when it comes.
     pub best: bool,
@@ -218,7 +218,8 @@ impl Checkpoints {
     /// Whether a state is due after a step.
     pub fn due(&self, every: u64, state: &RunState) -> bool {
         let best = state.best.is_some_and(|best| best.step == state.step);
-        state.step.is_multiple_of(every) || (self.config.best && best)
+        let kept = self.config.every.is_some_and(|every| state.step.is_multiple_of(every));
+        state.step.is_multiple_of(every) || kept || (self.config.best && best)
     }
 
     /// Saves where a run stands, and the adapter as `last`: from a copy, by a thread of its own,

@@ -8,6 +8,7 @@ use crate::shaping::RewardShaping;
 use posttrain_loss::Advantages;
 use posttrain_optim::AdamParams;
 use posttrain_train::{Datum, ForwardBackward, OptimStep, Trainer};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use tracing::info_span;
@@ -78,8 +79,8 @@ impl StepTrainer<'_> {
         rollout.release_recordings();
         observer.see(&Event::Progress { phase: Phase::Training, done: 1, total: 1 });
         let seconds = started.elapsed().as_secs_f64();
-        let passes = merged(parts)?;
-        let logprobs = passes.scores.logprobs.clone();
+        let mut passes = merged(parts)?;
+        let logprobs = std::mem::take(&mut passes.scores.logprobs);
         Ok(Trained { rollout, replaced, advantages, passes, logprobs, optim, seconds })
     }
 
@@ -111,7 +112,7 @@ impl StepTrainer<'_> {
         &self,
         groups: impl IntoIterator<Item = &'a ScoredGroup>,
     ) -> Result<(), RecipeError> {
-        let mut causes = std::collections::BTreeMap::new();
+        let mut causes = BTreeMap::new();
         let mut total = 0;
         for scored in groups.into_iter().flat_map(|group| &group.completions) {
             total += 1;

@@ -35,13 +35,13 @@ struct Args {
     #[arg(long)]
     name: Option<String>,
     /// `f32` or `bf16`; by default bf16 where the processor multiplies it fast.
-    #[arg(long, value_parser = kind, default_value = "auto")]
+    #[arg(long, default_value = "auto")]
     kind: ComputeKind,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// How the frozen layers are kept: `none`, `int8` or `nf4`.
-    #[arg(long, value_parser = quantize, default_value = "none")]
+    #[arg(long, default_value = "none")]
     quantize: Quantize,
     /// Where sessions and checkpoints are kept.
     #[arg(long, default_value = "posttrain-data")]
@@ -58,24 +58,6 @@ struct Args {
     /// Seconds without a heartbeat after which a session's models are freed.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_timeout.as_secs())]
     session_timeout: u64,
-}
-
-fn quantize(text: &str) -> Result<Quantize, String> {
-    match text {
-        "none" => Ok(Quantize::None),
-        "int8" => Ok(Quantize::Int8),
-        "nf4" => Ok(Quantize::Nf4),
-        _ => Err(format!("quantize `{text}`: expected none, int8 or nf4")),
-    }
-}
-
-fn kind(text: &str) -> Result<ComputeKind, String> {
-    match text {
-        "auto" => Ok(ComputeKind::Auto),
-        "f32" => Ok(ComputeKind::F32),
-        "bf16" => Ok(ComputeKind::Bf16),
-        _ => Err(format!("kind `{text}`: expected auto, f32 or bf16")),
-    }
 }
 
 #[tokio::main]

@@ -243,9 +243,9 @@ fn answered(list: &Value, places: std::ops::Range<usize>) -> Result<Vec<f32>, St
         ));
     }
     let logprob = |place: usize| {
-        let value = list[place].as_f64().filter(|value| value.is_finite() && *value <= 1e-3);
+        let value = list[place].as_f64().map(|value| value as f32);
         let expected = || format!("has {} as the log-probability of token {place}", list[place]);
-        value.map(|value| value as f32).ok_or_else(expected)
+        value.filter(|value| value.is_finite() && *value <= 1e-3).ok_or_else(expected)
     };
     places.map(logprob).collect()
 }
@@ -267,5 +267,6 @@ mod tests {
             refused(json!([null, null, -1.5])).contains("null as the log-probability of token 1")
         );
         assert!(refused(json!([null, -0.5, 3.0])).contains("3.0"));
+        assert!(refused(json!([null, -0.5, -1e300])).contains("token 2"));
     }
 }
