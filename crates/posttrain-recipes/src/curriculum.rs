@@ -148,12 +148,15 @@ impl Curriculum {
     /// The share of its turns that an example comes, where `passed` were passed over before it.
     fn share(&self, example: &Example, passed: u64) -> f64 {
         let weight = self.config.weights.get(&example.domain).copied().unwrap_or(1.0);
-        let Some(solve_rate) = self.config.solve_rate else { return weight / self.top_weight };
-        let rate = self.state.solve_rates.get(&example.id);
-        let taught = rate.is_none_or(|rate| (solve_rate.low..=solve_rate.high).contains(rate));
-        let revisited =
-            if taught || passed >= self.stream.rows() { 1.0 } else { solve_rate.revisit };
-        revisited * weight / self.top_weight
+        weight / self.top_weight * self.revisited(&example.id, passed)
+    }
+
+    /// The part of that which is left by how often the policy solves it.
+    fn revisited(&self, id: &str, passed: u64) -> f64 {
+        let Some(config) = self.config.solve_rate else { return 1.0 };
+        let rate = self.state.solve_rates.get(id);
+        let teaches = rate.is_none_or(|rate| (config.low..=config.high).contains(rate));
+        if teaches || passed >= self.stream.rows() { 1.0 } else { config.revisit }
     }
 
     /// Takes down how often the policy solved examples.
