@@ -178,5 +178,6 @@ fn page(config: &Config, summary: &Summary, records: &[StepRecord], folder: &Pat
         accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],
         curves,
         samples: samples.collect(),
+        conversations: Vec::new(),
     })
 }

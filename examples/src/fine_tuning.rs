@@ -165,6 +165,7 @@ where
         accuracies: vec![("before".into(), summary.before), ("after".into(), summary.after)],
         curves: curves(&records),
         samples: samples.collect(),
+        conversations: Vec::new(),
     };
     page.write(&args.out.join("report.html"))?;
     summary.print(&args.out);

@@ -8,6 +8,7 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+mod agents;
 mod curve;
 mod exit;
 mod fine_tuning;
@@ -19,13 +20,17 @@ mod run_folder;
 mod text_line;
 mod verifiers;
 
+pub use agents::{
+    AgentFile, AgentTasks, Demonstrator, Learned, TaskCounts, mean_of, over_seeds, task_seed,
+    train_agents, write_summary,
+};
 pub use curve::draw_rewards;
 pub use exit::exit_code;
 pub use fine_tuning::{FineTuneFile, RunExamples, fine_tune, kept_examples};
 pub use interrupt::stop_on_interrupt;
 pub use lines::{each_line, read_lines};
 pub use loaded::{ModelArgs, log_and_trace, log_to_stderr};
-pub use page::{Curve, Page, PageSample};
+pub use page::{Conversation, Curve, Page, PageSample, Said};
 pub use run_folder::{
     RunArgs, Summary, Timed, begin, check_name, evaluated_once, read_config, write,
 };

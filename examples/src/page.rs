@@ -29,6 +29,44 @@ pub struct Page {
     pub curves: Vec<Curve>,
     /// What the model wrote.
     pub samples: Vec<PageSample>,
+    /// Episodes of several turns.
+    pub conversations: Vec<Conversation>,
+}
+
+/// An episode.
+pub struct Conversation {
+    /// Whose, and what it earned.
+    pub title: String,
+    /// What was read and written.
+    pub said: Vec<Said>,
+}
+
+/// A turn of an episode.
+pub struct Said {
+    /// Who.
+    pub who: String,
+    /// What.
+    pub text: String,
+    /// Whether the policy wrote it, and so was trained on it.
+    pub written: bool,
+    /// How many sub-agents deep.
+    pub depth: usize,
+}
+
+impl Conversation {
+    fn html(&self) -> String {
+        let mut html = format!("<h3>{}</h3><table>", escaped(&self.title));
+        for said in &self.said {
+            let class = if said.written { "right" } else { "" };
+            html += &format!(
+                "<tr><td>{}{}</td><td dir=\"auto\" class=\"{class}\"><pre>{}</pre></td></tr>",
+                "&nbsp;&nbsp;".repeat(said.depth),
+                escaped(&said.who),
+                escaped(&said.text)
+            );
+        }
+        html + "</table>"
+    }
 }
 
 /// A number over the steps.
@@ -89,8 +127,38 @@ impl Page {
         let mut body = String::new();
         write!(body, "<h1>{}</h1><p>{}</p>", escaped(&self.title), escaped(&self.lead))?;
 
-        body += "<h2>Accuracy</h2><table><tr><th></th><th>accuracy</th><th>95% interval \
-                 (Wilson)</th><th>n</th></tr>";
+        body += &self.accuracies()?;
+
+        for curve in self.curves.iter().filter(|curve| !curve.points.is_empty()) {
+            write!(body, "<h2>{}</h2>{}", escaped(&curve.title), curve.drawn()?)?;
+        }
+
+        body += &self.samples()?;
+        if !self.conversations.is_empty() {
+            body += "<h2>Episodes</h2>";
+        }
+        for conversation in &self.conversations {
+            body += &conversation.html();
+        }
+
+        let page = format!(
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+             <link rel=\"icon\" href=\"data:,\"><title>{}</title><style>{STYLE}</style></head>\
+             <body>{body}</body></html>\n",
+            escaped(&self.title)
+        );
+        crate::run_folder::write(path, &page)
+    }
+
+    fn accuracies(&self) -> Result<String> {
+        if self.accuracies.is_empty() {
+            return Ok(String::new());
+        }
+        let mut body = "<h2>Accuracy</h2><table><tr><th></th><th>accuracy</th><th>95% interval \
+                        (Wilson)</th><th>n</th></tr>"
+            .to_owned();
         for (name, share) in &self.accuracies {
             write!(
                 body,
@@ -102,14 +170,17 @@ impl Page {
                 share.n
             )?;
         }
-        body += "</table>";
+        Ok(body + "</table>")
+    }
 
-        for curve in self.curves.iter().filter(|curve| !curve.points.is_empty()) {
-            write!(body, "<h2>{}</h2>{}", escaped(&curve.title), curve.drawn()?)?;
+    fn samples(&self) -> Result<String> {
+        if self.samples.is_empty() {
+            return Ok(String::new());
         }
-
-        body += "<h2>Samples</h2><table><tr><th>question</th><th>reference</th><th>answer</th>\
-                 <th>reward</th></tr>";
+        let mut body =
+            "<h2>Samples</h2><table><tr><th>question</th><th>reference</th><th>answer</th>\
+                        <th>reward</th></tr>"
+                .to_owned();
         for sample in &self.samples {
             let (class, reward) = match sample.reward {
                 Some(reward) if reward > 0.5 => ("right", format!("{reward:.2}")),
@@ -125,17 +196,7 @@ impl Page {
                 sample.colored()
             )?;
         }
-        body += "</table>";
-
-        let page = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <link rel=\"icon\" href=\"data:,\"><title>{}</title><style>{STYLE}</style></head>\
-             <body>{body}</body></html>\n",
-            escaped(&self.title)
-        );
-        crate::run_folder::write(path, &page)
+        Ok(body + "</table>")
     }
 }
 

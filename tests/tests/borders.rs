@@ -46,6 +46,14 @@ fn what_needs_no_tensor_does_not_link_libtorch() {
     assert!(reach("posttrain-loss", 99).contains("torch-sys"), "the test sees nothing");
 }
 
+/// What a policy acts in speaks of messages and tokens.
+#[test]
+fn an_environment_sees_no_tensor() {
+    for of_tensors in ["tch", "posttrain-tensor", "posttrain-kernel", "posttrain-loss"] {
+        assert!(!reach("posttrain-environment", 1).contains(of_tensors), "it sees {of_tensors}");
+    }
+}
+
 #[test]
 fn a_crate_depends_only_on_floors_below_it() {
     let floors = [
@@ -61,7 +69,7 @@ fn a_crate_depends_only_on_floors_below_it() {
         vec!["posttrain-loss", "posttrain-lora"],
         vec!["posttrain-model", "posttrain-reward", "posttrain-router"],
         vec!["posttrain-rollout"],
-        vec!["posttrain-train"],
+        vec!["posttrain-train", "posttrain-environment"],
         vec!["posttrain-recipes"],
         vec!["posttrain-experiment"],
         vec!["posttrain-server", "posttrain"],

@@ -1,7 +1,7 @@
 //! Conversations with language models, and models that continue them.
 //!
 //! A [`Message`] is a turn of a conversation, with tools and their calls ([`Tool`], [`ToolCall`]):
-//! the one type for it in the workspace. A [`ChatModel`] continues a conversation: a
+//! the one type for it in the workspace. A [`ToolFormat`] finds calls in what a model wrote. A [`ChatModel`] continues a conversation: a
 //! [`ChatRequest`] in, a [`ChatResponse`] out, which says how it ended ([`FinishReason`]).
 //! [`from_fn`] makes a model of a function.
 //!
@@ -67,6 +67,7 @@ pub mod openai;
 mod request;
 mod response;
 mod tool;
+mod tool_format;
 
 pub use content::Content;
 pub use error::{ChatError, Deadline};
@@ -76,3 +77,4 @@ pub use model::{ChatModel, ChatModelFn, from_fn};
 pub use request::{ChatRequest, ResponseFormat};
 pub use response::{ChatResponse, TokenLogprob, Usage};
 pub use tool::{FunctionCall, FunctionSchema, Tool, ToolCall, ToolKind};
+pub use tool_format::{MalformedCall, ToolFormat, ToolReply};

@@ -48,6 +48,8 @@ mod parquet_file;
 #[cfg(feature = "parquet")]
 mod parquet_footer;
 #[cfg(feature = "parquet")]
+mod parquet_headers;
+#[cfg(feature = "parquet")]
 mod parquet_pages;
 mod place;
 mod read;
@@ -55,6 +57,8 @@ mod record;
 pub mod sciences;
 mod shuffle;
 mod split;
+#[cfg(feature = "parquet")]
+mod thrift;
 
 pub use batch_stream::{BatchConfig, BatchStream, LastBatch, StreamState};
 pub use columns::{Columns, OtherDomains};

@@ -15,7 +15,7 @@ use crate::dataset::Collector;
 use crate::parquet_columns::{SelectedColumn, choose};
 use crate::parquet_pages::CheckedPages;
 use crate::record::Record;
-use crate::{Columns, DataError, Metadata, Place, parquet_footer};
+use crate::{Columns, DataError, Metadata, Place, parquet_footer, parquet_headers};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 1024;
@@ -40,9 +40,20 @@ pub(crate) fn collect(
     let footer = parquet_footer::check(&mut file);
     let footer = footer.map_err(|source| DataError::io("read", path, source))?;
     cursor.guard(|| footer.map_err(ParquetError::General))?;
+    let mut headers = file.try_clone().map_err(|source| DataError::io("open", path, source))?;
     let reader = cursor.guard(|| SerializedFileReader::new(file))?;
     let selected =
         choose(path, columns, reader.metadata().file_metadata().schema_descr().columns())?;
+    for group in reader.metadata().row_groups() {
+        for column in &selected {
+            let range = || Ok(group.column(column.leaf).byte_range());
+            let (start, length) = cursor.guard(range)?;
+            let pages = start..start.saturating_add(length);
+            let checked = parquet_headers::check(&mut headers, pages, limit);
+            let checked = checked.map_err(|source| DataError::io("read", path, source))?;
+            cursor.guard(|| checked.map_err(ParquetError::General))?;
+        }
+    }
 
     for index in 0..reader.num_row_groups() {
         let group = cursor.guard(|| reader.get_row_group(index))?;

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::thrift::{Compact, LIST, MAX_DEPTH, STOP};
+
 /// The longest footer that is read, in bytes: some hundred thousand columns.
 const MAX_BYTES: u64 = 64 << 20;
-/// The deepest that columns may be nested.
-const MAX_DEPTH: usize = 64;
 
 /// What is wrong with the file's footer, as far as its schema goes; the reader says the rest.
 pub(crate) fn check(file: &mut File) -> io::Result<Result<(), String>> {
@@ -34,14 +34,6 @@ pub(crate) fn check(file: &mut File) -> io::Result<Result<(), String>> {
     file.seek(SeekFrom::Start(0))?;
     Ok(Compact(&footer).schema().unwrap_or(Ok(())))
 }
-
-/// A reader of thrift's compact protocol; `None` where it ends too soon.
-struct Compact<'a>(&'a [u8]);
-
-/// What stands where a struct's next field would.
-const STOP: u8 = 0;
-const LIST: u8 = 9;
-const STRUCT: u8 = 12;
 
 impl Compact<'_> {
     /// The file's metadata up to its schema, field 2.
@@ -87,88 +79,10 @@ impl Compact<'_> {
         loop {
             match self.field(&mut id)? {
                 STOP => return Some(children),
-                _ if id == 5 => {
-                    let number = self.varint()?;
-                    // Signed numbers alternate: 0, -1, 1, -2, …
-                    children = if number & 1 == 0 { number >> 1 } else { u64::MAX };
-                }
+                _ if id == 5 => children = self.size()?,
                 kind => self.skip(kind, 0)?,
             }
         }
-    }
-
-    /// The next field's type, its number put into `id`; [`STOP`] at the end of a struct.
-    fn field(&mut self, id: &mut u64) -> Option<u8> {
-        let header = self.byte()?;
-        if header == STOP {
-            return Some(STOP);
-        }
-        *id = match header >> 4 {
-            0 => self.varint()? >> 1,
-            further => *id + u64::from(further),
-        };
-        Some(header & 15)
-    }
-
-    fn list(&mut self) -> Option<(u64, u8)> {
-        let header = self.byte()?;
-        let count = match header >> 4 {
-            15 => self.varint()?,
-            count => u64::from(count),
-        };
-        Some((count, header & 15))
-    }
-
-    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        match kind {
-            1 | 2 => {}
-            3 => drop(self.byte()?),
-            4..=6 => drop(self.varint()?),
-            7 => self.0 = self.0.get(8..)?,
-            8 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                self.0 = self.0.get(length..)?;
-            }
-            LIST | 10 => {
-                let (count, kind) = self.list()?;
-                for _ in 0..count {
-                    // A truth value in a list is a byte of its own.
-                    self.skip(if kind <= 2 { 3 } else { kind }, depth + 1)?;
-                }
-            }
-            STRUCT => {
-                let mut id = 0;
-                loop {
-                    match self.field(&mut id)? {
-                        STOP => break,
-                        kind => self.skip(kind, depth + 1)?,
-                    }
-                }
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
     }
 }
 

@@ -188,20 +188,75 @@ impl ChatTemplate {
         messages: &[Message],
         generation_prompt: bool,
     ) -> Result<Vec<i64>, ModelError> {
+        self.encode_between(tokenizer, messages, generation_prompt, None)
+    }
+
+    /// The tokens that follow an answer which a model has just sampled: the end of its turn as this
+    /// template writes it, `messages` (a tool's results, the next question), and the beginning of
+    /// the next answer. Texts of special tokens are characters, as in [`ChatTemplate::encode`].
+    ///
+    /// What was sampled is not touched. To render a conversation anew with an answer's text in it,
+    /// and to encode that, can give other tokens than were sampled, for the same text; and a
+    /// template may write an earlier answer otherwise once others follow it. A policy would then be
+    /// trained on tokens that it never wrote.
+    ///
+    /// ```
+    /// use posttrain_chat::Message;
+    /// use posttrain_model::{ChatTemplate, TextTokenizer};
+    /// # let vocab = r#"{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"hi": 0, "<end>": 1, "user": 2, "assistant": 3}, "unk_token": "hi"},
+    /// #   "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": [{"id": 1, "content": "<end>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}]}"#;
+    /// # let tokenizer = TextTokenizer::from_json(vocab.as_bytes(), "tokenizer.json".as_ref(), 8)?;
+    /// let source = "{% for m in messages %}{{ m.role }} {{ m.content }}<end>{% endfor %}\
+    ///               {% if add_generation_prompt %}assistant{% endif %}";
+    /// let template = ChatTemplate::new(source)?;
+    /// let next = template.encode_continuation(&tokenizer, &[Message::user("hi")])?;
+    /// assert_eq!(tokenizer.decode_with_special(&next)?, "<end> user hi <end> assistant");
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::encode`]; [`ModelError::Answer`] if the template does not write an
+    /// answer as it was given.
+    pub fn encode_continuation(
+        &self,
+        tokenizer: &TextTokenizer,
+        messages: &[Message],
+    ) -> Result<Vec<i64>, ModelError> {
+        let answer = unused_mark(messages, &self.tools, None);
+        let mut whole = vec![Message::user("?"), Message::assistant(answer)];
+        whole.extend_from_slice(messages);
+        self.encode_between(tokenizer, &whole, true, Some(answer))
+    }
+
+    /// The tokens of a conversation, or of what stands behind the mark `after` in it.
+    fn encode_between(
+        &self,
+        tokenizer: &TextTokenizer,
+        messages: &[Message],
+        generation_prompt: bool,
+        after: Option<char>,
+    ) -> Result<Vec<i64>, ModelError> {
+        let behind = |rendered: String| match after {
+            None => Ok(rendered),
+            Some(mark) => match rendered.split_once(mark) {
+                Some((_, behind)) if !behind.contains(mark) => Ok(behind.to_owned()),
+                _ => Err(ModelError::Answer),
+            },
+        };
         let special = tokenizer.special_tokens();
         let is_hostile = |text: &str| {
             special.iter().any(|token| !token.is_empty() && text.contains(token.as_str()))
         };
         if !any_text(messages, &self.tools, &is_hostile) {
-            return tokenizer.encode_markup(&self.render(messages, generation_prompt)?);
+            return tokenizer.encode_markup(&behind(self.render(messages, generation_prompt)?)?);
         }
 
-        let mark = unused_mark(messages, &self.tools);
+        let mark = unused_mark(messages, &self.tools, after);
         let change = |text: &str| marked(text, &special, mark);
         let messages: Vec<Message> =
             messages.iter().map(|message| map_message(message, &change)).collect();
         let tools: Vec<Tool> = self.tools.iter().map(|tool| map_tool(tool, &change)).collect();
-        let rendered = self.render_with(&messages, &tools, generation_prompt)?;
+        let rendered = behind(self.render_with(&messages, &tools, generation_prompt)?)?;
 
         let mut tokens = Vec::new();
         // Marks come in pairs, so every second piece is the text of a special token.
@@ -214,6 +269,25 @@ impl ChatTemplate {
             tokens.extend(encoded?);
         }
         Ok(tokens)
+    }
+
+    /// Whether the template itself tells a model of the tools that it has.
+    ///
+    /// # Errors
+    /// [`ModelError::Template`] if it refuses a lone message of the user's.
+    ///
+    /// ```
+    /// use posttrain_model::ChatTemplate;
+    ///
+    /// assert!(!ChatTemplate::new("{{ messages[0].content }}")?.tells_tools()?);
+    /// assert!(ChatTemplate::new("{% if tools %}{{ tools | tojson }}{% endif %}")?.tells_tools()?);
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    pub fn tells_tools(&self) -> Result<bool, ModelError> {
+        const NAME: &str = "tell_of_this_tool";
+        let tool = Tool::new(NAME, "", serde_json::json!({"type": "object", "properties": {}}));
+        let rendered = self.render_with(&[Message::user("?")], &[tool], true)?;
+        Ok(rendered.contains(NAME))
     }
 }
 
@@ -276,11 +350,12 @@ fn map_json(value: &Json, change: &dyn Fn(&str) -> String) -> Json {
     }
 }
 
-/// A private-use character that no text holds.
-fn unused_mark(messages: &[Message], tools: &[Tool]) -> char {
-    let is_used = |mark: &char| any_text(messages, tools, &|text| text.contains(*mark));
+/// A private-use character that no text holds, other than `taken`.
+fn unused_mark(messages: &[Message], tools: &[Tool], taken: Option<char>) -> char {
+    let is_used =
+        |mark: char| taken == Some(mark) || any_text(messages, tools, &|text| text.contains(mark));
 
-    ('\u{e000}'..='\u{f8ff}').find(|mark| !is_used(mark)).unwrap_or('\u{e000}')
+    ('\u{e000}'..='\u{f8ff}').find(|mark| !is_used(*mark)).unwrap_or('\u{e000}')
 }
 
 /// `content` with every special token's text between two marks; the longest match wins.

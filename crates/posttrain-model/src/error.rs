@@ -119,6 +119,9 @@ pub enum ModelError {
         #[source]
         source: minijinja::Error,
     },
+    /// The chat template writes an assistant's message otherwise than it was given, or not once.
+    #[error("the chat template does not write an answer as it was given, so nothing can follow it")]
+    Answer,
     /// The checkpoint carries no chat template.
     #[error(
         "{path}: no chat template (`chat_template` in tokenizer_config.json, or chat_template.jinja)"

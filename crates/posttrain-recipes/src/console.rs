@@ -1,14 +1,20 @@
 //! Progress on a terminal: bars, or a line a step where there is none.
 
+use crate::agent::AgentRecord;
 use crate::observer::{Event, Observer, Phase};
 use crate::{Evaluation, FineTuneRecord, StepRecord};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The longest that plain lines say nothing while work goes on.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Shows a run on standard error: bars on a terminal, plain lines elsewhere.
 pub struct Console {
     bars: Option<Bars>,
+    /// When something was last said.
+    spoke: Instant,
 }
 
 struct Bars {
@@ -19,7 +25,7 @@ struct Bars {
 
 impl Default for Console {
     fn default() -> Self {
-        Self { bars: std::io::stderr().is_terminal().then(Bars::new) }
+        Self { bars: std::io::stderr().is_terminal().then(Bars::new), spoke: Instant::now() }
     }
 }
 
@@ -44,12 +50,18 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Observer for Console {
     fn see(&mut self, event: &Event) {
+        if !matches!(event, Event::Progress { .. }) {
+            self.spoke = Instant::now();
+        }
         match event {
             Event::Started { name, step, steps } => self.started(name, *step, *steps),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Step { record, steps } => self.step(record.step, *steps, &step_line(record)),
             Event::FineTuneStep { record, steps } => {
                 self.step(record.step, *steps, &fine_tune_line(record));
+            }
+            Event::AgentStep { record, steps } => {
+                self.step(record.step, *steps, &agent_line(record));
             }
             Event::Evaluated { what, evaluation } => self.line(&evaluation_line(what, evaluation)),
             Event::Note { text } => self.line(text),
@@ -78,16 +90,23 @@ impl Console {
         }
     }
 
-    fn progress(&self, phase: Phase, done: usize, total: usize) {
-        if let Some(bars) = &self.bars {
-            let name = match phase {
-                Phase::Sampling => "sampling",
-                Phase::Training => "training",
-                Phase::Evaluating => "evaluating",
-            };
-            bars.work.set_prefix(name);
-            bars.work.set_length(total as u64);
-            bars.work.set_position(done as u64);
+    fn progress(&mut self, phase: Phase, done: usize, total: usize) {
+        let name = match phase {
+            Phase::Sampling => "sampling",
+            Phase::Training => "training",
+            Phase::Evaluating => "evaluating",
+        };
+        match &self.bars {
+            Some(bars) => {
+                bars.work.set_prefix(name);
+                bars.work.set_length(total as u64);
+                bars.work.set_position(done as u64);
+            }
+            None if self.spoke.elapsed() >= SILENCE => {
+                eprintln!("{name} {done}/{total}");
+                self.spoke = Instant::now();
+            }
+            None => {}
         }
     }
 
@@ -123,6 +142,18 @@ fn fine_tune_line(r: &FineTuneRecord) -> String {
         r.metrics.iter().map(|(name, value)| format!(" {name} {value:.3}")).collect();
     let (rate, seconds) = (r.tokens as f64 / r.seconds.max(1e-9), r.seconds);
     format!("epoch {:.2} loss {:.3}{named} {seconds:.1} s {rate:.0} tok/s", r.epoch, r.loss)
+}
+
+fn agent_line(r: &AgentRecord) -> String {
+    let gaps = r.roles.iter().map(|(role, of)| format!(" {role} gap {:.4}", of.logprob_gap));
+    format!(
+        "{} signal {:.0}%{} {:.1} + {:.1} s",
+        r.episodes.line(),
+        100.0 * r.groups_with_signal,
+        gaps.collect::<String>(),
+        r.seconds_playing,
+        r.seconds_training
+    )
 }
 
 fn evaluation_line(what: &str, e: &Evaluation) -> String {

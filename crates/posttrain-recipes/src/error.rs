@@ -130,6 +130,9 @@ pub enum RecipeError {
     /// The sampling service took a request back.
     #[error(transparent)]
     Service(#[from] posttrain_rollout::ServiceError),
+    /// Episodes cannot be played as they are configured.
+    #[error(transparent)]
+    Episode(#[from] posttrain_environment::EpisodeError),
     /// Sampling failed.
     #[error(transparent)]
     Rollout(#[from] posttrain_rollout::RolloutError),

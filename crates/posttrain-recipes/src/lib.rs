@@ -47,9 +47,13 @@
 //! # }
 //! ```
 //!
+//! [`agent::AgentRun`] trains one or several policies in environments: several turns, tools,
+//! sub-agents.
+//!
 //! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an
 //! [`Observer`] sees what a run tells of itself, and [`Console`] shows it on a terminal.
 
+pub mod agent;
 mod ahead;
 mod arrivals;
 mod checkpoint;

@@ -1,5 +1,6 @@
 //! Who watches a run.
 
+use crate::agent::AgentRecord;
 use crate::{Evaluation, FineTuneRecord, StepRecord};
 
 /// What a run is busy with.
@@ -46,6 +47,13 @@ pub enum Event<'a> {
     FineTuneStep {
         /// Its metrics.
         record: &'a FineTuneRecord,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// A step in environments is done.
+    AgentStep {
+        /// Its metrics.
+        record: &'a AgentRecord,
         /// Steps in all.
         steps: u64,
     },

@@ -21,7 +21,7 @@ use crate::{RecipeError, Reward};
 use posttrain_data::Example;
 use posttrain_model::{Decoder, TextModel};
 use posttrain_rollout::PolicySnapshot;
-use posttrain_store::{JsonLog, lock_folder};
+use posttrain_store::{JsonLog, lock_folder, read_json_if_there, write_json};
 use posttrain_train::{Trainer, peak_memory_bytes};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,9 @@ pub struct RlRun {
     folder: PathBuf,
     stop: Arc<AtomicBool>,
 }
+
+/// Which step `best/` is of.
+const BEST: &str = "best.json";
 
 /// What a step was trained on, and what it gave.
 struct Step {
@@ -151,6 +154,7 @@ impl RlRun {
 
         let mut checkpoints = self.checkpoints()?;
         let Resumed { mut state, queue } = checkpoints.load(&mut trainer, observer)?;
+        self.forget_lost_best(&mut state, observer)?;
         let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_log(state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
@@ -420,9 +424,33 @@ impl RlRun {
     ) -> Result<(), RecipeError> {
         let Some(accuracy) = evaluation.map(|e| e.sampled.share) else { return Ok(()) };
         if state.best.is_none_or(|best| accuracy > best.accuracy) {
-            state.best = Some(BestStep { step: state.step, accuracy });
+            let best = BestStep { step: state.step, accuracy };
+            state.best = Some(best);
+            write_json(&self.folder.join(BEST), &best)?;
             trainer.save_adapter(&self.folder.join("best"), &self.base_model)?;
         }
+        Ok(())
+    }
+
+    /// Where no run repeats another, `best` may be of a step that was lost with its process, and
+    /// that nothing will write again: then the next validation's is the best.
+    fn forget_lost_best(
+        &self,
+        state: &mut RunState,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RecipeError> {
+        let repeats =
+            self.config.mode != Mode::Asynchronous || self.config.group_order == GroupOrder::Fixed;
+        let kept: Option<BestStep> = read_json_if_there(&self.folder.join(BEST))?;
+        let Some(kept) = kept.filter(|kept| !repeats && kept.step > state.step) else {
+            return Ok(());
+        };
+        state.best = None;
+        let text = format!(
+            "best/ is of step {}, which was lost: the next validation chooses it anew",
+            kept.step
+        );
+        observer.see(&Event::Note { text: &text });
         Ok(())
     }
 }

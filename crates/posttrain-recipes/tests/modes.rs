@@ -10,8 +10,8 @@ use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
 use posttrain_loss::AdvantageConfig;
 use posttrain_recipes::{
-    AsynchronousConfig, EvaluationMode, GroupOrder, Mode, RecipeError, RlConfig, Silent,
-    StaleGroups, StepRecord,
+    AsynchronousConfig, EvaluationMode, Event, GroupOrder, Mode, Observer, RecipeError, RlConfig,
+    Silent, StaleGroups, StepRecord,
 };
 use posttrain_reward::{Reward, RewardError, Sample, Score, ScorerConfig, from_fn};
 use posttrain_rollout::EngineConfig;
@@ -156,6 +156,40 @@ fn a_run_by_arrival_goes_on_where_it_was_killed() {
     }
 }
 
+/// A process that dies between a validation and the next saved state leaves a `best` of steps that
+/// no run by arrival will repeat.
+#[test]
+fn a_best_step_that_was_lost_is_not_kept_by_arrival() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    for (order, lost) in [(GroupOrder::Arrival, true), (GroupOrder::Fixed, false)] {
+        let config = RlConfig { group_order: order, ..asynchronous(8, 1) };
+        let folder = dir.path().join(format!("{order:?}"));
+        let run = world.run(config, &folder, reward());
+        let killed =
+            AssertUnwindSafe(|| run.train(&examples(0..40), &examples(40..60), &mut DieAt(5)));
+        assert!(catch_unwind(killed).is_err());
+        let kept = posttrain_recipes::RunState::peek(&folder).unwrap().unwrap();
+        assert_eq!(kept.best.unwrap().step, 3);
+        std::fs::write(folder.join("best.json"), r#"{"step": 6, "accuracy": 1.0}"#).unwrap();
+
+        let mut notes = Notes::default();
+        let outcome = run.train(&examples(0..40), &examples(40..60), &mut notes).unwrap();
+        assert_eq!(notes.0.iter().any(|note| note.contains("of step 6, which was lost")), lost);
+        assert!(!lost || outcome.state.best.unwrap().step > 4);
+    }
+}
+
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn see(&mut self, event: &Event) {
+        if let Event::Note { text } = event {
+            self.0.push((*text).to_owned());
+        }
+    }
+}
+
 /// A reward that is slow for some: groups are trained on while others wait for theirs.
 #[test]
 fn a_group_is_trained_on_while_another_waits_for_its_reward() {
@@ -228,18 +262,10 @@ fn what_a_mode_cannot_keep_is_refused_by_field() {
 
 #[test]
 fn an_asynchronous_run_says_that_it_does_not_record() {
-    struct Notes(Vec<String>);
-    impl posttrain_recipes::Observer for Notes {
-        fn see(&mut self, event: &posttrain_recipes::Event<'_>) {
-            if let posttrain_recipes::Event::Note { text } = event {
-                self.0.push((*text).to_owned());
-            }
-        }
-    }
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let engine = EngineConfig { record_mib: 8, ..EngineConfig::default() };
     let config = RlConfig { engine, ..without_dropout(asynchronous(2, 1)) };
-    let mut notes = Notes(Vec::new());
+    let mut notes = Notes::default();
     let run = world.run(config, dir.path(), reward());
     run.train(&examples(0..40), &[], &mut notes).unwrap();
     assert!(notes.0[0].contains("engine.record_mib"), "{:?}", notes.0);

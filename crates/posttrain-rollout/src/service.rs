@@ -74,20 +74,28 @@ pub enum Transition {
 /// with the batch).
 ///
 /// ```
+/// use posttrain_lora::{Adapter, LoraConfig};
 /// use posttrain_model::{Decoder, ModelConfig};
-/// use posttrain_rollout::service::{SampleRequest, SamplingService, SamplingServiceConfig};
-/// use posttrain_rollout::{Request, SamplingParams};
+/// use posttrain_rollout::service::{SampleRequest, SamplingService, SamplingServiceConfig, Transition};
+/// use posttrain_rollout::{PolicySnapshot, Request, SamplingParams};
 /// use std::sync::Arc;
 ///
 /// let model = Arc::new(Decoder::random(&ModelConfig::tiny(), 7, tch::Kind::Float, tch::Device::Cpu)?);
-/// let service = SamplingService::start(model, None, SamplingServiceConfig::default())?;
+/// let service = SamplingService::start(model.clone(), None, SamplingServiceConfig::default())?;
 /// let client = service.client();
 ///
 /// let params = SamplingParams { max_tokens: 5, seed: 1, ..SamplingParams::default() };
-/// let stream = client.submit_blocking(SampleRequest::new(Request::new(vec![1, 2, 3], params).samples(2)))?;
-/// let outcomes = stream.wait();
+/// let request = Request::new(vec![1, 2, 3], params).samples(2);
+/// let outcomes = client.submit_blocking(SampleRequest::new(request.clone()))?.wait();
 /// assert_eq!(outcomes.len(), 2);
 /// assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
+///
+/// // A policy under a name: requests by the name get the version that it has when they come.
+/// let lora = LoraConfig { rank: 4, alpha: 4.0, ..LoraConfig::default() };
+/// let adapter = Adapter::init(&lora, model.modules(), 1, tch::Device::Cpu)?;
+/// client.publish("student", PolicySnapshot::new(adapter.snapshot(model.kind())?, 3), Transition::Finish);
+/// let outcomes = client.submit_blocking(SampleRequest::new(request).policy_name("student"))?.wait();
+/// assert_eq!(outcomes[0].result.as_ref().unwrap().policy_version, 3);
 /// service.shut_down();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

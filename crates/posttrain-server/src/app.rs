@@ -2,6 +2,7 @@
 
 use crate::checkpoints::{CheckpointKind, Checkpoints, LoraSpec, RunRecord, SessionRecord};
 use crate::counters::Counters;
+use crate::gateway::Episodes;
 use crate::keys::Owner;
 use crate::promises::Promises;
 use crate::refusal::Refusal;
@@ -131,6 +132,7 @@ pub(crate) struct App {
     pub counters: Counters,
     pub routed: Option<RoutedModel>,
     pub signatures: Signatures,
+    pub episodes: Episodes,
     /// Passes that score texts, one at a time: each uses all cores.
     pub scoring: Arc<Semaphore>,
     pub stopping: AtomicBool,
@@ -178,6 +180,7 @@ impl App {
             counters: Counters::default(),
             routed,
             signatures: Signatures::new(),
+            episodes: Episodes::default(),
             scoring: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -318,6 +321,7 @@ impl App {
 
         self.checkpoints.sweep();
         self.promises.sweep(Instant::now());
+        self.episodes.sweep(timeout);
         self.registry().loaded.retain(|_, (_, used)| used.elapsed() < timeout);
     }
 

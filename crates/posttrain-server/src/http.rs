@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::counters::prometheus;
 use crate::keys::{Keys, Owner, owner};
 use crate::refusal::Refusal;
-use crate::{openai, page, tinker};
+use crate::{gateway, openai, page, tinker};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -22,6 +22,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let keyed = Router::new()
         .nest("/api/v1", tinker::routes())
         .nest("/v1", openai::routes())
+        .nest("/episodes", gateway::routes())
         .route("/metrics", get(metrics))
         .route("/page.json", get(page::state))
         .route_layer(from_fn_with_state(app.clone(), with_owner));
@@ -49,7 +50,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 async fn nowhere(uri: Uri) -> Refusal {
     let path: String = uri.path().chars().take(200).collect();
     Refusal::not_found(format!(
-        "there is nothing at {path}: see /, /health, /metrics, /v1 and /api/v1"
+        "there is nothing at {path}: see /, /health, /metrics, /v1, /episodes and /api/v1"
     ))
 }
 

@@ -10,6 +10,8 @@
 //!   backward passes of every published loss, steps of AdamW, checkpoints, samplers.
 //! - `/v1` is what OpenAI's clients speak: chats and completions by the base, by a checkpoint, by an
 //!   adapter that was loaded, or by an experiment's specialists behind their router.
+//! - `/episodes` gives an agent program that nobody here wrote an address of its own that speaks
+//!   OpenAI's protocol; what is sampled there is kept token for token, with its reward.
 //! - `/` is a page for a person, `/metrics` one for Prometheus, `/health` says that it serves.
 //!
 //! A checkpoint is acknowledged once it is on the disk, whole. [`Keys`] divide a server among
@@ -54,6 +56,7 @@ mod checkpoints;
 mod config;
 mod counters;
 mod error;
+mod gateway;
 mod http;
 mod keys;
 mod openai;

@@ -14,6 +14,9 @@ use axum::Router;
 use axum::routing::{get, post};
 use std::sync::Arc;
 
+pub(crate) use adapters::models;
+pub(crate) use chat::{ChatRequest, answer};
+
 /// Everything under `/v1`.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()

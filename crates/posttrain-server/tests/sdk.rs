@@ -52,3 +52,8 @@ fn every_public_method_of_the_sdk_works_or_is_refused_in_words() {
 fn openais_client_chats_streams_and_is_refused_in_words() {
     drive("openai_client.py");
 }
+
+#[test]
+fn an_agent_program_of_openais_client_is_captured_token_for_token() {
+    drive("gateway.py");
+}

@@ -4,13 +4,12 @@
 use crate::config::{GradientCheckpointing, TrainerConfig};
 use crate::micro_batch::{MicroBatch, Packed, distribute};
 use crate::scores::{DatumScores, head, score_rows};
-use crate::seed::derive_seed;
 use crate::{ForwardBackward, TrainError};
 use posttrain_kernel::on_workers;
 use posttrain_lora::{Adapter, AdapterGradients, AdapterView};
 use posttrain_loss::{LossBatch, Objective, Step, StepTotals, TokenAdvantages};
 use posttrain_model::{Decoder, Keep, ModelError, Tape};
-use posttrain_rollout::PolicySnapshot;
+use posttrain_rollout::{PolicySnapshot, derive_seed};
 use tch::Tensor;
 
 /// What every pass of a call needs to know.

@@ -17,6 +17,7 @@
 //! | [`model`] | `posttrain-model` | decoders, tokenizer, chat template |
 //! | [`reward`] | `posttrain-reward` | verifiable rewards, scored as completions stream in |
 //! | [`rollout`] | `posttrain-rollout` | the generation engine |
+//! | [`environment`] | `posttrain-environment` | what a policy acts in: turns, tools, budgets, trajectories |
 //! | [`router`] | `posttrain-router` | routers in front of specialists, and what their errors cost |
 //! | [`train`] | `posttrain-train` | datums, trainer primitives, the training service |
 //! | [`optim`] | `posttrain-optim` | AdamW, schedules, clipping |
@@ -40,6 +41,7 @@
 pub use posttrain_answer as answer;
 pub use posttrain_chat as chat;
 pub use posttrain_data as data;
+pub use posttrain_environment as environment;
 pub use posttrain_experiment as experiment;
 pub use posttrain_hub as hub;
 pub use posttrain_kernel as kernel;

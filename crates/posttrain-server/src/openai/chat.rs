@@ -6,12 +6,14 @@ use super::logprobs::{TOP, chat_form, scored};
 use super::stream::{Form, Streamed, stream};
 use super::tools::spoken;
 use crate::app::App;
+use crate::gateway::Episode;
 use crate::keys::Owner;
 use crate::refusal::Refusal;
 use crate::request::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use posttrain_chat::{Message, Role, Tool};
+use posttrain_environment::CapturedCall;
 use posttrain_rollout::{Completion, SamplingParams};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -88,6 +90,8 @@ struct Prepared {
     samples: usize,
     logprobs: Option<usize>,
     has_tools: bool,
+    /// The call as an episode has it, where it is one's.
+    call: Option<CapturedCall>,
 }
 
 pub(crate) async fn complete(
@@ -95,10 +99,22 @@ pub(crate) async fn complete(
     owner: Owner,
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, Refusal> {
+    answer(&app, &owner, request, None).await
+}
+
+/// Answers a request; one of an agent program's episode is put behind what that has sampled so far,
+/// and taken down there.
+pub(crate) async fn answer(
+    app: &Arc<App>,
+    owner: &Owner,
+    request: ChatRequest,
+    episode: Option<Arc<Episode>>,
+) -> Result<Response, Refusal> {
     check_rest(&request.rest, &DRAW)?;
     let streamed = request.draw.stream == Some(true);
     let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
-    let prepared = prepare(&app, &owner, request).await?;
+    let mut prepared = prepare(app, owner, request, episode.as_deref()).await?;
+    let captured = episode.zip(prepared.call.take());
     let headers = route_headers(&prepared.target);
     if streamed {
         let streamed = Streamed {
@@ -109,24 +125,28 @@ pub(crate) async fn complete(
             logprobs: prepared.logprobs,
             include_usage,
             form: Form::Chat { tools: prepared.has_tools },
+            captured,
         };
-        return Ok((headers, stream(&app, streamed).await?).into_response());
+        return Ok((headers, stream(app, streamed).await?).into_response());
     }
 
-    let Prepared { target, prompt, params, samples, logprobs, has_tools } = prepared;
+    let Prepared { target, prompt, params, samples, logprobs, has_tools, .. } = prepared;
     let temperature = params.temperature;
-    let completions = draw(&app, &target, &prompt, params, samples).await?;
+    let completions = draw(app, &target, &prompt, params, samples).await?;
     let mut choices = Vec::with_capacity(samples);
     for (index, completion) in completions.iter().enumerate() {
         let logprobs = match logprobs {
             Some(top) => {
                 let policy = target.policy.clone();
-                let scored = scored(&app, &prompt, completion, policy, top, temperature).await?;
-                Some(chat_form(&app, &completion.tokens, &scored, top))
+                let scored = scored(app, &prompt, completion, policy, top, temperature).await?;
+                Some(chat_form(app, &completion.tokens, &scored, top))
             }
             None => None,
         };
         choices.push(choice(index, completion, logprobs.as_ref(), has_tools));
+    }
+    if let (Some((episode, call)), [completion]) = (captured, completions.as_slice()) {
+        episode.record(call, completion, choices[0]["message"].clone());
     }
     let written = completions.iter().map(|completion| completion.tokens.len()).sum();
     let answer = json!({
@@ -160,7 +180,12 @@ fn choice(
     json!({ "index": index, "message": message, "logprobs": logprobs, "finish_reason": reason })
 }
 
-async fn prepare(app: &Arc<App>, owner: &Owner, request: ChatRequest) -> Result<Prepared, Refusal> {
+async fn prepare(
+    app: &Arc<App>,
+    owner: &Owner,
+    request: ChatRequest,
+    episode: Option<&Episode>,
+) -> Result<Prepared, Refusal> {
     let messages = read_messages(request.messages)?;
     let tools = match request.tool_choice.as_ref().and_then(Value::as_str) {
         None if request.tool_choice.as_ref().is_none_or(Value::is_null) => request.tools,
@@ -189,28 +214,42 @@ async fn prepare(app: &Arc<App>, owner: &Owner, request: ChatRequest) -> Result<
     let has_tools = tools.as_ref().is_some_and(|tools| !tools.is_empty());
     // A lone question is put to a run's models as it was in the run.
     let as_in_run = app.routed.as_ref().filter(|_| {
-        target.of_run && !has_tools && messages.len() == 1 && messages[0].role == Role::User
+        episode.is_none()
+            && target.of_run
+            && !has_tools
+            && messages.len() == 1
+            && messages[0].role == Role::User
     });
     let template = &app.model.template;
     let tokenizer = &app.model.tokenizer;
-    let prompt = match (as_in_run, tools.filter(|_| has_tools)) {
-        (Some(run), _) => run.encode(&question, &app.model)?,
-        (None, Some(tools)) => {
+    let mut call = None;
+    let prompt = match (as_in_run, episode, tools.filter(|_| has_tools)) {
+        (Some(run), ..) => run.encode(&question, &app.model)?,
+        (None, Some(episode), tools) => {
+            let prepared = episode.prepare(app, messages, tools.unwrap_or_default())?;
+            let prompt = prepared.tokens.clone();
+            call = Some(prepared);
+            prompt
+        }
+        (None, None, Some(tools)) => {
             (**template).clone().with_tools(tools).encode(tokenizer, &messages, true)?
         }
-        (None, None) => template.encode(tokenizer, &messages, true)?,
+        (None, None, None) => template.encode(tokenizer, &messages, true)?,
     };
 
     let asked = request.max_completion_tokens.or(request.max_tokens);
     let max_tokens = most_tokens(app, prompt.len(), asked, None)?;
     let samples = request.draw.samples(app)?;
+    if call.is_some() && samples != 1 {
+        return Err(Refusal::field("n", "1: a turn of an episode is one completion", samples));
+    }
     let has_stop = request.draw.stop.is_some();
     let mut params = request.draw.params(max_tokens)?;
     if let Some(run) = as_in_run.filter(|_| !has_stop) {
         params.stop = run.stop().to_vec();
     }
     crate::tinker::check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
-    Ok(Prepared { target, prompt, params, samples, logprobs, has_tools })
+    Ok(Prepared { target, prompt, params, samples, logprobs, has_tools, call })
 }
 
 /// Messages as clients send them back: with fields of no value, and calls' arguments as texts.

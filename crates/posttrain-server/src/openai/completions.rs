@@ -107,8 +107,16 @@ pub(crate) async fn complete(
             Refusal::field("prompt", "one prompt with `stream`", prompts.len())
         })?;
         let form = Form::Text;
-        let streamed =
-            Streamed { target, prompt, params, samples, logprobs: top, include_usage, form };
+        let streamed = Streamed {
+            target,
+            prompt,
+            params,
+            samples,
+            logprobs: top,
+            include_usage,
+            form,
+            captured: None,
+        };
         return Ok((headers, stream(&app, streamed).await?).into_response());
     }
 

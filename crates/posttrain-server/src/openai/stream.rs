@@ -6,10 +6,12 @@ use super::logprobs::{chat_token, text_form};
 use super::text::GrowingText;
 use super::tools::spoken;
 use crate::app::App;
+use crate::gateway::Episode;
 use crate::refusal::Refusal;
 use crate::tinker::Scored;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{self, Stream, StreamExt};
+use posttrain_environment::CapturedCall;
 use posttrain_rollout::service::{SampleEvent, SampleStream};
 use posttrain_rollout::{Outcome, SampledToken, SamplingParams};
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ pub(crate) struct Streamed {
     pub logprobs: Option<usize>,
     pub include_usage: bool,
     pub form: Form,
+    /// Where the turn of an episode is taken down.
+    pub captured: Option<(Arc<Episode>, CapturedCall)>,
 }
 
 /// Which endpoint's events.
@@ -54,6 +58,7 @@ struct State {
     /// Samples that are not finished.
     left: usize,
     ended: bool,
+    captured: Option<(Arc<Episode>, CapturedCall)>,
 }
 
 /// Begins to draw, and streams what is drawn.
@@ -86,6 +91,7 @@ pub(crate) async fn stream(
         written: 0,
         left: request.samples,
         ended: false,
+        captured: request.captured,
     };
     state.begin(request.samples);
     let events = stream::unfold(state, next).map(Ok);
@@ -171,6 +177,14 @@ impl State {
         let mut reason = finish_word(completion.finish_reason);
         let held = self.form == (Form::Chat { tools: true });
         let calls = if held { spoken(&completion.text).calls } else { Vec::new() };
+        if let Some((episode, call)) = self.captured.take() {
+            let mut message = json!({ "role": "assistant", "content": completion.text });
+            if !calls.is_empty() {
+                message["content"] = json!(spoken(&completion.text).content);
+                message["tool_calls"] = Value::Array(calls.clone());
+            }
+            episode.record(call, completion, message);
+        }
         if calls.is_empty() {
             let rest = match self.texts.get(index) {
                 Some(text) if !held => text.finish(&completion.text),

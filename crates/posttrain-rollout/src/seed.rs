@@ -5,7 +5,7 @@
 /// over each part).
 ///
 /// ```
-/// use posttrain_train::derive_seed;
+/// use posttrain_rollout::derive_seed;
 /// assert_eq!(derive_seed(7, "sample", 3, 1), derive_seed(7, "sample", 3, 1));
 /// assert_ne!(derive_seed(7, "sample", 3, 1), derive_seed(7, "sample", 1, 3));
 /// assert_ne!(derive_seed(7, "sample", 3, 1), derive_seed(7, "dropout", 3, 1));

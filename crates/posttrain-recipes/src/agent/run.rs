@@ -1,0 +1,473 @@
+//! A run in environments: episodes, advantages, a step for each policy.
+
+use crate::RecipeError;
+use crate::agent::config::{AgentConfig, RoleConfig};
+use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums};
+use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
+use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
+use crate::agent::state::{AgentState, AgentStates};
+use crate::checkpoint::{CheckpointConfig, kept_config};
+use crate::metrics::{MetricsLog, lost_steps};
+use crate::observer::{Event, Observer, Phase};
+use crate::run::load_policy;
+use posttrain_data::{BatchStream, Example};
+use posttrain_environment::{Actor, EpisodeError, EpisodePlayer, PolicyActor, Trajectory};
+use posttrain_model::TextModel;
+use posttrain_rollout::service::{
+    SamplingClient, SamplingService, SamplingServiceConfig, Transition,
+};
+use posttrain_store::{JsonLog, lock_folder};
+use posttrain_train::{Datum, Trainer, derive_seed};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// One or several policies' reinforcement learning in environments, in a folder of its own.
+///
+/// The folder holds `metrics.jsonl`, `tensorboard/`, `episodes.jsonl` (whole trajectories),
+/// `checkpoints/`, and for each trained role `best/` and `last/` (PEFT). Called again on the same
+/// folder with the same configuration, a run goes on after its last saved state. The same seed
+/// gives the same episodes, as far as environments do, but for rounding: episodes share a batch as
+/// they come, which moves the last places of a log-probability.
+pub struct AgentRun {
+    model: TextModel,
+    builder: Arc<dyn EnvironmentBuilder>,
+    config: AgentConfig,
+    folder: PathBuf,
+    base_model: String,
+    stop: Arc<AtomicBool>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A line of `episodes.jsonl`.
+#[derive(Debug, Serialize, Deserialize)]
+struct EpisodeLine {
+    step: u64,
+    task: String,
+    advantage: f32,
+    trajectory: Trajectory,
+}
+
+/// What acts in a run.
+struct Cast {
+    trainers: BTreeMap<String, Trainer>,
+    client: SamplingClient,
+    stage: Stage,
+    /// To drop it is to end sampling.
+    _service: SamplingService,
+}
+
+impl AgentRun {
+    /// A run in `folder`.
+    ///
+    /// # Errors
+    /// The first field of `config` that is out of range is named.
+    pub fn new(
+        model: TextModel,
+        builder: Arc<dyn EnvironmentBuilder>,
+        config: AgentConfig,
+        folder: &Path,
+    ) -> Result<Self, RecipeError> {
+        config.validate()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Ok(Self {
+            model,
+            builder,
+            config,
+            folder: folder.into(),
+            base_model: String::new(),
+            stop: Arc::default(),
+            runtime: runtime.map_err(|source| RecipeError::Runtime { source })?,
+        })
+    }
+
+    /// Names the base in the adapters that the run writes.
+    #[must_use]
+    pub fn with_base_model(self, base_model: impl Into<String>) -> Self {
+        Self { base_model: base_model.into(), ..self }
+    }
+
+    /// Stops by a flag of the caller's: after the step that it is in, with its state saved.
+    #[must_use]
+    pub fn with_stop_flag(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Trains on `train`'s tasks from where the folder stands to the last step; whether all are
+    /// done.
+    ///
+    /// # Errors
+    /// Whatever sampling, training or the disk do; [`RecipeError::RewardFailures`] where too many
+    /// episodes of a step failed.
+    pub fn train(
+        &self,
+        train: &[Example],
+        validation: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<bool, RecipeError> {
+        let config = &self.config;
+        let _lock = lock_folder(&self.folder)?;
+        let kept = kept_config(&AgentConfig {
+            checkpoint_every: 1,
+            checkpoints: CheckpointConfig::default(),
+            logged_episodes: 0,
+            in_flight: 1,
+            ..config.clone()
+        })?;
+        let states = AgentStates::open(&self.folder, config.checkpoints, &self.base_model, kept)?;
+        let mut cast = self.cast()?;
+        let mut state = states.load(&mut cast.trainers, observer)?;
+        let mut data = BatchStream::new(train, config.batches())?.resume(state.data)?;
+
+        let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
+        let path = self.folder.join("episodes.jsonl");
+        let (mut episodes, _) = JsonLog::open(&path, |line: &EpisodeLine| line.step <= state.step)?;
+        let name = self.folder.file_name().map_or("agent".into(), |n| n.to_string_lossy());
+        observer.see(&Event::Started { name: &name, step: state.step, steps: config.steps });
+        if let Some(text) = lost_steps(&self.folder, state.step, records.len() as u64) {
+            observer.see(&Event::Note { text: &text });
+        }
+
+        while state.step < config.steps && !self.stop.load(Ordering::Relaxed) {
+            let tasks = data.next_batch();
+            let (mut record, lines) = self.step(state.step, &tasks, &mut cast, observer)?;
+            state.step += 1;
+            state.data = data.state();
+
+            record.validation = self.validate(&mut state, &cast, validation, observer)?;
+            if state.best.is_some_and(|(step, _)| step == state.step) {
+                states.keep_best(&cast.trainers)?;
+            }
+            for line in lines {
+                episodes.append(&line)?;
+            }
+            metrics.append(&record)?;
+            observer.see(&Event::AgentStep { record: &record, steps: config.steps });
+
+            let stopping = self.stop.load(Ordering::Relaxed) || state.step == config.steps;
+            if stopping || states.due(config.checkpoint_every, &state) {
+                states.save(&state, &cast.trainers)?;
+            }
+        }
+        observer.see(&Event::Finished { step: state.step });
+        Ok(state.step >= config.steps)
+    }
+
+    /// Plays one episode of each task by policies from PEFT folders, by role; a role that has none
+    /// plays as the configuration begins it. The same seed gives the same episodes, so that two
+    /// policies differ by themselves alone.
+    ///
+    /// # Errors
+    /// [`RecipeError::Lora`] for an adapter that cannot be read; else whatever sampling does.
+    pub fn evaluate(
+        &self,
+        adapters: &BTreeMap<String, PathBuf>,
+        tasks: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<EpisodeGroup>, RecipeError> {
+        self.evaluate_in(self.builder.as_ref(), adapters, tasks, observer)
+    }
+
+    /// [`AgentRun::evaluate`] in other environments than those of training: with a tool less, or
+    /// harder ones.
+    ///
+    /// # Errors
+    /// Those of [`AgentRun::evaluate`].
+    pub fn evaluate_in(
+        &self,
+        builder: &dyn EnvironmentBuilder,
+        adapters: &BTreeMap<String, PathBuf>,
+        tasks: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<EpisodeGroup>, RecipeError> {
+        let cast = self.cast()?;
+        for (role, folder) in adapters {
+            let policy = load_policy(folder, &self.model.decoder)?;
+            cast.client.publish(role, policy, Transition::Finish);
+        }
+        self.play_held_out(builder, &cast, tasks, observer)
+    }
+
+    /// Plays one episode of each task by somebody who knows how: `actor` makes, of a task, whoever
+    /// plays it ([`ScriptedActor`](posttrain_environment::ScriptedActor)). Sub-agents, where there
+    /// are any, play as the configuration begins them.
+    ///
+    /// # Errors
+    /// [`RecipeError::Episode`] of the first task that cannot be played to its end.
+    pub fn demonstrate(
+        &self,
+        tasks: &[Example],
+        actor: &dyn Fn(&Example) -> Arc<dyn Actor>,
+    ) -> Result<Vec<Trajectory>, RecipeError> {
+        let cast = self.cast()?;
+        let role = &self.config.main_role;
+        let failed = |source| EpisodeError::Environment { turn: 0, source };
+        let mut demonstrations = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let player = cast.stage.player(role).map_err(failed)?.with_actor(actor(task));
+            let episode = EpisodeRequest { task, seed: 0, stage: &cast.stage };
+            let mut environment = self.builder.environment(episode).map_err(failed)?;
+            let played = player.play(environment.as_mut(), role, 0);
+            demonstrations.push(self.runtime.block_on(played)?);
+        }
+        Ok(demonstrations)
+    }
+
+    /// Trainers, sampling service and players of every role.
+    fn cast(&self) -> Result<Cast, RecipeError> {
+        let config = SamplingServiceConfig {
+            engine: self.config.engine.clone(),
+            ..SamplingServiceConfig::default()
+        };
+        let tokenizer = Some(self.model.tokenizer.clone());
+        let service = SamplingService::start(self.model.decoder.clone(), tokenizer, config)?;
+        let client = service.client();
+
+        let mut trainers = BTreeMap::new();
+        let mut players = BTreeMap::new();
+        for (role, config) in &self.config.roles {
+            let policy = if config.trained {
+                let trainer = self.trainer(role, config)?;
+                let snapshot = trainer.snapshot()?;
+                trainers.insert(role.clone(), trainer);
+                Some(snapshot)
+            } else {
+                let load = |folder: &PathBuf| load_policy(folder, &self.model.decoder);
+                config.adapter.as_ref().map(load).transpose()?
+            };
+
+            let actor = match policy {
+                Some(policy) => {
+                    client.publish(role, policy, Transition::Finish);
+                    PolicyActor::name(client.clone(), role)
+                }
+                None => PolicyActor::base(client.clone()),
+            };
+            let player = EpisodePlayer::new(
+                self.model.clone(),
+                Arc::new(actor),
+                self.config.episode.clone(),
+            )?;
+            players.insert(role.clone(), player);
+        }
+        Ok(Cast { trainers, client, stage: Stage { players }, _service: service })
+    }
+
+    fn trainer(&self, role: &str, config: &RoleConfig) -> Result<Trainer, RecipeError> {
+        let seed = derive_seed(self.config.seed, role, 0, 0);
+        let model = self.model.decoder.clone();
+        Ok(match &config.adapter {
+            None => Trainer::new(model, &config.lora, self.config.trainer, seed)?,
+            Some(folder) => {
+                let adapter = model.load_adapter(folder)?;
+                Trainer::with_adapter(model, adapter, self.config.trainer, seed)?
+            }
+        })
+    }
+
+    fn step(
+        &self,
+        step: u64,
+        tasks: &[Example],
+        cast: &mut Cast,
+        observer: &mut dyn Observer,
+    ) -> Result<(AgentRecord, Vec<EpisodeLine>), RecipeError> {
+        let config = &self.config;
+        let started = Instant::now();
+        for (role, trainer) in &cast.trainers {
+            cast.client.publish(role, trainer.snapshot()?, Transition::Finish);
+        }
+
+        let seed = |row| derive_seed(config.seed, "task", step, row);
+        let request = PlayRequest {
+            tasks,
+            episodes: config.group_size,
+            role: &config.main_role,
+            seeds: (0..tasks.len() as u64).map(seed).collect(),
+            in_flight: config.in_flight,
+            phase: Phase::Sampling,
+        };
+        let playing = play(request, self.builder.as_ref(), &cast.stage, observer);
+        let groups = self.runtime.block_on(playing)?;
+        let episodes = AgentEvaluation::of(&groups);
+        self.check_failures(step + 1, &groups, &episodes)?;
+        let seconds_playing = started.elapsed().as_secs_f64();
+
+        let training = Instant::now();
+        let mut roles = BTreeMap::new();
+        let mut signal = 0;
+        let mut lines = Vec::new();
+        for (role, settings) in &config.roles {
+            let learned = self.learned(role, &groups)?;
+            if *role == config.main_role {
+                signal = learned.groups_with_signal;
+                lines = learned.lines(step + 1, config.logged_episodes);
+            }
+            let due = step % settings.every == settings.offset;
+            let Some(trainer) = cast.trainers.get_mut(role).filter(|_| due) else { continue };
+            let datums = learned.datums(config.episode.sampling.temperature);
+            if !datums.iter().any(Datum::has_signal) {
+                continue;
+            }
+
+            observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: datums.len() });
+            let passes = trainer.forward_backward(&datums, &config.objective)?;
+            let rate = settings.learning_rate * settings.schedule.factor(step, config.steps);
+            let params = trainer.adam_params(rate);
+            let optim = trainer.optim_step(&params)?;
+            roles.insert(role.clone(), RoleRecord::of(&passes, optim, datums.len(), rate));
+        }
+
+        let record = AgentRecord {
+            step: step + 1,
+            episodes,
+            groups_with_signal: signal as f64 / groups.len().max(1) as f64,
+            roles,
+            validation: None,
+            seconds_playing,
+            seconds_training: training.elapsed().as_secs_f64(),
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        Ok((record, lines))
+    }
+
+    /// What a role has to learn from a step's episodes: its own of each task, side by side.
+    fn learned<'a>(
+        &self,
+        role: &str,
+        groups: &'a [EpisodeGroup],
+    ) -> Result<Learned<'a>, RecipeError> {
+        let mut trajectories = Vec::new();
+        let mut rewards = Vec::new();
+        let mut lengths = Vec::new();
+        for group in groups {
+            let before = rewards.len();
+            for episode in &group.episodes {
+                let Ok(episode) = episode else { continue };
+                for trajectory in episode.with_children() {
+                    if trajectory.role == role {
+                        trajectories.push((group.task.id.as_str(), trajectory));
+                        rewards.push(Some(trajectory.reward() as f32));
+                    }
+                }
+            }
+            lengths.push(rewards.len() - before);
+        }
+        let advantages = self.config.advantage.advantages(&rewards, &lengths)?;
+        Ok(Learned {
+            trajectories,
+            advantages: advantages.values,
+            groups_with_signal: advantages.counts.groups_with_signal,
+        })
+    }
+
+    fn check_failures(
+        &self,
+        step: u64,
+        groups: &[EpisodeGroup],
+        episodes: &AgentEvaluation,
+    ) -> Result<(), RecipeError> {
+        let failed: usize = episodes.failures.values().sum();
+        let total = failed + episodes.n;
+        if failed as f64 <= self.config.max_failures * total as f64 {
+            return Ok(());
+        }
+        let first = groups.iter().flat_map(|g| &g.episodes).find_map(|e| e.as_ref().err());
+        let counts: Vec<String> =
+            episodes.failures.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
+        let first =
+            first.map_or(String::new(), |failure| format!("; the first: {}", failure.report));
+        Err(RecipeError::RewardFailures {
+            step,
+            failed,
+            total,
+            allowed: self.config.max_failures,
+            causes: counts.join(", ") + &first,
+        })
+    }
+
+    fn validate(
+        &self,
+        state: &mut AgentState,
+        cast: &Cast,
+        validation: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<Option<AgentEvaluation>, RecipeError> {
+        let config = &self.config.evaluation;
+        let due = state.step.is_multiple_of(config.every) || state.step == self.config.steps;
+        if !due || validation.is_empty() {
+            return Ok(None);
+        }
+        for (role, trainer) in &cast.trainers {
+            cast.client.publish(role, trainer.snapshot()?, Transition::Finish);
+        }
+
+        let tasks = &validation[..config.tasks.unwrap_or(usize::MAX).min(validation.len())];
+        let evaluation = AgentEvaluation::of(&self.play_held_out(
+            self.builder.as_ref(),
+            cast,
+            tasks,
+            observer,
+        )?);
+        let text = format!("validation after step {}: {}", state.step, evaluation.line());
+        observer.see(&Event::Note { text: &text });
+        if state.best.is_none_or(|(_, reward)| evaluation.reward > reward) {
+            state.best = Some((state.step, evaluation.reward));
+        }
+        Ok(Some(evaluation))
+    }
+
+    /// An episode of each task; the same for the same policies.
+    fn play_held_out(
+        &self,
+        builder: &dyn EnvironmentBuilder,
+        cast: &Cast,
+        tasks: &[Example],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<EpisodeGroup>, RecipeError> {
+        let seed =
+            |task: &Example| derive_seed(self.config.seed, &format!("evaluate {}", task.id), 0, 0);
+        let request = PlayRequest {
+            tasks,
+            episodes: 1,
+            role: &self.config.main_role,
+            seeds: tasks.iter().map(seed).collect(),
+            in_flight: self.config.in_flight,
+            phase: Phase::Evaluating,
+        };
+        let playing = play(request, builder, &cast.stage, observer);
+        self.runtime.block_on(playing)
+    }
+}
+
+/// A role's episodes and what each is worth.
+struct Learned<'a> {
+    trajectories: Vec<(&'a str, &'a Trajectory)>,
+    advantages: Vec<f32>,
+    groups_with_signal: usize,
+}
+
+impl Learned<'_> {
+    fn datums(&self, temperature: f64) -> Vec<Datum> {
+        let all = self.trajectories.iter().zip(&self.advantages);
+        all.flat_map(|((_, trajectory), advantage)| {
+            trajectory_datums(trajectory, *advantage, temperature)
+        })
+        .collect()
+    }
+
+    fn lines(&self, step: u64, most: usize) -> Vec<EpisodeLine> {
+        let all = self.trajectories.iter().zip(&self.advantages).take(most);
+        all.map(|((task, trajectory), advantage)| EpisodeLine {
+            step,
+            task: (*task).to_owned(),
+            advantage: *advantage,
+            trajectory: (*trajectory).clone(),
+        })
+        .collect()
+    }
+}

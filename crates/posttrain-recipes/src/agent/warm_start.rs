@@ -1,0 +1,97 @@
+//! A warm start: what somebody who knows how has played is learned by cross-entropy, so that
+//! reinforcement has something to reinforce.
+
+use crate::RecipeError;
+use crate::agent::config::RoleConfig;
+use crate::agent::episodes::demonstration_datums;
+use crate::observer::{Event, Observer, Phase};
+use posttrain_environment::Trajectory;
+use posttrain_loss::{Aggregation, CrossEntropy};
+use posttrain_model::Decoder;
+use posttrain_optim::Schedule;
+use posttrain_train::{Trainer, TrainerConfig, derive_seed};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Straight down to nothing.
+const FALLING: Schedule = Schedule::Linear { warmup_steps: 0, floor: 0.0 };
+
+/// How demonstrations are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmStartConfig {
+    /// Tasks that are demonstrated, 1 and up.
+    pub demonstrations: usize,
+    /// How often each is learned, 1 and up.
+    pub epochs: u64,
+    /// Contexts a step, 1 and up.
+    pub batch: usize,
+    /// The learning rate, above 0; it falls linearly to nothing.
+    pub learning_rate: f64,
+}
+
+impl Default for WarmStartConfig {
+    fn default() -> Self {
+        Self { demonstrations: 64, epochs: 2, batch: 8, learning_rate: 2e-4 }
+    }
+}
+
+impl WarmStartConfig {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// The first field that is out of range is named.
+    pub fn validate(&self) -> Result<(), RecipeError> {
+        RecipeError::check_counts(&[
+            ("warm_start.demonstrations", self.demonstrations as u64),
+            ("warm_start.epochs", self.epochs),
+            ("warm_start.batch", self.batch as u64),
+        ])?;
+        RecipeError::check_learning_rate(self.learning_rate)
+    }
+}
+
+/// Learns demonstrations into an adapter, a PEFT folder at `adapter`, for
+/// [`RoleConfig::adapter`]. One that is there already is left as it is. The losses, step by step.
+///
+/// # Errors
+/// [`RecipeError::Config`] where nothing is demonstrated; else whatever training and the disk do.
+pub fn warm_start(
+    model: &Arc<Decoder>,
+    demonstrations: &[Trajectory],
+    (config, role): (&WarmStartConfig, &RoleConfig),
+    (adapter, base_model): (&Path, &str),
+    observer: &mut dyn Observer,
+) -> Result<Vec<f64>, RecipeError> {
+    config.validate()?;
+    if adapter.exists() {
+        return Ok(Vec::new());
+    }
+    let datums = demonstration_datums(demonstrations);
+    RecipeError::check("warm_start.demonstrations", !datums.is_empty(), "at least 1", "none")?;
+
+    let mut trainer = Trainer::new(model.clone(), &role.lora, TrainerConfig::default(), 0)?;
+    let objective = CrossEntropy { aggregation: Aggregation::TokenMean {} };
+    let a_epoch = datums.len().div_ceil(config.batch) as u64;
+    let steps = config.epochs * a_epoch;
+    let mut losses = Vec::with_capacity(steps as usize);
+    for step in 0..steps {
+        // Another order in each epoch.
+        let mut order: Vec<usize> = (0..datums.len()).collect();
+        order.sort_by_key(|index| derive_seed(0, "order", step / a_epoch, *index as u64));
+        let from = (step % a_epoch) as usize * config.batch;
+        let to = (from + config.batch).min(order.len());
+        let batch: Vec<_> = order[from..to].iter().map(|index| datums[*index].clone()).collect();
+
+        let passes = trainer.forward_backward(&batch, &objective)?;
+        let rate = config.learning_rate * FALLING.factor(step, steps);
+        let params = trainer.adam_params(rate);
+        trainer.optim_step(&params)?;
+        losses.push(passes.loss());
+        let (done, total) = (losses.len(), steps as usize);
+        observer.see(&Event::Progress { phase: Phase::Training, done, total });
+    }
+    trainer.save_adapter(adapter, base_model)?;
+    Ok(losses)
+}

@@ -1,0 +1,339 @@
+//! Policies in environments: they learn, they go on where they were killed, they learn by roles.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod digits;
+mod world;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use posttrain_chat::Message;
+use posttrain_data::Example;
+use posttrain_environment::{
+    Action, Budget, Environment, EnvironmentError, EpisodeConfig, EpisodePlayer, Opening,
+    ScriptedActor, Step, Trajectory,
+};
+use posttrain_lora::LoraConfig;
+use posttrain_recipes::agent::{
+    AgentConfig, AgentEvaluationConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeRequest,
+    RoleConfig, WarmStartConfig, warm_start,
+};
+use posttrain_recipes::{Event, MetricsLog, Observer, RecipeError, Silent};
+use posttrain_rollout::SamplingParams;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use world::{World, examples};
+
+/// Two turns, each worth a half if a 7 is said in it; between them a digit is read.
+struct Sevens {
+    question: String,
+    turn: usize,
+}
+
+fn seven(text: &str) -> f64 {
+    if text.split(' ').take(2).any(|word| word == "7") { 0.5 } else { 0.0 }
+}
+
+impl Environment for Sevens {
+    fn start(&mut self) -> BoxFuture<'_, Result<Opening, EnvironmentError>> {
+        let opening = Opening::new(Message::user(&self.question));
+        async move { Ok(opening) }.boxed()
+    }
+
+    fn act<'a>(&'a mut self, action: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
+        self.turn += 1;
+        let reward = seven(action.text);
+        let step = match self.turn {
+            1 => Step::Next { observation: Message::user("3 5").into(), reward },
+            _ => Step::done(reward),
+        };
+        async move { Ok(step) }.boxed()
+    }
+
+    fn metrics(&self) -> BTreeMap<String, f64> {
+        BTreeMap::from([("turns_seen".to_owned(), self.turn as f64)])
+    }
+}
+
+fn sevens(episode: EpisodeRequest<'_>) -> Result<Box<dyn Environment>, EnvironmentError> {
+    Ok(Box::new(Sevens { question: episode.task.question.clone(), turn: 0 }))
+}
+
+fn role() -> RoleConfig {
+    RoleConfig {
+        learning_rate: 5e-3,
+        lora: LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() },
+        ..RoleConfig::default()
+    }
+}
+
+fn config(steps: u64) -> AgentConfig {
+    AgentConfig {
+        seed: 3,
+        steps,
+        tasks: 4,
+        group_size: 6,
+        roles: BTreeMap::from([("policy".to_owned(), role())]),
+        episode: EpisodeConfig {
+            sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
+            budget: Budget::default(),
+            ..EpisodeConfig::default()
+        },
+        checkpoint_every: 2,
+        evaluation: AgentEvaluationConfig { every: 4, tasks: Some(8) },
+        ..AgentConfig::default()
+    }
+}
+
+fn run(
+    world: &World,
+    builder: Arc<dyn EnvironmentBuilder>,
+    config: AgentConfig,
+    folder: &Path,
+) -> AgentRun {
+    AgentRun::new(world.model.clone(), builder, config, folder).unwrap()
+}
+
+fn records(folder: &Path) -> Vec<AgentRecord> {
+    let (_, records) = MetricsLog::open(folder, u64::MAX).unwrap();
+    records.iter().map(AgentRecord::reproducible).collect()
+}
+
+#[test]
+fn a_policy_learns_in_turns_and_trains_on_what_it_sampled() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(&world, Arc::new(sevens), config(24), dir.path());
+    assert!(run.train(&examples(0..40), &examples(40..60), &mut Silent).unwrap());
+
+    let records = records(dir.path());
+    let mean = |records: &[AgentRecord]| {
+        records.iter().map(|r| r.episodes.reward).sum::<f64>() / records.len() as f64
+    };
+    let (first, last) = (mean(&records[..4]), mean(&records[20..]));
+    assert!(last > first + 0.2, "{first} {last}");
+    for record in &records {
+        assert_eq!((record.episodes.n, record.episodes.turns), (24, 2.0));
+        assert_eq!(record.episodes.metrics["turns_seen"], 2.0);
+    }
+    // A step whose groups all earn the same trains nobody.
+    let trained: Vec<_> = records.iter().filter_map(|record| record.roles.get("policy")).collect();
+    assert!(trained.len() > 4, "{}", trained.len());
+    for policy in trained {
+        // The very tokens that were sampled, in the very context.
+        assert!(policy.logprob_gap_max < 1e-4, "{policy:?}");
+        assert!((policy.ratio_mean - 1.0).abs() < 1e-4);
+    }
+    assert!(records[23].validation.as_ref().unwrap().reward > first);
+    assert!(dir.path().join("policy/best/adapter_config.json").exists());
+    assert!(dir.path().join("policy/last/adapter_config.json").exists());
+}
+
+/// Dies at a step, before anything of it is saved.
+struct DieAt(u64);
+
+impl Observer for DieAt {
+    fn see(&mut self, event: &Event) {
+        if let Event::AgentStep { record, .. } = event {
+            assert!(record.step < self.0, "killed");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_to_the_same_numbers() {
+    let world = World::new();
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let train = |folder: &Path, observer: &mut dyn Observer| {
+        let run = run(&world, Arc::new(sevens), config(7), folder);
+        run.train(&examples(0..40), &examples(40..50), observer)
+    };
+    train(whole.path(), &mut Silent).unwrap();
+    for step in [3, 6] {
+        let died = catch_unwind(AssertUnwindSafe(|| train(killed.path(), &mut DieAt(step))));
+        assert!(died.is_err());
+    }
+    train(killed.path(), &mut Silent).unwrap();
+
+    // Episodes share a batch as they come, which moves the last places of a log-probability.
+    let (one, other) = (records(whole.path()), records(killed.path()));
+    assert_eq!(one.len(), 7);
+    for (one, other) in one.iter().zip(&other) {
+        assert_eq!((one.step, &one.episodes), (other.step, &other.episodes));
+        assert_eq!(one.validation, other.validation);
+        for (role, one) in &one.roles {
+            let other = &other.roles[role];
+            assert!((one.loss - other.loss).abs() < 1e-5, "{one:?} {other:?}");
+            assert!((one.grad_norm - other.grad_norm).abs() < 1e-4, "{one:?} {other:?}");
+        }
+    }
+    let lines = |folder: &Path| {
+        std::fs::read_to_string(folder.join("episodes.jsonl")).unwrap().lines().count()
+    };
+    assert_eq!(lines(whole.path()), lines(killed.path()));
+
+    // Another configuration does not go on with it.
+    let other = AgentConfig { group_size: 4, ..config(9) };
+    let error = run(&world, Arc::new(sevens), other, killed.path())
+        .train(&examples(0..40), &[], &mut Silent)
+        .unwrap_err();
+    assert!(matches!(error, RecipeError::OtherRun { .. }), "{error}");
+}
+
+/// Asks a worker, and is worth what the worker is.
+struct Asks {
+    worker: EpisodePlayer,
+    seed: u64,
+    question: String,
+    children: Vec<Trajectory>,
+}
+
+impl Environment for Asks {
+    fn start(&mut self) -> BoxFuture<'_, Result<Opening, EnvironmentError>> {
+        let opening = Opening::new(Message::user(&self.question));
+        async move { Ok(opening) }.boxed()
+    }
+
+    fn act<'a>(&'a mut self, action: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
+        async move {
+            let mut task = Sevens { question: self.question.clone(), turn: 0 };
+            let child = self.worker.play(&mut task, "worker", self.seed).await?;
+            let reward = child.reward() + seven(action.text);
+            self.children = vec![child];
+            Ok(Step::done(reward))
+        }
+        .boxed()
+    }
+
+    fn take_children(&mut self) -> Vec<Trajectory> {
+        std::mem::take(&mut self.children)
+    }
+}
+
+fn asks(episode: EpisodeRequest<'_>) -> Result<Box<dyn Environment>, EnvironmentError> {
+    Ok(Box::new(Asks {
+        worker: episode.stage.player("worker")?.clone(),
+        seed: episode.seed,
+        question: episode.task.question.clone(),
+        children: Vec::new(),
+    }))
+}
+
+fn two_roles(steps: u64) -> AgentConfig {
+    let turn = |offset| RoleConfig { every: 2, offset, ..role() };
+    AgentConfig {
+        main_role: "asker".into(),
+        roles: BTreeMap::from([("asker".to_owned(), turn(0)), ("worker".to_owned(), turn(1))]),
+        ..config(steps)
+    }
+}
+
+#[test]
+fn two_roles_learn_by_turns_each_by_its_own_reward() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(&world, Arc::new(asks), two_roles(8), dir.path());
+    run.train(&examples(0..40), &[], &mut Silent).unwrap();
+    let mut trained = [0, 0];
+    for record in records(dir.path()) {
+        let (due, other) =
+            if record.step % 2 == 1 { ("asker", "worker") } else { ("worker", "asker") };
+        assert!(!record.roles.contains_key(other), "{record:?}");
+        trained[(record.step % 2) as usize] += usize::from(record.roles.contains_key(due));
+        assert_eq!(record.episodes.critical_steps, 3.0);
+        for role in record.roles.values() {
+            assert!(role.logprob_gap_max < 1e-4, "{role:?}");
+        }
+    }
+    assert!(trained.iter().all(|steps| *steps > 0), "{trained:?}");
+    for role in ["asker", "worker"] {
+        assert!(dir.path().join(role).join("last/adapter_config.json").exists());
+    }
+}
+
+#[test]
+fn a_role_that_is_not_trained_stays_what_it_is() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = two_roles(2);
+    config.roles.insert("worker".to_owned(), RoleConfig { trained: false, ..role() });
+    let run = run(&world, Arc::new(asks), config, dir.path());
+    run.train(&examples(0..40), &[], &mut Silent).unwrap();
+    assert!(records(dir.path()).iter().all(|record| !record.roles.contains_key("worker")));
+    assert!(!dir.path().join("worker").exists());
+}
+
+#[test]
+fn an_episode_that_fails_is_no_zero_and_too_many_end_the_run_in_words() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let made = AtomicUsize::new(0);
+    let breaks = move |episode: EpisodeRequest<'_>| {
+        // Every sixth.
+        if made.fetch_add(1, Ordering::Relaxed) % 6 == 0 {
+            return Err(EnvironmentError::Failed { reason: "the disk is full".into() });
+        }
+        sevens(episode)
+    };
+    let run = run(&world, Arc::new(breaks), config(2), dir.path());
+    run.train(&examples(0..40), &[], &mut Silent).unwrap();
+    let record = &records(dir.path())[0];
+    assert_eq!((record.episodes.n, record.episodes.failures["environment"]), (20, 4));
+
+    let dir = tempfile::tempdir().unwrap();
+    let never =
+        |_: EpisodeRequest<'_>| Err(EnvironmentError::Failed { reason: "the disk is full".into() });
+    let run = AgentRun::new(world.model.clone(), Arc::new(never), config(2), dir.path()).unwrap();
+    let error = run.train(&examples(0..40), &[], &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("24 of 24") && error.contains("the disk is full"), "{error}");
+}
+
+#[test]
+fn a_demonstration_is_learned_before_anything_is_reinforced() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(&world, Arc::new(sevens), config(1), &dir.path().join("run"));
+    let script = |_: &Example| -> Arc<dyn posttrain_environment::Actor> {
+        Arc::new(ScriptedActor::new(world.model.clone(), |turn, _: &[Message]| {
+            Some(if turn == 0 { "7 1" } else { "2 7" }.to_owned())
+        }))
+    };
+    let tasks = examples(0..20);
+    let played = run.demonstrate(&tasks, &script).unwrap();
+    assert!(played.iter().all(|trajectory| trajectory.reward() == 1.0));
+
+    let warm = WarmStartConfig { epochs: 20, learning_rate: 5e-3, ..WarmStartConfig::default() };
+    let adapter = dir.path().join("warm");
+    let model = &world.model.decoder;
+    let losses =
+        warm_start(model, &played, (&warm, &role()), (&adapter, "tiny"), &mut Silent).unwrap();
+    assert!(losses.last().unwrap() < &(losses[0] / 2.0), "{losses:?}");
+
+    let reward = |adapters: BTreeMap<_, _>| {
+        let groups = run.evaluate(&adapters, &examples(40..80), &mut Silent).unwrap();
+        let all = groups.iter().map(|group| group.episodes[0].as_ref().unwrap().reward());
+        all.sum::<f64>() / 40.0
+    };
+    let before = reward(BTreeMap::new());
+    let after = reward(BTreeMap::from([("policy".to_owned(), adapter)]));
+    assert!(after > 0.8 && before < 0.6, "{before} {after}");
+}
+
+#[test]
+fn what_is_out_of_range_is_named() {
+    let field = |config: AgentConfig| match config.validate() {
+        Err(RecipeError::Config { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(AgentConfig { group_size: 1, ..config(1) }), "group_size");
+    assert_eq!(field(AgentConfig { main_role: "nobody".into(), ..config(1) }), "main_role");
+    assert_eq!(field(AgentConfig { max_failures: 2.0, ..config(1) }), "max_failures");
+    let nobody = RoleConfig { trained: false, ..role() };
+    let roles = BTreeMap::from([("policy".to_owned(), nobody)]);
+    assert_eq!(field(AgentConfig { roles, ..config(1) }), "roles");
+    let late = RoleConfig { every: 2, offset: 2, ..role() };
+    let roles = BTreeMap::from([("policy".to_owned(), late)]);
+    assert_eq!(field(AgentConfig { roles, ..config(1) }), "roles.offset");
+}

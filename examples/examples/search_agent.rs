@@ -1,0 +1,240 @@
+//! A searcher that edits its own context: it searches a corpus of 5,000 passages within a small
+//! context, prunes what is of no use, and answers with the passages that a question needs.
+//!
+//! ```text
+//! cargo run --release -p examples --example search_agent -- --config examples/configs/search_agent.toml --out runs/search
+//! ```
+//!
+//! After Chroma's Context-1 and Harness-1, at a size for a laptop: the corpus is of made-up people, five
+//! passages each; a question needs one passage of several people; the context holds what two or
+//! three searches find. A few demonstrations by a script warm the policy up. What is reported is
+//! recall on held-out questions, with `prune` and, for the same policy in the same budget, without.
+
+use anyhow::Result;
+use clap::Parser;
+use examples::{AgentFile, AgentTasks, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use posttrain::chat::{Message, Role, ToolCall, ToolFormat};
+use posttrain::data::Example;
+use posttrain::environment::search::{Corpus, Passage, SearchConfig, SearchTask};
+use posttrain::environment::{Actor, Environment, EnvironmentError, ScriptedActor, Trajectory};
+use posttrain::model::TextModel;
+use posttrain::recipes::agent::{EnvironmentBuilder, EpisodeRequest};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The environment's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SearchFile {
+    /// People in the corpus, five passages each.
+    people: usize,
+    /// People that a question asks about.
+    asked: usize,
+    /// How a policy may search.
+    search: SearchConfig,
+}
+
+/// What is told of people: the words of a question and of a search, and a passage's.
+const FACTS: [(&str, &str, &str, &[&str]); 5] = [
+    (
+        "were born",
+        "born",
+        "was born in",
+        &["Ostrava", "Leeds", "Turin", "Malaga", "Gdansk", "Bergen"],
+    ),
+    ("work", "works", "works as a", &["baker", "glazier", "pilot", "tailor", "surgeon", "notary"]),
+    ("studied", "studied", "studied in", &["Padua", "Uppsala", "Leiden", "Coimbra", "Vienna"]),
+    ("sing", "sings", "sings in the", &["choir", "opera", "kitchen", "garden", "bath"]),
+    ("sailed", "sailed", "sailed to", &["Madeira", "Iceland", "Corsica", "Malta", "Crete"]),
+];
+
+const FIRST: [&str; 40] = [
+    "Anna", "Boris", "Clara", "David", "Elsa", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin",
+    "Leon", "Marta", "Nils", "Olga", "Paul", "Rosa", "Simon", "Thea", "Victor", "Alma", "Bruno",
+    "Celia", "Edgar", "Flora", "Gustav", "Helen", "Ivan", "Julia", "Kurt", "Laura", "Martin",
+    "Nora", "Oscar", "Petra", "Robert", "Sonja", "Tom", "Vera", "Walter",
+];
+const LAST: [&str; 25] = [
+    "Berg", "Cole", "Dahl", "Eaton", "Ford", "Gray", "Hale", "Iver", "Jung", "Kent", "Lane",
+    "Marsh", "North", "Olsen", "Page", "Quinn", "Reed", "Stone", "Thorne", "Unger", "Vance",
+    "West", "York", "Zeller", "Adler",
+];
+
+fn name(person: usize) -> String {
+    format!("{} {}", FIRST[person % FIRST.len()], LAST[person / FIRST.len() % LAST.len()])
+}
+
+/// Passage `fact` of a person has this number.
+fn number(person: usize, fact: usize) -> u32 {
+    (person * FACTS.len() + fact) as u32
+}
+
+fn corpus(people: usize) -> Result<Corpus, EnvironmentError> {
+    let passage = |person: usize, fact: usize| {
+        let (_, _, verb, places) = FACTS[fact];
+        let place = places[task_seed(0, verb, person as u64) as usize % places.len()];
+        Passage { id: number(person, fact), text: format!("{} {verb} {place}.", name(person)) }
+    };
+    let all = (0..people).flat_map(|person| (0..FACTS.len()).map(move |fact| (person, fact)));
+    Corpus::new(all.map(|(person, fact)| passage(person, fact)).collect())
+}
+
+struct Builder {
+    corpus: Arc<Corpus>,
+    config: SearchConfig,
+}
+
+/// What a task's metadata says.
+fn field(task: &Example, name: &str) -> Value {
+    task.metadata.as_ref().and_then(|metadata| metadata.get(name)).cloned().unwrap_or_default()
+}
+
+fn wanted(task: &Example) -> Vec<u32> {
+    serde_json::from_value(field(task, "wanted")).unwrap_or_default()
+}
+
+impl EnvironmentBuilder for Builder {
+    fn environment(
+        &self,
+        episode: EpisodeRequest<'_>,
+    ) -> Result<Box<dyn Environment>, EnvironmentError> {
+        let (corpus, config) = (self.corpus.clone(), self.config.clone());
+        let task = episode.task;
+        Ok(Box::new(SearchTask::new(corpus, config, &task.question, wanted(task))))
+    }
+}
+
+fn tasks(config: &AgentFile<SearchFile>, seed: u64) -> Result<AgentTasks> {
+    let environment = &config.environment;
+    environment.search.validate()?;
+    if environment.people > FIRST.len() * LAST.len() {
+        anyhow::bail!("`environment.people`: expected at most {}", FIRST.len() * LAST.len());
+    }
+    let draw = |split: &str, count: usize| -> Vec<Example> {
+        let task = |index: u64| {
+            let below = |what: &str, most: usize| {
+                task_seed(seed, &format!("{split} {what}"), index) as usize % most
+            };
+            let fact = below("fact", FACTS.len());
+            let mut people = BTreeSet::new();
+            for draw in 0.. {
+                if people.len() == environment.asked {
+                    break;
+                }
+                people.insert(below(&format!("person {draw}"), environment.people));
+            }
+            let names: Vec<String> = people.iter().map(|person| name(*person)).collect();
+            let wanted: Vec<u32> = people.iter().map(|person| number(*person, fact)).collect();
+            let (asked, searched, ..) = FACTS[fact];
+            let question = format!("Where or as what {asked}: {}?", names.join(", "));
+            let metadata = json!({ "names": names, "searched": searched, "wanted": wanted });
+            let id = format!("{split}-{index}");
+            let answer = format!("{wanted:?}");
+            Example {
+                metadata: metadata.as_object().cloned(),
+                ..Example::new(id, "search", question, answer)
+            }
+        };
+        (0..count as u64).map(task).collect()
+    };
+    let corpus = Arc::new(corpus(environment.people)?);
+    Ok(AgentTasks {
+        train: draw("train", config.tasks.train),
+        validation: draw("validation", config.tasks.validation),
+        test: draw("test", config.tasks.test),
+        builder: Arc::new(Builder { corpus, config: environment.search.clone() }),
+    })
+}
+
+/// Searches for one person after another, prunes what is not asked for, and answers.
+fn demonstrator(model: &TextModel, task: &Example) -> Arc<dyn Actor> {
+    let names: Vec<String> = serde_json::from_value(field(task, "names")).unwrap_or_default();
+    let searched = field(task, "searched").as_str().unwrap_or_default().to_owned();
+    let wanted: BTreeSet<u32> = wanted(task).into_iter().collect();
+    let left = Mutex::new(names.into_iter());
+    Arc::new(ScriptedActor::new(model.clone(), move |_, read: &[Message]| {
+        let useless = useless(read, &wanted);
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let call = if !useless.is_empty() {
+            ToolCall::new("", "prune", json!({ "ids": useless }))
+        } else if let Some(name) = next() {
+            ToolCall::new("", "search", json!({ "query": format!("{name} {searched}") }))
+        } else {
+            ToolCall::new("", "answer", json!({ "ids": wanted }))
+        };
+        Some(ToolFormat::Hermes.write(&[call]))
+    }))
+}
+
+/// What a search has just shown and nobody asked for.
+fn useless(read: &[Message], wanted: &BTreeSet<u32>) -> Vec<u32> {
+    let Some(shown) = read.last().filter(|message| message.role == Role::Tool) else {
+        return Vec::new();
+    };
+    let text = shown.text().into_owned();
+    let ids =
+        text.lines().filter_map(|line| line.strip_prefix('[')?.split(']').next()?.parse().ok());
+    ids.filter(|id| !wanted.contains(id)).collect()
+}
+
+/// What one seed's policy reached.
+struct Reached {
+    seed: u64,
+    recall: f64,
+    without_prune: f64,
+    warm_start: f64,
+    prune_accuracy: f64,
+    precision: f64,
+}
+
+fn main() -> std::process::ExitCode {
+    examples::exit_code(run())
+}
+
+fn run() -> Result<()> {
+    let args = RunArgs::parse();
+    let config: AgentFile<SearchFile> = examples::read_config(&args.config)?;
+    let corpus = Arc::new(corpus(config.environment.people)?);
+    let search = SearchConfig { prune: false, ..config.environment.search.clone() };
+    let without = Builder { corpus, config: search };
+
+    let reports = train_agents(&args, tasks, &demonstrator, |seed, learned, console| {
+        let test = &learned.tasks.test;
+        let metric =
+            |name: &'static str| move |t: &Trajectory| t.metrics.get(name).copied().unwrap_or(0.0);
+        let after = learned.run.evaluate(&learned.after, test, console)?;
+        let before = learned.run.evaluate(&learned.before, test, console)?;
+        let without = learned.run.evaluate_in(&without, &learned.after, test, console)?;
+        // Of the episodes in which anything was pruned.
+        let pruned: f64 = mean_of(&after, metric("pruned"));
+        let rightly =
+            mean_of(&after, |t| metric("pruned")(t) * metric("prune_accuracy")(t)) / pruned;
+        Ok(Reached {
+            seed,
+            recall: mean_of(&after, metric("recall")),
+            without_prune: mean_of(&without, metric("recall")),
+            warm_start: mean_of(&before, metric("recall")),
+            prune_accuracy: rightly,
+            precision: mean_of(&after, metric("precision")),
+        })
+    })?;
+    let Some(reports) = reports else { return Ok(()) };
+
+    let of = |value: fn(&Reached) -> f64| reports.iter().map(value).collect::<Vec<f64>>();
+    let (_, low, high) = over_seeds(&of(|r| r.recall - r.without_prune));
+    examples::write_summary(
+        &args.out,
+        &json!({
+            "seeds": reports.iter().map(|r| r.seed).collect::<Vec<_>>(),
+            "recall": over_seeds(&of(|r| r.recall)).0,
+            "recall_without_prune": over_seeds(&of(|r| r.without_prune)).0,
+            "low": low,
+            "high": high,
+            "prune_accuracy": over_seeds(&of(|r| r.prune_accuracy)).0,
+            "precision": over_seeds(&of(|r| r.precision)).0,
+            "recall_after_warm_start": over_seeds(&of(|r| r.warm_start)).0,
+        }),
+    )
+}

@@ -1,0 +1,337 @@
+//! What the examples of environments share: seeds, a warm start, training, a test of what was
+//! learned, the page.
+
+use crate::page::{Conversation, Curve, Page, Said};
+use crate::run_folder::{RunArgs, begin, check_name, read_config, write};
+use crate::{log_and_trace, stop_on_interrupt};
+use anyhow::{Context, Result, bail};
+use posttrain::data::Example;
+use posttrain::environment::{Actor, Trajectory};
+use posttrain::model::TextModel;
+use posttrain::recipes::agent::{
+    AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
+    warm_start,
+};
+use posttrain::recipes::{Console, MetricsLog, ModelSource};
+use posttrain::rollout::derive_seed;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A configuration file of policies in an environment that is configured by a `T`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentFile<T> {
+    /// The run's name.
+    pub name: String,
+    /// A run for each: their spread is the result's interval.
+    pub seeds: Vec<u64>,
+    /// The base.
+    pub model: ModelSource,
+    /// Tasks.
+    pub tasks: TaskCounts,
+    /// The environment.
+    pub environment: T,
+    /// What is learned from demonstrations first; nothing where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<WarmStartConfig>,
+    /// The run. Its seed is each of `seeds`.
+    pub agent: AgentConfig,
+}
+
+/// How many tasks there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCounts {
+    /// To learn from.
+    pub train: usize,
+    /// That checkpoints are chosen by.
+    pub validation: usize,
+    /// That are reported.
+    pub test: usize,
+}
+
+/// What one seed's run is made of.
+pub struct AgentTasks {
+    /// To learn from.
+    pub train: Vec<Example>,
+    /// That checkpoints are chosen by.
+    pub validation: Vec<Example>,
+    /// That are reported.
+    pub test: Vec<Example>,
+    /// Environments of them.
+    pub builder: Arc<dyn EnvironmentBuilder>,
+}
+
+/// Whoever plays a task that knows how.
+pub type Demonstrator<'a> = &'a dyn Fn(&TextModel, &Example) -> Arc<dyn Actor>;
+
+/// What a seed's run has learned, and how to play with it.
+pub struct Learned<'a> {
+    /// The run.
+    pub run: &'a AgentRun,
+    /// The seed's tasks.
+    pub tasks: &'a AgentTasks,
+    /// The adapters before reinforcement, by role: the warm start's.
+    pub before: BTreeMap<String, PathBuf>,
+    /// The adapters behind it.
+    pub after: BTreeMap<String, PathBuf>,
+}
+
+/// Trains each seed's policies, hands what they have learned to `report`, and writes the page.
+/// Interrupted or killed, it goes on when it is started again.
+///
+/// # Errors
+/// Whatever is wrong with the configuration or the model, by name.
+pub fn train_agents<T, R>(
+    args: &RunArgs,
+    tasks: impl Fn(&AgentFile<T>, u64) -> Result<AgentTasks>,
+    demonstrator: Demonstrator<'_>,
+    mut report: impl FnMut(u64, &Learned<'_>, &mut Console) -> Result<R>,
+) -> Result<Option<Vec<R>>>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let _trace = log_and_trace(args.trace.as_deref())?;
+    let config: AgentFile<T> = read_config(&args.config)?;
+    let named = || args.config.display().to_string();
+    config.agent.validate().with_context(|| format!("{}: [agent]", named()))?;
+    check_name(&args.config, &config.name)?;
+    if config.seeds.is_empty() || config.tasks.train == 0 || config.tasks.test == 0 {
+        bail!("{}: `seeds`, `tasks.train` and `tasks.test` must not be empty", named());
+    }
+    let model =
+        config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
+    let _lock = begin(args, &config)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(stop.clone())?;
+
+    let mut console = Console::default();
+    let mut reports = Vec::new();
+    let mut curves = Vec::new();
+    let mut conversations = Vec::new();
+    for &seed in &config.seeds {
+        let folder = args.out.join(format!("seed-{seed}"));
+        let tasks = tasks(&config, seed)?;
+        let mut agent = AgentConfig { seed, ..config.agent.clone() };
+        let mut before = BTreeMap::new();
+        if let Some(warm) = &config.warm_start {
+            let adapter = folder.join("warm-start");
+            warm_up(
+                &config,
+                (&model, &tasks),
+                (warm, &agent),
+                &adapter,
+                demonstrator,
+                &mut console,
+            )?;
+            let role = agent.main_role.clone();
+            if let Some(main) = agent.roles.get_mut(&role) {
+                main.adapter = Some(adapter.clone());
+            }
+            before.insert(role, adapter);
+        }
+
+        let trained: Vec<String> =
+            agent.roles.iter().filter(|(_, role)| role.trained).map(|(n, _)| n.clone()).collect();
+        let run = AgentRun::new(model.clone(), tasks.builder.clone(), agent, &folder)?
+            .with_base_model(config.model.path.display().to_string())
+            .with_stop_flag(stop.clone());
+        if !run.train(&tasks.train, &tasks.validation, &mut console)? {
+            console.line("stopped; start it again to go on");
+            return Ok(None);
+        }
+        let after = trained.into_iter().map(|role| {
+            let best = folder.join(&role).join("best");
+            let last = folder.join(&role).join("last");
+            (role, if best.exists() { best } else { last })
+        });
+        let learned = Learned { run: &run, tasks: &tasks, before, after: after.collect() };
+        reports.push(report(seed, &learned, &mut console)?);
+
+        let (_, records) = MetricsLog::<AgentRecord>::open(&folder, u64::MAX)?;
+        curves.extend(curves_of(seed, &records));
+        conversations.extend(logged(&folder)?);
+    }
+    write_page(args, &config.name, curves, conversations)?;
+    Ok(Some(reports))
+}
+
+fn warm_up<T>(
+    config: &AgentFile<T>,
+    (model, tasks): (&TextModel, &AgentTasks),
+    (warm, agent): (&WarmStartConfig, &AgentConfig),
+    adapter: &Path,
+    demonstrator: Demonstrator<'_>,
+    console: &mut Console,
+) -> Result<()> {
+    if adapter.exists() {
+        return Ok(());
+    }
+    // Whoever demonstrates has the environment and nothing of the run's folder.
+    let scratch = adapter.with_extension("run");
+    let run = AgentRun::new(model.clone(), tasks.builder.clone(), agent.clone(), &scratch)?;
+    let shown = &tasks.train[..warm.demonstrations.min(tasks.train.len())];
+    let played = run.demonstrate(shown, &|task| demonstrator(model, task))?;
+    let reward = played.iter().map(Trajectory::reward).sum::<f64>() / played.len().max(1) as f64;
+    console.line(&format!("warm start: {} demonstrations, reward {reward:.3}", played.len()));
+
+    let role = &agent.roles[&agent.main_role];
+    let base = config.model.path.display().to_string();
+    let losses = warm_start(&model.decoder, &played, (warm, role), (adapter, &base), console)?;
+    if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
+        console.line(&format!("warm start: {} steps, loss {first:.3} -> {last:.3}", losses.len()));
+    }
+    Ok(())
+}
+
+fn curves_of(seed: u64, records: &[AgentRecord]) -> Vec<Curve> {
+    let over = |title: &str, value: &dyn Fn(&AgentRecord) -> Option<f64>| Curve {
+        title: format!("{title}, seed {seed}"),
+        points: records.iter().filter_map(|r| Some((r.step as f64, value(r)?))).collect(),
+    };
+    let mut curves = vec![
+        over("Reward", &|r| Some(r.episodes.reward)),
+        over("Validation reward", &|r| Some(r.validation.as_ref()?.reward)),
+        over("Turns", &|r| Some(r.episodes.turns)),
+        over("Critical steps", &|r| Some(r.episodes.critical_steps)),
+        over("Malformed calls", &|r| Some(r.episodes.malformed_calls)),
+    ];
+    let names: std::collections::BTreeSet<&String> =
+        records.iter().flat_map(|r| r.episodes.metrics.keys()).collect();
+    for name in names {
+        curves.push(over(name, &|r| r.episodes.metrics.get(name).copied()));
+    }
+    curves
+}
+
+/// A line of a run's `episodes.jsonl`, as far as a page shows it.
+#[derive(Deserialize)]
+struct Logged {
+    step: u64,
+    task: String,
+    advantage: f32,
+    trajectory: Trajectory,
+}
+
+/// A run's first and last episodes on record.
+fn logged(folder: &Path) -> Result<Vec<Conversation>> {
+    let lines: Vec<Logged> = posttrain::store::read_log(&folder.join("episodes.jsonl"))?;
+    let (first, last) = (lines.first().map(|l| l.step), lines.last().map(|l| l.step));
+    let shown = lines.iter().filter(|line| Some(line.step) == first || Some(line.step) == last);
+    Ok(shown.map(conversation).collect())
+}
+
+fn conversation(line: &Logged) -> Conversation {
+    let trajectory = &line.trajectory;
+    Conversation {
+        title: format!(
+            "{}, step {}, {}: reward {:.2}, advantage {:+.2}",
+            folder_name(&line.task),
+            line.step,
+            trajectory.role,
+            trajectory.reward(),
+            line.advantage
+        ),
+        said: said(trajectory, 0),
+    }
+}
+
+fn folder_name(task: &str) -> &str {
+    task.rsplit('/').next().unwrap_or(task)
+}
+
+/// A whole conversation: what was read is masked, what was written is trained on.
+fn said(trajectory: &Trajectory, depth: usize) -> Vec<Said> {
+    let read = |message: &posttrain::chat::Message| Said {
+        who: message.role.to_string(),
+        text: message.text().into_owned(),
+        written: false,
+        depth,
+    };
+    let mut all: Vec<Said> = trajectory.opening.iter().map(read).collect();
+    let mut segment = 0;
+    for turn in &trajectory.turns {
+        if turn.place.segment != segment {
+            segment = turn.place.segment;
+            let text = "the context begins anew".into();
+            all.push(Said { who: "context".into(), text, written: false, depth });
+        }
+        let reward = (turn.reward != 0.0).then(|| format!(" ({:+.2})", turn.reward));
+        let who = format!("{}{}", trajectory.role, reward.unwrap_or_default());
+        all.push(Said { who, text: turn.text.clone(), written: true, depth });
+        for child in &turn.children {
+            all.extend(said(child, depth + 1));
+        }
+        all.extend(turn.answer.iter().map(read));
+    }
+    all
+}
+
+fn write_page(
+    args: &RunArgs,
+    name: &str,
+    curves: Vec<Curve>,
+    conversations: Vec<Conversation>,
+) -> Result<()> {
+    let page = Page {
+        title: name.to_owned(),
+        lead: "What a policy wrote is green, and trained on; what it read is not.".into(),
+        accuracies: Vec::new(),
+        curves,
+        samples: Vec::new(),
+        conversations,
+    };
+    page.write(&args.out.join("report.html"))
+}
+
+/// Mean and interval of a number over seeds: Student's, 95%.
+#[must_use]
+pub fn over_seeds(values: &[f64]) -> (f64, f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, f64::NEG_INFINITY, f64::INFINITY);
+    }
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let half = student_975(values.len() - 1) * (variance / n).sqrt();
+    (mean, mean - half, mean + half)
+}
+
+/// The 97.5% quantile of Student's t (tables; the normal one's beyond).
+fn student_975(freedom: usize) -> f64 {
+    const TABLE: [f64; 10] =
+        [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    TABLE.get(freedom - 1).copied().unwrap_or(1.96)
+}
+
+/// The mean reward of one episode of each task; failures are told, and count for nothing.
+#[must_use]
+pub fn mean_of(groups: &[EpisodeGroup], value: impl Fn(&Trajectory) -> f64) -> f64 {
+    let played: Vec<f64> = groups
+        .iter()
+        .flat_map(|g| &g.episodes)
+        .filter_map(|e| e.as_ref().ok())
+        .map(value)
+        .collect();
+    if played.is_empty() { f64::NAN } else { played.iter().sum::<f64>() / played.len() as f64 }
+}
+
+/// A seed of its own for one purpose of a run.
+#[must_use]
+pub fn task_seed(seed: u64, what: &str, index: u64) -> u64 {
+    derive_seed(seed, what, index, 0)
+}
+
+/// Writes a run's `summary.json`.
+///
+/// # Errors
+/// Names the file.
+pub fn write_summary(out: &Path, summary: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(summary)?;
+    println!("{text}");
+    write(&out.join("summary.json"), &(text + "\n"))
+}
