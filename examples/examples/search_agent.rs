@@ -197,7 +197,7 @@ fn run() -> Result<()> {
     let args = RunArgs::parse();
     let config: AgentFile<SearchFile> = examples::read_config(&args.config)?;
     let corpus = Arc::new(corpus(config.environment.people)?);
-    let search = SearchConfig { prune: false, ..config.environment.search.clone() };
+    let search = SearchConfig { prune: false, ..config.environment.search };
     let without = Builder { corpus, config: search };
 
     let reports = train_agents(&args, tasks, &demonstrator, |seed, learned, console| {

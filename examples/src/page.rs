@@ -286,6 +286,15 @@ mod tests {
                     SampledToken("plain".into(), None),
                 ],
             }],
+            conversations: vec![Conversation {
+                title: hostile.into(),
+                said: vec![Said {
+                    who: hostile.into(),
+                    text: hostile.into(),
+                    written: true,
+                    depth: 1,
+                }],
+            }],
         };
         let path = std::env::temp_dir().join(format!("posttrain-page-{}.html", std::process::id()));
         page.write(&path).unwrap();

@@ -139,13 +139,11 @@ impl<'a> Meter<'a> {
             (BudgetPart::SampledTokens, left.sampled_tokens.unwrap_or(usize::MAX)),
             (BudgetPart::ContextTokens, left.context_tokens),
         ];
-        match parts.into_iter().find(|(_, left)| *left == 0) {
-            Some((part, _)) => Err(part),
-            None => {
-                let sampled = left.sampled_tokens.unwrap_or(usize::MAX);
-                Ok(most.min(left.context_tokens).min(sampled))
-            }
+        if let Some((part, _)) = parts.into_iter().find(|(_, left)| *left == 0) {
+            return Err(part);
         }
+        let sampled = left.sampled_tokens.unwrap_or(usize::MAX);
+        Ok(most.min(left.context_tokens).min(sampled))
     }
 
     /// Counts a turn of so many tokens.

@@ -97,17 +97,14 @@ impl Capture {
         let tip = |(segment, tokens): (usize, usize)| {
             (self.trajectory.segments[segment].tokens.len() == tokens).then_some(segment)
         };
-        let segment = match call.from.and_then(tip) {
-            Some(segment) => {
-                let known = self.trajectory.segments[segment].tokens.len();
-                self.trajectory.segments[segment].read(&call.tokens[known..]);
-                segment
-            }
+        let segment = if let Some(segment) = call.from.and_then(tip) {
+            let known = self.trajectory.segments[segment].tokens.len();
+            self.trajectory.segments[segment].read(&call.tokens[known..]);
+            segment
+        } else {
             // A fork, or a beginning: what was sampled elsewhere is read here, and trained on there.
-            None => {
-                self.trajectory.segments.push(Segment::new(call.tokens.clone()));
-                self.trajectory.segments.len() - 1
-            }
+            self.trajectory.segments.push(Segment::new(call.tokens.clone()));
+            self.trajectory.segments.len() - 1
         };
 
         let read = &call.messages[call.messages.len() - call.new..];

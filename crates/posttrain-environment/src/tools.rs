@@ -285,7 +285,7 @@ impl Tools {
             return text;
         }
         let whole = text.len();
-        let end = text.floor_char_boundary(most);
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
         text.push_str(&format!("\n[cut: {end} of {whole} bytes]"));
         text

@@ -272,7 +272,7 @@ fn an_episode_that_fails_is_no_zero_and_too_many_end_the_run_in_words() {
     let made = AtomicUsize::new(0);
     let breaks = move |episode: EpisodeRequest<'_>| {
         // Every sixth.
-        if made.fetch_add(1, Ordering::Relaxed) % 6 == 0 {
+        if made.fetch_add(1, Ordering::Relaxed).is_multiple_of(6) {
             return Err(EnvironmentError::Failed { reason: "the disk is full".into() });
         }
         sevens(episode)
@@ -285,7 +285,7 @@ fn an_episode_that_fails_is_no_zero_and_too_many_end_the_run_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let never =
         |_: EpisodeRequest<'_>| Err(EnvironmentError::Failed { reason: "the disk is full".into() });
-    let run = AgentRun::new(world.model.clone(), Arc::new(never), config(2), dir.path()).unwrap();
+    let run = AgentRun::new(world.model, Arc::new(never), config(2), dir.path()).unwrap();
     let error = run.train(&examples(0..40), &[], &mut Silent).unwrap_err().to_string();
     assert!(error.contains("24 of 24") && error.contains("the disk is full"), "{error}");
 }

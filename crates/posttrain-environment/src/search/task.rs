@@ -240,7 +240,7 @@ impl SearchTask {
         format!("({left} tokens left{ask})")
     }
 
-    fn done(&mut self, answered: BTreeSet<u32>) -> Step {
+    fn done(&mut self, answered: &BTreeSet<u32>) -> Step {
         // A passage that was never read is no answer: nobody guesses numbers.
         self.answered = answered.intersection(&self.seen).copied().collect();
         Step::done(self.value())
@@ -285,7 +285,7 @@ impl Environment for SearchTask {
                 Step::next(Message::new(Role::Tool, text))
             }
             Outcome::Pruned => Step::rewritten(self.context()),
-            Outcome::Answer(ids) => self.done(ids),
+            Outcome::Answer(ids) => self.done(&ids),
         };
         std::future::ready(Ok(step)).boxed()
     }
