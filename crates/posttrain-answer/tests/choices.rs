@@ -200,6 +200,24 @@ fn a_letter_may_touch_the_signs_of_a_script_without_blanks() {
     }
 }
 
+/// Signs of two to four bytes on either side of a letter, in either case and in brackets.
+#[test]
+fn a_letter_may_touch_any_sign() {
+    let signs = ["㄂", "é", "。", "\u{10FFFF}", "（", "\u{0}", "’", "答", "\u{301}", ""];
+    for before in signs {
+        for after in signs {
+            for letter in ["b", "B", "(b)", "(B)", "[b]", "*b*", "option b", "故选b"] {
+                let response = format!("{before}{letter}{after}");
+                let cued = format!("答案{response}");
+                for response in [&response, &cued, &format!("The answer is {response}")] {
+                    // Whatever it is taken for, it is taken for something.
+                    let _ = is_right(QUESTION, "B", response);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_denied_is_corrected() {
     let right = [

@@ -8,7 +8,7 @@ use posttrain_environment::Trajectory;
 use serde_json::{Value, json};
 
 fn open(client: &Client) -> String {
-    let (status, episode) = client.post("/episodes/", &json!({ "role": "agent" }));
+    let (status, episode) = client.post("/episodes", &json!({ "role": "agent" }));
     assert_eq!(status, 200, "{episode}");
     episode["path"].as_str().unwrap().strip_suffix("/v1").unwrap().to_owned()
 }
@@ -124,6 +124,75 @@ fn a_stream_is_taken_down_as_the_same_words_whole() {
     assert_eq!(whole.turns[0].logprobs, streamed.turns[0].logprobs);
 }
 
+/// More of them by `POSTTRAIN_EPISODES`.
+const EPISODES: &str = "POSTTRAIN_EPISODES";
+
+/// Four turns with a tool's answers between them.
+fn with_tools(client: &Client, model: &str, number: usize) -> Trajectory {
+    let episode = open(client);
+    let tools = json!([{ "type": "function", "function": {
+        "name": "add", "description": "Adds.", "parameters": { "type": "object", "properties": {} },
+    } }]);
+    let mut messages = vec![user(&format!("what is {number} + 1?"))];
+    for turn in 0..4 {
+        let more = json!({ "seed": number * 4 + turn, "tools": tools, "max_tokens": 6 });
+        messages.push(say(client, &episode, model, &messages, &more));
+        messages.push(json!({
+            "role": "tool", "content": format!("{}", number + turn), "tool_call_id": format!("c{turn}"),
+        }));
+    }
+    finish(client, &episode, 1.0)
+}
+
+#[test]
+fn the_trainer_holds_what_was_sampled_as_likely_as_the_sampler_did() {
+    let running = Running::start(&[]);
+    let model = running.model();
+    let count = std::env::var(EPISODES).ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let (url, name) = (&running.url, &model);
+    let played: Vec<Trajectory> = std::thread::scope(|scope| {
+        let play = |worker: usize| {
+            let client = Client::new(url);
+            (worker..count).step_by(8).map(|n| with_tools(&client, name, n)).collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..8).map(|worker| scope.spawn(move || play(worker))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(played.len(), count);
+    let log = std::fs::read_to_string(running.data().join("episodes/local.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), count);
+
+    let checkpoint = posttrain_model::Checkpoint::open(model.as_ref()).unwrap();
+    let kind = (tch::Kind::Float, tch::Device::Cpu);
+    let decoder = checkpoint.decoder(kind.0, kind.1).unwrap();
+    let lora = posttrain_lora::LoraConfig { rank: 2, ..Default::default() };
+    let trainer = posttrain_train::Trainer::new(
+        std::sync::Arc::new(decoder),
+        &lora,
+        posttrain_train::TrainerConfig::default(),
+        1,
+    );
+    let trainer = trainer.unwrap();
+    let mut largest: f32 = 0.0;
+    let mut tokens = 0;
+    for trajectory in &played {
+        check(trajectory);
+        assert_eq!((trajectory.segments.len(), trajectory.turns.len()), (1, 4));
+        let segment = &trajectory.segments[0];
+        let mask: Vec<f32> = segment.mask().into_iter().map(|m| f32::from(u8::from(m))).collect();
+        let datum = posttrain_train::Datum::text(&segment.tokens, &mask);
+        let scores = trainer.forward(&[datum]).unwrap();
+        let sampled = trajectory.turns.iter().flat_map(|turn| &turn.logprobs);
+        for (one, other) in scores.logprobs[0].iter().zip(sampled) {
+            largest = largest.max((one - other).abs());
+            tokens += 1;
+        }
+    }
+    println!("{count} episodes, {tokens} tokens, at most {largest} nats apart");
+    assert!(largest < 1e-4, "{largest}");
+    assert_eq!(tokens, played.iter().map(Trajectory::sampled_tokens).sum::<usize>());
+}
+
 #[test]
 fn what_is_no_episode_or_no_turn_is_refused_in_words() {
     let running = Running::start(&[]);
@@ -147,7 +216,7 @@ fn what_is_no_episode_or_no_turn_is_refused_in_words() {
     refused("/episodes/none/v1/chat/completions", chat(json!({})), 404, "no open episode none");
     refused(&format!("{episode}/reward"), json!({ "reward": "much" }), 400, "reward");
     refused(&format!("{episode}/reward"), json!({ "reward": 1.0, "for": 1 }), 400, "for");
-    refused("/episodes/", json!({ "name": "x" }), 400, "name");
+    refused("/episodes", json!({ "name": "x" }), 400, "name");
     // A refused call is no turn.
     assert!(finish(&client, &episode, 0.0).turns.is_empty());
 }

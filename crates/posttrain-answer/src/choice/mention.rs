@@ -48,7 +48,8 @@ fn mention(text: &str, at: usize, letter: char) -> Option<Mention> {
 
     let bracketed = before.ends_with(['(', '[', '*']) && mark > 0;
     if letter.is_ascii_lowercase() {
-        let argument = before[..before.len().saturating_sub(1)].ends_with(joins_words);
+        // `f(c)` is no choice. What stands before a bracket, which is of one byte.
+        let argument = bracketed && before[..before.len() - 1].ends_with(joins_words);
         let cued = near_word(before).is_some_and(|word| is_one_of(word, &CUES));
         return ((bracketed && !argument) || (cued && !goes_on(letter, after))).then_some(mention);
     }

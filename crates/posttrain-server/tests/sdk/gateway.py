@@ -25,7 +25,7 @@ def post(path, body):
 
 
 def episode(number):
-    opened = post("/episodes/", {"role": "agent"})
+    opened = post("/episodes", {"role": "agent"})
     client = openai.OpenAI(base_url=URL + opened["path"], api_key=KEY, max_retries=0)
     model = client.models.list().data[0].id
     messages = [{"role": "user", "content": f"what is {number} + 1?"}]
