@@ -79,7 +79,7 @@ fn run_with_kills(mode: &str, folder: &Path, whole: Duration, kills: usize) -> u
 
 #[test]
 fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
-    let kills = std::env::var(KILLS).ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let kills = std::env::var(KILLS).ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let dir = tempfile::tempdir().unwrap();
     for mode in ["on_policy", "streaming", "ahead", "arrival"] {
         let whole = dir.path().join(format!("{mode}-whole"));
