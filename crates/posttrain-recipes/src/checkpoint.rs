@@ -43,6 +43,24 @@ impl CheckpointConfig {
             ("checkpoints.every", self.every.unwrap_or(1)),
         ])
     }
+
+    /// Whether a state is due after `step`, beside those of every `every` steps; `best` is the best
+    /// step so far.
+    pub(crate) fn due(&self, every: u64, step: u64, best: Option<u64>) -> bool {
+        let kept = self.every.is_some_and(|every| step.is_multiple_of(every));
+        step.is_multiple_of(every) || kept || (self.best && best == Some(step))
+    }
+
+    /// Lets go of the states that nothing keeps.
+    pub(crate) fn retain(&self, states: &Versions, best: Option<u64>) -> Result<(), StoreError> {
+        let numbers = states.numbers()?;
+        let last = &numbers[numbers.len().saturating_sub(self.last)..];
+        states.retain(|number| {
+            last.contains(&number)
+                || self.every.is_some_and(|every| number.is_multiple_of(every))
+                || (self.best && best == Some(number))
+        })
+    }
 }
 
 /// The best step so far by validation accuracy.
@@ -217,9 +235,7 @@ impl Checkpoints {
 
     /// Whether a state is due after a step.
     pub fn due(&self, every: u64, state: &RunState) -> bool {
-        let best = state.best.is_some_and(|best| best.step == state.step);
-        let kept = self.config.every.is_some_and(|every| state.step.is_multiple_of(every));
-        state.step.is_multiple_of(every) || kept || (self.config.best && best)
+        self.config.due(every, state.step, state.best.map(|best| best.step))
     }
 
     /// Saves where a run stands, and the adapter as `last`: from a copy, by a thread of its own,
@@ -279,15 +295,8 @@ impl Writer {
         self.trainer.save_adapter(&self.last, &self.base_model)?;
         self.states.write(step, |fresh| self.fill(fresh))?;
 
-        let numbers = self.states.numbers()?;
-        let last = &numbers[numbers.len().saturating_sub(self.config.last)..];
         let best = self.saved.run.best.map(|best| best.step);
-        let kept = |number: u64| {
-            last.contains(&number)
-                || self.config.every.is_some_and(|every| number.is_multiple_of(every))
-                || (self.config.best && best == Some(number))
-        };
-        Ok(self.states.retain(kept)?)
+        Ok(self.config.retain(&self.states, best)?)
     }
 
     fn fill(&self, fresh: &Path) -> Result<(), RecipeError> {

@@ -19,7 +19,7 @@ use worker::Worker;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingServiceConfig {
-    /// Rows, prompt tokens and threads of all its engines together.
+    /// Rows, kept tokens, recorded activations and threads of all its engines together.
     pub engine: EngineConfig,
     /// Samples that may wait or run at a time, 1 and up: who submits more waits for room
     /// (back-pressure), and so does what would pile up in memory. A request of more samples than
@@ -127,6 +127,7 @@ impl SamplingService {
         let engine = EngineConfig {
             max_rows: config.engine.max_rows.div_ceil(workers),
             record_mib: config.engine.record_mib.div_ceil(workers),
+            keep_tokens: config.engine.keep_tokens.div_ceil(workers),
             workers: Workers::Count(1),
             ..config.engine
         };

@@ -124,7 +124,7 @@ impl Default for AgentConfig {
             objective: PolicyObjective::default(),
             trainer: TrainerConfig::default(),
             episode: EpisodeConfig::default(),
-            engine: EngineConfig { keep_tokens: 32_768, ..EngineConfig::default() },
+            engine: EngineConfig { keep_tokens: 16_384, ..EngineConfig::default() },
             in_flight: 256,
             max_failures: 0.2,
             evaluation: AgentEvaluationConfig::default(),

@@ -100,21 +100,12 @@ impl AgentStates {
             Ok(write_json_pretty(&fresh.join(RUN), &saved)?)
         })?;
 
-        let numbers = self.versions.numbers()?;
-        let last = &numbers[numbers.len().saturating_sub(self.config.last)..];
-        let best = state.best.map(|(step, _)| step);
-        Ok(self.versions.retain(|number| {
-            last.contains(&number)
-                || self.config.every.is_some_and(|every| number.is_multiple_of(every))
-                || (self.config.best && best == Some(number))
-        })?)
+        Ok(self.config.retain(&self.versions, state.best.map(|(step, _)| step))?)
     }
 
     /// Whether a state is due after a step.
     pub fn due(&self, every: u64, state: &AgentState) -> bool {
-        let kept = self.config.every.is_some_and(|every| state.step.is_multiple_of(every));
-        let best = self.config.best && state.best.is_some_and(|(step, _)| step == state.step);
-        state.step.is_multiple_of(every) || kept || best
+        self.config.due(every, state.step, state.best.map(|(step, _)| step))
     }
 
     /// Keeps the adapters of the best step as `<role>/best`.
