@@ -31,10 +31,10 @@ use tch::Device;
 
 const MODEL: &str = ".models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const SEED: u64 = 7;
-const STEPS: u64 = 20;
-const QUESTIONS: u64 = 32; // a step
+const STEPS: u64 = 8;
+const QUESTIONS: u64 = 20; // a step
 const ANSWERS: usize = 2; // a question
-const HELD_OUT: u64 = 250; // questions
+const HELD_OUT: u64 = 64; // questions
 const LEARNING_RATE: f64 = 2e-4;
 
 /// What the teacher reads before a question, and the student does not.

@@ -27,7 +27,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 const MODEL: &str = ".models/SmolLM2-135M-Instruct.Q4_1.gguf";
-const STEPS: u64 = 12;
+const STEPS: u64 = 6;
 const PROMPTS: u64 = 4; // a step
 const GROUP: usize = 6; // completions a prompt
 const MAX_TOKENS: usize = 5;

@@ -1,4 +1,4 @@
-//! An environment of one's own, from nothing to a trained tool user: arithmetic with a calculator.
+//! An environment of one's own, from nothing: arithmetic with a calculator.
 //!
 //! ```text
 //! cargo run --release -p examples --example tool_use -- --config examples/configs/tool_use.toml --out runs/tool_use
