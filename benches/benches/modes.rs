@@ -1,9 +1,11 @@
 //! Steps of reinforcement learning whose reward takes its time, as a judge's does: log-normal, 200
 //! ms at the median, seconds in the tail. `after_the_batch` scores when the last completion is
-//! sampled; the others are the modes of `RlConfig`. What is printed is each mode's median step.
+//! sampled, `at_once` has rewards that take no time: what sampling and training cost alone. The
+//! others are the modes of `RlConfig`. What is printed is each mode's median step.
 //!
 //! ```text
 //! cargo bench -p benches --bench modes
+//! cargo bench -p benches --bench modes -- after_the_batch "streaming, arrival"
 //! ```
 
 use anyhow::Result;
@@ -26,6 +28,8 @@ const SPREAD: f64 = 1.2; // of the logarithm
 struct Slow {
     /// Closed until a batch is sampled, where scoring waits for it.
     gate: Option<Arc<Semaphore>>,
+    /// Whether it takes its time.
+    waits: bool,
 }
 
 impl Slow {
@@ -52,7 +56,9 @@ impl Reward for Slow {
             if let Some(gate) = &self.gate {
                 gate.acquire().await.map(|permit| permit.forget()).unwrap_or_default();
             }
-            tokio::time::sleep(Self::latency(sample)).await;
+            if self.waits {
+                tokio::time::sleep(Self::latency(sample)).await;
+            }
             Ok(Score::binary(sample.response.trim() == sample.reference))
         }
         .boxed()
@@ -87,11 +93,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A mode's median step, seconds, the first left out.
-fn measure(work: &ShortAnswers, config: RlConfig, after_the_batch: bool) -> Result<f64> {
+fn measure(work: &ShortAnswers, config: RlConfig, name: &str) -> Result<f64> {
     let dir = std::env::temp_dir().join(format!("posttrain-modes-{}", std::process::id()));
-    let gate = after_the_batch.then(|| Arc::new(Semaphore::new(0)));
+    let gate = (name == "after_the_batch").then(|| Arc::new(Semaphore::new(0)));
     let total = config.prompts as usize * config.group_size;
-    let reward = Arc::new(Slow { gate: gate.clone() });
+    let reward = Arc::new(Slow { gate: gate.clone(), waits: name != "at_once" });
     let run =
         RlRun::new(work.model.clone(), reward, config, &dir)?.with_style(ShortAnswers::style());
     match gate {
@@ -107,6 +113,7 @@ fn main() -> Result<()> {
     let work = ShortAnswers::load()?;
     let cases = [
         ("after_the_batch", Mode::OnPolicy, GroupOrder::Fixed),
+        ("at_once", Mode::OnPolicy, GroupOrder::Fixed),
         ("on_policy", Mode::OnPolicy, GroupOrder::Fixed),
         ("streaming, fixed", Mode::Streaming, GroupOrder::Fixed),
         ("streaming, arrival", Mode::Streaming, GroupOrder::Arrival),
@@ -114,9 +121,11 @@ fn main() -> Result<()> {
         ("asynchronous, arrival", Mode::Asynchronous, GroupOrder::Arrival),
     ];
     let mut first = None;
-    for (name, mode, order) in cases {
-        let batch = name == "after_the_batch";
-        let seconds = measure(&work, config(mode, order), batch)?;
+    // `cargo bench` adds an option of its own.
+    let only: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|own| own == name);
+    for (name, mode, order) in cases.into_iter().filter(|(name, ..)| wanted(name)) {
+        let seconds = measure(&work, config(mode, order), name)?;
         let against = *first.get_or_insert(seconds);
         println!(
             "{}",

@@ -17,7 +17,8 @@ pub struct Budget {
     pub sampled_tokens: Option<usize>,
     /// Tokens of its context, those of a turn included, 1 and up. `None`: the model's own.
     pub context_tokens: Option<usize>,
-    /// Calls of tools, counted by the tools' environment.
+    /// Calls of tools. What is left of them is told with every action, and environments with tools
+    /// refuse what goes beyond it: [`crate::ToolTask`] and [`crate::search::SearchTask`] do.
     pub tool_calls: Option<usize>,
     /// Seconds from its beginning, more than 0.
     pub seconds: Option<f64>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use posttrain_chat::{Message, ToolFormat};
 use posttrain_model::{Start, TextModel, split_thinking};
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How episodes are played.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EpisodeConfig {
     /// What an episode may use up.
@@ -26,6 +26,21 @@ pub struct EpisodeConfig {
     pub sampling: SamplingParams,
     /// How the policy writes calls of tools.
     pub tool_format: ToolFormat,
+    /// Seconds that the environment may take for one answer, more than 0: its tools, its rewards
+    /// and its sub-agents' episodes included. An episode whose environment takes longer has
+    /// failed: it waits for something that does not come.
+    pub answer_seconds: f64,
+}
+
+impl Default for EpisodeConfig {
+    fn default() -> Self {
+        Self {
+            budget: Budget::default(),
+            sampling: SamplingParams::default(),
+            tool_format: ToolFormat::default(),
+            answer_seconds: 600.0,
+        }
+    }
 }
 
 impl EpisodeConfig {
@@ -39,7 +54,19 @@ impl EpisodeConfig {
             field: "sampling",
             expected: "in range",
             got: error.to_string(),
-        })
+        })?;
+        if self.answer_span().is_zero() {
+            return Err(EpisodeError::Config {
+                field: "answer_seconds",
+                expected: "a finite number above 0",
+                got: self.answer_seconds.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    fn answer_span(&self) -> Duration {
+        Duration::try_from_secs_f64(self.answer_seconds).unwrap_or_default()
     }
 }
 
@@ -86,7 +113,7 @@ impl EpisodePlayer {
     }
 
     /// Plays one episode, as `role`'s. The same seed gives the same episode, as far as the
-    /// environment does.
+    /// environment does. It runs on a tokio runtime with a clock, by which environments are bounded.
     ///
     /// # Errors
     /// Whatever keeps the actor from a turn or the environment from an answer. What the policy does
@@ -103,6 +130,18 @@ impl EpisodePlayer {
                 return episode.close(environment, end).await;
             }
         }
+    }
+
+    /// Waits for an environment, as long as it may take.
+    async fn answered<T>(
+        &self,
+        turn: usize,
+        answer: impl Future<Output = Result<T, EnvironmentError>>,
+    ) -> Result<T, EpisodeError> {
+        let seconds = self.config.answer_seconds;
+        let late = |_| Err(EnvironmentError::TimedOut { seconds });
+        let answer = tokio::time::timeout(self.config.answer_span(), answer).await;
+        answer.unwrap_or_else(late).map_err(|source| EpisodeError::Environment { turn, source })
     }
 }
 
@@ -130,10 +169,7 @@ impl<'a> Episode<'a> {
     ) -> Result<Self, EpisodeError> {
         let context = player.model.decoder.config().max_position_embeddings as usize;
         let meter = Meter::new(&player.config.budget, context);
-        let opening = environment
-            .start()
-            .await
-            .map_err(|source| EpisodeError::Environment { turn: 0, source })?;
+        let opening = player.answered(0, environment.start()).await?;
 
         let failed = |source| EpisodeError::Text { turn: 0, source };
         let text = TurnText::new(&player.model, player.config.tool_format, &opening.tools)
@@ -243,10 +279,7 @@ impl<'a> Episode<'a> {
             left: self.meter.left(self.segment.tokens.len()),
         };
         let turn = self.number();
-        let step = environment
-            .act(action)
-            .await
-            .map_err(|source| EpisodeError::Environment { turn, source })?;
+        let step = self.player.answered(turn, environment.act(action)).await?;
         self.meter.called(reply.calls.len());
         let turn = Turn {
             finish_reason: completion.finish_reason,
@@ -290,10 +323,7 @@ impl<'a> Episode<'a> {
     ) -> Result<Trajectory, EpisodeError> {
         let turn = self.number();
         if end != EpisodeEnd::Done {
-            let reward = environment
-                .cut(&end)
-                .await
-                .map_err(|source| EpisodeError::Environment { turn, source })?;
+            let reward = self.player.answered(turn, environment.cut(&end)).await?;
             if !reward.is_finite() {
                 return Err(EpisodeError::Reward { turn, got: reward });
             }

@@ -37,6 +37,12 @@ pub enum EnvironmentError {
         #[source]
         source: Box<EpisodeError>,
     },
+    /// It gave no answer in time: it waits for something that does not come.
+    #[error("no answer within {seconds} s")]
+    TimedOut {
+        /// The limit, [`crate::EpisodeConfig::answer_seconds`].
+        seconds: f64,
+    },
     /// Something else of the environment's own.
     #[error("the environment failed: {reason}")]
     Failed {

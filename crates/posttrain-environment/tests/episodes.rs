@@ -22,7 +22,13 @@ fn config(max_tokens: usize, budget: Budget) -> EpisodeConfig {
         budget,
         sampling: SamplingParams { max_tokens, ..SamplingParams::default() },
         tool_format: ToolFormat::Hermes,
+        ..EpisodeConfig::default()
     }
+}
+
+fn block_on<T>(played: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.unwrap().block_on(played)
 }
 
 /// Notes every prompt, and what was sampled from it.
@@ -65,7 +71,7 @@ fn what_was_sampled_is_read_again_token_for_token() {
         let player = player.clone();
         async move { player.play(&mut texts(), "policy", seed).await.unwrap() }
     };
-    let trajectories = futures::executor::block_on(join_all((0..8).map(play)));
+    let trajectories = block_on(join_all((0..8).map(play)));
 
     let turns = noted.turns.lock().unwrap();
     let mut rewritten = 0;
@@ -114,8 +120,8 @@ fn the_same_seed_plays_the_same_episode_whoever_plays_beside_it() {
         let player = player.clone();
         async move { player.play(&mut texts(), "policy", seed).await.unwrap() }
     };
-    let alone = futures::executor::block_on(play(3));
-    let beside = futures::executor::block_on(join_all((0..6).map(play)));
+    let alone = block_on(play(3));
+    let beside = block_on(join_all((0..6).map(play)));
     assert_eq!(alone.segments, beside[3].segments);
     assert_ne!(beside[2].segments, beside[3].segments);
 }
@@ -131,7 +137,7 @@ fn play(
     environment: &mut dyn Environment,
 ) -> Result<Trajectory, EpisodeError> {
     let player = EpisodePlayer::new(model.clone(), scripted(model, "word"), config)?;
-    futures::executor::block_on(player.play(environment, "policy", 1))
+    block_on(player.play(environment, "policy", 1))
 }
 
 #[test]
@@ -210,8 +216,7 @@ fn a_turn_that_is_cut_is_ended_by_the_template() {
         ..config(3, Budget::default())
     };
     let player = EpisodePlayer::new(model.clone(), actor, cut).unwrap();
-    let trajectory =
-        futures::executor::block_on(player.play(&mut Texts(vec!["x"]), "policy", 9)).unwrap();
+    let trajectory = block_on(player.play(&mut Texts(vec!["x"]), "policy", 9)).unwrap();
     let first = &trajectory.turns[0];
     assert_eq!(first.finish_reason, FinishReason::Length);
     let end = first.place.range.end;
@@ -316,12 +321,37 @@ fn sub_agents_belong_to_their_turn_and_count_by_the_longest() {
             .unwrap();
     let mut environment = Delegates(player.clone(), Vec::new());
     let played = player.play(&mut environment, "orchestrator", 3);
-    let trajectory = futures::executor::block_on(played).unwrap();
+    let trajectory = block_on(played).unwrap();
     assert_eq!(trajectory.critical_steps(), 1 + 4);
     let roles: Vec<&str> = trajectory.with_children().iter().map(|t| t.role.as_str()).collect();
     assert_eq!(roles, ["orchestrator", "worker", "worker"]);
     // A worker's reward is its own.
     assert_eq!(trajectory.reward(), 2.0);
+}
+
+/// Never answers.
+struct Hangs;
+
+impl Environment for Hangs {
+    fn start(&mut self) -> BoxFuture<'_, Result<Opening, EnvironmentError>> {
+        async { Ok(Opening::new(Message::user("Wait."))) }.boxed()
+    }
+
+    fn act<'a>(&'a mut self, _: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
+        std::future::pending().boxed()
+    }
+}
+
+#[test]
+fn an_environment_that_hangs_fails_its_episode_in_time() {
+    let hasty = EpisodeConfig { answer_seconds: 0.05, ..config(8, Budget::default()) };
+    let error = play(&model(), hasty, &mut Hangs).unwrap_err();
+    let EpisodeError::Environment { turn: 0, source } = error else { panic!("{error:?}") };
+    assert_eq!(source.to_string(), "no answer within 0.05 s");
+
+    let never = EpisodeConfig { answer_seconds: 0.0, ..config(8, Budget::default()) };
+    let error = play(&model(), never, &mut Hangs).unwrap_err().to_string();
+    assert_eq!(error, "`answer_seconds` must be a finite number above 0, got 0");
 }
 
 #[test]

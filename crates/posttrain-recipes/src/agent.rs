@@ -5,7 +5,6 @@ mod episodes;
 mod record;
 mod run;
 mod stage;
-mod state;
 mod warm_start;
 
 pub use config::{AgentConfig, AgentEvaluationConfig, RoleConfig};

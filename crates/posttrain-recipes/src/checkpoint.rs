@@ -11,6 +11,7 @@ use posttrain_store::{
     write_json_pretty,
 };
 use posttrain_train::{Trainer, TrainerState};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -108,9 +109,9 @@ const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Saved {
+struct Saved<S> {
     format: u32,
-    run: RunState,
+    run: S,
     config: Value,
 }
 
@@ -142,7 +143,7 @@ impl RunState {
         let states = Versions::reader(&root, STEP);
         for number in states.numbers()?.into_iter().rev() {
             // It may have gone since, for a newer one.
-            let saved = read_json_if_there::<Saved>(&states.path(number).join(RUN))?;
+            let saved = read_json_if_there::<Saved<Self>>(&states.path(number).join(RUN))?;
             if let Some(saved) = saved {
                 return Ok(Some(saved.run));
             }
@@ -154,7 +155,31 @@ impl RunState {
 /// The name of a state's folder, before its number.
 const STEP: &str = "step";
 
-/// A run's saved states.
+/// Where a run stands, beside its trainers' own states.
+pub(crate) trait Standing:
+    Clone + Default + Serialize + DeserializeOwned + Send + 'static
+{
+    /// Steps done.
+    fn step(&self) -> u64;
+
+    /// The best of them so far.
+    fn best_step(&self) -> Option<u64>;
+}
+
+impl Standing for RunState {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn best_step(&self) -> Option<u64> {
+        self.best.map(|best| best.step)
+    }
+}
+
+/// The place of a run's only trainer among [`Checkpoints`]' folders; several have one each.
+pub(crate) const ALONE: &str = "";
+
+/// A run's saved states, of one trainer or several.
 pub(crate) struct Checkpoints {
     folder: PathBuf,
     states: Versions,
@@ -167,24 +192,20 @@ pub(crate) struct Checkpoints {
 
 /// What a run goes on from.
 #[derive(Default)]
-pub(crate) struct Resumed {
-    pub state: RunState,
+pub(crate) struct Resumed<S = RunState> {
+    pub state: S,
     /// What waited to be trained on.
     pub queue: VecDeque<Rollout>,
 }
 
 impl Checkpoints {
-    /// The states in a run's folder, which is this process's own. What a process that was killed
-    /// left half done is put right.
+    /// The states in a run's folder, which is this process's own.
     pub fn open(
         folder: &Path,
         config: CheckpointConfig,
         base_model: &str,
         kept: Value,
     ) -> Result<Self, RecipeError> {
-        for adapter in ["best", "last"] {
-            recover_folder(&folder.join(adapter))?;
-        }
         let states = Versions::open(&folder.join(CHECKPOINTS), STEP)?;
         let first_form = folder.join(FIRST_FORM).join(RUN);
         if states.numbers()?.is_empty() && first_form.exists() {
@@ -200,13 +221,20 @@ impl Checkpoints {
         })
     }
 
-    /// Takes the newest good state up into the trainer; the beginning where there is none. The
-    /// configuration must be the one that it was begun with.
-    pub fn load(
+    /// Takes the newest good state up into the trainers, by their folders; the beginning where
+    /// there is none. The configuration must be the one that it was begun with. What a process that
+    /// was killed left half done is put right.
+    pub fn load<'a, S: Standing>(
         &self,
-        trainer: &mut Trainer,
+        trainers: impl IntoIterator<Item = (&'a str, &'a mut Trainer)>,
         observer: &mut dyn Observer,
-    ) -> Result<Resumed, RecipeError> {
+    ) -> Result<Resumed<S>, RecipeError> {
+        let trainers: Vec<_> = trainers.into_iter().collect();
+        for (role, _) in &trainers {
+            for adapter in ["best", "last"] {
+                recover_folder(&self.folder.join(role).join(adapter))?;
+            }
+        }
         let Some(newest) = self.states.newest()? else { return Ok(Resumed::default()) };
         for damage in &newest.damaged {
             let text = format!("{damage}; the run goes on from step {}", newest.number);
@@ -218,43 +246,51 @@ impl Checkpoints {
         if found != FORMAT {
             return Err(RecipeError::StateFormat { path, found, expected: FORMAT });
         }
-        let saved: Saved = read_json(&path)?;
+        let saved: Saved<S> = read_json(&path)?;
         if let Some(difference) = Difference::between(&saved.config, &self.kept) {
             return Err(RecipeError::OtherRun { path, difference });
         }
         let queue: Option<Vec<SavedRollout>> = read_json_if_there(&newest.path.join(QUEUE))?;
-        trainer.load_state(&newest.path)?;
-
-        let last = self.folder.join("last");
-        if !last.exists() {
-            trainer.save_adapter(&last, &self.base_model)?;
+        for (role, trainer) in trainers {
+            trainer.load_state(&newest.path.join(role))?;
+            let last = self.folder.join(role).join("last");
+            if !last.exists() {
+                trainer.save_adapter(&last, &self.base_model)?;
+            }
         }
         let queue = queue.unwrap_or_default().into_iter().map(Rollout::from).collect();
         Ok(Resumed { state: saved.run, queue })
     }
 
     /// Whether a state is due after a step.
-    pub fn due(&self, every: u64, state: &RunState) -> bool {
-        self.config.due(every, state.step, state.best.map(|best| best.step))
+    pub fn due(&self, every: u64, state: &impl Standing) -> bool {
+        self.config.due(every, state.step(), state.best_step())
     }
 
-    /// Saves where a run stands, and the adapter as `last`: from a copy, by a thread of its own,
+    /// Keeps a trainer's adapter as `best`.
+    pub fn keep_best(&self, role: &str, trainer: &Trainer) -> Result<(), RecipeError> {
+        Ok(trainer.save_adapter(&self.folder.join(role).join("best"), &self.base_model)?)
+    }
+
+    /// Saves where a run stands, and the adapters as `last`: from a copy, by a thread of its own,
     /// while the run goes on. What was being written before is waited for.
     pub fn save<'a>(
         &mut self,
-        state: &RunState,
-        trainer: &Trainer,
+        state: &impl Standing,
+        trainers: impl IntoIterator<Item = (&'a str, &'a Trainer)>,
         queue: impl IntoIterator<Item = &'a Rollout>,
     ) -> Result<(), RecipeError> {
         self.wait()?;
+        let copied = |(role, trainer): (&str, &Trainer)| Ok((role.to_owned(), trainer.state()?));
+        let trainers: Result<_, RecipeError> = trainers.into_iter().map(copied).collect();
         let writer = Writer {
+            folder: self.folder.clone(),
             states: self.states.clone(),
             config: self.config,
-            last: self.folder.join("last"),
             base_model: self.base_model.clone(),
             saved: Saved { format: FORMAT, run: state.clone(), config: self.kept.clone() },
             queue: queue.into_iter().map(SavedRollout::from).collect(),
-            trainer: trainer.state()?,
+            trainers: trainers?,
         };
         self.writing = Some(thread::spawn(move || writer.write()));
         Ok(())
@@ -278,29 +314,31 @@ impl Drop for Checkpoints {
 }
 
 /// One state on its way to the disk.
-struct Writer {
+struct Writer<S> {
+    folder: PathBuf,
     states: Versions,
     config: CheckpointConfig,
-    last: PathBuf,
     base_model: String,
-    saved: Saved,
+    saved: Saved<S>,
     queue: Vec<SavedRollout>,
-    trainer: TrainerState,
+    trainers: Vec<(String, TrainerState)>,
 }
 
-impl Writer {
+impl<S: Standing> Writer<S> {
     fn write(self) -> Result<(), RecipeError> {
-        let step = self.saved.run.step;
-        // Before the state: a run that is killed in between writes it again.
-        self.trainer.save_adapter(&self.last, &self.base_model)?;
-        self.states.write(step, |fresh| self.fill(fresh))?;
-
-        let best = self.saved.run.best.map(|best| best.step);
-        Ok(self.config.retain(&self.states, best)?)
+        // Before the state: a run that is killed in between writes them again.
+        for (role, trainer) in &self.trainers {
+            trainer.save_adapter(&self.folder.join(role).join("last"), &self.base_model)?;
+        }
+        let run = &self.saved.run;
+        self.states.write(run.step(), |fresh| self.fill(fresh))?;
+        Ok(self.config.retain(&self.states, run.best_step())?)
     }
 
     fn fill(&self, fresh: &Path) -> Result<(), RecipeError> {
-        self.trainer.save(fresh)?;
+        for (role, trainer) in &self.trainers {
+            trainer.save(&fresh.join(role))?;
+        }
         if !self.queue.is_empty() {
             write_json(&fresh.join(QUEUE), &self.queue)?;
         }

@@ -168,3 +168,14 @@ impl RecipeError {
         if ok { Ok(()) } else { Err(Self::Config { field, expected, got: got.to_string() }) }
     }
 }
+
+/// An error with everything below it, in one line.
+pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        told += &format!(": {source}");
+        below = source.source();
+    }
+    told
+}

@@ -1,6 +1,8 @@
 //! Fine-tuning: epochs over examples that say what is right, in a folder that a run resumes from.
 
-use crate::checkpoint::{BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config};
+use crate::checkpoint::{
+    ALONE, BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config,
+};
 use crate::config::{EvaluationConfig, RlConfig};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
@@ -292,7 +294,8 @@ impl<L: Lesson> FineTuneRun<L> {
 
         let mut checkpoints =
             Checkpoints::open(&self.folder, config.checkpoints, &self.base_model, self.kept()?)?;
-        let Resumed { mut state, .. } = checkpoints.load(&mut trainer, observer)?;
+        let alone = [(ALONE, &mut trainer)];
+        let Resumed { mut state, .. } = checkpoints.load::<RunState>(alone, observer)?;
         let mut data = self.batches(train)?.resume(state.data)?;
         let (mut metrics, records) = MetricsLog::<FineTuneRecord>::open(&self.folder, state.step)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
@@ -311,7 +314,7 @@ impl<L: Lesson> FineTuneRun<L> {
             record.epoch = (state.step * config.batch) as f64 / train.len() as f64;
 
             self.validate(&mut record, steps, &trainer, validation, observer)?;
-            self.keep_best(&mut state, &trainer, &record)?;
+            keep_best(&mut state, &checkpoints, &trainer, &record)?;
             metrics.append(&record)?;
             observer.see(&Event::FineTuneStep { record: &record, steps });
 
@@ -319,7 +322,7 @@ impl<L: Lesson> FineTuneRun<L> {
             stopping = self.stop.load(Ordering::Relaxed);
             let due = checkpoints.due(config.checkpoint_every, &state);
             if due || state.step == steps || stopping {
-                checkpoints.save(&state, &trainer, [])?;
+                checkpoints.save(&state, [(ALONE, &trainer)], [])?;
             }
         }
         checkpoints.wait()?;
@@ -479,18 +482,18 @@ impl<L: Lesson> FineTuneRun<L> {
         record.validation = Some(evaluation);
         Ok(())
     }
+}
 
-    fn keep_best(
-        &self,
-        state: &mut RunState,
-        trainer: &Trainer,
-        record: &FineTuneRecord,
-    ) -> Result<(), RecipeError> {
-        let Some(accuracy) = record.validation.map(|e| e.sampled.share) else { return Ok(()) };
-        if state.best.is_none_or(|best| accuracy > best.accuracy) {
-            state.best = Some(BestStep { step: state.step, accuracy });
-            trainer.save_adapter(&self.folder.join("best"), &self.base_model)?;
-        }
-        Ok(())
+fn keep_best(
+    state: &mut RunState,
+    checkpoints: &Checkpoints,
+    trainer: &Trainer,
+    record: &FineTuneRecord,
+) -> Result<(), RecipeError> {
+    let Some(accuracy) = record.validation.map(|e| e.sampled.share) else { return Ok(()) };
+    if state.best.is_none_or(|best| accuracy > best.accuracy) {
+        state.best = Some(BestStep { step: state.step, accuracy });
+        checkpoints.keep_best(ALONE, trainer)?;
     }
+    Ok(())
 }

@@ -50,6 +50,8 @@
 //! [`agent::AgentRun`] trains one or several policies in environments: several turns, tools,
 //! sub-agents.
 //!
+//! [`traffic::Traffic`] learns from what a server serves, behind a gate that can say no.
+//!
 //! [`Evaluator`] answers held-out questions; [`ModelSource`] loads a model from a configuration; an
 //! [`Observer`] sees what a run tells of itself, and [`Console`] shows it on a terminal.
 
@@ -79,6 +81,7 @@ mod samples;
 mod shaping;
 mod step;
 mod streamed;
+pub mod traffic;
 
 pub use checkpoint::{BestStep, CheckpointConfig, RunState};
 pub use config::{EvaluationConfig, RlConfig};

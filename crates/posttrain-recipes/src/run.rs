@@ -2,7 +2,9 @@
 
 use crate::ahead::SampledAhead;
 use crate::arrivals::{Arrivals, Cursor};
-use crate::checkpoint::{BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config};
+use crate::checkpoint::{
+    ALONE, BestStep, CheckpointConfig, Checkpoints, Resumed, RunState, kept_config,
+};
 use crate::config::RlConfig;
 use crate::curriculum::Curriculum;
 use crate::evaluation::{Evaluation, EvaluationMode};
@@ -153,7 +155,8 @@ impl RlRun {
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
         let mut checkpoints = self.checkpoints()?;
-        let Resumed { mut state, queue } = checkpoints.load(&mut trainer, observer)?;
+        let alone = [(ALONE, &mut trainer)];
+        let Resumed { mut state, queue } = checkpoints.load::<RunState>(alone, observer)?;
         self.forget_lost_best(&mut state, observer)?;
         let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
         let mut samples = self.samples_log(state.step)?;
@@ -175,7 +178,7 @@ impl RlRun {
                 state.step += 1;
 
                 step.record.validation = self.validate(&state, &trainer, validation, observer)?;
-                self.keep_best(&mut state, &trainer, step.record.validation)?;
+                self.keep_best(&mut state, &checkpoints, &trainer, step.record.validation)?;
                 for line in self.sample_lines(state.step, &step.trained) {
                     samples.append(&line)?;
                 }
@@ -419,6 +422,7 @@ impl RlRun {
     fn keep_best(
         &self,
         state: &mut RunState,
+        checkpoints: &Checkpoints,
         trainer: &Trainer,
         evaluation: Option<Evaluation>,
     ) -> Result<(), RecipeError> {
@@ -427,7 +431,7 @@ impl RlRun {
             let best = BestStep { step: state.step, accuracy };
             state.best = Some(best);
             write_json(&self.folder.join(BEST), &best)?;
-            trainer.save_adapter(&self.folder.join("best"), &self.base_model)?;
+            checkpoints.keep_best(ALONE, trainer)?;
         }
         Ok(())
     }
@@ -475,7 +479,7 @@ fn save(
 
     let nothing = VecDeque::new();
     let queue = if let Source::Ahead(ahead, _) = source { ahead.ready() } else { &nothing };
-    checkpoints.save(state, trainer, queue)
+    checkpoints.save(state, [(ALONE, trainer)], queue)
 }
 
 /// A policy from a PEFT folder, as version 0.

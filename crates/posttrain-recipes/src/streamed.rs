@@ -1,4 +1,4 @@
-//! A step that trains on each group as soon as its scores are in.
+//! A step that trains on groups as soon as their scores are in, some at a time.
 
 use crate::groups::StepGroups;
 use crate::mode::GroupOrder;
@@ -14,6 +14,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 use tracing::info_span;
+
+/// Passes that a step's groups are trained on in, where none is left out.
+const PASSES: usize = 4;
 
 /// Samples and scores groups, and collects and applies their gradient on another thread meanwhile.
 ///
@@ -160,6 +163,11 @@ struct Groups<'a> {
     replaced: Vec<(usize, ScoredGroup)>,
     /// The places of the groups whose datums were sent, as they were sent.
     sent: Vec<usize>,
+    /// Datums that wait until there are enough for a pass: one of a single group costs nearly as
+    /// much as one of several.
+    waiting: Vec<Datum>,
+    /// How many groups they are of.
+    waiting_groups: usize,
     /// Of the optimizer step under way: its groups, their totals, whether one has a signal.
     counted: usize,
     totals: StepTotals,
@@ -186,6 +194,8 @@ impl<'a> Groups<'a> {
             trained: Vec::new(),
             replaced: Vec::new(),
             sent: Vec::new(),
+            waiting: Vec::new(),
+            waiting_groups: 0,
             counted: 0,
             totals: StepTotals::default(),
             has_signal: false,
@@ -218,8 +228,7 @@ impl<'a> Groups<'a> {
             && config.trainer.dead_groups == DeadGroups::Skip
             && config.objective.ignores_zero_advantages();
         if !skipped {
-            self.hand_on(Part::Datums(datums))?;
-            self.sent.push(place);
+            self.collect(place, datums)?;
         }
         self.trained.push((place, group));
 
@@ -247,8 +256,7 @@ impl<'a> Groups<'a> {
             for (place, group) in &trained {
                 // What is trained on has been counted already, unless nothing is.
                 let datums = if untaught { self.count(group)? } else { self.datums(group)? };
-                self.hand_on(Part::Datums(datums))?;
-                self.sent.push(*place);
+                self.collect(*place, datums)?;
             }
         }
         if self.counted > 0 {
@@ -280,7 +288,25 @@ impl<'a> Groups<'a> {
         Ok(group.datums(&advantages.values, config.sampling.temperature))
     }
 
+    /// Has a group's datums trained on, with those that wait, once they are of a quarter of the
+    /// step's groups. A number of groups, whatever the time, so that a fixed order gives the same
+    /// passes each time.
+    fn collect(&mut self, place: usize, datums: Vec<Datum>) -> Result<(), RecipeError> {
+        self.waiting.extend(datums);
+        self.waiting_groups += 1;
+        self.sent.push(place);
+        let enough = (self.step.config.prompts as usize).div_ceil(PASSES);
+        if self.waiting_groups >= enough { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), RecipeError> {
+        let datums = std::mem::take(&mut self.waiting);
+        self.waiting_groups = 0;
+        if datums.is_empty() { Ok(()) } else { self.hand_on(Part::Datums(datums)) }
+    }
+
     fn apply(&mut self) -> Result<(), RecipeError> {
+        self.flush()?;
         self.steps += 1;
         self.counted = 0;
         let totals = std::mem::take(&mut self.totals);

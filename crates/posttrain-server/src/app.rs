@@ -4,6 +4,7 @@ use crate::checkpoints::{CheckpointKind, Checkpoints, LoraSpec, RunRecord, Sessi
 use crate::counters::Counters;
 use crate::gateway::Episodes;
 use crate::keys::Owner;
+use crate::learn::Learning;
 use crate::promises::Promises;
 use crate::refusal::Refusal;
 use crate::routed::RoutedModel;
@@ -133,6 +134,7 @@ pub(crate) struct App {
     pub routed: Option<RoutedModel>,
     pub signatures: Signatures,
     pub episodes: Episodes,
+    pub learning: Option<Learning>,
     /// Passes that score texts, one at a time: each uses all cores.
     pub scoring: Arc<Semaphore>,
     pub stopping: AtomicBool,
@@ -151,6 +153,8 @@ impl App {
         routed: Option<RoutedModel>,
     ) -> Result<Self, ServerError> {
         let checkpoints = Checkpoints::open(&config.data)?;
+        let learn = |learn| Learning::start(&model, sampling.clone(), learn, &config.data);
+        let learning = config.learn.clone().map(learn).transpose()?;
         let promises = Promises::new(config.limits.result_bytes);
         // What was acknowledged, or would have been a moment later, is found by a client that asks
         // again.
@@ -181,6 +185,7 @@ impl App {
             routed,
             signatures: Signatures::new(),
             episodes: Episodes::default(),
+            learning,
             scoring: Arc::new(Semaphore::new(1)),
             stopping: AtomicBool::new(false),
             started: Instant::now(),

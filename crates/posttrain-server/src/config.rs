@@ -1,6 +1,7 @@
 //! How a server works.
 
 use crate::{Keys, ServerError};
+use posttrain_recipes::traffic::TrafficConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct ServerConfig {
     pub keys: Option<Keys>,
     /// What clients may ask of it.
     pub limits: Limits,
+    /// A policy that learns from what it serves, beside everything else.
+    pub learn: Option<TrafficConfig>,
 }
 
 impl ServerConfig {
@@ -27,7 +30,13 @@ impl ServerConfig {
     /// assert!(config.keys.is_none() && config.validate().is_ok());
     /// ```
     pub fn new(name: impl Into<String>, data: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), data: data.into(), keys: None, limits: Limits::default() }
+        Self {
+            name: name.into(),
+            data: data.into(),
+            keys: None,
+            limits: Limits::default(),
+            learn: None,
+        }
     }
 
     /// Checks every field's range.
@@ -36,6 +45,9 @@ impl ServerConfig {
     /// [`ServerError::Config`] names the first field that is out of range.
     pub fn validate(&self) -> Result<(), ServerError> {
         ServerError::check("name", !self.name.is_empty(), "a name", "an empty one")?;
+        if let Some(learn) = &self.learn {
+            learn.validate()?;
+        }
         self.limits.validate()
     }
 

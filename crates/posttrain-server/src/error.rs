@@ -62,6 +62,9 @@ pub enum ServerError {
     /// The training service cannot be started.
     #[error(transparent)]
     Train(#[from] posttrain_train::TrainError),
+    /// The policy that learns from what it serves cannot be taken up.
+    #[error(transparent)]
+    Recipe(#[from] posttrain_recipes::RecipeError),
     /// A run's folder cannot be served.
     #[error(transparent)]
     Experiment(#[from] posttrain_experiment::ExperimentError),

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::counters::prometheus;
 use crate::keys::{Keys, Owner, owner};
 use crate::refusal::Refusal;
-use crate::{gateway, openai, page, tinker};
+use crate::{gateway, learn, openai, page, tinker};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -25,9 +25,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .nest("/episodes", gateway::routes())
         .route("/metrics", get(metrics))
         .route("/page.json", get(page::state))
+        .merge(learn::routes())
         .route_layer(from_fn_with_state(app.clone(), with_owner));
     Router::new()
         .route("/", get(|| async { Html(page::HTML) }))
+        .route("/traffic", get(|| async { Html(learn::HTML) }))
         .route("/health", get(health))
         .merge(keyed)
         .fallback(nowhere)
@@ -50,7 +52,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 async fn nowhere(uri: Uri) -> Refusal {
     let path: String = uri.path().chars().take(200).collect();
     Refusal::not_found(format!(
-        "there is nothing at {path}: see /, /health, /metrics, /v1, /episodes and /api/v1"
+        "there is nothing at {path}: see /, /health, /metrics, /traffic, /v1, /episodes and /api/v1"
     ))
 }
 

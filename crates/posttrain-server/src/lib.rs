@@ -12,6 +12,8 @@
 //!   adapter that was loaded, or by an experiment's specialists behind their router.
 //! - `/episodes` gives an agent program that nobody here wrote an address of its own that speaks
 //!   OpenAI's protocol; what is sampled there is kept token for token, with its reward.
+//! - `/feedback` takes what is said of completions of a policy that learns from what it serves, and
+//!   `/traffic` shows its operator what the gate decided.
 //! - `/` is a page for a person, `/metrics` one for Prometheus, `/health` says that it serves.
 //!
 //! A checkpoint is acknowledged once it is on the disk, whole. [`Keys`] divide a server among
@@ -59,6 +61,7 @@ mod error;
 mod gateway;
 mod http;
 mod keys;
+mod learn;
 mod openai;
 mod page;
 mod promises;

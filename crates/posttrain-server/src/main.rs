@@ -5,10 +5,11 @@ use clap::Parser;
 use posttrain_model::{
     Checkpoint, ComputeKind, DeviceChoice, Quantize, TextModel, select_device, select_kind,
 };
+use posttrain_recipes::traffic::TrafficConfig;
 use posttrain_server::{Keys, Limits, Server, ServerConfig};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -52,6 +53,10 @@ struct Args {
     /// The folder of an experiment: its specialists are served behind its router, as `routed`.
     #[arg(long, value_name = "RUN")]
     experiment: Option<PathBuf>,
+    /// A configuration of a policy that learns from what it serves, and of the gate that its
+    /// versions have to pass.
+    #[arg(long, value_name = "TRAFFIC.TOML")]
+    learn: Option<PathBuf>,
     /// A file with a key a line. Each key sees its own sessions, models and checkpoints.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
@@ -97,7 +102,14 @@ fn config(args: &Args) -> Result<ServerConfig> {
     let keys = args.keys.as_deref().map(Keys::read).transpose()?;
     let session_timeout = Duration::from_secs(args.session_timeout);
     let limits = Limits { session_timeout, ..Limits::default() };
-    Ok(ServerConfig { keys, limits, ..ServerConfig::new(name, &args.data) })
+    let learn = args.learn.as_deref().map(learn_config).transpose()?;
+    Ok(ServerConfig { keys, limits, learn, ..ServerConfig::new(name, &args.data) })
+}
+
+fn learn_config(path: &Path) -> Result<TrafficConfig> {
+    let read = std::fs::read_to_string(path);
+    let text = read.with_context(|| format!("{} cannot be read", path.display()))?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
 }
 
 /// A folder that the SDK can load the tokenizer from.

@@ -102,6 +102,11 @@ impl Server {
         drop(listener);
         sweeper.abort();
         let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
+        if let Some(learning) = &app.learning {
+            // It gives up what it is at within a look of the gate's, or a step.
+            let own = learning.clone();
+            let _ = tokio::task::spawn_blocking(move || own.end()).await;
+        }
         sampling.shut_down();
         Ok(())
     }

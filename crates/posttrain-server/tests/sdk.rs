@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Running;
+use common::{Running, learn};
 use std::path::Path;
 use std::process::Command;
 
@@ -15,6 +15,11 @@ const KEY: &str = "tml-of-the-tests-alone";
 
 /// Runs a script of `tests/sdk` against a server, whose last line has to be `OK`.
 fn drive(script: &str) {
+    drive_with(script, &[]);
+}
+
+/// [`drive`], against a server with further arguments.
+fn drive_with(script: &str, arguments: &[&str]) {
     let Ok(python) = std::env::var(PYTHON) else {
         println!(
             "SKIPPED: {script}: `cargo xtask test --servers` installs what it needs ({PYTHON})"
@@ -24,7 +29,8 @@ fn drive(script: &str) {
     // With a key, which the addresses of files that are given out do without.
     let keys = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(keys.path(), KEY).unwrap();
-    let running = Running::start(&["--keys", keys.path().to_str().unwrap()]);
+    let keyed = [&["--keys", keys.path().to_str().unwrap()], arguments].concat();
+    let running = Running::start(&keyed);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
     let mut command = Command::new(python);
     command.arg(&script).args([running.url.as_str(), KEY]).env("NO_PROXY", "127.0.0.1,localhost");
@@ -56,4 +62,10 @@ fn openais_client_chats_streams_and_is_refused_in_words() {
 #[test]
 fn an_agent_program_of_openais_client_is_captured_token_for_token() {
     drive("gateway.py");
+}
+
+#[test]
+fn what_openais_client_is_answered_can_be_spoken_of() {
+    let (_folder, path) = learn(8);
+    drive_with("traffic.py", &["--learn", &path]);
 }

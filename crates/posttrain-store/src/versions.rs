@@ -137,6 +137,14 @@ impl Versions {
         damaged.into_iter().next().map_or(Ok(None), Err)
     }
 
+    /// `Ok` for a version whose files are all as they were written.
+    ///
+    /// # Errors
+    /// [`StoreError`] names the file that is not, or is not there.
+    pub fn check(&self, number: u64) -> Result<(), StoreError> {
+        check(&self.path(number))
+    }
+
     /// Removes the versions whose number is not to be kept.
     ///
     /// # Errors

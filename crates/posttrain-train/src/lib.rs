@@ -61,5 +61,5 @@ pub use posttrain_kernel::Workers;
 pub use posttrain_rollout::derive_seed;
 pub use scores::{DatumScores, TextScores, TopRequest, TopScores, score_texts, top_logprobs};
 pub use service::{Pending, TrainingClient, TrainingService, TrainingServiceConfig};
-pub use state::TrainerState;
+pub use state::{TrainerState, adapter_folder};
 pub use trainer::{ForwardBackward, OptimStep, Trainer};

@@ -69,8 +69,10 @@ pub(crate) fn save_adapter(
     replace_folder(dir, |fresh| Ok(save_peft(adapter, fresh, base_model)?))
 }
 
-/// Where a state has its adapter.
-pub(crate) fn adapter_folder(dir: &Path) -> PathBuf {
+/// Where a folder that [`Trainer::save_state`](crate::Trainer::save_state) wrote has its adapter, in
+/// PEFT's form.
+#[must_use]
+pub fn adapter_folder(dir: &Path) -> PathBuf {
     dir.join(ADAPTER)
 }
 

@@ -275,9 +275,17 @@ impl Environment for SearchTask {
     fn act<'a>(&'a mut self, action: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
         self.turns += 1;
         let left = action.left.context_tokens;
-        let outcome = match action.reply.calls.first() {
-            Some(call) => self.call(call, left),
-            None => Outcome::read("Error: call one of the tools."),
+        let reply = action.reply;
+        let outcome = match (reply.calls.as_slice(), reply.malformed.as_slice()) {
+            ([call], []) if action.left.tool_calls == Some(0) && call.function.name != "answer" => {
+                Outcome::read("Error: no calls are left: answer.")
+            }
+            ([call], []) => self.call(call, left),
+            ([], []) => Outcome::read("Error: call one of the tools."),
+            ([], [malformed]) => {
+                Outcome::Read(format!("Error: the call cannot be read: {}", malformed.reason))
+            }
+            _ => Outcome::read("Error: nothing was done: one call a turn."),
         };
         let step = match outcome {
             Outcome::Read(text) => {

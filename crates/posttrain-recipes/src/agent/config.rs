@@ -16,6 +16,9 @@ use std::path::PathBuf;
 /// The role of a run that has one policy.
 const POLICY: &str = "policy";
 
+/// What a run's folder has beside its roles' folders.
+const RESERVED: [&str; 2] = ["checkpoints", "tensorboard"];
+
 /// Reinforcement learning in environments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -154,7 +157,13 @@ impl AgentConfig {
 
         let known = self.roles.contains_key(&self.main_role);
         RecipeError::check("main_role", known, "one of `roles`", &self.main_role)?;
-        for role in self.roles.values() {
+        for (name, role) in &self.roles {
+            let plain = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+                && !RESERVED.contains(&name.as_str());
+            let expected =
+                "named by letters, digits, `-` and `_`, and not as the run's own folders";
+            RecipeError::check("roles", plain, expected, name)?;
             RecipeError::check_learning_rate(role.learning_rate)?;
             RecipeError::check_counts(&[("roles.every", role.every)])?;
             let within = role.offset < role.every;

@@ -1,6 +1,7 @@
 //! Groups of episodes, and what is learned from them.
 
 use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
+use crate::error::in_one_line;
 use crate::observer::{Event, Observer, Phase};
 use crate::{RecipeError, ScoreFailure};
 use futures::StreamExt;
@@ -88,7 +89,7 @@ pub(crate) async fn play(
     Ok(groups.collect())
 }
 
-/// An error with everything below it, in one line.
+/// Why an episode has no reward.
 fn failure(error: &EpisodeError) -> ScoreFailure {
     let cause = match error {
         EpisodeError::Environment { .. } => "environment",
@@ -97,13 +98,7 @@ fn failure(error: &EpisodeError) -> ScoreFailure {
         EpisodeError::Reward { .. } => "reward",
         _ => "episode",
     };
-    let mut report = error.to_string();
-    let mut below = std::error::Error::source(error);
-    while let Some(source) = below {
-        report += &format!(": {source}");
-        below = source.source();
-    }
-    ScoreFailure { cause: cause.into(), report }
+    ScoreFailure { cause: cause.into(), report: in_one_line(error) }
 }
 
 /// What a trainer learns from an episode: a datum for each context that the policy had, its own

@@ -5,12 +5,11 @@ use crate::agent::config::{AgentConfig, RoleConfig};
 use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums};
 use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
 use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
-use crate::agent::state::{AgentState, AgentStates};
-use crate::checkpoint::{CheckpointConfig, kept_config};
+use crate::checkpoint::{CheckpointConfig, Checkpoints, Resumed, Standing, kept_config};
 use crate::metrics::{MetricsLog, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::run::load_policy;
-use posttrain_data::{BatchStream, Example};
+use posttrain_data::{BatchStream, Example, StreamState};
 use posttrain_environment::{Actor, EpisodeError, EpisodePlayer, PolicyActor, Trajectory};
 use posttrain_model::TextModel;
 use posttrain_rollout::service::{
@@ -40,6 +39,28 @@ pub struct AgentRun {
     base_model: String,
     stop: Arc<AtomicBool>,
     runtime: tokio::runtime::Runtime,
+}
+
+/// Where a run stands, beside the trainers' own states.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentState {
+    /// Steps done.
+    step: u64,
+    /// Where the data stands.
+    data: StreamState,
+    /// The best step by validation, with its reward.
+    best: Option<(u64, f64)>,
+}
+
+impl Standing for AgentState {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn best_step(&self) -> Option<u64> {
+        self.best.map(|(step, _)| step)
+    }
 }
 
 /// A line of `episodes.jsonl`.
@@ -111,16 +132,10 @@ impl AgentRun {
     ) -> Result<bool, RecipeError> {
         let config = &self.config;
         let _lock = lock_folder(&self.folder)?;
-        let kept = kept_config(&AgentConfig {
-            checkpoint_every: 1,
-            checkpoints: CheckpointConfig::default(),
-            logged_episodes: 0,
-            in_flight: 1,
-            ..config.clone()
-        })?;
-        let states = AgentStates::open(&self.folder, config.checkpoints, &self.base_model, kept)?;
+        let mut checkpoints = self.checkpoints()?;
         let mut cast = self.cast()?;
-        let mut state = states.load(&mut cast.trainers, observer)?;
+        let trainers = cast.trainers.iter_mut().map(|(role, trainer)| (role.as_str(), trainer));
+        let Resumed { mut state, .. } = checkpoints.load::<AgentState>(trainers, observer)?;
         let mut data = BatchStream::new(train, config.batches())?.resume(state.data)?;
 
         let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
@@ -139,8 +154,10 @@ impl AgentRun {
             state.data = data.state();
 
             record.validation = self.validate(&mut state, &cast, validation, observer)?;
-            if state.best.is_some_and(|(step, _)| step == state.step) {
-                states.keep_best(&cast.trainers)?;
+            if state.best_step() == Some(state.step) {
+                for (role, trainer) in &cast.trainers {
+                    checkpoints.keep_best(role, trainer)?;
+                }
             }
             for line in lines {
                 episodes.append(&line)?;
@@ -149,10 +166,12 @@ impl AgentRun {
             observer.see(&Event::AgentStep { record: &record, steps: config.steps });
 
             let stopping = self.stop.load(Ordering::Relaxed) || state.step == config.steps;
-            if stopping || states.due(config.checkpoint_every, &state) {
-                states.save(&state, &cast.trainers)?;
+            if stopping || checkpoints.due(config.checkpoint_every, &state) {
+                let trainers = cast.trainers.iter().map(|(role, trainer)| (role.as_str(), trainer));
+                checkpoints.save(&state, trainers, [])?;
             }
         }
+        checkpoints.wait()?;
         observer.see(&Event::Finished { step: state.step });
         Ok(state.step >= config.steps)
     }
@@ -215,6 +234,19 @@ impl AgentRun {
             demonstrations.push(self.runtime.block_on(played)?);
         }
         Ok(demonstrations)
+    }
+
+    /// The folder's saved states. What must be the same when a run goes on is everything but what
+    /// is saved when, what is logged, and how many episodes wait beside each other.
+    fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
+        let kept = kept_config(&AgentConfig {
+            checkpoint_every: 1,
+            checkpoints: CheckpointConfig::default(),
+            logged_episodes: 0,
+            in_flight: 1,
+            ..self.config.clone()
+        })?;
+        Checkpoints::open(&self.folder, self.config.checkpoints, &self.base_model, kept)
     }
 
     /// Trainers, sampling service and players of every role.

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::keys::Owner;
+use crate::learn::Asked;
 use crate::refusal::Refusal;
 use crate::request::Json;
 use crate::routed::{ROUTED, Route};
@@ -9,7 +10,7 @@ use crate::tinker::{Json200, load_adapter, policy_of_path};
 use axum::extract::{Path, State};
 use posttrain_rollout::PolicySnapshot;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,16 +25,26 @@ pub(crate) struct Target {
     pub route: Option<Route>,
     /// Whether it is a model of the experiment that is served.
     pub of_run: bool,
+    /// What the policy that learns from what it serves was asked, where it was.
+    pub asked: Option<Asked>,
 }
 
-/// Finds who answers to a name; `question` is what a router decides by.
+/// Finds who answers to a name; `question` is what a router decides by, `rest` what a client says
+/// beside it.
 pub(crate) async fn target(
     app: &Arc<App>,
     owner: &Owner,
-    name: &str,
+    (name, rest): (&str, &Map<String, Value>),
     question: &str,
 ) -> Result<Target, Refusal> {
-    let target = |policy, route| Target { name: name.to_owned(), policy, route, of_run: false };
+    let name_of = name.to_owned();
+    let target =
+        |policy, route| Target { name: name_of, policy, route, of_run: false, asked: None };
+    if let Some(learning) = app.learning.as_ref().filter(|own| own.traffic.name() == name) {
+        let asked = Asked::of(&learning.traffic, owner, rest)?;
+        let policy = Some(asked.chosen.policy.clone());
+        return Ok(Target { asked: Some(asked), ..target(policy, None) });
+    }
     if name == app.config.name {
         return Ok(target(None, None));
     }
@@ -60,6 +71,7 @@ pub(crate) async fn target(
 /// The names that an owner may ask for.
 fn names(app: &App, owner: &Owner) -> Vec<String> {
     let mut names = vec![app.config.name.clone()];
+    names.extend(app.learning.as_ref().map(|learning| learning.traffic.name().to_owned()));
     if let Some(routed) = &app.routed {
         names.push(ROUTED.into());
         names.extend(routed.models().map(|(name, _)| name.clone()));
@@ -146,7 +158,9 @@ pub(crate) async fn load(
             )));
         }
     }
-    let reserved = name == ROUTED || name == app.config.name || name.starts_with("tinker://");
+    let learns = app.learning.as_ref().is_some_and(|learning| learning.traffic.name() == name);
+    let own = name == ROUTED || name == app.config.name || learns;
+    let reserved = own || name.starts_with("tinker://");
     if reserved {
         return Err(Refusal::field("lora_name", "a name of its own", format!("{name:?}")));
     }

@@ -8,6 +8,7 @@ use super::tools::spoken;
 use crate::app::App;
 use crate::gateway::Episode;
 use crate::keys::Owner;
+use crate::learn::Captured;
 use crate::refusal::Refusal;
 use crate::request::Json;
 use axum::extract::State;
@@ -117,7 +118,11 @@ pub(crate) async fn answer(
     let captured = episode.zip(prepared.call.take());
     let headers = route_headers(&prepared.target);
     if streamed {
+        let id = new_id("chatcmpl");
+        let learned = Captured::of(app, prepared.target.asked.as_ref(), &id, prepared.samples);
         let streamed = Streamed {
+            id,
+            learned,
             target: prepared.target,
             prompt: prepared.prompt,
             params: prepared.params,
@@ -132,7 +137,9 @@ pub(crate) async fn answer(
 
     let Prepared { target, prompt, params, samples, logprobs, has_tools, .. } = prepared;
     let temperature = params.temperature;
-    let completions = draw(app, &target, &prompt, params, samples).await?;
+    let id = new_id("chatcmpl");
+    let learned = Captured::of(app, target.asked.as_ref(), &id, samples);
+    let completions = draw(app, &target, &prompt, params.clone(), samples).await?;
     let mut choices = Vec::with_capacity(samples);
     for (index, completion) in completions.iter().enumerate() {
         let logprobs = match logprobs {
@@ -144,13 +151,16 @@ pub(crate) async fn answer(
             None => None,
         };
         choices.push(choice(index, completion, logprobs.as_ref(), has_tools));
+        if let Some(learned) = &learned {
+            learned.take(app, (&prompt, &params), index, completion);
+        }
     }
     if let (Some((episode, call)), [completion]) = (captured, completions.as_slice()) {
         episode.record(call, completion, choices[0]["message"].clone());
     }
     let written = completions.iter().map(|completion| completion.tokens.len()).sum();
     let answer = json!({
-        "id": new_id("chatcmpl"),
+        "id": id,
         "object": "chat.completion",
         "created": now(),
         "model": target.name,
@@ -210,7 +220,7 @@ async fn prepare(
     }
 
     let question = last_question(&messages);
-    let target = target(app, owner, &request.model, &question).await?;
+    let target = target(app, owner, (&request.model, &request.rest), &question).await?;
     let has_tools = tools.as_ref().is_some_and(|tools| !tools.is_empty());
     // A lone question is put to a run's models as it was in the run.
     let as_in_run = app.routed.as_ref().filter(|_| {

@@ -7,6 +7,7 @@ use super::logprobs::{TOP, scored, text_form};
 use super::stream::{Form, Streamed, stream};
 use crate::app::App;
 use crate::keys::Owner;
+use crate::learn::Captured;
 use crate::refusal::Refusal;
 use crate::request::Json;
 use crate::tinker::check_tokens;
@@ -91,7 +92,7 @@ pub(crate) async fn complete(
         Prompt::Texts(texts) => texts.first().cloned().unwrap_or_default(),
         Prompt::Tokens(_) | Prompt::TokenLists(_) => String::new(),
     };
-    let target = target(&app, &owner, &request.model, &question).await?;
+    let target = target(&app, &owner, (&request.model, &request.rest), &question).await?;
     let headers = route_headers(&target);
     let streamed = request.draw.stream == Some(true);
     let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
@@ -107,7 +108,11 @@ pub(crate) async fn complete(
             Refusal::field("prompt", "one prompt with `stream`", prompts.len())
         })?;
         let form = Form::Text;
+        let id = new_id("cmpl");
+        let learned = Captured::of(&app, target.asked.as_ref(), &id, samples);
         let streamed = Streamed {
+            id,
+            learned,
             target,
             prompt,
             params,
@@ -120,6 +125,8 @@ pub(crate) async fn complete(
         return Ok((headers, stream(&app, streamed).await?).into_response());
     }
 
+    let id = new_id("cmpl");
+    let learned = Captured::of(&app, target.asked.as_ref(), &id, prompts.len() * samples);
     let mut choices = Vec::new();
     let mut read = 0;
     let mut written = 0;
@@ -128,7 +135,10 @@ pub(crate) async fn complete(
         let params =
             SamplingParams { seed: params.seed.wrapping_add(nth as u64), ..params.clone() };
         let temperature = params.temperature;
-        for completion in draw(&app, &target, prompt, params, samples).await? {
+        for completion in draw(&app, &target, prompt, params.clone(), samples).await? {
+            if let Some(learned) = &learned {
+                learned.take(&app, (prompt, &params), choices.len(), &completion);
+            }
             let logprobs = match top {
                 Some(top) => {
                     let policy = target.policy.clone();
@@ -149,7 +159,7 @@ pub(crate) async fn complete(
         read += prompt.len();
     }
     let answer = json!({
-        "id": new_id("cmpl"),
+        "id": id,
         "object": "text_completion",
         "created": now(),
         "model": target.name,

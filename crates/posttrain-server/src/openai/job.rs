@@ -167,6 +167,11 @@ pub(crate) async fn submit(
     let request =
         Request::new(prompt.to_vec(), params).samples(samples).policy(target.policy.clone());
     let request = SampleRequest::new(request);
+    let published = target.asked.as_ref().and_then(|asked| asked.chosen.name.clone());
+    let request = match published {
+        Some(name) => request.policy_name(name),
+        None => request,
+    };
     let request = if tokens { request.with_tokens() } else { request };
     Ok(app.sampling.submit(request).await?)
 }
@@ -203,9 +208,12 @@ pub(crate) fn usage(prompt: usize, completion: usize) -> Value {
     })
 }
 
-/// The router's decision, told in the head of the response.
+/// The router's decision, or the version that answers, told in the head of the response.
 pub(crate) fn route_headers(target: &Target) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    if let Some(asked) = &target.asked {
+        headers.insert("x-posttrain-version", HeaderValue::from(asked.chosen.version));
+    }
     if let Some(route) = &target.route {
         let confidence = format!("{:.4}", route.confidence);
         for (name, value) in [

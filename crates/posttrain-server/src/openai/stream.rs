@@ -1,12 +1,13 @@
 //! Completions token by token, as server-sent events.
 
 use super::adapters::Target;
-use super::job::{finish_word, new_id, now, submit, usage};
+use super::job::{finish_word, now, submit, usage};
 use super::logprobs::{chat_token, text_form};
 use super::text::GrowingText;
 use super::tools::spoken;
 use crate::app::App;
 use crate::gateway::Episode;
+use crate::learn::Captured;
 use crate::refusal::Refusal;
 use crate::tinker::Scored;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -21,6 +22,10 @@ use std::sync::Arc;
 
 /// A request that is answered by a stream.
 pub(crate) struct Streamed {
+    /// The response's id.
+    pub id: String,
+    /// Where its completions are taken down, where the policy that learns is asked.
+    pub learned: Option<Captured>,
     pub target: Target,
     pub prompt: Vec<i64>,
     pub params: SamplingParams,
@@ -58,6 +63,8 @@ struct State {
     /// Samples that are not finished.
     left: usize,
     ended: bool,
+    /// Where completions are taken down, with what they were sampled from.
+    learned: Option<(Captured, Vec<i64>, SamplingParams)>,
     captured: Option<(Arc<Episode>, CapturedCall)>,
 }
 
@@ -73,6 +80,8 @@ pub(crate) async fn stream(
     }
     let texts = (0..request.samples).map(|_| GrowingText::new(&request.params.stop)).collect();
     let prompt = request.prompt.len();
+    let of = (&request.prompt, &request.params);
+    let learned = request.learned.map(|learned| (learned, of.0.clone(), of.1.clone()));
     let events =
         submit(app, &request.target, &request.prompt, request.params, request.samples, true)
             .await?;
@@ -82,7 +91,8 @@ pub(crate) async fn stream(
         events,
         texts,
         ready: VecDeque::new(),
-        id: new_id(if request.form == Form::Text { "cmpl" } else { "chatcmpl" }),
+        id: request.id,
+        learned,
         model: request.target.name,
         form: request.form,
         logprobs: request.logprobs.is_some(),
@@ -174,6 +184,9 @@ impl State {
         };
 
         let index = outcome.sample;
+        if let Some((learned, prompt, params)) = &self.learned {
+            learned.take(&self.app, (prompt, params), index, completion);
+        }
         let mut reason = finish_word(completion.finish_reason);
         let held = self.form == (Form::Chat { tools: true });
         let calls = if held { spoken(&completion.text).calls } else { Vec::new() };

@@ -162,6 +162,32 @@ impl Drop for Running {
     }
 }
 
+/// A configuration of a policy `ours` that learns, with held-out tasks, in a folder of its own.
+pub fn learn(completions: usize) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = folder.path().join("held_out.jsonl");
+    let task = |n: usize| json!({ "id": n.to_string(), "domain": "all", "question": format!("{n}?"), "answer": "x" });
+    let lines: Vec<String> = (0..20).map(|n| task(n).to_string()).collect();
+    std::fs::write(&tasks, lines.join("\n")).unwrap();
+    let config = format!(
+        r#"
+        name = "ours"
+        lora = {{ rank = 2, alpha = 2.0 }}
+        learn = {{ completions = {completions}, batch = 2 }}
+        gate = {{ tasks = 10, batch = 10 }}
+        [held_out]
+        path = "{}"
+        reward = {{ kind = "exact" }}
+        sampling = {{ max_tokens = 4 }}
+        "#,
+        tasks.display()
+    );
+    let path = folder.path().join("traffic.toml");
+    std::fs::write(&path, config).unwrap();
+    let path = path.to_string_lossy().into_owned();
+    (folder, path)
+}
+
 /// Waits for something that comes soon.
 pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();

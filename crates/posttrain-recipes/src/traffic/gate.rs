@@ -1,0 +1,336 @@
+//! Whether a candidate may serve: paired sequential tests on tasks that training never sees.
+
+use crate::RecipeError;
+use posttrain_statistics::{Claim, PairCounts, SequentialPairedTest, Share, StatisticsError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a candidate has to show before it serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GateConfig {
+    /// α: of candidates that are no better than the present policy at most this share passes, above
+    /// 0 and at most 0.5.
+    pub error_rate: f64,
+    /// The fall of a domain's accuracy that would matter, above 0 and below 1.
+    pub margin: f64,
+    /// The fall that would matter of the shares of answers that are short enough, whose calls can
+    /// be read, and that are no refusals; above 0 and below 1.
+    pub guard_margin: f64,
+    /// Held-out tasks that a decision may take, 1 and up. One that is clear takes fewer.
+    pub tasks: usize,
+    /// Tasks between two looks, 1 and up.
+    pub batch: usize,
+    /// Tokens above which an answer is long; `None`: twice what nine in ten of the present policy's
+    /// answers have in its first look.
+    pub long: Option<usize>,
+    /// How a refusal begins, in whatever case.
+    pub refusals: Vec<String>,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        let refusals = ["I can't", "I cannot", "I'm sorry", "I am sorry", "As an AI"];
+        Self {
+            error_rate: 0.05,
+            margin: 0.05,
+            guard_margin: 0.1,
+            tasks: 1000,
+            batch: 64,
+            long: None,
+            refusals: refusals.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl GateConfig {
+    /// Checks every field's range.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] names the first field that is out of range.
+    pub fn validate(&self) -> Result<(), RecipeError> {
+        let rate = self.error_rate > 0.0 && self.error_rate <= 0.5;
+        RecipeError::check("gate.error_rate", rate, "above 0 and at most 0.5", &self.error_rate)?;
+        for (field, margin) in
+            [("gate.margin", self.margin), ("gate.guard_margin", self.guard_margin)]
+        {
+            let within = margin > 0.0 && margin < 1.0;
+            RecipeError::check(field, within, "above 0 and below 1", &margin)?;
+        }
+        RecipeError::check_counts(&[
+            ("gate.tasks", self.tasks as u64),
+            ("gate.batch", self.batch as u64),
+            ("gate.long", self.long.unwrap_or(1) as u64),
+        ])
+    }
+}
+
+/// What an answer to a held-out task was like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateOutcome {
+    /// Whether the verifier took it.
+    pub right: bool,
+    /// Whether it is short enough.
+    pub short: bool,
+    /// Whether every call of a tool in it can be read.
+    pub readable: bool,
+    /// Whether it is no refusal.
+    pub willing: bool,
+}
+
+/// The guards of a [`GateOutcome`], by name.
+const GUARDS: [(&str, fn(&GateOutcome) -> bool); 3] = [
+    ("length", |outcome| outcome.short),
+    ("tool_calls", |outcome| outcome.readable),
+    ("refusals", |outcome| outcome.willing),
+];
+
+/// What a gate said of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is shown to be no worse anywhere, and better somewhere.
+    Accepted,
+    /// The tasks ran out before that was shown; it is not shown to be worse either. What is learned
+    /// next is learned on top of it.
+    Undecided,
+    /// It is shown to be worse somewhere, or cannot be read. What is learned next begins from the
+    /// policy that serves.
+    Refused,
+}
+
+/// One comparison of a decision, in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    /// Pairs.
+    pub n: usize,
+    /// The candidate's share.
+    pub candidate: f64,
+    /// The present policy's.
+    pub present: f64,
+    /// p of its being worse by the margin: small is good.
+    pub not_worse: f64,
+    /// p of its not being worse at all: small is bad.
+    pub worse: f64,
+    /// p of its not being better: small is good.
+    pub better: f64,
+}
+
+/// A decision on one candidate, in the making: fed pair by pair, and asked after each look.
+///
+/// Three claims are tested by [`SequentialPairedTest`]s, which hold whenever one looks:
+///
+/// - *not worse* by the margin, in each domain and for each guard. All must be shown, so that
+///   nothing has to be divided by their number.
+/// - *better* in some domain or over all. The evidence is the mean of their e-values, half of it
+///   the pooled one's; the mean of evidence is evidence, so that a candidate which is better
+///   nowhere passes with probability α at most, however often one looks.
+/// - *worse*, the contrary, in any domain or for any guard, which ends a decision early. Each is
+///   tested at α divided by their number, so that a candidate which is worse nowhere is refused
+///   with probability α at most.
+///
+/// ```
+/// use posttrain_recipes::traffic::{GateConfig, GateOutcome, GateTest, Verdict};
+///
+/// let fine = GateOutcome { right: true, short: true, readable: true, willing: true };
+/// let wrong = GateOutcome { right: false, ..fine };
+/// // Right where the present policy is not, one time in five.
+/// let mut test = GateTest::new(&GateConfig::default(), ["math"])?;
+/// let mut pairs = 0;
+/// while test.verdict().is_none() {
+///     test.observe("math", fine, if pairs % 5 == 0 { wrong } else { fine })?;
+///     pairs += 1;
+/// }
+/// assert_eq!(test.verdict(), Some(Verdict::Accepted));
+/// assert!(pairs < 100);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct GateTest {
+    error_rate: f64,
+    domains: BTreeMap<String, Comparison>,
+    guards: BTreeMap<&'static str, Comparison>,
+    pooled: Comparison,
+    /// The largest that the evidence of being better has been.
+    better: f64,
+}
+
+/// Tests of one share.
+#[derive(Debug, Clone)]
+struct Comparison {
+    not_worse: SequentialPairedTest,
+    worse: SequentialPairedTest,
+    better: SequentialPairedTest,
+}
+
+impl Comparison {
+    fn new(margin: f64) -> Result<Self, StatisticsError> {
+        Ok(Self {
+            not_worse: SequentialPairedTest::new(Claim::NotWorse { margin })?,
+            worse: SequentialPairedTest::new(Claim::Better)?,
+            better: SequentialPairedTest::new(Claim::Better)?,
+        })
+    }
+
+    fn observe(&mut self, candidate: bool, present: bool) {
+        self.not_worse.observe(candidate, present);
+        self.better.observe(candidate, present);
+        self.worse.observe(present, candidate);
+    }
+
+    fn compared(&self) -> Compared {
+        let counts = self.better.counts();
+        let n = total(counts);
+        let share = |k: usize| k as f64 / n.max(1) as f64;
+        Compared {
+            n,
+            candidate: share(counts.both + counts.first_only),
+            present: share(counts.both + counts.second_only),
+            not_worse: self.not_worse.p_value(),
+            worse: self.worse.p_value(),
+            better: self.better.p_value(),
+        }
+    }
+}
+
+impl GateTest {
+    /// A test before its first pair, for tasks of these domains.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] names the first field of `config` that is out of range.
+    pub fn new<'a>(
+        config: &GateConfig,
+        domains: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, RecipeError> {
+        config.validate()?;
+        let domain = |name: &str| Ok((name.to_owned(), Comparison::new(config.margin)?));
+        let guard =
+            |(name, _): &(&'static str, _)| Ok((*name, Comparison::new(config.guard_margin)?));
+        Ok(Self {
+            error_rate: config.error_rate,
+            domains: domains.into_iter().map(domain).collect::<Result<_, RecipeError>>()?,
+            guards: GUARDS.iter().map(guard).collect::<Result<_, RecipeError>>()?,
+            pooled: Comparison::new(config.margin)?,
+            better: 0.0,
+        })
+    }
+
+    /// Takes in both answers to a task.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] for a domain that the test does not have.
+    pub fn observe(
+        &mut self,
+        domain: &str,
+        candidate: GateOutcome,
+        present: GateOutcome,
+    ) -> Result<(), RecipeError> {
+        let Some(own) = self.domains.get_mut(domain) else {
+            return RecipeError::check("domain", false, "one of the gate's", domain);
+        };
+        own.observe(candidate.right, present.right);
+        self.pooled.observe(candidate.right, present.right);
+        for (name, of) in GUARDS {
+            if let Some(guard) = self.guards.get_mut(name) {
+                guard.observe(of(&candidate), of(&present));
+            }
+        }
+
+        let each: f64 = self.domains.values().map(|domain| domain.better.e_value()).sum();
+        let mean = (self.pooled.better.e_value() + each / self.domains.len() as f64) / 2.0;
+        self.better = self.better.max(mean);
+        Ok(())
+    }
+
+    /// What is clear by now, if anything is.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        if self.worse_at().is_some() {
+            return Some(Verdict::Refused);
+        }
+        let shown = |test: &SequentialPairedTest| test.p_value() <= self.error_rate;
+        let everywhere = self.comparisons().all(|(_, one)| shown(&one.not_worse));
+        (everywhere && self.better_p() <= self.error_rate).then_some(Verdict::Accepted)
+    }
+
+    /// p of the candidate's being better nowhere.
+    #[must_use]
+    pub fn better_p(&self) -> f64 {
+        if self.better > 1.0 { 1.0 / self.better } else { 1.0 }
+    }
+
+    /// Pairs so far.
+    #[must_use]
+    pub fn pairs(&self) -> usize {
+        total(self.pooled.better.counts())
+    }
+
+    /// Every comparison in numbers: domains by their names, guards as `guard: <name>`.
+    #[must_use]
+    pub fn compared(&self) -> BTreeMap<String, Compared> {
+        self.comparisons().map(|(name, one)| (name, one.compared())).collect()
+    }
+
+    /// The candidate's share of right answers over all domains.
+    #[must_use]
+    pub fn candidate(&self) -> Share {
+        let counts = self.pooled.better.counts();
+        Share::of(counts.both + counts.first_only, total(counts))
+    }
+
+    /// The present policy's.
+    #[must_use]
+    pub fn present(&self) -> Share {
+        let counts = self.pooled.better.counts();
+        Share::of(counts.both + counts.second_only, total(counts))
+    }
+
+    /// Why it stands as it does, for a person.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        if let Some((name, one)) = self.worse_at() {
+            let Compared { n, candidate, present, worse, .. } = one.compared();
+            return format!(
+                "{name}: {candidate:.3} against {present:.3} in {n} pairs, worse with p = {worse:.1e}"
+            );
+        }
+        let open = self.comparisons().find(|(_, one)| one.not_worse.p_value() > self.error_rate);
+        if let Some((name, one)) = open {
+            let Compared { n, candidate, present, not_worse, .. } = one.compared();
+            return format!(
+                "{name}: {candidate:.3} against {present:.3} in {n} pairs, not shown to be no worse (p = {not_worse:.2})"
+            );
+        }
+        let (candidate, present, n) = (self.candidate(), self.present(), self.pairs());
+        let shown =
+            if self.better_p() <= self.error_rate { "better" } else { "not shown to be better" };
+        format!(
+            "{:.3} against {:.3} in {n} pairs, {shown} (p = {:.1e})",
+            candidate.share,
+            present.share,
+            self.better_p()
+        )
+    }
+
+    fn comparisons(&self) -> impl Iterator<Item = (String, &Comparison)> {
+        let guards = self.guards.iter().map(|(name, one)| (format!("guard: {name}"), one));
+        self.domains.iter().map(|(name, one)| (name.clone(), one)).chain(guards)
+    }
+
+    /// Where the candidate is shown to be worse.
+    fn worse_at(&self) -> Option<(String, &Comparison)> {
+        let each = self.error_rate / (self.domains.len() + self.guards.len()) as f64;
+        self.comparisons().find(|(_, one)| one.worse.p_value() <= each)
+    }
+}
+
+fn total(counts: PairCounts) -> usize {
+    counts.both + counts.first_only + counts.second_only + counts.neither
+}
+
+impl From<StatisticsError> for RecipeError {
+    fn from(error: StatisticsError) -> Self {
+        Self::Config { field: "gate", expected: "in range", got: error.to_string() }
+    }
+}

@@ -1,0 +1,143 @@
+//! Tasks that training never sees, and what policies make of them.
+
+use super::{GateConfig, GateOutcome, GateTest, HeldOutConfig};
+use crate::{
+    Answer, Decoding, Evaluator, PolicyQuestion, PromptStyle, RecipeError, Reward, RlConfig, Silent,
+};
+use posttrain_chat::ToolFormat;
+use posttrain_data::{Example, ReadConfig, read};
+use posttrain_model::TextModel;
+use posttrain_rollout::{EngineConfig, FinishReason, PolicySnapshot, SamplingParams};
+use posttrain_train::derive_seed;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// The gate's tasks, with the verifier that training never sees.
+#[derive(Clone)]
+pub struct HeldOut {
+    /// The tasks, of one domain or several.
+    pub tasks: Vec<Example>,
+    /// The verifier.
+    pub reward: Arc<dyn Reward>,
+    /// How a task is put.
+    pub prompt: PromptStyle,
+    /// How an answer is drawn.
+    pub sampling: SamplingParams,
+    /// The engine that draws it.
+    pub engine: EngineConfig,
+    /// How calls of tools are written.
+    pub tool_format: ToolFormat,
+}
+
+impl HeldOut {
+    /// The tasks of a configuration.
+    ///
+    /// # Errors
+    /// [`RecipeError::Data`] names the file, line and field; [`RecipeError::Reward`] what is wrong
+    /// with the verifier.
+    pub fn open(config: &HeldOutConfig) -> Result<Self, RecipeError> {
+        Ok(Self {
+            tasks: read(&config.path, &ReadConfig::default())?.examples().to_vec(),
+            reward: config.reward.build()?,
+            prompt: config.prompt.clone(),
+            sampling: config.sampling.clone(),
+            engine: config.engine.clone(),
+            tool_format: ToolFormat::default(),
+        })
+    }
+
+    /// The tasks' domains.
+    pub(crate) fn domains(&self) -> BTreeSet<&str> {
+        self.tasks.iter().map(|task| task.domain.as_str()).collect()
+    }
+
+    /// Every task's prompt, which is never trained on.
+    pub(crate) fn prompts(&self, model: &TextModel) -> Result<HashSet<Vec<i64>>, RecipeError> {
+        let encode =
+            |task: &Example| self.prompt.encode(&task.question, &model.tokenizer, &model.template);
+        self.tasks.iter().map(encode).collect()
+    }
+
+    /// Puts both policies to the same tasks with the same seeds, look by look, until it is clear or
+    /// the tasks run out. `number` is the decision's own, by which tasks and seeds are drawn.
+    pub(crate) fn compare(
+        &self,
+        model: &TextModel,
+        config: &GateConfig,
+        number: u64,
+        (candidate, present): (&PolicySnapshot, &PolicySnapshot),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<GateTest, RecipeError> {
+        let mut test = GateTest::new(config, self.domains())?;
+        let seed = derive_seed(self.sampling.seed, "gate", number, 0);
+        let settings = RlConfig {
+            seed,
+            sampling: self.sampling.clone(),
+            engine: self.engine.clone(),
+            ..RlConfig::default()
+        };
+        let evaluator =
+            Evaluator::new(model.clone(), self.prompt.clone(), self.reward.clone(), &settings)?;
+
+        let mut long = config.long;
+        for tasks in self.drawn(seed, config.tasks).chunks(config.batch) {
+            let asked = tasks.iter().flat_map(|&example| {
+                [candidate, present].map(|policy| PolicyQuestion { example, policy: Some(policy) })
+            });
+            let asked: Vec<_> = asked.collect();
+            let answers = evaluator.answers(&asked, Decoding::Sampled, &mut Silent)?;
+            let long = *long.get_or_insert_with(|| usual_length(&answers) * 2);
+            for pair in answers.chunks_exact(2) {
+                let outcome = |answer| self.outcome(config, answer, long);
+                // A task whose verifier failed says nothing of either.
+                if let (Some(own), Some(other)) = (outcome(&pair[0]), outcome(&pair[1])) {
+                    test.observe(&pair[0].domain, own, other)?;
+                }
+            }
+            if test.verdict().is_some() || stop() {
+                break;
+            }
+        }
+        Ok(test)
+    }
+
+    /// So many tasks at most, in an order of the seed's, their domains in turns.
+    fn drawn(&self, seed: u64, most: usize) -> Vec<&Example> {
+        let mut tasks: Vec<&Example> = self.tasks.iter().collect();
+        tasks.sort_by_cached_key(|task| derive_seed(seed, &task.id, 0, 0));
+        let domains: Vec<&str> = self.domains().into_iter().collect();
+        let mut queues: Vec<_> = domains
+            .iter()
+            .map(|domain| tasks.iter().filter(move |task| task.domain == **domain).copied())
+            .collect();
+
+        let mut drawn = Vec::with_capacity(tasks.len().min(most));
+        while drawn.len() < most {
+            let before = drawn.len();
+            drawn.extend(queues.iter_mut().filter_map(Iterator::next));
+            if drawn.len() == before {
+                break;
+            }
+        }
+        drawn.truncate(most);
+        drawn
+    }
+
+    fn outcome(&self, config: &GateConfig, answer: &Answer, long: usize) -> Option<GateOutcome> {
+        let text = answer.response.trim_start().to_lowercase();
+        let refuses = |words: &String| text.starts_with(&words.to_lowercase());
+        Some(GateOutcome {
+            right: answer.is_right()?,
+            short: answer.tokens <= long && answer.finish_reason != FinishReason::Length,
+            readable: self.tool_format.parse(&answer.response).malformed.is_empty(),
+            willing: !config.refusals.iter().any(refuses),
+        })
+    }
+}
+
+/// What nine in ten of the present policy's answers have at most.
+fn usual_length(answers: &[Answer]) -> usize {
+    let mut lengths: Vec<usize> = answers.chunks_exact(2).map(|pair| pair[1].tokens).collect();
+    lengths.sort_unstable();
+    lengths.get(lengths.len() * 9 / 10).copied().unwrap_or(1).max(1)
+}

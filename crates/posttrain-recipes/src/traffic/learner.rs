@@ -1,0 +1,352 @@
+//! Candidates: what is said becomes a reward, the reward a policy, the policy a case for the gate.
+
+use super::ledger::Learned;
+use super::pool::Rewarded;
+use super::service::{Traffic, now};
+use super::{Decision, GateTest, HeldOut, LedgerLine, Verdict};
+use crate::error::in_one_line;
+use crate::{RecipeError, load_policy};
+use posttrain_model::TextModel;
+use posttrain_rollout::PolicySnapshot;
+use posttrain_statistics::Share;
+use posttrain_store::{StoreError, Versions, read_json_if_there, write_json};
+use posttrain_train::{Datum, Trainer};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Makes candidates of what was said, and has the gate decide on them.
+pub struct Learner {
+    traffic: Arc<Traffic>,
+    trainer: Trainer,
+    /// The version that the trainer's state is of.
+    at: u64,
+    held_out: HeldOut,
+    /// What must never be learned from.
+    held_out_prompts: HashSet<Vec<i64>>,
+}
+
+/// What a candidate was made of, as it is kept for as long as the folder.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Provenance {
+    /// The completions that were taken for it.
+    completions: Vec<String>,
+    /// How many of them were deleted since, by their users.
+    deleted: usize,
+    learned: Learned,
+    baselines: BTreeMap<String, f64>,
+    seconds_training: f64,
+}
+
+impl Provenance {
+    fn path(folder: &Path, version: u64) -> PathBuf {
+        folder.join("provenance").join(format!("version-{version:06}.json"))
+    }
+
+    fn read(folder: &Path, version: u64) -> Result<Self, RecipeError> {
+        Ok(read_json_if_there(&Self::path(folder, version))?.unwrap_or_default())
+    }
+
+    /// The completions that were learned from: those of every candidate that was decided on, and
+    /// of one whose state is there and that waits for its decision.
+    pub fn learned(
+        folder: &Path,
+        versions: &Versions,
+        decided: u64,
+    ) -> Result<HashSet<String>, RecipeError> {
+        let last = versions.numbers()?.last().copied().unwrap_or(0).max(decided);
+        let mut learned = HashSet::new();
+        for version in 1..=last {
+            learned.extend(Self::read(folder, version)?.completions);
+        }
+        Ok(learned)
+    }
+
+    /// Takes completions off every list; the versions that had learned from some.
+    pub fn forget(folder: &Path, ids: &HashSet<String>) -> Result<Vec<u64>, RecipeError> {
+        let mut touched = Vec::new();
+        for version in 1.. {
+            let path = Self::path(folder, version);
+            let Some(mut provenance) = read_json_if_there::<Self>(&path)? else { break };
+            let before = provenance.completions.len();
+            provenance.completions.retain(|id| !ids.contains(id));
+            let gone = before - provenance.completions.len();
+            if gone > 0 {
+                provenance.deleted += gone;
+                write_json(&path, &provenance)?;
+                touched.push(version);
+            }
+        }
+        Ok(touched)
+    }
+}
+
+/// A version as it serves: read from its files, as they were written, and of finite numbers.
+pub(super) fn read_policy(
+    versions: &Versions,
+    version: u64,
+    model: &TextModel,
+) -> Result<PolicySnapshot, RecipeError> {
+    versions.check(version)?;
+    let folder = posttrain_train::adapter_folder(&versions.path(version));
+    for (name, tensor) in model.decoder.load_adapter(&folder)?.parameters() {
+        if tensor.isfinite().all().int64_value(&[]) == 0 {
+            let reason = format!("`{name}` has a number that is none");
+            return Err(StoreError::Damaged { path: folder, reason }.into());
+        }
+    }
+    Ok(PolicySnapshot { version, ..load_policy(&folder, &model.decoder)? })
+}
+
+impl Learner {
+    pub(super) fn new(
+        traffic: Arc<Traffic>,
+        trainer: Trainer,
+        held_out: HeldOut,
+    ) -> Result<Self, RecipeError> {
+        let at = traffic.inner().standings.learner();
+        let held_out_prompts = held_out.prompts(traffic.model())?;
+        Ok(Self { traffic, trainer, at, held_out, held_out_prompts })
+    }
+
+    /// Learns until [`Traffic::stop`]; an error ends it, and is told by [`Traffic::state`]: what
+    /// serves goes on serving.
+    pub fn run(mut self) {
+        loop {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!("nothing is learned any more: {error}");
+                    return self.traffic.failed(&error);
+                }
+            }
+        }
+    }
+
+    /// Decides on a candidate that a killed process left undecided; else waits for enough to learn
+    /// from, makes a candidate and has it decided on. Whether there is more to do.
+    ///
+    /// # Errors
+    /// Whatever training or the disk do. What the gate cannot read, or cannot sample from, is
+    /// refused.
+    pub fn turn(&mut self) -> Result<bool, RecipeError> {
+        let last = self.traffic.versions.numbers()?.last().copied().unwrap_or(0);
+        let decided = self.traffic.inner().standings.decided;
+        if last > decided {
+            self.decide(last)?;
+            return Ok(true);
+        }
+        if !self.traffic.wait() {
+            return Ok(false);
+        }
+        let candidate = last.max(decided) + 1;
+        if self.learn(candidate)? {
+            self.decide(candidate)?;
+        }
+        Ok(true)
+    }
+
+    /// Goes to the version that is to be learned on top of, where that is another one.
+    fn rebase(&mut self) -> Result<(), RecipeError> {
+        let base = self.traffic.inner().standings.learner();
+        if base != self.at {
+            self.trainer.load_state(&self.traffic.versions.path(base))?;
+            self.at = base;
+        }
+        Ok(())
+    }
+
+    /// Makes a candidate; whether anything could be learned.
+    fn learn(&mut self, candidate: u64) -> Result<bool, RecipeError> {
+        let started = Instant::now();
+        self.rebase()?;
+        let config = self.traffic.config.learn.clone();
+        let (taken, stale, mut baselines) = {
+            let mut inner = self.traffic.inner();
+            let taken = inner.pool.take(config.completions);
+            let standings = &inner.standings;
+            let fresh =
+                |r: &Rewarded| standings.staleness(r.served.version) <= config.max_staleness;
+            let (fresh, stale): (Vec<_>, Vec<_>) = taken.into_iter().partition(fresh);
+            (fresh, stale, standings.baselines.clone())
+        };
+        let ids = taken.iter().chain(&stale).map(|rewarded| rewarded.served.id.clone());
+        let completions: Vec<String> = ids.collect();
+        let known = |r: &Rewarded| self.held_out_prompts.contains(&r.served.prompt);
+        let (held_out, fresh): (Vec<_>, Vec<_>) = taken.into_iter().partition(known);
+
+        if fresh.is_empty() {
+            let (stale, held_out) = (stale.len(), held_out.len());
+            tracing::warn!(
+                "nothing to learn from: {stale} completions are too old, {held_out} have prompts of the gate's tasks"
+            );
+            return Ok(false);
+        }
+        for batch in fresh.chunks(config.batch) {
+            if self.traffic.is_stopping() {
+                // Nothing of it is written yet, and all of it is in the log.
+                return Ok(false);
+            }
+            let advantages = advantages(batch, &mut baselines, config.baseline_rate);
+            let datums: Vec<Datum> = batch.iter().zip(advantages).map(datum).collect();
+            if !datums.iter().any(Datum::has_signal) {
+                continue;
+            }
+            self.trainer.forward_backward(&datums, &self.traffic.config.objective)?;
+            let params = self.trainer.adam_params(config.learning_rate);
+            self.trainer.optim_step(&params)?;
+        }
+
+        let sum: f64 = fresh.iter().map(Rewarded::value).sum();
+        let learned = Learned {
+            completions: fresh.len(),
+            stale: stale.len(),
+            held_out: held_out.len(),
+            mean_value: sum / fresh.len().max(1) as f64,
+        };
+        let provenance = Provenance {
+            completions,
+            deleted: 0,
+            learned,
+            baselines,
+            seconds_training: started.elapsed().as_secs_f64(),
+        };
+        // Before the state: without the state it says nothing, and is written again.
+        let folder = &self.traffic.folder;
+        write_json(&Provenance::path(folder, candidate), &provenance)?;
+        self.traffic.versions.write(candidate, |fresh| self.trainer.save_state(fresh))?;
+        self.at = candidate;
+        Ok(true)
+    }
+
+    /// Has the gate decide on a candidate, and does what it says.
+    fn decide(&self, candidate: u64) -> Result<(), RecipeError> {
+        let started = Instant::now();
+        let provenance = Provenance::read(&self.traffic.folder, candidate)?;
+        let present = {
+            let inner = self.traffic.inner();
+            inner.policies[&inner.standings.present()].clone()
+        };
+        let model = self.traffic.model().clone();
+        let policy = read_policy(&self.traffic.versions, candidate, &model);
+        let compared = policy.and_then(|policy| {
+            let traffic = &self.traffic;
+            let stop = || traffic.is_stopping();
+            let gate = &traffic.config.gate;
+            let test =
+                self.held_out.compare(&model, gate, candidate, (&policy, &present), &stop)?;
+            Ok((policy, test))
+        });
+        if self.traffic.is_stopping() {
+            // It waits for its decision until the next start.
+            return Ok(());
+        }
+
+        let (verdict, reason, test, policy) = match compared {
+            Ok((policy, test)) => {
+                let verdict = test.verdict().unwrap_or(Verdict::Undecided);
+                (verdict, test.reason(), Some(test), Some(policy))
+            }
+            // Whatever keeps it from being asked keeps it from serving.
+            Err(error) => (Verdict::Refused, in_one_line(&error), None, None),
+        };
+        let nothing = Share::of(0, 0);
+        let decision = Decision {
+            version: candidate,
+            present: present.version,
+            time: now(),
+            verdict,
+            on_trial: self.traffic.config.canary.share < 1.0,
+            reason,
+            pairs: test.as_ref().map_or(0, GateTest::pairs),
+            better: test.as_ref().map_or(1.0, GateTest::better_p),
+            candidate_share: test.as_ref().map_or(nothing, GateTest::candidate),
+            present_share: test.as_ref().map_or(nothing, GateTest::present),
+            compared: test.as_ref().map(GateTest::compared).unwrap_or_default(),
+            learned: provenance.learned,
+            baselines: provenance.baselines,
+            seconds_training: provenance.seconds_training,
+            seconds_gate: started.elapsed().as_secs_f64(),
+        };
+        tracing::info!("version {candidate}: {:?}: {}", decision.verdict, decision.reason);
+        self.settle(decision, policy)
+    }
+
+    fn settle(
+        &self,
+        decision: Decision,
+        policy: Option<PolicySnapshot>,
+    ) -> Result<(), RecipeError> {
+        let mut inner = self.traffic.inner();
+        // Somebody may have rolled back meanwhile: what was compared with another version than
+        // serves now is not to serve, and not to be built upon.
+        let outdated = inner.standings.present() != decision.present;
+        let decision = if outdated && decision.verdict != Verdict::Refused {
+            let reason = format!("version {} was taken out of service meanwhile", decision.present);
+            Decision { verdict: Verdict::Refused, reason, ..decision }
+        } else {
+            decision
+        };
+        let policy = policy.filter(|_| decision.verdict == Verdict::Accepted);
+        self.traffic.settle(&mut inner, LedgerLine::Decided(Box::new(decision)), policy)?;
+
+        let standings = inner.standings.clone();
+        drop(inner);
+        let kept = self.traffic.config.versions;
+        let served = &standings.served[standings.served.len().saturating_sub(kept + 1)..];
+        let last = standings.decided.saturating_sub(kept as u64);
+        self.traffic.versions.retain(|version| {
+            version > last
+                || served.contains(&version)
+                || standings.canary == Some(version)
+                || standings.learner() == version
+        })?;
+        Ok(())
+    }
+}
+
+/// What each completion is worth: beside the others of its prompt, where there are some; else
+/// beside its route's baseline, which then follows the batch. A route's first baseline is its first
+/// batch's mean.
+fn advantages(batch: &[Rewarded], baselines: &mut BTreeMap<String, f64>, rate: f64) -> Vec<f64> {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mut prompts: HashMap<&[i64], Vec<f64>> = HashMap::new();
+    let mut routes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for rewarded in batch {
+        let value = rewarded.value();
+        prompts.entry(&rewarded.served.prompt).or_default().push(value);
+        routes.entry(route(rewarded)).or_default().push(value);
+    }
+    for (route, values) in &routes {
+        baselines.entry(route.clone()).or_insert_with(|| mean(values));
+    }
+
+    let advantage = |rewarded: &Rewarded| {
+        let group = &prompts[rewarded.served.prompt.as_slice()];
+        let beside = if group.len() > 1 { mean(group) } else { baselines[&route(rewarded)] };
+        rewarded.value() - beside
+    };
+    let advantages = batch.iter().map(advantage).collect();
+    for (route, values) in &routes {
+        if let Some(baseline) = baselines.get_mut(route) {
+            *baseline += rate * (mean(values) - *baseline);
+        }
+    }
+    advantages
+}
+
+fn route(rewarded: &Rewarded) -> String {
+    rewarded.served.route.clone().unwrap_or_default()
+}
+
+fn datum((rewarded, advantage): (&Rewarded, f64)) -> Datum {
+    let served = &rewarded.served;
+    Datum::completion(&served.prompt, &served.tokens)
+        .with_sampling_logprobs(served.logprobs.clone())
+        .with_advantage(advantage as f32)
+        .with_temperature(served.temperature)
+}

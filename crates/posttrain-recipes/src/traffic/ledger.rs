@@ -1,0 +1,268 @@
+//! What was decided: the file that says which version may serve.
+
+use super::{Compared, Verdict};
+use posttrain_statistics::Share;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The gate's decision on a candidate, with its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// The candidate.
+    pub version: u64,
+    /// The version that served.
+    pub present: u64,
+    /// When, in seconds since 1970.
+    pub time: f64,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Whether it is tried on a share of the requests first, where it was accepted.
+    pub on_trial: bool,
+    /// Why, for a person.
+    pub reason: String,
+    /// Held-out tasks that both answered.
+    pub pairs: usize,
+    /// p of the candidate's being better nowhere.
+    pub better: f64,
+    /// The candidate's share of right answers.
+    pub candidate_share: Share,
+    /// The present version's, on the same tasks.
+    pub present_share: Share,
+    /// Every comparison, by domain and guard.
+    pub compared: BTreeMap<String, Compared>,
+    /// Completions that the candidate learned from, those that were too old or of the gate's own
+    /// tasks, and those that said nothing.
+    pub learned: Learned,
+    /// Each route's baseline behind it.
+    pub baselines: BTreeMap<String, f64>,
+    /// Seconds in training and in the gate.
+    pub seconds_training: f64,
+    /// Seconds in the gate.
+    pub seconds_gate: f64,
+}
+
+/// What became of the completions that a candidate was made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Learned {
+    /// Learned from.
+    pub completions: usize,
+    /// Left out: written too many candidates ago.
+    pub stale: usize,
+    /// Left out: their prompt is one of the gate's tasks.
+    pub held_out: usize,
+    /// The mean of what was said of those that were learned from.
+    pub mean_value: f64,
+}
+
+/// A version's being taken out of service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// The version that served, or was about to.
+    pub from: u64,
+    /// The one that serves now.
+    pub to: u64,
+    /// When, in seconds since 1970.
+    pub time: f64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A line of `decisions.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LedgerLine {
+    /// The gate has decided on a candidate.
+    Decided(Box<Decision>),
+    /// A candidate has stood its trial on a share of the requests, and serves all.
+    Promoted {
+        /// The candidate.
+        version: u64,
+        /// When, in seconds since 1970.
+        time: f64,
+        /// Its numbers, for a person.
+        reason: String,
+    },
+    /// A version was taken out of service.
+    RolledBack(RollBack),
+    /// A version that the gate had passed was put back into service by the operator.
+    Reinstated {
+        /// The version.
+        version: u64,
+        /// When, in seconds since 1970.
+        time: f64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where the versions stand, by what was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Standings {
+    /// Those that have served, the present one last.
+    pub served: Vec<u64>,
+    /// The candidate that a share of the requests is given.
+    pub canary: Option<u64>,
+    /// What the learner's policy has gone through, its present version last.
+    pub lineage: Vec<u64>,
+    /// Each route's baseline.
+    pub baselines: BTreeMap<String, f64>,
+    /// The last candidate that was decided on.
+    pub decided: u64,
+}
+
+impl Standings {
+    /// Version 0 serves, which is the base.
+    pub fn new() -> Self {
+        Self {
+            served: vec![0],
+            canary: None,
+            lineage: vec![0],
+            baselines: BTreeMap::new(),
+            decided: 0,
+        }
+    }
+
+    /// The version that serves.
+    pub fn present(&self) -> u64 {
+        self.served.last().copied().unwrap_or(0)
+    }
+
+    /// The version that the learner goes on from.
+    pub fn learner(&self) -> u64 {
+        self.lineage.last().copied().unwrap_or(0)
+    }
+
+    /// Takes a line up.
+    pub fn apply(&mut self, line: &LedgerLine) {
+        match line {
+            LedgerLine::Decided(decision) => {
+                self.decided = decision.version;
+                self.baselines.clone_from(&decision.baselines);
+                match decision.verdict {
+                    Verdict::Accepted if decision.on_trial => self.canary = Some(decision.version),
+                    Verdict::Accepted => self.served.push(decision.version),
+                    Verdict::Undecided => {}
+                    Verdict::Refused => return self.go_back_to(self.present()),
+                }
+                self.lineage.push(decision.version);
+            }
+            LedgerLine::Promoted { version, .. } => {
+                self.canary = None;
+                self.served.push(*version);
+            }
+            LedgerLine::RolledBack(back) => {
+                self.canary = None;
+                while self.served.len() > 1 && self.present() != back.to {
+                    self.served.pop();
+                }
+                self.go_back_to(back.to);
+            }
+            LedgerLine::Reinstated { version, .. } => {
+                self.canary = None;
+                self.served.push(*version);
+                self.go_back_to(*version);
+            }
+        }
+    }
+
+    /// How many candidates a version is behind the learner.
+    pub fn staleness(&self, version: u64) -> usize {
+        self.lineage.iter().rev().take_while(|own| **own > version).count()
+    }
+
+    /// Has the learner begin from a version again.
+    fn go_back_to(&mut self, version: u64) {
+        self.lineage.retain(|own| *own <= version);
+        if self.learner() != version || self.lineage.is_empty() {
+            self.lineage.push(version);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(version: u64, verdict: Verdict) -> LedgerLine {
+        tried(version, verdict, false)
+    }
+
+    fn tried(version: u64, verdict: Verdict, on_trial: bool) -> LedgerLine {
+        let share = Share::of(0, 0);
+        LedgerLine::Decided(Box::new(Decision {
+            version,
+            present: 0,
+            time: 0.0,
+            verdict,
+            on_trial,
+            reason: String::new(),
+            pairs: 0,
+            better: 1.0,
+            candidate_share: share,
+            present_share: share,
+            compared: BTreeMap::new(),
+            learned: Learned::default(),
+            baselines: BTreeMap::new(),
+            seconds_training: 0.0,
+            seconds_gate: 0.0,
+        }))
+    }
+
+    fn standings(lines: &[LedgerLine]) -> Standings {
+        let mut standings = Standings::new();
+        lines.iter().for_each(|line| standings.apply(line));
+        standings
+    }
+
+    fn back(from: u64, to: u64) -> LedgerLine {
+        LedgerLine::RolledBack(RollBack { from, to, time: 0.0, reason: String::new() })
+    }
+
+    #[test]
+    fn only_what_was_accepted_serves_and_what_was_refused_is_learned_anew() {
+        use Verdict::{Accepted, Refused, Undecided};
+        let lines = [
+            decided(1, Undecided),
+            decided(2, Accepted),
+            decided(3, Undecided),
+            decided(4, Refused),
+            decided(5, Undecided),
+        ];
+        let presents: Vec<_> =
+            (1..=5).map(|n| standings(&lines[..n])).map(|s| (s.present(), s.learner())).collect();
+        assert_eq!(presents, [(0, 1), (2, 2), (2, 3), (2, 2), (2, 5)]);
+
+        let last = standings(&lines);
+        assert_eq!(last.lineage, [0, 1, 2, 5]);
+        // Version 4 is no ancestor.
+        assert_eq!([5, 4, 2, 0].map(|v| last.staleness(v)), [0, 1, 1, 3]);
+    }
+
+    #[test]
+    fn a_canary_takes_over_or_is_taken_back() {
+        let accepted = tried(1, Verdict::Accepted, true);
+        let trial = standings(std::slice::from_ref(&accepted));
+        assert_eq!((trial.present(), trial.canary, trial.learner()), (0, Some(1), 1));
+
+        let promoted = LedgerLine::Promoted { version: 1, time: 0.0, reason: String::new() };
+        let promoted = standings(&[accepted.clone(), promoted]);
+        assert_eq!((promoted.present(), promoted.canary), (1, None));
+
+        let taken_back = standings(&[accepted, back(1, 0)]);
+        assert_eq!((taken_back.present(), taken_back.canary, taken_back.learner()), (0, None, 0));
+    }
+
+    #[test]
+    fn rolling_back_twice_goes_two_versions_back() {
+        let accepted = [1, 2, 3].map(|version| decided(version, Verdict::Accepted));
+        let mut lines = accepted.to_vec();
+        lines.push(back(3, 2));
+        assert_eq!(standings(&lines).present(), 2);
+        lines.push(back(2, 1));
+        let last = standings(&lines);
+        assert_eq!((last.present(), last.served, last.lineage), (1, vec![0, 1], vec![0, 1]));
+    }
+}

@@ -1,0 +1,532 @@
+//! What a server talks to: who answers, what was answered, what was said of it.
+
+use super::learner::{Learner, Provenance, read_policy};
+use super::ledger::Standings;
+use super::pool::Pool;
+use super::{
+    Decision, Deleted, Feedback, HeldOut, Joined, LedgerLine, RollBack, Served, Swap,
+    TrafficConfig, TrafficLine, TrafficLog, Verdict,
+};
+use crate::error::in_one_line;
+use crate::{RecipeError, Reward};
+use posttrain_model::TextModel;
+use posttrain_reward::{RewardConfig, Sample};
+use posttrain_rollout::PolicySnapshot;
+use posttrain_rollout::service::{SamplingClient, Transition};
+use posttrain_statistics::{Claim, SequentialPairedTest};
+use posttrain_store::{FolderLock, JsonLog, Versions, lock_folder};
+use posttrain_train::{Trainer, derive_seed};
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A policy in service that learns from what it serves.
+///
+/// ```no_run
+/// use posttrain_model::{Checkpoint, Quantize, TextModel};
+/// use posttrain_recipes::traffic::{HeldOut, Traffic, TrafficConfig};
+/// use posttrain_rollout::service::{SamplingService, SamplingServiceConfig};
+///
+/// let checkpoint = Checkpoint::open("SmolLM2-135M-Instruct".as_ref())?;
+/// let model = TextModel::load(&checkpoint, Quantize::None, tch::Kind::Float, tch::Device::Cpu)?;
+/// let tokenizer = Some(model.tokenizer.clone());
+/// let service = SamplingService::start(model.decoder.clone(), tokenizer, SamplingServiceConfig::default())?;
+///
+/// let config = TrafficConfig::default();
+/// let held_out = HeldOut::open(&config.held_out)?;
+/// let (traffic, learner) = Traffic::start(model, service.client(), held_out, config, "data/traffic".as_ref())?;
+/// std::thread::spawn(move || learner.run());
+/// // Requests ask `traffic.choose`, and are told to `traffic.capture`; feedback goes to `traffic.feedback`.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Traffic {
+    pub(super) config: TrafficConfig,
+    pub(super) folder: PathBuf,
+    pub(super) versions: Versions,
+    model: TextModel,
+    client: SamplingClient,
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    follow_up: Option<Arc<dyn Reward>>,
+    _lock: FolderLock,
+}
+
+/// Everything that changes.
+pub(super) struct Inner {
+    log: TrafficLog,
+    pub pool: Pool,
+    ledger: JsonLog<LedgerLine>,
+    lines: Vec<LedgerLine>,
+    pub standings: Standings,
+    /// The policies that may answer.
+    pub policies: BTreeMap<u64, PolicySnapshot>,
+    trial: Option<Trial>,
+    /// When something was last learned from.
+    learned: Instant,
+    /// Whether the learner is at something.
+    busy: bool,
+    stopping: bool,
+    failed: Option<String>,
+}
+
+/// Who answers a request.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The version.
+    pub version: u64,
+    /// It, as it is now.
+    pub policy: PolicySnapshot,
+    /// The name that it is published by, where a new version takes over with the next token.
+    pub name: Option<String>,
+    /// The share of requests that it answers.
+    pub propensity: f64,
+}
+
+/// A candidate on trial.
+struct Trial {
+    version: u64,
+    own: VecDeque<bool>,
+    present: VecDeque<bool>,
+    pairs: usize,
+    worse: SequentialPairedTest,
+}
+
+/// How a version's completions fared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VersionState {
+    /// The version.
+    pub version: u64,
+    /// Completions since the oldest that is kept.
+    pub served: usize,
+    /// Those with feedback: what is learned from is this selection.
+    pub with_feedback: usize,
+    /// The mean of their first feedback.
+    pub mean_value: Option<f64>,
+}
+
+/// Where a policy in service stands, for a person.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrafficState {
+    /// The name that it is asked for by.
+    pub name: String,
+    /// The version that serves.
+    pub present: u64,
+    /// The candidate on trial.
+    pub canary: Option<u64>,
+    /// Completions with feedback that wait to be learned from.
+    pub ready: usize,
+    /// Whether a candidate is being made or decided on.
+    pub busy: bool,
+    /// How each version's completions fared.
+    pub versions: Vec<VersionState>,
+    /// Everything that was decided, oldest first.
+    pub decisions: Vec<LedgerLine>,
+    /// Why nothing is learned any more.
+    pub failed: Option<String>,
+}
+
+/// The file of everything that was decided.
+const DECISIONS: &str = "decisions.jsonl";
+
+/// Seconds since 1970.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Traffic {
+    /// Takes up a folder where it was left, or begins one; with the learner, which wants a thread
+    /// of its own.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] names a field; [`RecipeError::Store`] a folder that another process
+    /// works in, or a file that is damaged, the version that serves included.
+    pub fn start(
+        model: TextModel,
+        client: SamplingClient,
+        held_out: HeldOut,
+        config: TrafficConfig,
+        folder: &Path,
+    ) -> Result<(Arc<Self>, Learner), RecipeError> {
+        config.validate()?;
+        let none = held_out.tasks.is_empty();
+        RecipeError::check("held_out", !none, "at least one task", "none")?;
+        let lock = lock_folder(folder)?;
+        let versions = Versions::open(&folder.join("versions"), "version")?;
+        let mut trainer =
+            Trainer::new(model.decoder.clone(), &config.lora, config.trainer, config.seed)?;
+        if versions.numbers()?.is_empty() {
+            versions.write(0, |fresh| trainer.save_state(fresh))?;
+        }
+
+        let (ledger, lines) = JsonLog::open(&folder.join(DECISIONS), |_| true)?;
+        let mut standings = Standings::new();
+        lines.iter().for_each(|line| standings.apply(line));
+        let share = config.canary.share;
+        let tried = standings.canary.is_none() || share < 1.0;
+        RecipeError::check("canary.share", tried, "below 1: a candidate is on trial", &share)?;
+        let mut policies = BTreeMap::new();
+        for version in standings.canary.into_iter().chain([standings.present()]) {
+            policies.insert(version, read_policy(&versions, version, &model)?);
+        }
+        trainer.load_state(&versions.path(standings.learner()))?;
+
+        let learned = Provenance::learned(folder, &versions, standings.decided)?;
+        let (log, captured) = TrafficLog::open(&folder.join("log"), config.capture.clone())?;
+        let pool = Pool::replayed(config.learn.waiting, captured, &learned);
+
+        let trial = standings.canary.map(Trial::new).transpose()?;
+        let inner = Inner {
+            log,
+            pool,
+            ledger,
+            lines,
+            standings,
+            policies,
+            trial,
+            learned: Instant::now(),
+            busy: true,
+            stopping: false,
+            failed: None,
+        };
+        let follow_up = config.follow_up.as_ref().map(RewardConfig::build).transpose()?;
+        let traffic = Arc::new(Self {
+            follow_up,
+            config,
+            folder: folder.to_owned(),
+            versions,
+            model,
+            client,
+            inner: Mutex::new(inner),
+            wake: Condvar::new(),
+            _lock: lock,
+        });
+        traffic.publish(&traffic.inner());
+        let learner = Learner::new(traffic.clone(), trainer, held_out)?;
+        Ok((traffic, learner))
+    }
+
+    /// The name that clients ask for it by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        // What is under the lock is changed whole or not at all.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn model(&self) -> &TextModel {
+        &self.model
+    }
+
+    /// Says who answers a request. The same key (a conversation's, a user's) is answered by the
+    /// same version while a trial lasts.
+    #[must_use]
+    pub fn choose(&self, key: &str) -> Chosen {
+        let inner = self.inner();
+        let share = self.config.canary.share;
+        let place = derive_seed(self.config.seed, key, 0, 0) as f64 / u64::MAX as f64;
+        let (version, propensity) = match inner.standings.canary {
+            Some(canary) if place < share => (canary, share),
+            Some(_) => (inner.standings.present(), 1.0 - share),
+            None => (inner.standings.present(), 1.0),
+        };
+        // Those that may answer are there.
+        let policy = inner.policies[&version].clone();
+        let follows = self.config.swap == Swap::Token && inner.standings.canary != Some(version);
+        let name = follows.then(|| self.config.name.clone());
+        Chosen { version, policy, name, propensity }
+    }
+
+    /// Takes down a completion, as far as it may be kept; whether it was. `prompt` is the prompt's
+    /// text.
+    ///
+    /// # Errors
+    /// [`RecipeError::Store`] where the disk refuses.
+    pub fn capture(&self, served: Served, prompt: &str) -> Result<bool, RecipeError> {
+        let Some(served) = self.config.capture.kept(served, prompt) else { return Ok(false) };
+        let mut inner = self.inner();
+        let line = TrafficLine::Served(served);
+        inner.log.append(&line)?;
+        if let TrafficLine::Served(served) = line {
+            inner.pool.serve(served);
+        }
+        Ok(true)
+    }
+
+    /// Takes down what was said of a completion: it is on the disk when this returns. None where
+    /// there is no such completion.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] for a value that is not from 0 to 1; [`RecipeError::Store`] where
+    /// the disk refuses.
+    pub fn feedback(&self, feedback: &Feedback) -> Result<Option<Joined>, RecipeError> {
+        let within = (0.0..=1.0).contains(&feedback.value);
+        RecipeError::check("value", within, "from 0 to 1", &feedback.value)?;
+        let mut inner = self.inner();
+        if !inner.pool.knows(&feedback.id) {
+            return Ok(None);
+        }
+        inner.log.append(&TrafficLine::Feedback(feedback.clone()))?;
+        let version = inner.pool.version_of(&feedback.id);
+        let joined = inner.pool.join(feedback);
+        if let Some(version) = version {
+            self.try_out(&mut inner, version, feedback.value > 0.5)?;
+        }
+        if inner.pool.ready() >= self.config.learn.batch {
+            self.wake.notify_all();
+        }
+        Ok(joined)
+    }
+
+    /// What a completion is worth by what its user wrote next, as the judge reads it. None where
+    /// there is no such completion.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] where there is no judge; [`RecipeError::Reward`] where it fails.
+    pub async fn read_follow_up(&self, id: &str, text: &str) -> Result<Option<f64>, RecipeError> {
+        let Some(judge) = &self.follow_up else {
+            let (field, expected) = ("follow_up", "given to a server that has a judge for it");
+            return Err(RecipeError::Config { field, expected, got: "one".into() });
+        };
+        let answered = {
+            let inner = self.inner();
+            if !inner.pool.knows(id) {
+                return Ok(None);
+            }
+            inner.pool.text_of(id).unwrap_or_default()
+        };
+        let sample = Sample { id: id.to_owned(), ..Sample::new(answered, "", text) };
+        Ok(Some(judge.score(&sample).await?.value()))
+    }
+
+    /// Takes a candidate's trial on, and ends it where it is clear.
+    fn try_out(&self, inner: &mut Inner, version: u64, good: bool) -> Result<(), RecipeError> {
+        let present = inner.standings.present();
+        let Some(trial) = &mut inner.trial else { return Ok(()) };
+        trial.observe(version, present, good);
+        let own = trial.version;
+        let counts = trial.worse.counts();
+        let told = format!(
+            "in {} pairs of feedback only the present version's was good {} times, only the candidate's {} times; worse with p = {:.1e}",
+            trial.pairs,
+            counts.first_only,
+            counts.second_only,
+            trial.worse.p_value(),
+        );
+        let time = now();
+        if trial.worse.p_value() <= self.config.gate.error_rate {
+            let back = RollBack { from: own, to: present, time, reason: told };
+            self.settle(inner, LedgerLine::RolledBack(back), None)
+        } else if trial.pairs >= self.config.canary.pairs {
+            self.settle(inner, LedgerLine::Promoted { version: own, time, reason: told }, None)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes a decision down and does what it says, in that order: what was not written is not
+    /// served.
+    pub(super) fn settle(
+        &self,
+        inner: &mut Inner,
+        line: LedgerLine,
+        policy: Option<PolicySnapshot>,
+    ) -> Result<(), RecipeError> {
+        inner.ledger.append(&line)?;
+        inner.standings.apply(&line);
+        inner.lines.push(line);
+
+        let (present, canary) = (inner.standings.present(), inner.standings.canary);
+        inner.policies.extend(policy.map(|policy| (policy.version, policy)));
+        inner.policies.retain(|version, _| *version == present || canary == Some(*version));
+        inner.trial = match canary {
+            Some(version) if inner.trial.as_ref().is_none_or(|t| t.version != version) => {
+                Some(Trial::new(version)?)
+            }
+            Some(_) => inner.trial.take(),
+            None => None,
+        };
+        self.publish(inner);
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    fn publish(&self, inner: &Inner) {
+        if self.config.swap == Swap::Token {
+            let present = inner.policies[&inner.standings.present()].clone();
+            self.client.publish(&self.config.name, present, Transition::Follow);
+        }
+    }
+
+    /// Takes the candidate on trial out of service, or else the present version: the one that
+    /// served before it serves again. The learner goes on from there.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] where none served before it; [`RecipeError::Store`] where that one
+    /// is no longer kept.
+    pub fn roll_back(&self, reason: &str) -> Result<RollBack, RecipeError> {
+        let mut inner = self.inner();
+        let standings = &inner.standings;
+        let present = standings.present();
+        let (from, to) = match (standings.canary, standings.served.as_slice()) {
+            (Some(canary), _) => (canary, present),
+            (None, [.., before, _]) => (present, *before),
+            _ => {
+                let expected = "one that another served before";
+                return Err(RecipeError::Config {
+                    field: "version",
+                    expected,
+                    got: present.to_string(),
+                });
+            }
+        };
+        let policy = match inner.policies.get(&to) {
+            Some(policy) => policy.clone(),
+            None => read_policy(&self.versions, to, &self.model)?,
+        };
+        let back = RollBack { from, to, time: now(), reason: reason.to_owned() };
+        self.settle(&mut inner, LedgerLine::RolledBack(back.clone()), Some(policy))?;
+        Ok(back)
+    }
+
+    /// Puts a version into service again that the gate has passed, or the base, which is version 0.
+    /// The learner goes on from there.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] for a version that the gate has not passed; [`RecipeError::Store`]
+    /// for one that is no longer kept.
+    pub fn reinstate(&self, version: u64, reason: &str) -> Result<(), RecipeError> {
+        let mut inner = self.inner();
+        let passed = version == 0
+            || inner.lines.iter().any(|line| match line {
+                LedgerLine::Decided(decision) => {
+                    decision.version == version && decision.verdict == Verdict::Accepted
+                }
+                _ => false,
+            });
+        RecipeError::check("version", passed, "one that the gate has passed", &version)?;
+        let policy = match inner.policies.get(&version) {
+            Some(policy) => policy.clone(),
+            None => read_policy(&self.versions, version, &self.model)?,
+        };
+        let line = LedgerLine::Reinstated { version, time: now(), reason: reason.to_owned() };
+        self.settle(&mut inner, line, Some(policy))
+    }
+
+    /// Deletes what a user said and was answered from the log, from memory, and from the lists of
+    /// what versions learned from; with the versions that had learned from it, which only training
+    /// anew would cure.
+    ///
+    /// # Errors
+    /// [`RecipeError::Store`] names the file that refused; called again, it goes on.
+    pub fn forget(&self, user: &str) -> Result<(Deleted, Vec<u64>), RecipeError> {
+        let mut inner = self.inner();
+        let (deleted, ids) = inner.log.delete(user)?;
+        inner.pool.forget(&ids);
+        let versions = Provenance::forget(&self.folder, &ids)?;
+        Ok((deleted, versions))
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> TrafficState {
+        let inner = self.inner();
+        let version = |(version, tally): (&u64, &super::pool::Tally)| VersionState {
+            version: *version,
+            served: tally.served,
+            with_feedback: tally.said,
+            mean_value: (tally.said > 0).then(|| tally.sum / tally.said as f64),
+        };
+        TrafficState {
+            name: self.config.name.clone(),
+            present: inner.standings.present(),
+            canary: inner.standings.canary,
+            ready: inner.pool.ready(),
+            busy: inner.busy,
+            versions: inner.pool.tallies.iter().map(version).collect(),
+            decisions: inner.lines.clone(),
+            failed: inner.failed.clone(),
+        }
+    }
+
+    /// Has the learner end; a candidate that is being made or looked at waits for the next start.
+    pub fn stop(&self) {
+        self.inner().stopping = true;
+        self.wake.notify_all();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.inner().stopping
+    }
+
+    /// Notes why the learner ended.
+    pub(super) fn failed(&self, error: &RecipeError) {
+        self.inner().failed = Some(in_one_line(error));
+    }
+
+    /// Waits until there is enough to learn from; whether the learner is to go on.
+    pub(super) fn wait(&self) -> bool {
+        let learn = &self.config.learn;
+        let mut inner = self.inner();
+        inner.busy = false;
+        loop {
+            let ready = inner.pool.ready();
+            let late = learn.seconds.is_some_and(|s| inner.learned.elapsed().as_secs_f64() >= s);
+            if inner.stopping {
+                return false;
+            }
+            // A candidate on trial is what the next one is to be compared with.
+            let free = inner.standings.canary.is_none();
+            if free && (ready >= learn.completions || late && ready >= learn.batch) {
+                inner.learned = Instant::now();
+                inner.busy = true;
+                return true;
+            }
+            let woken = self.wake.wait_timeout(inner, Duration::from_secs(1));
+            inner = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Trial {
+    fn new(version: u64) -> Result<Self, RecipeError> {
+        let worse = SequentialPairedTest::new(Claim::Better)?;
+        Ok(Self { version, own: VecDeque::new(), present: VecDeque::new(), pairs: 0, worse })
+    }
+
+    /// Takes in feedback on a version's completion, and pairs it with one on the other's. Who was
+    /// answered by which was drawn by lot, so that any pairing is as good.
+    fn observe(&mut self, version: u64, present: u64, good: bool) {
+        if version == self.version {
+            self.own.push_back(good);
+        } else if version == present {
+            self.present.push_back(good);
+        }
+        while let (Some(own), Some(other)) = (self.own.front(), self.present.front()) {
+            self.worse.observe(*other, *own);
+            self.pairs += 1;
+            self.own.pop_front();
+            self.present.pop_front();
+        }
+    }
+}
+
+impl TrafficState {
+    /// The gate's decisions.
+    pub fn gate(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().filter_map(|line| match line {
+            LedgerLine::Decided(decision) => Some(&**decision),
+            _ => None,
+        })
+    }
+
+    /// How many candidates the gate has passed.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.gate().filter(|decision| decision.verdict == Verdict::Accepted).count()
+    }
+}

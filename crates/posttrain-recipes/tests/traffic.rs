@@ -1,0 +1,507 @@
+//! Learning from traffic: what is said is joined and learned from, the gate decides, and whatever
+//! happens to the process, nothing acknowledged is lost and nothing serves that did not pass.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod digits;
+mod world;
+
+use posttrain_chat::ToolFormat;
+use posttrain_lora::LoraConfig;
+use posttrain_recipes::PromptStyle;
+use posttrain_recipes::traffic::{
+    CanaryConfig, CaptureConfig, Feedback, FeedbackSource, GateConfig, GateOutcome, GateTest,
+    HeldOut, Joined, LearnConfig, LedgerLine, Served, Traffic, TrafficConfig, TrafficLine, Verdict,
+};
+use posttrain_rollout::service::{SampleRequest, SamplingService, SamplingServiceConfig};
+use posttrain_rollout::{EngineConfig, Request, SamplingParams};
+use posttrain_store::read_log;
+use std::path::Path;
+use std::sync::Arc;
+use world::{World, examples, reward};
+
+fn config() -> TrafficConfig {
+    TrafficConfig {
+        seed: 3,
+        lora: LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() },
+        learn: LearnConfig {
+            completions: 64,
+            batch: 32,
+            learning_rate: 5e-3,
+            ..LearnConfig::default()
+        },
+        gate: GateConfig { tasks: 400, batch: 50, ..GateConfig::default() },
+        ..TrafficConfig::default()
+    }
+}
+
+fn held_out() -> HeldOut {
+    HeldOut {
+        tasks: examples(1000..1400),
+        reward: reward(),
+        prompt: PromptStyle::default(),
+        sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
+        engine: EngineConfig::default(),
+        tool_format: ToolFormat::Hermes,
+    }
+}
+
+/// A server without its wires.
+struct Site {
+    world: World,
+    service: SamplingService,
+    traffic: Arc<Traffic>,
+    learner: posttrain_recipes::traffic::Learner,
+    asked: u64,
+    /// Digits of a question: the gate's have two.
+    digits: usize,
+}
+
+impl Site {
+    fn open(folder: &Path, config: TrafficConfig) -> Self {
+        let world = World::new();
+        let tokenizer = Some(world.model.tokenizer.clone());
+        let settings = SamplingServiceConfig::default();
+        let service =
+            SamplingService::start(world.model.decoder.clone(), tokenizer, settings).unwrap();
+        let model = world.model.clone();
+        let (traffic, learner) =
+            Traffic::start(model, service.client(), held_out(), config, folder).unwrap();
+        Self { world, service, traffic, learner, asked: 0, digits: 3 }
+    }
+
+    /// Answers one question; whether it was answered rightly.
+    fn ask(&mut self, id: &str, user: &str) -> bool {
+        self.asked += 1;
+        let digits = [self.asked % 10, self.asked / 10 % 10, self.asked / 100 % 10];
+        let digits: Vec<String> = digits[..self.digits].iter().map(u64::to_string).collect();
+        let question = digits.join(" ");
+        let model = &self.world.model;
+        let prompt =
+            PromptStyle::default().encode(&question, &model.tokenizer, &model.template).unwrap();
+        let chosen = self.traffic.choose(id);
+        let params =
+            SamplingParams { max_tokens: 4, seed: self.asked, ..SamplingParams::default() };
+        let request = Request::new(prompt.clone(), params).policy(Some(chosen.policy.clone()));
+        let request = SampleRequest::new(request);
+        let request = match chosen.name {
+            Some(name) => request.policy_name(name),
+            None => request,
+        };
+        let outcome = self.service.client().submit_blocking(request).unwrap().wait().remove(0);
+        let completion = outcome.result.unwrap();
+        let served = Served {
+            id: id.into(),
+            time: 0.0,
+            user: Some(user.into()),
+            conversation: None,
+            route: None,
+            version: completion.token_versions[0],
+            propensity: chosen.propensity,
+            temperature: 1.0,
+            prompt,
+            tokens: completion.tokens,
+            logprobs: completion.logprobs,
+            versions: completion.token_versions,
+            text: Some(completion.text.clone()),
+        };
+        assert!(self.traffic.capture(served, &question).unwrap());
+        completion.text.split(' ').take(2).any(|word| word == "7")
+    }
+
+    fn say(&self, id: &str, value: f64) -> Option<Joined> {
+        let feedback = Feedback { id: id.into(), time: 0.0, source: FeedbackSource::Score, value };
+        self.traffic.feedback(&feedback).unwrap()
+    }
+
+    /// Has so many questions answered, and says of each what is true.
+    fn hour(&mut self, name: &str, requests: usize) {
+        for n in 0..requests {
+            let id = format!("{name}-{n}");
+            let right = self.ask(&id, "ada");
+            assert_eq!(self.say(&id, f64::from(u8::from(right))), Some(Joined::Waiting));
+        }
+    }
+
+    /// Ends as a process does that is killed: nothing is told to anybody.
+    fn reopen(self, folder: &Path, config: TrafficConfig) -> Self {
+        drop(self);
+        Self::open(folder, config)
+    }
+}
+
+fn decisions(folder: &Path) -> Vec<LedgerLine> {
+    read_log(&folder.join("decisions.jsonl")).unwrap()
+}
+
+/// The versions that the gate has passed, by the file alone.
+fn passed(folder: &Path) -> Vec<u64> {
+    let passed = decisions(folder).into_iter().filter_map(|line| match line {
+        LedgerLine::Decided(d) if d.verdict == Verdict::Accepted => Some(d.version),
+        _ => None,
+    });
+    std::iter::once(0).chain(passed).collect()
+}
+
+#[test]
+fn what_is_said_makes_a_better_policy_that_serves_and_is_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let mut site = Site::open(&folder, config());
+    for hour in 0..12 {
+        site.hour(&format!("hour-{hour}"), 64);
+        assert!(site.learner.turn().unwrap());
+        if site.traffic.state().accepted() >= 2 {
+            break;
+        }
+    }
+    let state = site.traffic.state();
+    assert!(state.accepted() >= 2, "{:?}", state.decisions);
+    let last = state.gate().filter(|d| d.verdict == Verdict::Accepted).last().unwrap();
+    assert!(last.candidate_share.low > last.present_share.share, "{last:?}");
+    assert_eq!(state.present, last.version);
+    assert!(passed(&folder).contains(&state.present));
+    // What is learned from is told by version, with who was asked.
+    assert_eq!(state.versions.iter().map(|v| v.served).sum::<usize>() % 64, 0);
+
+    // What waits, waits still; what serves, serves.
+    site.hour("later", 10);
+    let before = site.traffic.state();
+    let chosen = site.traffic.choose("x");
+    let site = site.reopen(&folder, config());
+    let after = site.traffic.state();
+    assert_eq!((after.present, after.ready), (before.present, 10));
+    assert_eq!(after.decisions, before.decisions);
+    assert_eq!(after.versions, before.versions);
+    assert_eq!(site.traffic.choose("x").version, chosen.version);
+    assert_eq!(site.say("hour-0-3", 1.0), Some(Joined::Late));
+    assert_eq!(site.say("nobody", 1.0), None);
+    let source = FeedbackSource::Score;
+    let beyond = Feedback { id: "later-0".into(), time: 0.0, source, value: 2.0 };
+    assert!(site.traffic.feedback(&beyond).is_err());
+}
+
+#[test]
+fn a_candidate_whose_file_is_broken_is_refused_and_what_served_serves() {
+    type Break = fn(&Path) -> std::io::Result<()>;
+    let breaks: [(&str, Break); 3] = [
+        ("another checksum", |path| {
+            let mut bytes = std::fs::read(path)?;
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes)
+        }),
+        ("bytes", |path| std::fs::write(path, b"half")),
+        ("missing", |path| std::fs::remove_file(path)),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let mut site = Site::open(&folder, config());
+    for (n, (why, broken)) in breaks.into_iter().enumerate() {
+        // It is made, and the process dies before it is decided on.
+        site.hour(&format!("hour-{n}"), 64);
+        site.traffic.stop();
+        assert!(!site.learner.turn().unwrap());
+        site = site.reopen(&folder, config());
+        let candidate = n as u64 + 1;
+        let versions = folder.join("versions");
+        let of = |version: u64| versions.join(format!("version-{version:06}"));
+        copy_folder(&of(0), &of(candidate));
+        broken(&of(candidate).join("adapter/adapter_model.safetensors")).unwrap();
+
+        assert!(site.learner.turn().unwrap());
+        let state = site.traffic.state();
+        let decision = state.gate().last().unwrap();
+        assert_eq!((decision.version, decision.verdict), (candidate, Verdict::Refused));
+        assert!(decision.reason.contains(why), "{}", decision.reason);
+        assert_eq!(state.present, 0);
+        // Nothing of the feedback was lost with it.
+        assert_eq!(state.ready, 64 * (n + 1));
+    }
+    assert!(site.traffic.reinstate(1, "why not").is_err());
+    assert!(site.traffic.roll_back("nothing before it").is_err());
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_gates_own_tasks_are_never_learned_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let settings = TrafficConfig {
+        learn: LearnConfig { completions: 2, batch: 2, ..config().learn },
+        gate: GateConfig { tasks: 50, batch: 50, ..config().gate },
+        ..config()
+    };
+    let mut site = Site::open(&folder, settings.clone());
+    site.digits = 2;
+    site.hour("hour", 2);
+    site.traffic.stop();
+    assert!(!site.learner.turn().unwrap());
+    let mut site = site.reopen(&folder, settings);
+    assert_eq!(site.traffic.state().ready, 2);
+    std::thread::scope(|scope| {
+        let stopping = site.traffic.clone();
+        scope.spawn(move || {
+            while stopping.state().ready > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            stopping.stop();
+        });
+        while site.learner.turn().unwrap() {}
+    });
+    assert_eq!(site.traffic.state().decisions, []);
+}
+
+#[test]
+fn who_is_deleted_is_gone_from_the_log_and_from_what_versions_learned_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    // Several files.
+    let capture = CaptureConfig { file_bytes: 4000, ..CaptureConfig::default() };
+    let settings = TrafficConfig { capture, ..config() };
+    let mut site = Site::open(&folder, settings);
+    for n in 0..32 {
+        for user in ["ada", "emil"] {
+            let id = format!("{user}-{n}");
+            let right = site.ask(&id, user);
+            site.say(&id, f64::from(u8::from(right)));
+        }
+    }
+    assert!(site.learner.turn().unwrap());
+    site.ask("ada-last", "ada");
+
+    let files = || {
+        let files = std::fs::read_dir(folder.join("log")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<Vec<_>>()
+    };
+    assert!(files().len() > 2);
+    let (deleted, versions) = site.traffic.forget("ada").unwrap();
+    assert_eq!((deleted.served, deleted.feedback), (33, 32));
+    let text = files().concat();
+    assert!(!text.contains("ada") && text.contains("emil-31"));
+    assert_eq!(site.say("ada-last", 1.0), None);
+    let provenance = folder.join("provenance/version-000001.json");
+    let provenance = std::fs::read_to_string(provenance).unwrap();
+    assert!(!provenance.contains("ada") && provenance.contains("\"deleted\":32"), "{provenance}");
+    assert_eq!(versions, [1]);
+    assert_eq!(site.traffic.forget("ada").unwrap().0.served, 0);
+}
+
+#[test]
+fn what_must_not_be_kept_is_served_and_not_kept() {
+    let capture = CaptureConfig {
+        text: false,
+        user: false,
+        exclude: vec!["secret".into()],
+        ..CaptureConfig::default()
+    };
+    let served = |text: &str| Served {
+        id: "a".into(),
+        time: 0.0,
+        user: Some("ada".into()),
+        conversation: None,
+        route: None,
+        version: 0,
+        propensity: 1.0,
+        temperature: 1.0,
+        prompt: vec![1],
+        tokens: vec![2],
+        logprobs: vec![0.0],
+        versions: vec![0],
+        text: Some(text.into()),
+    };
+    assert_eq!(capture.kept(served("a secret"), "prompt"), None);
+    assert_eq!(capture.kept(served("text"), "my secret"), None);
+    let kept = capture.kept(served("text"), "prompt").unwrap();
+    assert_eq!((kept.user, kept.text), (None, None));
+}
+
+#[test]
+fn a_trial_ends_in_service_or_is_taken_back() {
+    for (good, present) in [(true, 1), (false, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("traffic");
+        let canary = CanaryConfig { share: 0.5, pairs: 40 };
+        let gate = GateConfig { margin: 0.3, guard_margin: 0.3, ..config().gate };
+        let settings = TrafficConfig { canary, gate, ..config() };
+        let mut site = Site::open(&folder, settings.clone());
+        // Until a candidate is on trial.
+        for hour in 0.. {
+            assert!(hour < 12, "{:?}", site.traffic.state().decisions);
+            site.hour(&format!("hour-{hour}"), 64);
+            site.learner.turn().unwrap();
+            if site.traffic.state().canary.is_some() {
+                break;
+            }
+        }
+        let state = site.traffic.state();
+        let candidate = state.canary.unwrap();
+        assert_eq!(state.present, 0);
+        // A restart does not promote it.
+        let mut site = site.reopen(&folder, settings);
+        assert_eq!(site.traffic.state().canary, Some(candidate));
+
+        let mut answered = [0, 0];
+        for n in 0..400 {
+            let id = format!("trial-{n}");
+            let version = site.traffic.choose(&id).version;
+            answered[usize::from(version == candidate)] += 1;
+            site.ask(&id, "ada");
+            site.say(&id, f64::from(u8::from((version == candidate) == good)));
+            if site.traffic.state().canary.is_none() {
+                break;
+            }
+        }
+        assert!(answered.iter().all(|n| *n > 5), "{answered:?}");
+        let last = site.traffic.state();
+        let expected = if present == 1 { candidate } else { 0 };
+        assert_eq!((last.present, last.canary), (expected, None), "{:?}", last.decisions.last());
+        if present == 1 {
+            let back = site.traffic.roll_back("by hand").unwrap();
+            assert_eq!((back.from, back.to), (candidate, 0));
+            site.traffic.reinstate(candidate, "again").unwrap();
+            assert_eq!(site.traffic.state().present, candidate);
+        } else {
+            assert!(matches!(last.decisions.last(), Some(LedgerLine::RolledBack(_))));
+        }
+    }
+}
+
+const FINE: GateOutcome = GateOutcome { right: true, short: true, readable: true, willing: true };
+const WRONG: GateOutcome = GateOutcome { right: false, ..FINE };
+
+/// The verdict after so many pairs, of which every `every`-th is as given.
+fn verdict(pairs: usize, every: usize, odd: (GateOutcome, GateOutcome)) -> Option<Verdict> {
+    let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
+    for pair in 0..pairs {
+        let domain = if pair % 2 == 0 { "a" } else { "b" };
+        let (candidate, present) = if pair % every == 0 { odd } else { (FINE, FINE) };
+        test.observe(domain, candidate, present).unwrap();
+    }
+    test.verdict()
+}
+
+#[test]
+fn the_gate_wants_better_somewhere_and_worse_nowhere() {
+    assert_eq!(verdict(400, 5, (FINE, WRONG)), Some(Verdict::Accepted));
+    // The same is not better.
+    assert_eq!(verdict(400, 1000, (FINE, FINE)), None);
+    assert_eq!(verdict(400, 5, (WRONG, FINE)), Some(Verdict::Refused));
+    // What is right more often and breaks its calls, refuses, or grows long.
+    for broken in [
+        GateOutcome { readable: false, ..FINE },
+        GateOutcome { willing: false, ..FINE },
+        GateOutcome { short: false, ..FINE },
+    ] {
+        assert_eq!(verdict(400, 5, (broken, WRONG)), Some(Verdict::Refused));
+    }
+    assert!(
+        GateTest::new(&GateConfig::default(), ["a"]).unwrap().observe("b", FINE, FINE).is_err()
+    );
+    let config = GateConfig { error_rate: 0.0, ..GateConfig::default() };
+    let error = GateTest::new(&config, ["a"]).unwrap_err().to_string();
+    assert!(error.contains("gate.error_rate"), "{error}");
+}
+
+#[test]
+fn better_in_one_domain_does_not_pay_for_worse_in_another() {
+    let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
+    for pair in 0..400 {
+        let odd = pair % 5 == 0;
+        test.observe("a", FINE, if odd { WRONG } else { FINE }).unwrap();
+        test.observe("b", if pair % 9 == 0 { WRONG } else { FINE }, FINE).unwrap();
+    }
+    assert_eq!(test.verdict(), Some(Verdict::Refused));
+    assert!(test.reason().starts_with("b: "), "{}", test.reason());
+}
+
+const KILLED: &str = "POSTTRAIN_TRAFFIC_FOLDER";
+const KILLS: &str = "POSTTRAIN_TRAFFIC_KILLS";
+
+#[test]
+#[ignore = "it is the process that the test below kills"]
+fn served_child() {
+    use std::io::Write;
+    let Ok(folder) = std::env::var(KILLED) else { return };
+    let folder = Path::new(&folder);
+    let gate = GateConfig { tasks: 100, margin: 0.3, guard_margin: 0.3, ..config().gate };
+    let mut site = Site::open(&folder.join("traffic"), TrafficConfig { gate, ..config() });
+    let mut acknowledged = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("acknowledged"))
+        .unwrap();
+    let learner = site.learner;
+    std::thread::spawn(move || learner.run());
+    let (_, learner) = {
+        let spare = tempfile::tempdir().unwrap();
+        let world = World::new();
+        let client = site.service.client();
+        Traffic::start(world.model, client, held_out(), config(), &spare.path().join("spare"))
+            .unwrap()
+    };
+    site.learner = learner;
+    let process = std::process::id();
+    for n in 0.. {
+        let id = format!("{process}-{n}");
+        let right = site.ask(&id, "ada");
+        site.say(&id, f64::from(u8::from(right)));
+        writeln!(acknowledged, "{id} {}", site.traffic.state().present).unwrap();
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn killed_at_any_moment_it_loses_no_feedback_and_serves_nothing_that_did_not_pass() {
+    let kills = std::env::var(KILLS).ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let dir = tempfile::tempdir().unwrap();
+    let mut seed = 5u64;
+    for _ in 0..kills {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "served_child", "--ignored"])
+            .env(KILLED, dir.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let wait = 1.0 + 3.0 * (seed >> 33) as f64 / (1u64 << 31) as f64;
+        std::thread::sleep(std::time::Duration::from_secs_f64(wait));
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    let folder = dir.path().join("traffic");
+    let mut said = std::collections::HashSet::new();
+    for file in std::fs::read_dir(folder.join("log")).unwrap() {
+        for line in read_log::<TrafficLine>(&file.unwrap().path()).unwrap() {
+            if let TrafficLine::Feedback(feedback) = line {
+                said.insert(feedback.id);
+            }
+        }
+    }
+    let passed = passed(&folder);
+    let acknowledged = std::fs::read_to_string(dir.path().join("acknowledged")).unwrap();
+    let mut n = 0;
+    for line in acknowledged.lines() {
+        let Some((id, version)) = line.split_once(' ') else { continue };
+        // The last line of a process may be cut.
+        let Ok(version) = version.parse::<u64>() else { continue };
+        assert!(said.contains(id), "{id} was acknowledged");
+        assert!(passed.contains(&version), "version {version} served, {passed:?} had passed");
+        n += 1;
+    }
+    println!("{kills} kills, {n} acknowledged, versions that passed {passed:?}");
+    assert!(n > 0);
+}
