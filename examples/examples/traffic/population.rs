@@ -54,6 +54,7 @@ pub fn prepare(
     seed: u64,
     folder: &Path,
 ) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let tasks = std::path::absolute(folder.join("held_out.jsonl"))?;
     write_tasks(&tasks, &questions.held_out)?;
     let held_out = HeldOutConfig { path: tasks, ..config.traffic.held_out.clone() };

@@ -31,6 +31,13 @@ pub fn binary() -> Result<PathBuf> {
         if folder.ends_with("release") {
             cargo.arg("--release");
         }
+        // What `cargo run` tells this program would have dependencies built anew that look at it.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(name.as_ref());
+            }
+        }
         if !cargo.status().context("cannot run cargo")?.success() {
             bail!("posttrain-server does not build");
         }
