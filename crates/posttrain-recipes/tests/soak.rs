@@ -57,7 +57,8 @@ impl Watch {
         let warm = most(&self.0[quarter..2 * quarter]);
         let end = most(&self.0[3 * quarter..]);
         println!("{name}: {} steps, KiB, handles, threads {warm:?} -> {end:?}", self.0.len());
-        assert!(end.1 <= warm.1 && end.2 <= warm.2, "{name}: {warm:?} {end:?}");
+        // One more of each: a state may be on its way to the disk while one looks.
+        assert!(end.1 <= warm.1 + 1 && end.2 <= warm.2 + 1, "{name}: {warm:?} {end:?}");
         if self.0.len() as u64 >= SETTLED {
             assert!(end.0 <= 1.01 * warm.0, "{name}: {warm:?} {end:?}");
         }
