@@ -24,7 +24,7 @@ pub use config::{CanaryConfig, HeldOutConfig, LearnConfig, Swap, TrafficConfig};
 pub use gate::{Compared, GateConfig, GateOutcome, GateTest, Verdict};
 pub use held_out::HeldOut;
 pub use learner::Learner;
-pub use ledger::{Decision, LedgerLine, RollBack};
+pub use ledger::{Decision, Learned, LedgerLine, RollBack};
 pub use log::{CaptureConfig, Deleted, Feedback, FeedbackSource, Served, TrafficLine, TrafficLog};
 pub use pool::Joined;
 pub use service::{Chosen, Traffic, TrafficState, VersionState};

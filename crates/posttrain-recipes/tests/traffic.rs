@@ -104,7 +104,7 @@ impl Site {
             versions: completion.token_versions,
             text: Some(completion.text.clone()),
         };
-        assert!(self.traffic.capture(served, &question).unwrap());
+        assert!(self.traffic.capture(served, || question).unwrap());
         completion.text.split(' ').take(2).any(|word| word == "7")
     }
 
@@ -320,9 +320,9 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
         versions: vec![0],
         text: Some(text.into()),
     };
-    assert_eq!(capture.kept(served("a secret"), "prompt"), None);
-    assert_eq!(capture.kept(served("text"), "my secret"), None);
-    let kept = capture.kept(served("text"), "prompt").unwrap();
+    assert_eq!(capture.kept(served("a secret"), || "prompt".into()), None);
+    assert_eq!(capture.kept(served("text"), || "my secret".into()), None);
+    let kept = capture.kept(served("text"), || "prompt".into()).unwrap();
     assert_eq!((kept.user, kept.text), (None, None));
 }
 
@@ -377,6 +377,80 @@ fn a_trial_ends_in_service_or_is_taken_back() {
     }
 }
 
+#[test]
+fn what_is_said_again_decides_no_trial() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let canary = CanaryConfig { share: 0.5, pairs: 40 };
+    let gate = GateConfig { margin: 0.3, guard_margin: 0.3, ..config().gate };
+    let mut site = Site::open(&folder, TrafficConfig { canary, gate, ..config() });
+    for hour in 0..12 {
+        site.hour(&format!("hour-{hour}"), 64);
+        site.learner.turn().unwrap();
+        if site.traffic.state().canary.is_some() {
+            break;
+        }
+    }
+    let canary = site.traffic.state().canary;
+    assert!(canary.is_some());
+    // One completion of each, and one user who will not stop saying so.
+    let of = |site: &mut Site, version| {
+        let ids = (0..).map(|n| format!("trial-{version}-{n}"));
+        let mut own = ids.filter(|id| site.traffic.choose(id).version == version);
+        let id = own.next().unwrap();
+        drop(own);
+        site.ask(&id, "ada");
+        id
+    };
+    let (own, other) = (of(&mut site, canary.unwrap()), of(&mut site, 0));
+    for _ in 0..200 {
+        site.say(&own, 0.0);
+        site.say(&other, 1.0);
+    }
+    assert_eq!(site.traffic.state().canary, canary);
+}
+
+#[test]
+fn a_candidate_that_waits_does_not_keep_a_process_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let site = Site::open(&folder, config());
+    let versions = folder.join("versions");
+    copy_folder(&versions.join("version-000000"), &versions.join("version-000001"));
+    site.traffic.stop();
+    site.learner.run();
+    assert_eq!(site.traffic.state().decisions, []);
+}
+
+#[test]
+fn a_candidate_with_nothing_to_show_does_not_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let learn = LearnConfig { learning_rate: 1e-9, ..config().learn };
+    let gate = GateConfig { tasks: 50, ..config().gate };
+    let settings = TrafficConfig { learn, gate, ..config() };
+    let mut site = Site::open(&dir.path().join("traffic"), settings);
+    site.hour("hour", 64);
+    assert!(site.learner.turn().unwrap());
+    let state = site.traffic.state();
+    assert_eq!(state.gate().last().map(|d| d.verdict), Some(Verdict::Undecided));
+    assert_eq!(state.present, 0);
+}
+
+#[test]
+fn a_gate_draws_as_a_policy_is_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new();
+    let tokenizer = Some(world.model.tokenizer.clone());
+    let decoder = world.model.decoder.clone();
+    let service =
+        SamplingService::start(decoder, tokenizer, SamplingServiceConfig::default()).unwrap();
+    let sampling = SamplingParams { temperature: 0.5, ..held_out().sampling };
+    let held_out = HeldOut { sampling, ..held_out() };
+    let started = Traffic::start(world.model, service.client(), held_out, config(), dir.path());
+    let error = started.err().unwrap().to_string();
+    assert!(error.contains("held_out.sampling.temperature"), "{error}");
+}
+
 const FINE: GateOutcome = GateOutcome { right: true, short: true, readable: true, willing: true };
 const WRONG: GateOutcome = GateOutcome { right: false, ..FINE };
 
@@ -411,6 +485,18 @@ fn the_gate_wants_better_somewhere_and_worse_nowhere() {
     let config = GateConfig { error_rate: 0.0, ..GateConfig::default() };
     let error = GateTest::new(&config, ["a"]).unwrap_err().to_string();
     assert!(error.contains("gate.error_rate"), "{error}");
+}
+
+#[test]
+fn what_was_not_asked_is_not_shown() {
+    let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
+    for pair in 0..400 {
+        test.observe("a", FINE, if pair % 5 == 0 { WRONG } else { FINE }).unwrap();
+    }
+    for _ in 0..3 {
+        test.observe("b", FINE, FINE).unwrap();
+    }
+    assert_eq!(test.verdict(), None);
 }
 
 #[test]

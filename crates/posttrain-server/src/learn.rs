@@ -142,8 +142,8 @@ impl Captured {
             versions: completion.token_versions.clone(),
             text: Some(completion.text.clone()),
         };
-        let read = app.model.tokenizer.decode_with_special(prompt).unwrap_or_default();
-        if let Err(error) = self.traffic.capture(served, &read) {
+        let read = || app.model.tokenizer.decode_with_special(prompt).unwrap_or_default();
+        if let Err(error) = self.traffic.capture(served, read) {
             tracing::warn!("a completion is served and not kept: {}", with_sources(&error));
         }
     }

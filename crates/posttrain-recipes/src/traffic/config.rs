@@ -3,8 +3,8 @@
 use super::{CaptureConfig, GateConfig};
 use crate::{PromptStyle, RecipeError};
 use posttrain_lora::LoraConfig;
-use posttrain_loss::PolicyObjective;
 use posttrain_loss::policy::Correction;
+use posttrain_loss::{Objective, PolicyObjective};
 use posttrain_reward::RewardConfig;
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use posttrain_train::TrainerConfig;
@@ -75,6 +75,7 @@ impl TrafficConfig {
         RecipeError::check("name", !self.name.is_empty(), "a name", "an empty one")?;
         RecipeError::check_counts(&[("versions", self.versions as u64)])?;
         self.lora.validate()?;
+        self.objective.validate()?;
         self.trainer.validate()?;
         self.learn.validate()?;
         self.capture.validate()?;

@@ -92,7 +92,8 @@ pub enum Verdict {
     /// It is shown to be no worse anywhere, and better somewhere.
     Accepted,
     /// The tasks ran out before that was shown; it is not shown to be worse either. What is learned
-    /// next is learned on top of it.
+    /// next is learned on top of it where it was right at least as often as the policy that serves,
+    /// else on top of that one.
     Undecided,
     /// It is shown to be worse somewhere, or cannot be read. What is learned next begins from the
     /// policy that serves.

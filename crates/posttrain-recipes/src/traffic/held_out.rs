@@ -88,9 +88,7 @@ impl HeldOut {
             let answers = evaluator.answers(&asked, Decoding::Sampled, &mut Silent)?;
             let long = *long.get_or_insert_with(|| usual_length(&answers) * 2);
             for pair in answers.chunks_exact(2) {
-                let outcome = |answer| self.outcome(config, answer, long);
-                // A task whose verifier failed says nothing of either.
-                if let (Some(own), Some(other)) = (outcome(&pair[0]), outcome(&pair[1])) {
+                if let Some((own, other)) = self.outcomes(config, (&pair[0], &pair[1]), long) {
                     test.observe(&pair[0].domain, own, other)?;
                 }
             }
@@ -123,15 +121,36 @@ impl HeldOut {
         drawn
     }
 
-    fn outcome(&self, config: &GateConfig, answer: &Answer, long: usize) -> Option<GateOutcome> {
+    /// What the candidate's and the present policy's answers to one task were like. A task on which
+    /// the verifier fails for the present policy says nothing; one on which it fails for the
+    /// candidate alone is not right, so that nothing is gained by answers that break it.
+    fn outcomes(
+        &self,
+        config: &GateConfig,
+        (candidate, present): (&Answer, &Answer),
+        long: usize,
+    ) -> Option<(GateOutcome, GateOutcome)> {
+        let other = present.is_right()?;
+        let own = candidate.is_right().unwrap_or(false);
+        let outcome = |answer, right| self.outcome(config, answer, right, long);
+        Some((outcome(candidate, own), outcome(present, other)))
+    }
+
+    fn outcome(
+        &self,
+        config: &GateConfig,
+        answer: &Answer,
+        right: bool,
+        long: usize,
+    ) -> GateOutcome {
         let text = answer.response.trim_start().to_lowercase();
         let refuses = |words: &String| text.starts_with(&words.to_lowercase());
-        Some(GateOutcome {
-            right: answer.is_right()?,
+        GateOutcome {
+            right,
             short: answer.tokens <= long && answer.finish_reason != FinishReason::Length,
             readable: self.tool_format.parse(&answer.response).malformed.is_empty(),
             willing: !config.refusals.iter().any(refuses),
-        })
+        }
     }
 }
 
@@ -140,4 +159,60 @@ fn usual_length(answers: &[Answer]) -> usize {
     let mut lengths: Vec<usize> = answers.chunks_exact(2).map(|pair| pair[1].tokens).collect();
     lengths.sort_unstable();
     lengths.get(lengths.len() * 9 / 10).copied().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posttrain_reward::RewardConfig;
+
+    fn answer(response: &str, reward: Option<f64>) -> Answer {
+        Answer {
+            id: "a".into(),
+            domain: "math".into(),
+            question: "1 + 1".into(),
+            reference: "2".into(),
+            response: response.into(),
+            tokens: 10,
+            finish_reason: FinishReason::Stop,
+            reward,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_breaks_the_verifier_is_not_right() -> Result<(), RecipeError> {
+        let held_out = HeldOut {
+            tasks: Vec::new(),
+            reward: RewardConfig::default().build()?,
+            prompt: PromptStyle::default(),
+            sampling: SamplingParams::default(),
+            engine: EngineConfig::default(),
+            tool_format: ToolFormat::Hermes,
+        };
+        let config = GateConfig::default();
+        let of = |own: &Answer, other: &Answer| held_out.outcomes(&config, (own, other), 10);
+        let fine = GateOutcome { right: true, short: true, readable: true, willing: true };
+        let right = answer("2", Some(1.0));
+
+        let broken = GateOutcome { right: false, ..fine };
+        assert_eq!(of(&right, &right), Some((fine, fine)));
+        assert_eq!(of(&answer("2", None), &right), Some((broken, fine)));
+        assert_eq!(of(&right, &answer("2", None)), None);
+
+        let of = |own: &Answer| of(own, &right).map(|(own, _)| own);
+        let cases = [
+            (answer("i cannot say", Some(1.0)), GateOutcome { willing: false, ..fine }),
+            (answer("<tool_call>{\"name\"", Some(1.0)), GateOutcome { readable: false, ..fine }),
+            (Answer { tokens: 11, ..right.clone() }, GateOutcome { short: false, ..fine }),
+            (
+                Answer { finish_reason: FinishReason::Length, ..right.clone() },
+                GateOutcome { short: false, ..fine },
+            ),
+        ];
+        for (answer, outcome) in cases {
+            assert_eq!(of(&answer), Some(outcome));
+        }
+        Ok(())
+    }
 }

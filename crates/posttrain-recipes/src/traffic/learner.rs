@@ -4,8 +4,8 @@ use super::ledger::Learned;
 use super::pool::Rewarded;
 use super::service::{Traffic, now};
 use super::{Decision, GateTest, HeldOut, LedgerLine, Verdict};
+use crate::RecipeError;
 use crate::error::in_one_line;
-use crate::{RecipeError, load_policy};
 use posttrain_model::TextModel;
 use posttrain_rollout::PolicySnapshot;
 use posttrain_statistics::Share;
@@ -92,13 +92,14 @@ pub(super) fn read_policy(
 ) -> Result<PolicySnapshot, RecipeError> {
     versions.check(version)?;
     let folder = posttrain_train::adapter_folder(&versions.path(version));
-    for (name, tensor) in model.decoder.load_adapter(&folder)?.parameters() {
+    let adapter = model.decoder.load_adapter(&folder)?;
+    for (name, tensor) in adapter.parameters() {
         if tensor.isfinite().all().int64_value(&[]) == 0 {
             let reason = format!("`{name}` has a number that is none");
             return Err(StoreError::Damaged { path: folder, reason }.into());
         }
     }
-    Ok(PolicySnapshot { version, ..load_policy(&folder, &model.decoder)? })
+    Ok(PolicySnapshot::new(adapter.snapshot(model.decoder.kind())?, version))
 }
 
 impl Learner {
@@ -134,6 +135,9 @@ impl Learner {
     /// Whatever training or the disk do. What the gate cannot read, or cannot sample from, is
     /// refused.
     pub fn turn(&mut self) -> Result<bool, RecipeError> {
+        if self.traffic.is_stopping() {
+            return Ok(false);
+        }
         let last = self.traffic.versions.numbers()?.last().copied().unwrap_or(0);
         let decided = self.traffic.inner().standings.decided;
         if last > decided {
@@ -216,11 +220,25 @@ impl Learner {
             seconds_training: started.elapsed().as_secs_f64(),
         };
         // Before the state: without the state it says nothing, and is written again.
-        let folder = &self.traffic.folder;
-        write_json(&Provenance::path(folder, candidate), &provenance)?;
+        self.write_provenance(candidate, provenance)?;
         self.traffic.versions.write(candidate, |fresh| self.trainer.save_state(fresh))?;
         self.at = candidate;
         Ok(true)
+    }
+
+    /// Writes down what a candidate was made of, but for what its users have deleted meanwhile.
+    fn write_provenance(
+        &self,
+        candidate: u64,
+        mut provenance: Provenance,
+    ) -> Result<(), RecipeError> {
+        // Under the lock, so that a deletion comes before it or finds it.
+        let inner = self.traffic.inner();
+        let taken = provenance.completions.len();
+        provenance.completions.retain(|id| inner.pool.knows(id));
+        provenance.deleted = taken - provenance.completions.len();
+        write_json(&Provenance::path(&self.traffic.folder, candidate), &provenance)?;
+        Ok(())
     }
 
     /// Has the gate decide on a candidate, and does what it says.

@@ -1,6 +1,7 @@
 //! What was decided: the file that says which version may serve.
 
 use super::{Compared, Verdict};
+use crate::RecipeError;
 use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,13 @@ pub struct Decision {
     pub seconds_training: f64,
     /// Seconds in the gate.
     pub seconds_gate: f64,
+}
+
+impl Decision {
+    /// Whether the candidate was right less often than the present version, shown or not.
+    pub(super) fn fell(&self) -> bool {
+        self.candidate_share.share < self.present_share.share
+    }
 }
 
 /// What became of the completions that a candidate was made of.
@@ -135,6 +143,19 @@ impl Standings {
         self.lineage.last().copied().unwrap_or(0)
     }
 
+    /// What rolling back takes out of service, and what serves then.
+    pub fn before(&self) -> Result<(u64, u64), RecipeError> {
+        match (self.canary, self.served.as_slice()) {
+            (Some(canary), [.., present]) => Ok((canary, *present)),
+            (None, [.., before, present]) => Ok((*present, *before)),
+            _ => Err(RecipeError::Config {
+                field: "version",
+                expected: "one that another served before",
+                got: self.present().to_string(),
+            }),
+        }
+    }
+
     /// Takes a line up.
     pub fn apply(&mut self, line: &LedgerLine) {
         match line {
@@ -144,6 +165,9 @@ impl Standings {
                 match decision.verdict {
                     Verdict::Accepted if decision.on_trial => self.canary = Some(decision.version),
                     Verdict::Accepted => self.served.push(decision.version),
+                    Verdict::Undecided if decision.fell() => {
+                        return self.go_back_to(self.present());
+                    }
                     Verdict::Undecided => {}
                     Verdict::Refused => return self.go_back_to(self.present()),
                 }
@@ -239,6 +263,19 @@ mod tests {
         assert_eq!(last.lineage, [0, 1, 2, 5]);
         // Version 4 is no ancestor.
         assert_eq!([5, 4, 2, 0].map(|v| last.staleness(v)), [0, 1, 1, 3]);
+    }
+
+    #[test]
+    fn what_is_undecided_and_no_better_is_not_built_upon() {
+        let LedgerLine::Decided(fell) = decided(1, Verdict::Undecided) else { return };
+        let shares = (Share::of(20, 100), Share::of(21, 100));
+        let fell = Decision { candidate_share: shares.0, present_share: shares.1, ..*fell };
+        let rose = Decision { candidate_share: shares.1, present_share: shares.0, ..fell.clone() };
+        for (decision, learner) in [(fell, 0), (rose, 1)] {
+            let line = LedgerLine::Decided(Box::new(decision));
+            let standings = standings(&[line]);
+            assert_eq!((standings.present(), standings.learner()), (0, learner));
+        }
     }
 
     #[test]

@@ -118,11 +118,13 @@ impl CaptureConfig {
         RecipeError::check("capture.exclude", !empty, "texts that are not empty", "an empty one")
     }
 
-    /// A completion as it is kept; none where it must not be. `prompt` is the prompt's text.
+    /// A completion as it is kept; none where it must not be. `prompt` gives the prompt's text, and
+    /// is asked only where something is excluded.
     #[must_use]
-    pub fn kept(&self, served: Served, prompt: &str) -> Option<Served> {
+    pub fn kept(&self, served: Served, prompt: impl FnOnce() -> String) -> Option<Served> {
         let has = |text: &str| self.exclude.iter().any(|excluded| text.contains(excluded.as_str()));
-        if has(prompt) || served.text.as_deref().is_some_and(has) {
+        let excluded = !self.exclude.is_empty() && has(&prompt());
+        if excluded || served.text.as_deref().is_some_and(has) {
             return None;
         }
         let user = served.user.filter(|_| self.user);

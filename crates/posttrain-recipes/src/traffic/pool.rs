@@ -111,9 +111,10 @@ impl Pool {
         Some(Joined::Waiting)
     }
 
-    /// The version that wrote a completion which waits.
-    pub fn version_of(&self, id: &str) -> Option<u64> {
-        self.entries.get(id).map(|entry| entry.served.version)
+    /// The version that wrote a completion which waits and of which nothing was said yet.
+    pub fn unspoken(&self, id: &str) -> Option<u64> {
+        let entry = self.entries.get(id).filter(|entry| entry.said.is_empty())?;
+        Some(entry.served.version)
     }
 
     /// The text of a completion which waits, where it is kept.

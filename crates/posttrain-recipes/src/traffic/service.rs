@@ -152,6 +152,13 @@ impl Traffic {
         config.validate()?;
         let none = held_out.tasks.is_empty();
         RecipeError::check("held_out", !none, "at least one task", "none")?;
+        let temperature = held_out.sampling.temperature;
+        RecipeError::check(
+            "held_out.sampling.temperature",
+            temperature == 1.0,
+            "1: the gate draws as a policy is trained",
+            &temperature,
+        )?;
         let lock = lock_folder(folder)?;
         let versions = Versions::open(&folder.join("versions"), "version")?;
         let mut trainer =
@@ -241,12 +248,16 @@ impl Traffic {
         Chosen { version, policy, name, propensity }
     }
 
-    /// Takes down a completion, as far as it may be kept; whether it was. `prompt` is the prompt's
-    /// text.
+    /// Takes down a completion, as far as it may be kept; whether it was. `prompt` gives the
+    /// prompt's text, where [`CaptureConfig::exclude`](super::CaptureConfig) has to see it.
     ///
     /// # Errors
     /// [`RecipeError::Store`] where the disk refuses.
-    pub fn capture(&self, served: Served, prompt: &str) -> Result<bool, RecipeError> {
+    pub fn capture(
+        &self,
+        served: Served,
+        prompt: impl FnOnce() -> String,
+    ) -> Result<bool, RecipeError> {
         let Some(served) = self.config.capture.kept(served, prompt) else { return Ok(false) };
         let mut inner = self.inner();
         let line = TrafficLine::Served(served);
@@ -271,7 +282,8 @@ impl Traffic {
             return Ok(None);
         }
         inner.log.append(&TrafficLine::Feedback(feedback.clone()))?;
-        let version = inner.pool.version_of(&feedback.id);
+        // What is said again of a completion is no further evidence of its version.
+        let version = inner.pool.unspoken(&feedback.id);
         let joined = inner.pool.join(feedback);
         if let Some(version) = version {
             self.try_out(&mut inner, version, feedback.value > 0.5)?;
@@ -369,25 +381,12 @@ impl Traffic {
     /// [`RecipeError::Config`] where none served before it; [`RecipeError::Store`] where that one
     /// is no longer kept.
     pub fn roll_back(&self, reason: &str) -> Result<RollBack, RecipeError> {
+        let before = self.inner().standings.before()?;
+        let policy = self.policy(before.1)?;
         let mut inner = self.inner();
-        let standings = &inner.standings;
-        let present = standings.present();
-        let (from, to) = match (standings.canary, standings.served.as_slice()) {
-            (Some(canary), _) => (canary, present),
-            (None, [.., before, _]) => (present, *before),
-            _ => {
-                let expected = "one that another served before";
-                return Err(RecipeError::Config {
-                    field: "version",
-                    expected,
-                    got: present.to_string(),
-                });
-            }
-        };
-        let policy = match inner.policies.get(&to) {
-            Some(policy) => policy.clone(),
-            None => read_policy(&self.versions, to, &self.model)?,
-        };
+        let (from, to) = inner.standings.before()?;
+        let same = (from, to) == before;
+        RecipeError::check("version", same, "the one that served a moment ago", &from)?;
         let back = RollBack { from, to, time: now(), reason: reason.to_owned() };
         self.settle(&mut inner, LedgerLine::RolledBack(back.clone()), Some(policy))?;
         Ok(back)
@@ -400,21 +399,26 @@ impl Traffic {
     /// [`RecipeError::Config`] for a version that the gate has not passed; [`RecipeError::Store`]
     /// for one that is no longer kept.
     pub fn reinstate(&self, version: u64, reason: &str) -> Result<(), RecipeError> {
-        let mut inner = self.inner();
-        let passed = version == 0
-            || inner.lines.iter().any(|line| match line {
-                LedgerLine::Decided(decision) => {
-                    decision.version == version && decision.verdict == Verdict::Accepted
-                }
-                _ => false,
-            });
-        RecipeError::check("version", passed, "one that the gate has passed", &version)?;
-        let policy = match inner.policies.get(&version) {
-            Some(policy) => policy.clone(),
-            None => read_policy(&self.versions, version, &self.model)?,
+        let accepted = |line: &LedgerLine| match line {
+            LedgerLine::Decided(decision) => {
+                decision.version == version && decision.verdict == Verdict::Accepted
+            }
+            _ => false,
         };
+        // What was passed stays passed.
+        let passed = version == 0 || self.inner().lines.iter().any(accepted);
+        RecipeError::check("version", passed, "one that the gate has passed", &version)?;
+        let policy = self.policy(version)?;
+        let mut inner = self.inner();
         let line = LedgerLine::Reinstated { version, time: now(), reason: reason.to_owned() };
         self.settle(&mut inner, line, Some(policy))
+    }
+
+    /// A version as it is in memory, or else in its files, which take their time: nobody waits for
+    /// the lock meanwhile.
+    fn policy(&self, version: u64) -> Result<PolicySnapshot, RecipeError> {
+        let known = self.inner().policies.get(&version).cloned();
+        known.map_or_else(|| read_policy(&self.versions, version, &self.model), Ok)
     }
 
     /// Deletes what a user said and was answered from the log, from memory, and from the lists of
