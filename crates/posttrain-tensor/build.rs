@@ -8,9 +8,10 @@ use std::process::{Command, ExitCode};
 
 /// One file a subject.
 const SOURCES: [&str; 2] = ["shim/backend.cpp", "shim/memory.cpp"];
-/// Those that know how Linux loads libraries.
-const LINUX_SOURCES: [&str; 1] = ["shim/library.cpp"];
-const HEADERS: [&str; 2] = ["shim/guard.hpp", "shim/shim.h"];
+/// Those that are Linux's alone: how it loads libraries, and process groups.
+const LINUX_SOURCES: [&str; 2] = ["shim/library.cpp", "shim/group.cpp"];
+/// A folder is looked through for what has changed.
+const HEADERS: [&str; 3] = ["shim/guard.hpp", "shim/shim.h", "shim/gloo"];
 
 /// As `torch-sys` asks Python.
 const PRINT_PYTORCH: &str = "
@@ -125,7 +126,8 @@ fn compile(libtorch: &Libtorch) -> Result<(), String> {
         .define("_GLIBCXX_USE_CXX11_ABI", &*libtorch.cxx11_abi);
     build.std("c++17").includes(&libtorch.includes);
     if env::var_os("CARGO_CFG_TARGET_OS").is_some_and(|os| os == "linux") {
-        build.files(LINUX_SOURCES);
+        // `shim/gloo` is found as `gloo`.
+        build.files(LINUX_SOURCES).include("shim");
     }
     build.try_compile("posttrain_shim").map_err(|error| {
         format!(

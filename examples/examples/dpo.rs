@@ -36,7 +36,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run() -> Result<()> {
-    fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, out| {
+    fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, place| {
         // The objective is checked before anything is sampled.
         let lesson =
             Preference::new(model.clone(), config.prompt.clone(), config.lesson.objective)?;
@@ -51,9 +51,10 @@ fn run() -> Result<()> {
                 for (name, examples) in
                     [("train", &mut data.train), ("validation", &mut data.validation)]
                 {
-                    let path = out.join(format!("pairs_{name}.jsonl"));
+                    let path = place.out.join(format!("pairs_{name}.jsonl"));
                     let own = std::mem::take(examples);
-                    *examples = kept_examples(&path, || pairs(config, model, &own, completions))?;
+                    let make = || pairs(config, model, &own, completions);
+                    *examples = kept_examples(&path, place.ranks, make)?;
                     eprintln!("{name}: {} of {} questions have a pair", examples.len(), own.len());
                 }
                 if data.train.is_empty() {

@@ -10,19 +10,22 @@
 //! chooses, and writes `report.html` and `report.json`. Interrupted or killed, it goes on where it
 //! was when it is started again with the same arguments.
 //!
+//! `--launch slurm` submits the arms as an array of jobs of a Slurm cluster, and the report as a job
+//! that waits for them; `--slurm FILE` says what they ask the cluster for.
+//!
 //! `--parallel 2` trains two arms at a time, each in a process of its own with half of the cores or
 //! GPUs. `--arm NAME` does one arm alone, for a scheduler that runs them as jobs; `--report` joins
 //! what they left.
 
-use anyhow::{Result, bail, ensure};
-use clap::Parser;
-use examples::{log_to_stderr, stop_on_interrupt};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use examples::{log_to_stderr, read_config, stop_on_interrupt};
 use posttrain::experiment::{
     ArmEnd, DryRun, Experiment, ExperimentConfig, Lines, Parallel, PartStatus, Report, Slot,
-    assemble, plan, with_seeds, write_report,
+    SlurmConfig, SlurmJobs, SlurmSubmitted, assemble, plan, with_seeds, write_report,
 };
 use posttrain::recipes::{Console, ModelSource};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -49,6 +52,13 @@ struct Args {
     /// Train so many arms at a time, each in a process of its own.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["arm", "report"])]
     parallel: usize,
+    /// Submit the arms and the report to a cluster, and end; with --dry-run only show the scripts.
+    #[arg(long, value_enum, conflicts_with_all = ["arm", "report", "parallel", "also"])]
+    launch: Option<Launch>,
+    /// What the jobs ask the cluster for: a TOML file of `posttrain_experiment::SlurmConfig`'s
+    /// fields.
+    #[arg(long, value_name = "FILE", requires = "launch")]
+    slurm: Option<PathBuf>,
     /// How often an arm that died is started again under --parallel.
     #[arg(long, default_value_t = 1)]
     retries: usize,
@@ -71,6 +81,13 @@ struct Args {
     at_a_time: usize,
 }
 
+/// Where arms are run.
+#[derive(Clone, Copy, ValueEnum)]
+enum Launch {
+    /// Jobs of a Slurm cluster.
+    Slurm,
+}
+
 fn main() -> std::process::ExitCode {
     examples::exit_code(run())
 }
@@ -84,8 +101,20 @@ fn run() -> Result<ExitCode> {
     config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
     check(&args, &config)?;
+    let jobs = args.launch.map(|Launch::Slurm| slurm_jobs(&args, &config)).transpose()?;
     if args.dry_run {
         dry_run(&config)?;
+        for script in jobs.iter().flat_map(|jobs| [&jobs.arms, &jobs.report]) {
+            println!("\n{script}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(jobs) = jobs {
+        let SlurmSubmitted { arms, report } = jobs.submit()?;
+        println!(
+            "submitted {arms} (the arms) and {report} (the report, after them); logs are in {}",
+            args.out.join("slurm").display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let ends = if args.parallel > 1 { in_parallel(&args, &config)? } else { Vec::new() };
@@ -179,6 +208,21 @@ fn in_parallel(args: &Args, config: &ExperimentConfig) -> Result<Vec<ArmEnd>> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;
     Ok(parallel.run(&arms, &command, &stop, &line)?)
+}
+
+/// The arms and the report as jobs that run this same program.
+fn slurm_jobs(args: &Args, config: &ExperimentConfig) -> Result<SlurmJobs> {
+    let asked = args.slurm.as_deref().map(read_config::<SlurmConfig>).transpose()?;
+    let (_, arms) = plan(&config.clone().resolved())?;
+    let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+    let out = std::path::absolute(&args.out)?;
+    let path =
+        |path: &Path| Ok::<_, anyhow::Error>(std::path::absolute(path)?.display().to_string());
+    let mut program = vec![std::env::current_exe()?.display().to_string()];
+    program.extend(["--config".to_owned(), path(&args.config)?, "--out".to_owned(), path(&out)?]);
+    program.extend(args.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
+    let jobs = SlurmJobs::of(&asked.unwrap_or_default(), &names, &program, &out);
+    jobs.with_context(|| args.slurm.as_ref().map_or("--launch".into(), |f| f.display().to_string()))
 }
 
 /// Keeps this process and its threads to some cores.

@@ -7,17 +7,23 @@
 //! Evaluates the base on the test split, trains, and evaluates the best validation checkpoint on
 //! the same questions with the same seeds. Interrupted or killed, it goes on where it was when it
 //! is started again with the same arguments.
+//!
+//! Several processes make a run together where torchrun starts them:
+//!
+//! ```text
+//! torchrun --nproc-per-node 2 --no-python target/release/examples/rlvr --config examples/configs/rlvr-ranks.toml --out runs/ranks
+//! ```
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::{
-    Curve, Page, PageSample, RunArgs, Summary, begin, check_name, draw_rewards, evaluated_once,
-    log_and_trace, read_config, stop_on_interrupt,
+    Curve, Page, PageSample, RunArgs, Summary, begin, check_name, console, draw_rewards,
+    evaluated_once, join_ranks, log_and_trace, read_config, stop_on_interrupt,
 };
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::{
-    Console, EvaluationMode, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
+    EvaluationMode, Event, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
     SampleLine, StepRecord,
 };
 use posttrain::reward::RewardConfig;
@@ -77,36 +83,42 @@ fn run() -> Result<()> {
     let _trace = log_and_trace(args.trace.as_deref())?;
     let config = checked_config(&args)?;
     let data = config.examples().with_context(|| args.config.display().to_string())?;
-    let model = config
-        .model
-        .load()
-        .with_context(|| format!("{}: [model]: cannot be opened", args.config.display()))?;
+    let (ranks, device) = join_ranks(args.rank_timeout, config.model.device)?;
+    let model = ModelSource { device, ..config.model.clone() }.load();
+    let model =
+        model.with_context(|| format!("{}: [model]: cannot be opened", args.config.display()))?;
     config.rl.lora.select(model.decoder.modules())?;
-    let _lock = begin(&args, &config)?;
+    let _lock = begin(&args, &config, &ranks)?;
 
     let folder = args.out.join(&config.name);
     let reward = config.reward.build()?;
     let run = RlRun::new(model, reward, config.rl.clone(), &folder)?
         .with_style(config.prompt.clone())
-        .with_base_model(config.model.path.display().to_string());
+        .with_base_model(config.model.path.display().to_string())
+        .with_ranks(ranks.clone())?;
     stop_on_interrupt(run.stop_flag())?;
-    let mut console = Console::default();
+    let mut console = console(&ranks);
 
     let mode = EvaluationMode::SampledAndGreedy;
-    let before = evaluated_once(&args.out.join("test_before.json"), || {
-        run.evaluate("test before", None, &data.test, mode, &mut console)
+    let before = evaluated_once(&args.out.join("test_before.json"), &ranks, || {
+        run.evaluate("test before", None, &data.test, mode, &mut *console)
     })?;
-    let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut console)?;
-    let (_, records) = MetricsLog::<StepRecord>::open(&folder, state.step)?;
-    draw_rewards(&folder.join("reward.svg"), &records)?;
+    let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut *console)?;
     if !complete {
-        console.line(&format!("stopped after step {}; start it again to go on", state.step));
-        return Ok(());
+        let text = format!("stopped after step {}; start it again to go on", state.step);
+        console.see(&Event::Note { text: &text });
     }
 
     let best = folder.join(if state.best.is_some() { "best" } else { "last" });
     let started = Instant::now();
-    let after = run.evaluate("test after", Some(&best), &data.test, mode, &mut console)?;
+    let evaluate = || run.evaluate("test after", Some(&best), &data.test, mode, &mut *console);
+    let after = complete.then(evaluate).transpose()?;
+    if !ranks.is_leader() {
+        return Ok(());
+    }
+    let (_, records) = MetricsLog::<StepRecord>::open(&folder, state.step)?;
+    draw_rewards(&folder.join("reward.svg"), &records)?;
+    let Some(after) = after else { return Ok(()) };
     let summary = Summary {
         best_step: state.best.map(|best| best.step),
         seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),

@@ -12,7 +12,7 @@ use posttrain::recipes::agent::{
     AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
     warm_start,
 };
-use posttrain::recipes::{Console, MetricsLog, ModelSource};
+use posttrain::recipes::{Console, MetricsLog, ModelSource, Ranks};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,7 @@ where
     }
     let model =
         config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
-    let _lock = begin(args, &config)?;
+    let _lock = begin(args, &config, &Ranks::default())?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;
 

@@ -2,15 +2,15 @@
 
 use crate::page::{Curve, Page, PageSample};
 use crate::run_folder::{RunArgs, Summary, begin, check_name, evaluated_once, read_config, write};
-use crate::{log_and_trace, stop_on_interrupt};
+use crate::{console, join_ranks, log_and_trace, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::model::TextModel;
 use posttrain::recipes::lesson::{HeldOut, Lesson};
 use posttrain::recipes::{
-    Console, EvaluationMode, FineTuneConfig, FineTuneRecord, FineTuneRun, MetricsLog, ModelSource,
-    PromptStyle, RunOutcome,
+    EvaluationMode, Event, FineTuneConfig, FineTuneRecord, FineTuneRun, MetricsLog, ModelSource,
+    PromptStyle, Ranks, RunOutcome,
 };
 use posttrain::reward::RewardConfig;
 use serde::de::DeserializeOwned;
@@ -86,13 +86,13 @@ impl<T> FineTuneFile<T> {
 /// `report.html`. Interrupted or killed, it goes on when it is started again.
 ///
 /// `lesson` makes the lesson; it may change the examples, as one of preferences does, which needs
-/// pairs.
+/// pairs. Started by torchrun, several processes make the run together.
 ///
 /// # Errors
 /// Whatever is wrong with the configuration, the data or the model, by name.
 pub fn fine_tune<T, L>(
     args: &RunArgs,
-    lesson: impl FnOnce(&FineTuneFile<T>, &TextModel, &mut RunExamples, &Path) -> Result<L>,
+    lesson: impl FnOnce(&FineTuneFile<T>, &TextModel, &mut RunExamples, Place<'_>) -> Result<L>,
 ) -> Result<()>
 where
     T: Serialize + DeserializeOwned,
@@ -110,34 +110,38 @@ where
     if data.test.is_empty() {
         bail!("{}: `data.sizes.test` must be at least 1: there is nothing to report", named());
     }
-    let model =
-        config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
+    let (ranks, device) = join_ranks(args.rank_timeout, config.model.device)?;
+    let model = ModelSource { device, ..config.model.clone() }.load();
+    let model = model.with_context(|| format!("{}: [model]: cannot be opened", named()))?;
     config.fine_tune.lora.select(model.decoder.modules())?;
-    let _lock = begin(args, &config)?;
+    let _lock = begin(args, &config, &ranks)?;
 
     let test = data.test.clone();
     let folder = args.out.join(&config.name);
-    let lesson = lesson(&config, &model, &mut data, &args.out)?;
+    let lesson = lesson(&config, &model, &mut data, Place { out: &args.out, ranks: &ranks })?;
     let run = FineTuneRun::new(model, lesson, config.fine_tune.clone(), &folder)?
         .with_base_model(config.model.path.display().to_string())
         .with_lesson_config(serde_json::to_value(&config.lesson)?)
-        .with_accuracy(config.prompt.clone(), config.reward.build()?)?;
+        .with_accuracy(config.prompt.clone(), config.reward.build()?)?
+        .with_ranks(ranks.clone());
     stop_on_interrupt(run.stop_flag())?;
-    let mut console = Console::default();
+    let mut console = console(&ranks);
 
     let mode = EvaluationMode::SampledAndGreedy;
-    let before = evaluated_once(&args.out.join("test_before.json"), || {
-        run.evaluate("test before", None, &test, mode, &mut console)
+    let before = evaluated_once(&args.out.join("test_before.json"), &ranks, || {
+        run.evaluate("test before", None, &test, mode, &mut *console)
     })?;
-    let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut console)?;
+    let RunOutcome { state, complete } = run.train(&data.train, &data.validation, &mut *console)?;
     if !complete {
-        console.line(&format!("stopped after step {}; start it again to go on", state.step));
+        let text = format!("stopped after step {}; start it again to go on", state.step);
+        console.see(&Event::Note { text: &text });
         return Ok(());
     }
 
     let best = folder.join(if state.best.is_some() { "best" } else { "last" });
     let started = Instant::now();
-    let after = run.evaluate("test after", Some(&best), &test, mode, &mut console)?;
+    let after = run.evaluate("test after", Some(&best), &test, mode, &mut *console)?;
+    let answers = run.answers(Some(&best), &test[..test.len().min(24)], &mut *console)?;
     let held_out = match data.validation.as_slice() {
         [] => "no validation examples, and so no measure of the lesson's own".to_owned(),
         examples => lead([run.held_out(None, examples)?, run.held_out(Some(&best), examples)?]),
@@ -147,9 +151,11 @@ where
         seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),
         ..Summary::of(before.evaluation, after, state.step)
     };
+    if !ranks.is_leader() {
+        return Ok(());
+    }
     summary.write(&args.out)?;
 
-    let answers = run.answers(Some(&best), &test[..test.len().min(24)], &mut console)?;
     let (_, records) = MetricsLog::<FineTuneRecord>::open(&folder, state.step)?;
     let samples = answers.into_iter().map(|answer| PageSample {
         question: answer.question,
@@ -204,21 +210,34 @@ fn curves(records: &[FineTuneRecord]) -> Vec<Curve> {
     curves
 }
 
-/// Examples that an earlier start of the same run kept, or those that `make` makes.
+/// Where a run is, and who makes it.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Its folder.
+    pub out: &'a Path,
+    /// Its ranks.
+    pub ranks: &'a Ranks,
+}
+
+/// Examples that an earlier start of the same run kept, or those that `make` makes, once: of several
+/// ranks the leader does, and the others read them.
 ///
 /// # Errors
 /// What `make` returns, or why the file cannot be read or written.
 pub fn kept_examples(
     path: &Path,
+    ranks: &Ranks,
     make: impl FnOnce() -> Result<Vec<Example>>,
 ) -> Result<Vec<Example>> {
-    if let Ok(text) = std::fs::read_to_string(path) {
-        let parsed = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-        return parsed.with_context(|| path.display().to_string());
-    }
-    let examples = make()?;
-    let lines: Vec<String> =
-        examples.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-    write(path, &(lines.join("\n") + "\n"))?;
-    Ok(examples)
+    ranks.led(|| {
+        if path.exists() {
+            return Ok(());
+        }
+        let lines: Vec<String> =
+            make()?.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        write(path, &(lines.join("\n") + "\n"))
+    })?;
+    let named = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    text.lines().map(serde_json::from_str).collect::<Result<_, _>>().with_context(named)
 }

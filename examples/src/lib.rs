@@ -16,6 +16,7 @@ mod interrupt;
 mod lines;
 mod loaded;
 mod page;
+mod ranks;
 mod run_folder;
 mod text_line;
 mod verifiers;
@@ -26,11 +27,12 @@ pub use agents::{
 };
 pub use curve::draw_rewards;
 pub use exit::exit_code;
-pub use fine_tuning::{FineTuneFile, RunExamples, fine_tune, kept_examples};
+pub use fine_tuning::{FineTuneFile, Place, RunExamples, fine_tune, kept_examples};
 pub use interrupt::stop_on_interrupt;
 pub use lines::{each_line, read_lines};
 pub use loaded::{ModelArgs, log_and_trace, log_to_stderr};
 pub use page::{Conversation, Curve, Page, PageSample, Said};
+pub use ranks::{console, join_ranks};
 pub use run_folder::{
     RunArgs, Summary, Timed, begin, check_name, evaluated_once, read_config, write,
 };

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use posttrain::recipes::{Evaluation, RecipeError};
+use posttrain::recipes::{Evaluation, Ranks, RecipeError};
 use posttrain::statistics::Share;
 use posttrain::store::{FolderLock, lock_folder};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,10 @@ pub struct RunArgs {
     /// Where a Chrome trace of the run's phases is written, for chrome://tracing or Perfetto.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+    /// Seconds that a rank waits for the others, where torchrun started several, before it names
+    /// those that do not come.
+    #[arg(long, default_value_t = 1800.0)]
+    pub rank_timeout: f64,
 }
 
 /// An evaluation with the time it took, kept so that a resumed run does not repeat it.
@@ -125,16 +129,18 @@ pub fn check_name(config: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes the run's folder for this process, for as long as the lock lives, and keeps the
-/// configuration, as resolved, in it.
+/// Takes the run's folder for this process (of several ranks for the leader's), for as long as the
+/// lock lives, and keeps the configuration, as resolved, in it.
 ///
 /// # Errors
 /// Names the lock that another process holds, the first line of a configuration that the folder was
 /// begun with and that differs, or why nothing can be written.
-pub fn begin(args: &RunArgs, config: &impl Serialize) -> Result<FolderLock> {
-    let lock = lock_folder(&args.out)?;
-    keep_config(args, &toml::to_string(config)?)?;
-    Ok(lock)
+pub fn begin(args: &RunArgs, config: &impl Serialize, ranks: &Ranks) -> Result<Option<FolderLock>> {
+    ranks.led(|| {
+        let lock = lock_folder(&args.out)?;
+        keep_config(args, &toml::to_string(config)?)?;
+        Ok(lock)
+    })
 }
 
 fn keep_config(args: &RunArgs, resolved: &str) -> Result<()> {
@@ -162,21 +168,26 @@ fn keep_config(args: &RunArgs, resolved: &str) -> Result<()> {
     write(&kept, resolved)
 }
 
-/// An evaluation, or the one that an earlier start of the same run kept.
+/// An evaluation, or the one that an earlier start of the same run kept; of several ranks the
+/// leader keeps it.
 ///
 /// # Errors
 /// What the evaluation returns, or why it cannot be kept.
 pub fn evaluated_once(
     path: &Path,
+    ranks: &Ranks,
     evaluate: impl FnOnce() -> Result<Evaluation, RecipeError>,
 ) -> Result<Timed> {
     let kept = std::fs::read_to_string(path).ok();
-    if let Some(kept) = kept.and_then(|text| serde_json::from_str(&text).ok()) {
+    let kept: Option<Timed> = kept.and_then(|text| serde_json::from_str(&text).ok());
+    // All ranks evaluate, or none does.
+    let lacking = ranks.any(kept.is_none())?;
+    if let Some(kept) = kept.filter(|_| !lacking) {
         return Ok(kept);
     }
     let started = Instant::now();
     let timed = Timed { evaluation: evaluate()?, seconds: started.elapsed().as_secs_f64() };
-    write(path, &serde_json::to_string(&timed)?)?;
+    ranks.led(|| write(path, &serde_json::to_string(&timed)?))?;
     Ok(timed)
 }
 
@@ -198,19 +209,24 @@ mod tests {
     #[test]
     fn a_folder_is_one_process_s_and_one_configuration_s() {
         let out = tempfile::tempdir().unwrap();
-        let args = RunArgs { config: "run.toml".into(), out: out.path().join("run"), trace: None };
+        let args = RunArgs {
+            config: "run.toml".into(),
+            out: out.path().join("run"),
+            trace: None,
+            rank_timeout: 60.0,
+        };
         let steps = |steps: u64| std::collections::BTreeMap::from([("steps", steps)]);
 
-        let lock = begin(&args, &steps(1)).unwrap();
-        let second = begin(&args, &steps(1)).unwrap_err().to_string();
+        let lock = begin(&args, &steps(1), &Ranks::default()).unwrap();
+        let second = begin(&args, &steps(1), &Ranks::default()).unwrap_err().to_string();
         assert!(second.contains("another process works here"), "{second}");
         drop(lock);
 
         // Nothing has been evaluated yet.
-        drop(begin(&args, &steps(2)).unwrap());
+        drop(begin(&args, &steps(2), &Ranks::default()).unwrap());
         write(&args.out.join("test_before.json"), "{}").unwrap();
-        let other = begin(&args, &steps(3)).unwrap_err().to_string();
+        let other = begin(&args, &steps(3), &Ranks::default()).unwrap_err().to_string();
         assert!(other.contains("`steps = 2` where run.toml has `steps = 3`"), "{other}");
-        drop(begin(&args, &steps(2)).unwrap());
+        drop(begin(&args, &steps(2), &Ranks::default()).unwrap());
     }
 }

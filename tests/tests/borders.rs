@@ -65,7 +65,7 @@ fn a_crate_depends_only_on_floors_below_it() {
             "posttrain-hub",
         ],
         vec!["posttrain-tensor", "posttrain-data"],
-        vec!["posttrain-kernel", "posttrain-optim"],
+        vec!["posttrain-kernel", "posttrain-optim", "posttrain-collective"],
         vec!["posttrain-loss", "posttrain-lora"],
         vec!["posttrain-model", "posttrain-reward", "posttrain-router"],
         vec!["posttrain-rollout"],

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use crate::{ChatError, Deadline};
 use clock::Clock;
 use config::seconds;
-use exchange::{Exchange, Order, Outgoing, ReadExchange, ReadJson, ReadNothing};
+use exchange::{Exchange, Order, Outgoing, ReadExchange, ReadJson, ReadNothing, ReadText};
 use key::{Secrets, basic_header};
 use rate::RateLimit;
 use replica::{Lease, Replicas};
@@ -137,6 +137,22 @@ impl JsonClient {
     /// ```
     pub async fn post(&self, path: &str, body: &Value, tokens: u64) -> Result<Value, ChatError> {
         self.post_and_read(&Order::new(path, body, tokens), &ReadJson).await
+    }
+
+    /// Posts `body` to `path`, and reads the answer as text: for what a server confirms in words.
+    ///
+    /// # Errors
+    /// Those of [`post`](Self::post) but [`ChatError::InvalidJson`].
+    ///
+    /// ```no_run
+    /// # async fn call(client: posttrain_chat::client::JsonClient) -> Result<(), posttrain_chat::ChatError> {
+    /// let body = serde_json::json!({"lora_name": "v1", "lora_path": "/adapters/v1"});
+    /// println!("{}", client.post_text("load_lora_adapter", &body).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn post_text(&self, path: &str, body: &Value) -> Result<String, ChatError> {
+        self.post_and_read(&Order::new(path, body, 0), &ReadText).await
     }
 
     /// Posts `body` and opens the answer as a stream of server-sent events. Only what fails before

@@ -53,6 +53,12 @@ pub enum ExperimentError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// A cluster's scheduler refuses a job, or is not there.
+    #[error("slurm: {reason}")]
+    Slurm {
+        /// What it says.
+        reason: String,
+    },
     /// A field is out of its range.
     #[error("config: `{field}` must be {expected}, got {got}")]
     Field {
@@ -141,6 +147,16 @@ pub enum ExperimentError {
 }
 
 impl ExperimentError {
+    /// `Ok` if a field is in its range, else the error that names it.
+    pub(crate) fn check(
+        field: &'static str,
+        ok: bool,
+        expected: &'static str,
+        got: &(impl ToString + ?Sized),
+    ) -> Result<(), Self> {
+        if ok { Ok(()) } else { Err(Self::Field { field, expected, got: got.to_string() }) }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

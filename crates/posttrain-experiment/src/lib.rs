@@ -47,6 +47,7 @@ mod parallel;
 mod report;
 mod routers;
 mod served;
+mod slurm;
 mod timeline;
 
 pub use answers::TestAnswers;
@@ -68,3 +69,4 @@ pub use report::{
 };
 pub use routers::{RouterConfig, RouterKind};
 pub use served::ServedRun;
+pub use slurm::{SlurmConfig, SlurmJobs, SlurmSubmitted};

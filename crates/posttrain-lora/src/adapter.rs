@@ -1,6 +1,6 @@
 //! An adapter: the trained pairs `(A, B)`, aligned with a model's list of modules.
 
-use crate::{AdapterGradients, AdapterView, LoraConfig, LoraError, ModuleSpec};
+use crate::{AdapterGradients, AdapterView, LoraConfig, LoraError, ModuleSpec, TargetModules};
 use posttrain_tensor::host_copy;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -83,6 +83,31 @@ impl Adapter {
             kept.push(pair.map(|pair| checked_pair(module, &pair)).transpose()?);
         }
         Ok(Self { config, modules: modules.to_vec(), pairs: kept })
+    }
+
+    /// The adapter that a view shows, with the scale folded into `B` as the view has it: for whoever
+    /// reads files and is to compute what the view's readers do. Its rank is the largest of its
+    /// layers'.
+    ///
+    /// # Errors
+    /// [`LoraError::Shape`] for a view of other modules; [`LoraError::Torch`] when memory fails.
+    pub fn from_view(view: &AdapterView, modules: &[ModuleSpec]) -> Result<Self, LoraError> {
+        let mut pairs = Vec::with_capacity(modules.len());
+        let mut names = std::collections::BTreeSet::new();
+        let mut rank = 1;
+        for (index, module) in modules.iter().enumerate() {
+            let Some((a, b)) = view.pair(index) else {
+                pairs.push(None);
+                continue;
+            };
+            rank = rank.max(a.size()[0]);
+            names.insert(module.name().to_owned());
+            pairs.push(Some(LoraPair { a: host_copy(a)?, b: host_copy(b)?, scale: 1.0 }));
+        }
+        let targets = TargetModules::Names(names.into_iter().collect());
+        let config =
+            LoraConfig { rank, alpha: rank as f64, target_modules: targets, ..Default::default() };
+        Self::from_pairs(config, modules, pairs)
     }
 
     /// The configuration that it was made from.
@@ -176,6 +201,33 @@ impl Adapter {
         Ok(())
     }
 
+    /// The gradients that were collected, in the order of [`Adapter::parameters`]; none where none
+    /// was.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] when the device fails.
+    pub fn gradients(&self) -> Result<Vec<Option<Tensor>>, LoraError> {
+        let gradient = |(_, leaf): (String, Tensor)| {
+            let gradient = leaf.f_grad()?;
+            Ok(gradient.defined().then_some(gradient))
+        };
+        self.parameters().into_iter().map(gradient).collect()
+    }
+
+    /// Puts other gradients in their place, in the order of [`Adapter::parameters`]; where there is
+    /// none, what was collected stays.
+    ///
+    /// # Errors
+    /// [`LoraError::Torch`] for another shape, or when memory fails.
+    pub fn set_gradients(&self, gradients: &[Option<Tensor>]) -> Result<(), LoraError> {
+        for ((_, leaf), gradient) in self.parameters().iter().zip(gradients) {
+            if let Some(gradient) = gradient {
+                with_gradient(leaf)?.f_copy_(gradient)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any layer has a gradient other than zero.
     ///
     /// # Errors
@@ -222,12 +274,17 @@ impl Adapter {
 }
 
 fn add_gradient(leaf: &Tensor, more: &Tensor) -> Result<(), LoraError> {
+    let _ = with_gradient(leaf)?.f_add_(more)?;
+    Ok(())
+}
+
+/// A leaf's gradient, which is zero where it had none.
+fn with_gradient(leaf: &Tensor) -> Result<Tensor, LoraError> {
     if !leaf.f_grad()?.defined() {
         // Only a backward pass can give a leaf a gradient: one of zero.
         tch::with_grad(|| leaf.f_mul_scalar(0.0)?.f_sum(Kind::Float)?.f_backward())?;
     }
-    let _ = leaf.f_grad()?.f_add_(more)?;
-    Ok(())
+    Ok(leaf.f_grad()?)
 }
 
 fn has_gradient(leaf: &Tensor) -> Result<bool, LoraError> {

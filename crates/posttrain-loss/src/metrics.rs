@@ -6,8 +6,10 @@ mod policy;
 pub use named::{Mean, NamedMeans};
 pub use policy::PolicyMetrics;
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that an objective reports beside its loss.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossMetrics {
     /// How far the policy is from the one that sampled; empty for an objective that is no policy
     /// loss.

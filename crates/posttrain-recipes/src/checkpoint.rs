@@ -4,6 +4,7 @@ use crate::RecipeError;
 use crate::curriculum::CurriculumState;
 use crate::observer::{Event, Observer};
 use crate::queue::SavedRollout;
+use crate::ranks::Ranks;
 use crate::rollout::Rollout;
 use posttrain_data::StreamState;
 use posttrain_store::{
@@ -187,6 +188,8 @@ pub(crate) struct Checkpoints {
     base_model: String,
     /// The configuration that every state is compared by.
     kept: Value,
+    /// Whether they are this process's to write: of several ranks they are the leader's.
+    own: bool,
     writing: Option<JoinHandle<Result<(), RecipeError>>>,
 }
 
@@ -217,8 +220,31 @@ impl Checkpoints {
             config,
             base_model: base_model.into(),
             kept,
+            own: true,
             writing: None,
         })
+    }
+
+    /// The same for a rank of several. The leader's are open when this returns, and it alone writes
+    /// them.
+    pub fn open_led(
+        ranks: &Ranks,
+        folder: &Path,
+        config: CheckpointConfig,
+        base_model: &str,
+        kept: Value,
+    ) -> Result<Self, RecipeError> {
+        ranks.check_same("configuration", &kept)?;
+        let opened = ranks.led(|| Self::open(folder, config, base_model, kept.clone()))?;
+        Ok(opened.unwrap_or_else(|| Self {
+            folder: folder.into(),
+            states: Versions::reader(&folder.join(CHECKPOINTS), STEP),
+            config,
+            base_model: base_model.into(),
+            kept,
+            own: false,
+            writing: None,
+        }))
     }
 
     /// Takes the newest good state up into the trainers, by their folders; the beginning where
@@ -230,7 +256,7 @@ impl Checkpoints {
         observer: &mut dyn Observer,
     ) -> Result<Resumed<S>, RecipeError> {
         let trainers: Vec<_> = trainers.into_iter().collect();
-        for (role, _) in &trainers {
+        for (role, _) in trainers.iter().filter(|_| self.own) {
             for adapter in ["best", "last"] {
                 recover_folder(&self.folder.join(role).join(adapter))?;
             }
@@ -254,7 +280,7 @@ impl Checkpoints {
         for (role, trainer) in trainers {
             trainer.load_state(&newest.path.join(role))?;
             let last = self.folder.join(role).join("last");
-            if !last.exists() {
+            if self.own && !last.exists() {
                 trainer.save_adapter(&last, &self.base_model)?;
             }
         }
@@ -269,6 +295,9 @@ impl Checkpoints {
 
     /// Keeps a trainer's adapter as `best`.
     pub fn keep_best(&self, role: &str, trainer: &Trainer) -> Result<(), RecipeError> {
+        if !self.own {
+            return Ok(());
+        }
         Ok(trainer.save_adapter(&self.folder.join(role).join("best"), &self.base_model)?)
     }
 
@@ -281,6 +310,9 @@ impl Checkpoints {
         queue: impl IntoIterator<Item = &'a Rollout>,
     ) -> Result<(), RecipeError> {
         self.wait()?;
+        if !self.own {
+            return Ok(());
+        }
         let copied = |(role, trainer): (&str, &Trainer)| Ok((role.to_owned(), trainer.state()?));
         let trainers: Result<_, RecipeError> = trainers.into_iter().map(copied).collect();
         let writer = Writer {

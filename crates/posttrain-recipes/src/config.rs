@@ -6,6 +6,7 @@ use crate::curriculum::CurriculumConfig;
 use crate::groups::DynamicSampling;
 use crate::guard::GuardConfig;
 use crate::mode::{AsynchronousConfig, GroupOrder, Mode};
+use crate::remote::SamplerConfig;
 use crate::shaping::{OverlongPenalty, TruncatedCompletions};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
@@ -80,6 +81,9 @@ pub struct RlConfig {
     pub trainer: TrainerConfig,
     /// The generation engine.
     pub engine: EngineConfig,
+    /// Where completions are sampled, in training and in evaluations.
+    #[serde(skip_serializing_if = "SamplerConfig::is_local")]
+    pub sampler: SamplerConfig,
     /// The rewards' runner.
     pub scorer: ScorerConfig,
     /// The share of a step's rewards that may fail before the run stops in words, in [0, 1].
@@ -129,6 +133,7 @@ impl Default for RlConfig {
             objective: PolicyObjective::default(),
             trainer: TrainerConfig::default(),
             engine: EngineConfig::default(),
+            sampler: SamplerConfig::default(),
             scorer: ScorerConfig::default(),
             max_reward_failures: 0.5,
             smallest_group: 1,
@@ -246,6 +251,14 @@ impl RlConfig {
         }
 
         let asynchronous = self.mode == Mode::Asynchronous;
+        if !self.sampler.is_local() {
+            let expected = "local with `group_order = \"arrival\"` in an asynchronous run";
+            RecipeError::check("sampler", !(asynchronous && by_arrival), expected, "servers")?;
+            let recorded = self.engine.record_mib;
+            let expected = "0 with servers that sample: they record nothing";
+            RecipeError::check("engine.record_mib", recorded == 0, expected, &recorded)?;
+            self.sampler.validate()?;
+        }
         if asynchronous {
             let expected = "at least 1 in an asynchronous run (0 is `mode = \"on_policy\"`)";
             RecipeError::check("max_staleness", self.max_staleness >= 1, expected, &0)?;

@@ -103,6 +103,17 @@ pub enum RecipeError {
     /// A teacher's server could not be asked.
     #[error(transparent)]
     Chat(#[from] posttrain_chat::ChatError),
+    /// A server that is to sample cannot be of use, or none has been for too long.
+    #[error("sampler {url}: {reason}")]
+    Sampler {
+        /// The server; the last that was asked, where none is of use.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The ranks that make the run do not come together.
+    #[error(transparent)]
+    Collective(#[from] posttrain_collective::CollectiveError),
     /// A file or folder of the run failed.
     #[error(transparent)]
     Store(#[from] posttrain_store::StoreError),

@@ -4,6 +4,7 @@ use crate::config::RlConfig;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::observer::{Observer, Phase};
 use crate::prompt::PromptStyle;
+use crate::remote::RemoteSampler;
 use crate::rollout::{GroupSampler, Rollout, RolloutRequest, ScoredGroup};
 use crate::{RecipeError, Reward};
 use posttrain_data::Example;
@@ -92,7 +93,9 @@ impl Evaluator {
         config: &RlConfig,
     ) -> Result<Self, RecipeError> {
         config.validate()?;
+        let remote = RemoteSampler::of(&config.sampler, &model.decoder)?;
         let mut sampler = GroupSampler::new(model, reward)?;
+        sampler.remote = remote;
         sampler.style = style;
         sampler.engine = config.engine.clone();
         sampler.scorer = config.scorer.clone();

@@ -11,7 +11,7 @@ use crate::metrics::{MetricsLog, MetricsRecord, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
 use crate::run::{RunOutcome, load_policy};
-use crate::{RecipeError, Reward};
+use crate::{Ranks, RecipeError, Reward};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
 use posttrain_model::TextModel;
@@ -206,6 +206,7 @@ pub struct FineTuneRun<L> {
     about: Value,
     folder: PathBuf,
     stop: Arc<AtomicBool>,
+    ranks: Ranks,
 }
 
 impl<L: Lesson> FineTuneRun<L> {
@@ -231,6 +232,7 @@ impl<L: Lesson> FineTuneRun<L> {
             about: Value::Null,
             folder: folder.into(),
             stop: Arc::default(),
+            ranks: Ranks::default(),
         })
     }
 
@@ -253,7 +255,9 @@ impl<L: Lesson> FineTuneRun<L> {
             scorer: config.scorer.clone(),
             ..RlConfig::default()
         };
-        self.evaluator = Some(Evaluator::new(self.model.clone(), style, reward, &asking)?);
+        let mut evaluator = Evaluator::new(self.model.clone(), style, reward, &asking)?;
+        evaluator.sampler.ranks = self.ranks.clone();
+        self.evaluator = Some(evaluator);
         Ok(self)
     }
 
@@ -267,6 +271,20 @@ impl<L: Lesson> FineTuneRun<L> {
     #[must_use]
     pub fn with_lesson_config(self, about: Value) -> Self {
         Self { about, ..self }
+    }
+
+    /// Makes it one of several ranks that make the run together, each in a process of its own: each
+    /// computes a share of every step's passes, of what the lesson samples, and of an evaluation's
+    /// answers. The leader alone writes into the folder, which all can read. The numbers are those
+    /// of one rank up to rounding, and a run goes on with another number of ranks than it was begun
+    /// with.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+        self.lesson.divide(&ranks);
+        if let Some(evaluator) = &mut self.evaluator {
+            evaluator.sampler.ranks = ranks.clone();
+        }
+        Self { ranks, ..self }
     }
 
     /// A flag that, once set, ends the run after the step that it is in, with its state saved.
@@ -288,23 +306,23 @@ impl<L: Lesson> FineTuneRun<L> {
     ) -> Result<RunOutcome, RecipeError> {
         let config = &self.config;
         let steps = config.total_steps(train.len());
-        let _lock = lock_folder(&self.folder)?;
+        let ranks = &self.ranks;
+        let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
+        ranks.check_run(&self.model, (train, validation))?;
         let decoder = self.model.decoder.clone();
         let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
 
+        let (kept, base) = (self.kept()?, &self.base_model);
         let mut checkpoints =
-            Checkpoints::open(&self.folder, config.checkpoints, &self.base_model, self.kept()?)?;
+            Checkpoints::open_led(ranks, &self.folder, config.checkpoints, base, kept)?;
         let alone = [(ALONE, &mut trainer)];
         let Resumed { mut state, .. } = checkpoints.load::<RunState>(alone, observer)?;
         let mut data = self.batches(train)?.resume(state.data)?;
-        let (mut metrics, records) = MetricsLog::<FineTuneRecord>::open(&self.folder, state.step)?;
+        let mut trainer = ranks.join(trainer)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
-        let lost = lost_steps(&self.folder, state.step, records.len() as u64);
-        for text in config.warning().into_iter().chain(lost) {
-            observer.see(&Event::Note { text: &text });
-        }
+        let mut metrics = ranks.led(|| self.metrics(state.step, observer))?;
 
-        let mut stopping = self.stop.load(Ordering::Relaxed);
+        let mut stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
         while state.step < steps && !stopping {
             let started = Instant::now();
             let mut record =
@@ -315,19 +333,35 @@ impl<L: Lesson> FineTuneRun<L> {
 
             self.validate(&mut record, steps, &trainer, validation, observer)?;
             keep_best(&mut state, &checkpoints, &trainer, &record)?;
-            metrics.append(&record)?;
+            if let Some(metrics) = &mut metrics {
+                metrics.append(&record)?;
+            }
             observer.see(&Event::FineTuneStep { record: &record, steps });
 
             state.seconds += started.elapsed().as_secs_f64();
-            stopping = self.stop.load(Ordering::Relaxed);
+            stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
             let due = checkpoints.due(config.checkpoint_every, &state);
             if due || state.step == steps || stopping {
                 checkpoints.save(&state, [(ALONE, &trainer)], [])?;
             }
         }
-        checkpoints.wait()?;
+        ranks.led(|| checkpoints.wait())?;
         observer.see(&Event::Finished { step: state.step });
         Ok(RunOutcome { complete: state.step >= steps, state })
+    }
+
+    /// `metrics.jsonl`, open to go on after a step, and what a person should hear before it.
+    fn metrics(
+        &self,
+        step: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<MetricsLog<FineTuneRecord>, RecipeError> {
+        let (metrics, records) = MetricsLog::open(&self.folder, step)?;
+        let lost = lost_steps(&self.folder, step, records.len() as u64);
+        for text in self.config.warning().into_iter().chain(lost) {
+            observer.see(&Event::Note { text: &text });
+        }
+        Ok(metrics)
     }
 
     /// Evaluates a saved adapter, or the base where `adapter` is `None`, on examples, by the

@@ -12,7 +12,7 @@ pub use supervised::Supervised;
 pub use teacher::{Teacher, TeacherConfig, TokenAnswer};
 pub use turns::{answer_datum, conversation_datum};
 
-use crate::RecipeError;
+use crate::{Ranks, RecipeError};
 use posttrain_data::Example;
 use posttrain_loss::Objective;
 use posttrain_train::{Datum, Trainer};
@@ -22,6 +22,12 @@ use posttrain_train::{Datum, Trainer};
 pub trait Lesson {
     /// The rule.
     fn objective(&self) -> &dyn Objective;
+
+    /// Has several ranks divide what it samples. All of them are asked for the same datums, and
+    /// give the same; what a lesson does not divide, each does.
+    fn divide(&mut self, ranks: &Ranks) {
+        let _ = ranks;
+    }
 
     /// What step `step` learns from its examples. A lesson that samples draws from a seed of its
     /// own for each step and example, so that a run repeats.
@@ -46,6 +52,10 @@ pub trait Lesson {
 impl<L: Lesson + ?Sized> Lesson for Box<L> {
     fn objective(&self) -> &dyn Objective {
         (**self).objective()
+    }
+
+    fn divide(&mut self, ranks: &Ranks) {
+        (**self).divide(ranks);
     }
 
     fn datums(

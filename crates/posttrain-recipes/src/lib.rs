@@ -75,6 +75,8 @@ mod model_source;
 mod observer;
 mod prompt;
 mod queue;
+mod ranks;
+mod remote;
 mod rollout;
 mod run;
 mod samples;
@@ -99,6 +101,8 @@ pub use model_source::ModelSource;
 pub use observer::{Event, Observer, Phase, Silent};
 pub use posttrain_reward::Reward;
 pub use prompt::{PromptForm, PromptStyle, Shot};
+pub use ranks::Ranks;
+pub use remote::{SamplerConfig, VllmConfig};
 pub use rollout::{
     GroupSampler, GroupSink, Rollout, RolloutCost, RolloutRequest, ScoreFailure, ScoredCompletion,
     ScoredGroup,

@@ -1,7 +1,10 @@
 //! Sampling groups and scoring each completion the moment that it is finished.
 
 use crate::observer::{Event, Observer, Phase};
+use crate::ranks::{Ranks, gathered};
+use crate::remote::{RemoteGroup, RemoteSampler};
 use crate::{PromptStyle, RecipeError, RewardShaping};
+use posttrain_collective::share;
 use posttrain_data::Example;
 use posttrain_loss::{AdvantageConfig, Advantages};
 use posttrain_model::TextModel;
@@ -11,7 +14,7 @@ use posttrain_rollout::{
 };
 use posttrain_train::Datum;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -96,6 +99,27 @@ pub struct RolloutRequest<'a> {
     pub phase: Phase,
 }
 
+impl<'a> RolloutRequest<'a> {
+    fn check(&self) -> Result<(), RecipeError> {
+        for (field, got) in [("policies", self.policies.len()), ("sampling", self.sampling.len())] {
+            RecipeError::check(field, got == self.examples.len(), "one for each example", &got)?;
+        }
+        let completions = self.completions;
+        RecipeError::check("completions", completions >= 1, "at least 1", &completions)
+    }
+
+    /// The same for some of the examples.
+    fn part(&self, own: Range<usize>) -> Self {
+        Self {
+            examples: &self.examples[own.clone()],
+            policies: self.policies[own.clone()].to_vec(),
+            completions: self.completions,
+            sampling: self.sampling[own].to_vec(),
+            phase: self.phase,
+        }
+    }
+}
+
 /// Samples groups from a model and has them scored.
 ///
 /// A completion goes to its reward the moment that it is finished, while the others are still
@@ -110,6 +134,11 @@ pub struct GroupSampler {
     pub engine: EngineConfig,
     /// The rewards' runner.
     pub scorer: ScorerConfig,
+    /// Servers that sample in the engine's place.
+    pub(crate) remote: Option<RemoteSampler>,
+    /// Those that divide what is sampled: each rank samples its share of a rollout's examples, and
+    /// all are given all of it.
+    pub ranks: Ranks,
 }
 
 impl GroupSampler {
@@ -127,6 +156,8 @@ impl GroupSampler {
             style: PromptStyle::default(),
             engine: EngineConfig::default(),
             scorer: ScorerConfig::default(),
+            remote: None,
+            ranks: Ranks::default(),
         })
     }
 
@@ -135,13 +166,32 @@ impl GroupSampler {
         &self.model
     }
 
-    /// Samples every example's completions and has them scored.
+    /// Samples every example's completions and has them scored; of several ranks each does so for
+    /// its share of the examples.
     ///
     /// # Errors
     /// [`RecipeError::Config`] where policies or sampling are not one for each example;
     /// [`RecipeError::Prompt`] names a question that cannot be asked; else whatever sampling and
     /// the rewards' runner do. A reward that fails is no error: its completion says so.
     pub fn rollout(
+        &self,
+        request: RolloutRequest<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Rollout, RecipeError> {
+        let ranks = self.ranks.of(request.phase);
+        if ranks.size() == 1 {
+            return self.rollout_alone(request, observer);
+        }
+        request.check()?;
+        let own = share(request.examples.len(), ranks.rank(), ranks.size());
+        let own = match own.is_empty() {
+            true => Ok(Rollout::default()),
+            false => self.rollout_alone(request.part(own), observer),
+        };
+        gathered(ranks, own)
+    }
+
+    fn rollout_alone(
         &self,
         request: RolloutRequest<'_>,
         observer: &mut dyn Observer,
@@ -156,7 +206,8 @@ impl GroupSampler {
 
     /// Samples every example's completions, has them scored, and hands each group on, with its
     /// place among the examples, the moment that its last score is in: while others are still
-    /// sampled and scored. Where `on_group` fails, nothing more is sampled.
+    /// sampled and scored. Where `on_group` fails, nothing more is sampled. Ranks divide nothing of
+    /// it: there is no order in which they could.
     ///
     /// # Errors
     /// Those of [`GroupSampler::rollout`], and what `on_group` returns.
@@ -170,23 +221,17 @@ impl GroupSampler {
         observer: &mut dyn Observer,
         on_group: &mut GroupSink<'_>,
     ) -> Result<RolloutCost, RecipeError> {
-        for (field, got) in
-            [("policies", request.policies.len()), ("sampling", request.sampling.len())]
-        {
-            RecipeError::check(field, got == request.examples.len(), "one for each example", &got)?;
-        }
-        let completions = request.completions;
-        RecipeError::check("completions", completions >= 1, "at least 1", &completions)?;
-
+        request.check()?;
         let started = Instant::now();
-        let mut engine = self.engine_for(request.phase)?;
-        let prompts = self.submit(&mut engine, &request)?;
-        let mut groups = OpenGroups::new(&request, prompts, self.scorer()?, self.runtime().clone());
+        let prompts = request.examples.iter().map(|example| self.prompt(example));
+        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
+        let (scorer, runtime) = (self.scorer()?, self.runtime().clone());
+        let mut groups = OpenGroups::new(&request, prompts.clone(), scorer, runtime);
 
         let total = request.examples.len() * request.completions;
         let mut done = 0;
         let mut failed = None;
-        engine.run_while(|outcome| {
+        let sampled_tokens = self.sample(&request, prompts, |outcome| {
             let taken = groups.take(outcome).and_then(|()| groups.hand_on_ready(on_group));
             if let Err(error) = taken {
                 failed = Some(error);
@@ -204,7 +249,7 @@ impl GroupSampler {
         let waiting = Instant::now();
         groups.hand_on_rest(on_group)?;
         Ok(RolloutCost {
-            sampled_tokens: engine.stats().sampled_tokens,
+            sampled_tokens,
             seconds_sampling,
             seconds_reward: waiting.elapsed().as_secs_f64(),
         })
@@ -232,21 +277,30 @@ impl GroupSampler {
         self.runtime.handle()
     }
 
-    fn submit(
+    /// Samples by the servers, or else by an engine, and hands completions on as they come, until
+    /// `watch` breaks off; the tokens that were sampled.
+    fn sample(
         &self,
-        engine: &mut Engine,
-        request: &RolloutRequest,
-    ) -> Result<Vec<Vec<i64>>, RecipeError> {
-        let mut prompts = Vec::with_capacity(request.examples.len());
-        for ((example, params), policy) in
-            request.examples.iter().zip(&request.sampling).zip(&request.policies)
-        {
-            let prompt = self.prompt(example)?;
-            let group = Request::new(prompt.clone(), params.clone()).samples(request.completions);
-            engine.submit(group.policy(policy.clone()));
-            prompts.push(prompt);
+        request: &RolloutRequest<'_>,
+        prompts: Vec<Vec<i64>>,
+        watch: impl FnMut(Outcome) -> ControlFlow<()>,
+    ) -> Result<usize, RecipeError> {
+        let asked = prompts.into_iter().zip(&request.sampling).zip(&request.policies);
+        if let Some(remote) = &self.remote {
+            let group = |((prompt, params), policy): ((Vec<i64>, &SamplingParams), &Option<_>)| {
+                let (samples, params) = (request.completions, params.clone());
+                RemoteGroup { prompt, policy: policy.clone(), samples, params }
+            };
+            return remote.run(asked.map(group).collect(), self.runtime(), watch);
         }
-        Ok(prompts)
+
+        let mut engine = self.engine_for(request.phase)?;
+        for ((prompt, params), policy) in asked {
+            let group = Request::new(prompt, params.clone()).samples(request.completions);
+            engine.submit(group.policy(policy.clone()));
+        }
+        engine.run_while(watch)?;
+        Ok(engine.stats().sampled_tokens)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::metrics::{MetricsLog, StepRecord, lost_steps};
 use crate::mode::{GroupOrder, Mode};
 use crate::observer::{Event, Observer};
 use crate::prompt::PromptStyle;
+use crate::ranks::Ranks;
+use crate::remote::SamplerConfig;
 use crate::rollout::{GroupSampler, Rollout, ScoredGroup};
 use crate::samples::SampleLine;
 use crate::step::{StepTrainer, Trained};
@@ -55,6 +57,13 @@ pub struct RlRun {
     config: RlConfig,
     folder: PathBuf,
     stop: Arc<AtomicBool>,
+}
+
+/// What a run writes down, and what watches it; of several ranks the leader's.
+struct Books<'a> {
+    metrics: MetricsLog,
+    samples: JsonLog<SampleLine>,
+    guards: Guards<'a>,
 }
 
 /// Which step `best/` is of.
@@ -137,6 +146,28 @@ impl RlRun {
         self.stop.clone()
     }
 
+    /// Makes it one of several ranks that make the run together, each in a process of its own: each
+    /// samples, scores and trains a share of every step. The leader alone writes into the folder,
+    /// which all can read. The numbers are those of one rank up to rounding, and a run goes on with
+    /// another number of ranks than it was begun with.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] for a mode in which groups come in no order of the data: several
+    /// ranks need one.
+    pub fn with_ranks(mut self, ranks: Ranks) -> Result<Self, RecipeError> {
+        let config = &self.config;
+        let ordered = match config.mode {
+            Mode::OnPolicy => true,
+            Mode::Streaming => false,
+            Mode::Asynchronous => config.group_order == GroupOrder::Fixed,
+        };
+        let expected = "on_policy, or asynchronous in a fixed order, with several ranks";
+        let got = format!("{:?}", config.mode).to_lowercase();
+        RecipeError::check("mode", ordered || ranks.size() == 1, expected, &got)?;
+        self.evaluator.sampler.ranks = ranks;
+        Ok(self)
+    }
+
     /// Trains on `train`, evaluating on `validation`, from where the folder stands to the last
     /// step.
     ///
@@ -150,7 +181,9 @@ impl RlRun {
         observer: &mut dyn Observer,
     ) -> Result<RunOutcome, RecipeError> {
         let config = &self.config;
-        let _lock = lock_folder(&self.folder)?;
+        let ranks = &self.sampler().ranks;
+        let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
+        ranks.check_run(self.sampler().model(), (train, validation))?;
         let model = self.decoder().clone();
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
@@ -158,18 +191,13 @@ impl RlRun {
         let alone = [(ALONE, &mut trainer)];
         let Resumed { mut state, queue } = checkpoints.load::<RunState>(alone, observer)?;
         self.forget_lost_best(&mut state, observer)?;
-        let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
-        let mut samples = self.samples_log(state.step)?;
+        let mut trainer = ranks.join(trainer)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
-        for text in self.notes(state.step, records.len() as u64) {
-            observer.see(&Event::Note { text: &text });
-        }
-        let mut guards = Guards::new(&config.guards, &records);
-        drop(records);
+        let mut books = ranks.led(|| self.books(state.step, observer))?;
 
         thread::scope(|scope| {
             let mut source = self.source(scope, train, &state, queue)?;
-            let mut stopping = self.stop.load(Ordering::Relaxed);
+            let mut stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
             let mut alarmed = None;
             while state.step < config.steps && !stopping {
                 let started = Instant::now();
@@ -179,21 +207,12 @@ impl RlRun {
 
                 step.record.validation = self.validate(&state, &trainer, validation, observer)?;
                 self.keep_best(&mut state, &checkpoints, &trainer, step.record.validation)?;
-                for line in self.sample_lines(state.step, &step.trained) {
-                    samples.append(&line)?;
-                }
-                metrics.append(&step.record)?;
-                observer.see(&Event::Step { record: &step.record, steps: config.steps });
-                for alarm in guards.see(&step.record) {
-                    let text = format!("step {}: {}", state.step, alarm.text);
-                    observer.see(&Event::Note { text: &text });
-                    if alarm.action == GuardAction::Stop {
-                        alarmed = Some(alarm.text);
-                    }
+                if let Some(books) = &mut books {
+                    alarmed = self.write_down(books, &state, &step, observer)?;
                 }
 
                 state.seconds += started.elapsed().as_secs_f64();
-                stopping = self.stop.load(Ordering::Relaxed) || alarmed.is_some();
+                stopping = ranks.any(self.stop.load(Ordering::Relaxed) || alarmed.is_some())?;
                 if checkpoints.due(config.checkpoint_every, &state)
                     || state.step == config.steps
                     || stopping
@@ -201,7 +220,7 @@ impl RlRun {
                     save(&mut state, &mut checkpoints, (&mut source, &trainer), observer)?;
                 }
             }
-            checkpoints.wait()?;
+            ranks.led(|| checkpoints.wait())?;
             if let Some(reason) = alarmed {
                 return Err(RecipeError::Guard { step: state.step, reason });
             }
@@ -239,16 +258,18 @@ impl RlRun {
     }
 
     /// The folder's saved states. What must be the same when a run goes on is everything but what
-    /// is saved when, what is logged, and what is watched.
+    /// is saved when, what is logged, what is watched, and who samples.
     fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
         let kept = kept_config(&RlConfig {
             logged_samples: 0,
             checkpoint_every: 1,
             checkpoints: CheckpointConfig::default(),
             guards: GuardConfig::default(),
+            sampler: SamplerConfig::Local,
             ..self.config.clone()
         })?;
-        Checkpoints::open(&self.folder, self.config.checkpoints, &self.base_model, kept)
+        let config = self.config.checkpoints;
+        Checkpoints::open_led(&self.sampler().ranks, &self.folder, config, &self.base_model, kept)
     }
 
     /// What a person should hear before the first step.
@@ -266,10 +287,39 @@ impl RlRun {
         notes
     }
 
-    /// `samples.jsonl`, open to go on after `step`.
-    fn samples_log(&self, step: u64) -> Result<JsonLog<SampleLine>, RecipeError> {
+    /// What is written down, open to go on after `step`.
+    fn books(&self, step: u64, observer: &mut dyn Observer) -> Result<Books<'_>, RecipeError> {
+        let (metrics, records) = MetricsLog::open(&self.folder, step)?;
         let path = self.folder.join("samples.jsonl");
-        Ok(JsonLog::open(&path, |line: &SampleLine| line.step <= step)?.0)
+        let (samples, _) = JsonLog::open(&path, |line: &SampleLine| line.step <= step)?;
+        for text in self.notes(step, records.len() as u64) {
+            observer.see(&Event::Note { text: &text });
+        }
+        Ok(Books { metrics, samples, guards: Guards::new(&self.config.guards, &records) })
+    }
+
+    /// Writes a step down; why the run is to stop, if it is.
+    fn write_down(
+        &self,
+        books: &mut Books<'_>,
+        state: &RunState,
+        step: &Step,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<String>, RecipeError> {
+        for line in self.sample_lines(state.step, &step.trained) {
+            books.samples.append(&line)?;
+        }
+        books.metrics.append(&step.record)?;
+        observer.see(&Event::Step { record: &step.record, steps: self.config.steps });
+        let mut alarmed = None;
+        for alarm in books.guards.see(&step.record) {
+            let text = format!("step {}: {}", state.step, alarm.text);
+            observer.see(&Event::Note { text: &text });
+            if alarm.action == GuardAction::Stop {
+                alarmed = Some(alarm.text);
+            }
+        }
+        Ok(alarmed)
     }
 
     /// Where the groups come from, going on from a saved state.
@@ -430,7 +480,9 @@ impl RlRun {
         if state.best.is_none_or(|best| accuracy > best.accuracy) {
             let best = BestStep { step: state.step, accuracy };
             state.best = Some(best);
-            write_json(&self.folder.join(BEST), &best)?;
+            if self.sampler().ranks.is_leader() {
+                write_json(&self.folder.join(BEST), &best)?;
+            }
             checkpoints.keep_best(ALONE, trainer)?;
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! - [`to_device`] and [`to_host`] cross between the host and a device, and are counted.
 //! - [`load_cuda_library`] and [`set_cudnn_attention`] are what libtorch has and `tch` does not
 //!   bind: C++ behind a C interface, in the crate's folder `shim/`, compiled against libtorch's own
-//!   headers.
+//!   headers. So are `TcpStore` and `ProcessGroup`, c10d's, on Linux.
 //! - [`TensorFile`], [`read_tensors`] and [`write_tensors`] are safetensors files.
 //!
 //! ```
@@ -44,4 +44,6 @@ pub use host::host_copy;
 pub use memory::{Values, ValuesMut, bytes, floats, floats_mut, integers, values, values_mut};
 pub use shape::check_shape;
 pub use shared::SharedTensor;
+#[cfg(target_os = "linux")]
+pub use shim::{ProcessGroup, TcpStore};
 pub use tensor_file::{TensorFile, read_tensors, write_tensors};

@@ -2,6 +2,12 @@
 //! the C++.
 #![allow(unsafe_code, reason = "functions of another language, declared as `shim/shim.h` does")]
 
+#[cfg(target_os = "linux")]
+mod group;
+
+#[cfg(target_os = "linux")]
+pub use group::{ProcessGroup, TcpStore};
+
 use crate::TensorError;
 use std::ffi::{CStr, c_char, c_void};
 #[cfg(target_os = "linux")]

@@ -28,6 +28,9 @@ pub enum TrainError {
         /// What came.
         got: String,
     },
+    /// The ranks that train together do not come together.
+    #[error(transparent)]
+    Collective(#[from] posttrain_collective::CollectiveError),
     /// The optimizer refused a step.
     #[error(transparent)]
     Optim(#[from] posttrain_optim::OptimError),

@@ -1,6 +1,7 @@
 //! A batch cut into passes that fit the memory.
 
 use crate::Datum;
+use posttrain_collective::share;
 use posttrain_lora::AdapterView;
 use posttrain_model::{ModelError, Packing, RecordedToken, Sequence};
 use std::ops::Range;
@@ -58,6 +59,11 @@ impl<'a> Cluster<'a> {
 
     fn datums(&self) -> impl Iterator<Item = Placed<'a>> {
         self.units.iter().flatten().copied()
+    }
+
+    /// How many datums it has.
+    fn len(&self) -> usize {
+        self.units.iter().map(Vec::len).sum()
     }
 
     fn empty(&self) -> Self {
@@ -193,6 +199,26 @@ pub(crate) fn clusters(
         }
     }
     clusters
+}
+
+/// The datums of a batch that one of several ranks computes: whole clusters, as a sampler whose
+/// groups are divided the same way has their recordings; units, where there are fewer clusters than
+/// ranks.
+pub(crate) fn own_datums(
+    datums: &[Datum],
+    per_unit: usize,
+    (rank, size): (usize, usize),
+) -> Range<usize> {
+    let clusters = clusters(datums, per_unit, |_| true);
+    if clusters.len() < size {
+        let units = share(datums.len().div_ceil(per_unit), rank, size);
+        let end = |unit: usize| (unit * per_unit).min(datums.len());
+        return end(units.start)..end(units.end);
+    }
+    let own = share(clusters.len(), rank, size);
+    // Clusters lie in the order of the datums.
+    let before = |count: usize| clusters[..count].iter().map(Cluster::len).sum();
+    before(own.start)..before(own.end)
 }
 
 /// Tokens that a pass over clusters computes.
@@ -366,6 +392,24 @@ mod tests {
         assert!(
             forms.contains(&(1.0, 2)) && forms.contains(&(0.5, 1)) && forms.contains(&(1.0, 1))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn every_datum_is_some_ranks_own(
+            shapes in prop::collection::vec((1usize..20, prop::collection::vec(1usize..30, 0..6)), 1..8),
+            size in 1usize..6,
+            pairs in any::<bool>(),
+        ) {
+            let per_unit = if pairs { 2 } else { 1 };
+            let mut datums = batch(&shapes);
+            datums.truncate(datums.len() / per_unit * per_unit);
+            let own: Vec<Range<usize>> =
+                (0..size).map(|rank| own_datums(&datums, per_unit, (rank, size))).collect();
+            let all: Vec<usize> = own.iter().cloned().flatten().collect();
+            prop_assert_eq!(all, (0..datums.len()).collect::<Vec<_>>());
+            prop_assert!(own.iter().all(|own| own.start % per_unit == 0));
+        }
     }
 
     #[test]

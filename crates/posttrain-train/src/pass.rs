@@ -25,6 +25,8 @@ pub(crate) struct Passes<'a> {
     pub seed: u64,
     /// Micro-batches of the step that earlier calls have made: each has a dropout mask of its own.
     pub first_mask: u64,
+    /// This rank, and how many there are: their masks differ, too.
+    pub rank: (u64, u64),
 }
 
 /// One worker's share: micro-batches, and a seed for each.
@@ -54,7 +56,8 @@ impl Passes<'_> {
         let mut next = self.first_mask..;
         let mut seeded = |batch| {
             let index = next.next().unwrap_or_default();
-            (batch, derive_seed(self.seed, "dropout", self.policy.version, index))
+            let place = index * self.rank.1 + self.rank.0;
+            (batch, derive_seed(self.seed, "dropout", self.policy.version, place))
         };
         let loads = distribute(batches, workers).into_iter();
         let jobs: Vec<Job> = loads

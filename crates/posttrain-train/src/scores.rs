@@ -7,10 +7,11 @@ use posttrain_kernel::on_workers;
 use posttrain_lora::{AdapterView, RowAdapters};
 use posttrain_loss::{Head, HeadAdapter, HeadOptions};
 use posttrain_model::{Decoder, ModelError, PackedAttention, Packing, Sequence};
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// What a model says of a batch's targets.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatumScores {
     /// Of each datum its targets' log-probabilities, `[S·K]` nats at the datum's temperature; empty
     /// for one that was not computed.

@@ -3,27 +3,31 @@
 
 use crate::config::{DeadGroups, TrainerConfig};
 use crate::datum::check_alike;
-use crate::micro_batch::{clusters, micro_batches, tokens};
+use crate::micro_batch::{clusters, micro_batches, own_datums, tokens};
 use crate::out_of_memory::retried;
 use crate::pass::Passes;
 use crate::scores::{Budget, DatumScores, score_datums};
 use crate::state::{self, TrainerState};
 use crate::whole_batch::{Linear, linear_datums};
 use crate::{Datum, TrainError, step_totals};
+use posttrain_collective::{Alone, Collective, check_same, gather};
 use posttrain_kernel::Workers;
-use posttrain_lora::{Adapter, LoraConfig};
+use posttrain_lora::{Adapter, AdapterView, LoraConfig};
 use posttrain_loss::{LossMetrics, Objective, Scope, StepTotals};
 use posttrain_model::{Checkpoint, Decoder};
 use posttrain_optim::{AdamParams, AdamW};
 use posttrain_rollout::{PolicySnapshot, derive_seed};
 use posttrain_store::replace_folder;
+use posttrain_tensor::{floats, host_copy};
+use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 /// What a batch's passes gave.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForwardBackward {
     /// The sum of the batch's losses, as the objective weighs them.
     pub loss_sum: f64,
@@ -50,6 +54,9 @@ impl ForwardBackward {
 
     /// Adds what another part of the same step gave. Its datums come after these.
     pub fn merge(&mut self, other: Self) {
+        if self.computed_tokens == 0 {
+            self.denominator = other.denominator;
+        }
         self.loss_sum += other.loss_sum;
         self.metrics.merge(&other.metrics);
         self.scores.append(other.scores);
@@ -79,6 +86,8 @@ pub struct Trainer {
     adapter: Adapter,
     optimizer: AdamW,
     config: TrainerConfig,
+    /// Those that this trainer is one of.
+    ranks: Arc<dyn Collective>,
     seed: u64,
     policy_version: u64,
     /// The frozen copy of the present version, once somebody has asked for it.
@@ -129,6 +138,7 @@ impl Trainer {
             adapter,
             optimizer,
             config,
+            ranks: Arc::new(Alone),
             seed,
             policy_version: 0,
             snapshot: OnceCell::new(),
@@ -141,6 +151,35 @@ impl Trainer {
     /// The frozen base.
     pub fn model(&self) -> &Arc<Decoder> {
         &self.model
+    }
+
+    /// Makes it one of several trainers, one a rank, that make each step together. All of them are
+    /// given the same batches; each computes its share, and they come to the same scores, the same
+    /// gradient and the same policy, which are those of one trainer up to rounding.
+    ///
+    /// # Errors
+    /// [`TrainError::Collective`] where the ranks have other adapters than rank 0, or do not come.
+    pub fn with_ranks(mut self, ranks: Arc<dyn Collective>) -> Result<Self, TrainError> {
+        self.ranks = ranks;
+        self.check_ranks()?;
+        Ok(self)
+    }
+
+    /// Checks that all ranks train the same adapter.
+    fn check_ranks(&self) -> Result<(), TrainError> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut sum = 0;
+        for (name, leaf) in self.adapter.parameters() {
+            sum = crc32c::crc32c_append(sum, name.as_bytes());
+            let host = host_copy(&leaf)?.f_detach()?;
+            for value in floats("adapter", &host)? {
+                sum = crc32c::crc32c_append(sum, &value.to_ne_bytes());
+            }
+        }
+        check_same(&*self.ranks, "adapter", &sum.to_ne_bytes())?;
+        Ok(())
     }
 
     /// The adapter in training.
@@ -167,10 +206,7 @@ impl Trainer {
     /// the device fails.
     pub fn forward(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
         let snapshot = self.snapshot()?;
-        let workers = self.workers(tokens(&clusters(datums, 1, |_| true)));
-        retried(self.config.micro_batch_tokens, |tokens| {
-            score_datums(&self.model, Some(&*snapshot.adapter), datums, Budget { tokens, workers })
-        })
+        self.scores(Some(&*snapshot.adapter), datums)
     }
 
     /// Scores a batch's targets under the base without the adapter: the reference policy, or a
@@ -194,10 +230,23 @@ impl Trainer {
     /// # Errors
     /// Those of [`Trainer::forward`].
     pub fn forward_reference(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
-        let workers = self.workers(tokens(&clusters(datums, 1, |_| true)));
-        retried(self.config.micro_batch_tokens, |tokens| {
-            score_datums(&self.model, None, datums, Budget { tokens, workers })
-        })
+        self.scores(None, datums)
+    }
+
+    fn scores(
+        &self,
+        adapter: Option<&AdapterView>,
+        datums: &[Datum],
+    ) -> Result<DatumScores, TrainError> {
+        self.check_each(datums)?;
+        let own = &datums[self.own(datums, 1)];
+        let workers = self.workers(tokens(&clusters(own, 1, |_| true)));
+        let scores = retried(self.config.micro_batch_tokens, |tokens| {
+            score_datums(&self.model, adapter, own, Budget { tokens, workers })
+        });
+        let mut all = DatumScores::default();
+        gather(&*self.ranks, scores)?.into_iter().for_each(|scores| all.append(scores));
+        Ok(all)
     }
 
     /// Adds the gradient of a batch's objective to the adapter's, the batch being a whole step: its
@@ -257,8 +306,10 @@ impl Trainer {
         self.micro_batches += outcome.micro_batches as u64;
         // A text of one token attends to itself alone, whatever its query and key are: they have no
         // gradient then.
+        let per_unit = if objective.scope() == Scope::Pair { 2 } else { 1 };
+        let own = &datums[self.own(datums, per_unit)];
         let attends =
-            datums.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
+            own.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
         if !self.gradients_checked && attends && self.adapter.has_gradients()? {
             self.adapter.check_gradients()?;
             self.gradients_checked = true;
@@ -267,9 +318,21 @@ impl Trainer {
     }
 
     fn check(&self, datums: &[Datum]) -> Result<(), TrainError> {
-        let vocab = self.model.config().vocab_size;
-        datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))?;
+        self.check_each(datums)?;
         check_alike(datums)
+    }
+
+    fn check_each(&self, datums: &[Datum]) -> Result<(), TrainError> {
+        let vocab = self.model.config().vocab_size;
+        datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))
+    }
+
+    /// Which of a batch's datums are this rank's own.
+    fn own(&self, datums: &[Datum], per_unit: usize) -> Range<usize> {
+        match self.ranks.size() {
+            1 => 0..datums.len(),
+            size => own_datums(datums, per_unit, (self.ranks.rank(), size)),
+        }
     }
 
     /// The passes of an objective that needs one datum, or two, at a time.
@@ -285,7 +348,8 @@ impl Trainer {
         let skip = self.config.dead_groups == DeadGroups::Skip
             && objective.ignores_zero_advantages()
             && datums.iter().any(Datum::has_signal);
-        let kept = clusters(datums, per_unit, |datum| !skip || datum.has_signal());
+        let own = &datums[self.own(datums, per_unit)];
+        let kept = clusters(own, per_unit, |datum| !skip || datum.has_signal());
         let workers = self.workers(tokens(&kept));
 
         let policy = self.snapshot()?;
@@ -298,10 +362,15 @@ impl Trainer {
             dropout: self.adapter.config().dropout,
             seed: self.seed,
             first_mask: self.micro_batches,
+            rank: (self.ranks.rank() as u64, self.ranks.size() as u64),
         };
-        retried(self.config.micro_batch_tokens, |budget| {
-            passes.run(&self.adapter, micro_batches(&kept, budget, workers), workers, datums.len())
-        })
+        let passed = retried(self.config.micro_batch_tokens, |budget| {
+            passes.run(&self.adapter, micro_batches(&kept, budget, workers), workers, own.len())
+        });
+        let mut all = gather(&*self.ranks, passed)?.into_iter();
+        let mut first = all.next().ok_or(TrainError::NoGradient)?;
+        all.for_each(|passed| first.merge(passed));
+        Ok(first)
     }
 
     /// The passes of an objective that needs the whole batch at once: its log-probabilities first,
@@ -348,11 +417,55 @@ impl Trainer {
             return Err(TrainError::NoGradient);
         }
         self.micro_batches = 0;
+        self.reduce_gradients()?;
         let report = self.optimizer.step(params)?;
 
         self.policy_version += 1;
         self.snapshot = OnceCell::new();
         Ok(OptimStep { grad_norm: report.grad_norm, clipped: report.clipped })
+    }
+
+    /// Adds up the gradients of all ranks. They are sums over what each has computed, divided by
+    /// what belongs to the whole step, so that their sum is the gradient that one rank would have.
+    fn reduce_gradients(&self) -> Result<(), TrainError> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let own = self.adapter.gradients()?;
+        let reached: Vec<f32> = own.iter().map(|own| f32::from(u8::from(own.is_some()))).collect();
+        let reached = Tensor::f_from_slice(&reached)?;
+        self.ranks.all_reduce(&reached)?;
+        let reached = Vec::<f32>::try_from(reached)?;
+
+        // In one call: each waits for all ranks.
+        let (mut flat, mut shapes) = (Vec::new(), Vec::new());
+        for ((own, (_, leaf)), ranks) in own.iter().zip(self.adapter.parameters()).zip(&reached) {
+            let shape = (*ranks > 0.0).then(|| leaf.size());
+            if shape.is_some() {
+                let zeros = || leaf.f_detach()?.f_zeros_like();
+                let gradient = own.as_ref().map_or_else(zeros, |own| Ok(own.shallow_clone()))?;
+                flat.push(gradient.f_reshape([-1])?);
+            }
+            shapes.push(shape);
+        }
+        if flat.is_empty() {
+            return Ok(());
+        }
+        let flat = Tensor::f_cat(&flat, 0)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+        self.ranks.all_reduce(&flat)?;
+
+        let mut start = 0;
+        let mut summed = Vec::with_capacity(shapes.len());
+        for shape in shapes {
+            let Some(shape) = shape else {
+                summed.push(None);
+                continue;
+            };
+            let length = shape.iter().product();
+            summed.push(Some(flat.f_narrow(0, start, length)?.f_view(&*shape)?));
+            start += length;
+        }
+        Ok(self.adapter.set_gradients(&summed)?)
     }
 
     /// Forgets the gradients that have been collected since the last step.

@@ -12,6 +12,7 @@
 //! | [`hub`] | `posttrain-hub` | models from the hub into Python's cache |
 //! | [`kernel`] | `posttrain-kernel` | native CPU kernels, worker threads |
 //! | [`chat`] | `posttrain-chat` | messages, chat models; over HTTP with retries, limits, replicas, a cache |
+//! | [`collective`] | `posttrain-collective` | what ranks do together: alone, by threads, by torch's c10d under torchrun |
 //! | [`loss`] | `posttrain-loss` | advantages, policy losses, KL, fused log-probabilities, the token sampler |
 //! | [`lora`] | `posttrain-lora` | adapters beside a frozen base, PEFT files |
 //! | [`model`] | `posttrain-model` | decoders, tokenizer, chat template |
@@ -40,6 +41,7 @@
 
 pub use posttrain_answer as answer;
 pub use posttrain_chat as chat;
+pub use posttrain_collective as collective;
 pub use posttrain_data as data;
 pub use posttrain_environment as environment;
 pub use posttrain_experiment as experiment;

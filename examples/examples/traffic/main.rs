@@ -22,8 +22,8 @@ use clap::Parser;
 use examples::{Curve, Page, RunArgs, begin, log_and_trace, read_config, write};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
-use posttrain::recipes::ModelSource;
 use posttrain::recipes::traffic::{Decision, TrafficConfig, Verdict};
+use posttrain::recipes::{ModelSource, Ranks};
 use posttrain::statistics::Share;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -101,7 +101,7 @@ fn run() -> Result<()> {
     let args = RunArgs::parse();
     let _trace = log_and_trace(args.trace.as_deref())?;
     let config: TrafficFile = read_config(&args.config)?;
-    let _lock = begin(&args, &config)?;
+    let _lock = begin(&args, &config, &Ranks::default())?;
     let questions = config.questions()?;
     let binary = server::binary()?;
 

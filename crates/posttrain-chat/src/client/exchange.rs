@@ -90,6 +90,19 @@ impl ReadExchange for ReadJson {
     }
 }
 
+/// Reads the whole body as text.
+pub(crate) struct ReadText;
+
+impl ReadExchange for ReadText {
+    type Output = String;
+
+    async fn read(&self, mut exchange: Exchange) -> Result<String, ChatError> {
+        let outcome = exchange.body().await.map(|body| String::from_utf8_lossy(&body).into_owned());
+        exchange.lease.report(&outcome);
+        outcome
+    }
+}
+
 /// Leaves the body to be read by others.
 pub(crate) struct ReadNothing;
 
@@ -158,8 +171,8 @@ impl Exchange {
         Ok(Some(chunk))
     }
 
-    /// The whole body as JSON.
-    async fn json(&mut self) -> Result<Value, ChatError> {
+    /// The whole body.
+    async fn body(&mut self) -> Result<BytesMut, ChatError> {
         if self.response.content_length().is_some_and(|length| length > self.limit as u64) {
             return Err(self.too_large());
         }
@@ -167,6 +180,12 @@ impl Exchange {
         while let Some(chunk) = self.chunk().await? {
             body.extend_from_slice(&chunk);
         }
+        Ok(body)
+    }
+
+    /// The whole body as JSON.
+    async fn json(&mut self) -> Result<Value, ChatError> {
+        let body = self.body().await?;
         serde_json::from_slice(&body).map_err(|source| ChatError::InvalidJson {
             endpoint: self.lease.endpoint().to_owned(),
             body: self.client.excerpt(&String::from_utf8_lossy(&body)),

@@ -1,10 +1,11 @@
 //! Means with names, a sum and a count each.
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A mean whose sum and count are apart, so that it adds up over micro-batches.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     /// The sum of the values.
     pub sum: f64,
@@ -32,7 +33,7 @@ impl Mean {
 /// assert_eq!(first.get("nll"), Some(2.0));
 /// assert_eq!(first.get("margin"), None);
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NamedMeans(BTreeMap<Cow<'static, str>, Mean>);
 
 impl NamedMeans {

@@ -1,12 +1,14 @@
 //! How far the policy in training is from the one that sampled: sums and extremes that add up over
 //! micro-batches.
 
+use serde::{Deserialize, Serialize};
+
 /// How far the policy in training is from the one that sampled, over the tokens trained on.
 ///
 /// `ratio = exp(train_logprob − sampling_logprob)`. The fields are sums and extremes, so that
 /// micro-batches [`merge`](Self::merge); the methods turn them into what is reported. Nothing in
 /// the crate reads them to decide anything.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyMetrics {
     /// Tokens trained on.

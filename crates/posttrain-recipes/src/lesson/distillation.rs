@@ -2,10 +2,10 @@
 //! has answered, and left what it held likely.
 
 use super::{HeldOut, Lesson, Teacher, TokenAnswer};
-use crate::RecipeError;
 use crate::observer::{Phase, Silent};
 use crate::prompt::PromptStyle;
 use crate::rollout::{GroupSampler, RolloutRequest};
+use crate::{Ranks, RecipeError};
 use posttrain_data::Example;
 use posttrain_loss::Objective;
 use posttrain_loss::distillation::{Distillation, Divergence};
@@ -104,6 +104,10 @@ impl OnPolicyDistillation {
 impl Lesson for OnPolicyDistillation {
     fn objective(&self) -> &dyn Objective {
         &self.objective
+    }
+
+    fn divide(&mut self, ranks: &Ranks) {
+        self.sampler.ranks = ranks.clone();
     }
 
     fn datums(

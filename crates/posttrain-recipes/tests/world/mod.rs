@@ -20,13 +20,17 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::of_seed(1)
+    }
+
+    pub fn of_seed(seed: u64) -> Self {
         let config = ModelConfig {
             vocab_size: digits::WORDS,
             hidden_size: 256,
             num_hidden_layers: 2,
             ..ModelConfig::tiny()
         };
-        let decoder = Decoder::random(&config, 1, Kind::Float, Device::Cpu).unwrap();
+        let decoder = Decoder::random(&config, seed, Kind::Float, Device::Cpu).unwrap();
         Self { model: TextModel::new(decoder, digits::tokenizer(), digits::template()) }
     }
 
