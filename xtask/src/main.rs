@@ -23,6 +23,7 @@ mod peers;
 mod python;
 mod sdk;
 mod setup;
+mod slurm;
 mod test;
 mod venv;
 mod wheels;
@@ -62,6 +63,13 @@ enum Task {
         #[arg(long)]
         stop: bool,
     },
+    /// Start a Slurm cluster of one node on this machine, in a folder of its own, and print how to
+    /// use it
+    Slurm {
+        /// Stop it instead
+        #[arg(long)]
+        stop: bool,
+    },
     /// Set up, then run every benchmark, beside the peers where they are given, and write
     /// target/bench/report.json
     Bench(bench::Arguments),
@@ -95,6 +103,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { servers } => test::run(&workspace, servers),
         Task::GpuCheck => gpu_check::run(&workspace),
         Task::JudgeServer { stop } => judge_server::run(&workspace, stop),
+        Task::Slurm { stop } => slurm::run(&workspace, stop),
         Task::Demo { extra } => demo::run(&workspace, &extra),
     }
 }
