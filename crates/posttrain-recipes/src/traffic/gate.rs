@@ -93,7 +93,7 @@ pub enum Verdict {
     Accepted,
     /// The tasks ran out before that was shown; it is not shown to be worse either. What is learned
     /// next is learned on top of it where it was right at least as often as the policy that serves,
-    /// else on top of that one.
+    /// and that policy's completions are not too old for it; else on top of that one.
     Undecided,
     /// It is shown to be worse somewhere, or cannot be read. What is learned next begins from the
     /// policy that serves.

@@ -279,6 +279,7 @@ impl Learner {
             time: now(),
             verdict,
             on_trial: self.traffic.config.canary.share < 1.0,
+            learn_from: candidate,
             reason,
             pairs: test.as_ref().map_or(0, GateTest::pairs),
             better: test.as_ref().map_or(1.0, GateTest::better_p),
@@ -309,6 +310,10 @@ impl Learner {
         } else {
             decision
         };
+        let fell = decision.candidate_share.share < decision.present_share.share;
+        let most = self.traffic.config.learn.max_staleness;
+        let next = inner.standings.after(decision.version, decision.verdict, fell, most);
+        let decision = Decision { learn_from: next, ..decision };
         let policy = policy.filter(|_| decision.verdict == Verdict::Accepted);
         self.traffic.settle(&mut inner, LedgerLine::Decided(Box::new(decision)), policy)?;
 

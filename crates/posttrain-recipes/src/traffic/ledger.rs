@@ -20,6 +20,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Whether it is tried on a share of the requests first, where it was accepted.
     pub on_trial: bool,
+    /// The version that the learner goes on from: the candidate, or the one that serves.
+    pub learn_from: u64,
     /// Why, for a person.
     pub reason: String,
     /// Held-out tasks that both answered.
@@ -41,13 +43,6 @@ pub struct Decision {
     pub seconds_training: f64,
     /// Seconds in the gate.
     pub seconds_gate: f64,
-}
-
-impl Decision {
-    /// Whether the candidate was right less often than the present version, shown or not.
-    pub(super) fn fell(&self) -> bool {
-        self.candidate_share.share < self.present_share.share
-    }
 }
 
 /// What became of the completions that a candidate was made of.
@@ -162,16 +157,16 @@ impl Standings {
             LedgerLine::Decided(decision) => {
                 self.decided = decision.version;
                 self.baselines.clone_from(&decision.baselines);
-                match decision.verdict {
-                    Verdict::Accepted if decision.on_trial => self.canary = Some(decision.version),
-                    Verdict::Accepted => self.served.push(decision.version),
-                    Verdict::Undecided if decision.fell() => {
-                        return self.go_back_to(self.present());
+                if decision.verdict == Verdict::Accepted {
+                    match decision.on_trial {
+                        true => self.canary = Some(decision.version),
+                        false => self.served.push(decision.version),
                     }
-                    Verdict::Undecided => {}
-                    Verdict::Refused => return self.go_back_to(self.present()),
                 }
-                self.lineage.push(decision.version);
+                match decision.learn_from == decision.version {
+                    true => self.lineage.push(decision.version),
+                    false => self.go_back_to(decision.learn_from),
+                }
             }
             LedgerLine::Promoted { version, .. } => {
                 self.canary = None;
@@ -189,6 +184,18 @@ impl Standings {
                 self.served.push(*version);
                 self.go_back_to(*version);
             }
+        }
+    }
+
+    /// The version that the learner goes on from after a candidate: the candidate where it serves,
+    /// or was right at least as often as what serves and is not so far from it that nothing which
+    /// is served could be learned from any more; else the version that serves.
+    pub fn after(&self, candidate: u64, verdict: Verdict, fell: bool, max_staleness: usize) -> u64 {
+        let far = self.staleness(self.present()) + 1 > max_staleness;
+        match verdict {
+            Verdict::Accepted => candidate,
+            Verdict::Undecided if !fell && !far => candidate,
+            Verdict::Undecided | Verdict::Refused => self.present(),
         }
     }
 
@@ -211,10 +218,18 @@ mod tests {
     use super::*;
 
     fn decided(version: u64, verdict: Verdict) -> LedgerLine {
-        tried(version, verdict, false)
+        learned_from(version, verdict, version)
     }
 
-    fn tried(version: u64, verdict: Verdict, on_trial: bool) -> LedgerLine {
+    fn tried(version: u64, verdict: Verdict) -> LedgerLine {
+        decision(version, verdict, (version, true))
+    }
+
+    fn learned_from(version: u64, verdict: Verdict, learn_from: u64) -> LedgerLine {
+        decision(version, verdict, (learn_from, false))
+    }
+
+    fn decision(version: u64, verdict: Verdict, (learn_from, on_trial): (u64, bool)) -> LedgerLine {
         let share = Share::of(0, 0);
         LedgerLine::Decided(Box::new(Decision {
             version,
@@ -222,6 +237,7 @@ mod tests {
             time: 0.0,
             verdict,
             on_trial,
+            learn_from,
             reason: String::new(),
             pairs: 0,
             better: 1.0,
@@ -252,7 +268,7 @@ mod tests {
             decided(1, Undecided),
             decided(2, Accepted),
             decided(3, Undecided),
-            decided(4, Refused),
+            learned_from(4, Refused, 2),
             decided(5, Undecided),
         ];
         let presents: Vec<_> =
@@ -266,21 +282,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_undecided_and_no_better_is_not_built_upon() {
-        let LedgerLine::Decided(fell) = decided(1, Verdict::Undecided) else { return };
-        let shares = (Share::of(20, 100), Share::of(21, 100));
-        let fell = Decision { candidate_share: shares.0, present_share: shares.1, ..*fell };
-        let rose = Decision { candidate_share: shares.1, present_share: shares.0, ..fell.clone() };
-        for (decision, learner) in [(fell, 0), (rose, 1)] {
-            let line = LedgerLine::Decided(Box::new(decision));
-            let standings = standings(&[line]);
-            assert_eq!((standings.present(), standings.learner()), (0, learner));
+    fn what_is_undecided_is_built_upon_while_it_is_no_worse_and_near() {
+        use Verdict::{Accepted, Refused, Undecided};
+        let mut standings = standings(&[decided(1, Accepted)]);
+        let mut went_on = Vec::new();
+        for version in 2..=9 {
+            let learn_from = standings.after(version, Undecided, false, 3);
+            standings.apply(&learned_from(version, Undecided, learn_from));
+            went_on.push(standings.learner());
+            // What version 1 goes on serving can always be learned from.
+            assert!(standings.staleness(1) <= 3);
         }
+        assert_eq!(went_on, [2, 3, 4, 1, 6, 7, 8, 1]);
+        assert_eq!(standings.after(10, Undecided, true, 3), 1);
+        assert_eq!(standings.after(10, Refused, false, 3), 1);
+        assert_eq!(standings.after(10, Accepted, false, 0), 10);
     }
 
     #[test]
     fn a_canary_takes_over_or_is_taken_back() {
-        let accepted = tried(1, Verdict::Accepted, true);
+        let accepted = tried(1, Verdict::Accepted);
         let trial = standings(std::slice::from_ref(&accepted));
         assert_eq!((trial.present(), trial.canary, trial.learner()), (0, Some(1), 1));
 
