@@ -16,7 +16,7 @@ use posttrain::data::Example;
 use posttrain::loss::ObjectiveConfig;
 use posttrain::model::TextModel;
 use posttrain::recipes::lesson::{Preference, sample_pairs};
-use posttrain::recipes::{Console, GroupSampler};
+use posttrain::recipes::{Console, GroupSampler, Ranks};
 use posttrain::rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ fn run() -> Result<()> {
                 {
                     let path = place.out.join(format!("pairs_{name}.jsonl"));
                     let own = std::mem::take(examples);
-                    let make = || pairs(config, model, &own, completions);
+                    let make = || pairs(config, model, (&own, completions), place.ranks);
                     *examples = kept_examples(&path, place.ranks, make)?;
                     eprintln!("{name}: {} of {} questions have a pair", examples.len(), own.len());
                 }
@@ -86,11 +86,12 @@ fn check_pairs(examples: &[Example]) -> Result<()> {
 fn pairs(
     config: &FineTuneFile<PreferenceLesson>,
     model: &TextModel,
-    examples: &[Example],
-    completions: usize,
+    (examples, completions): (&[Example], usize),
+    ranks: &Ranks,
 ) -> Result<Vec<Example>> {
     let mut sampler = GroupSampler::new(model.clone(), config.reward.build()?)?;
     sampler.style = config.prompt.clone();
+    sampler.ranks = ranks.clone();
     sampler.engine = config.fine_tune.engine.clone();
     let sampling =
         SamplingParams { seed: config.fine_tune.seed, ..config.fine_tune.sampling.clone() };

@@ -123,7 +123,7 @@ where
         .with_base_model(config.model.path.display().to_string())
         .with_lesson_config(serde_json::to_value(&config.lesson)?)
         .with_accuracy(config.prompt.clone(), config.reward.build()?)?
-        .with_ranks(ranks.clone());
+        .with_ranks(ranks.clone())?;
     stop_on_interrupt(run.stop_flag())?;
     let mut console = console(&ranks);
 
@@ -219,8 +219,8 @@ pub struct Place<'a> {
     pub ranks: &'a Ranks,
 }
 
-/// Examples that an earlier start of the same run kept, or those that `make` makes, once: of several
-/// ranks the leader does, and the others read them.
+/// Examples that an earlier start of the same run kept, or those that `make` makes, of several ranks
+/// on each; the leader keeps them.
 ///
 /// # Errors
 /// What `make` returns, or why the file cannot be read or written.
@@ -229,14 +229,15 @@ pub fn kept_examples(
     ranks: &Ranks,
     make: impl FnOnce() -> Result<Vec<Example>>,
 ) -> Result<Vec<Example>> {
-    ranks.led(|| {
-        if path.exists() {
-            return Ok(());
-        }
-        let lines: Vec<String> =
-            make()?.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-        write(path, &(lines.join("\n") + "\n"))
-    })?;
+    // All ranks make them, or none does.
+    if ranks.any(Ok(!path.exists()))? {
+        let examples = make()?;
+        ranks.led(|| {
+            let line = |example| Ok(serde_json::to_string(example)? + "\n");
+            write(path, &examples.iter().map(line).collect::<Result<String>>()?)
+        })?;
+        return Ok(examples);
+    }
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(named)?;
     text.lines().map(serde_json::from_str).collect::<Result<_, _>>().with_context(named)

@@ -181,7 +181,7 @@ pub fn evaluated_once(
     let kept = std::fs::read_to_string(path).ok();
     let kept: Option<Timed> = kept.and_then(|text| serde_json::from_str(&text).ok());
     // All ranks evaluate, or none does.
-    let lacking = ranks.any(kept.is_none())?;
+    let lacking = ranks.any(Ok(kept.is_none()))?;
     if let Some(kept) = kept.filter(|_| !lacking) {
         return Ok(kept);
     }

@@ -117,7 +117,7 @@ fn several_processes_make_one_run() {
 
     let outputs = ranks(2, || {
         let mut other = command(&program, &config, &dir.path().join("refused"));
-        other.args(["--rank-timeout", "-1"]);
+        other.arg("--rank-timeout=-1");
         other
     });
     let said = String::from_utf8_lossy(&outputs[0].stderr).into_owned();

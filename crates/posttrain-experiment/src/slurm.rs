@@ -30,6 +30,8 @@ pub struct SlurmConfig {
     pub at_a_time: Option<usize>,
     /// Seconds before its end at which an arm is told to stop: longer than a step takes.
     pub grace_seconds: u64,
+    /// How often an arm whose time is over is queued again.
+    pub restarts: u64,
     /// Further options of `sbatch`, each such as `--constraint=h100`.
     pub options: Vec<String>,
     /// Lines of a shell before the program is started, such as `module load cuda`.
@@ -48,6 +50,7 @@ impl Default for SlurmConfig {
             gpus: None,
             at_a_time: None,
             grace_seconds: 120,
+            restarts: 20,
             options: Vec::new(),
             setup: Vec::new(),
         }
@@ -115,7 +118,8 @@ impl SlurmJobs {
         let log = |name: &str| format!("--output={}", folder.join(name).display());
         let mut options = vec![format!("--array={array}"), log("arm-%a.log")];
         options.extend(["--open-mode=append".to_owned(), "--requeue".to_owned()]);
-        options.push(format!("--signal=B:TERM@{}", config.grace_seconds));
+        options.push(format!("--signal=B:USR1@{}", config.grace_seconds));
+        options.push("--ntasks=1".to_owned());
         options.extend(config.time.iter().map(|time| format!("--time={time}")));
         options.extend(config.gpus.iter().map(|gpus| format!("--gpus-per-task={gpus}")));
 
@@ -124,7 +128,7 @@ impl SlurmJobs {
             header(config, &config.name, &options),
             threads(config),
             quoted(arms),
-            ARM.replace("PROGRAM", &program)
+            ARM.replace("PROGRAM", &program).replace("RESTARTS", &config.restarts.to_string())
         );
         let options = [log("report.log"), "--open-mode=append".to_owned()];
         let name = format!("{}-report", config.name);
@@ -167,10 +171,14 @@ impl SlurmJobs {
 }
 
 /// A task of the array. The program saves the step that it is in when it is told to stop, ends with
-/// 130, and goes on from there when it is started again.
+/// 130, and goes on from there when it is started again. Slurm sends USR1 when its time is nearly
+/// over, and TERM when it is pre-empted, queued again by somebody, or cancelled: of those it knows
+/// itself which is to come back.
 const ARM: &str = r#"
 PROGRAM --arm "${arms[$SLURM_ARRAY_TASK_ID]}" &
 arm=$!
+again=no
+trap 'again=yes; kill -TERM "$arm"' USR1
 trap 'kill -TERM "$arm"' TERM
 wait "$arm"
 status=$?
@@ -179,7 +187,7 @@ while kill -0 "$arm" 2>/dev/null; do
     wait "$arm"
     status=$?
 done
-if [ "$status" = 130 ]; then
+if [ "$again" = yes ] && [ "$status" = 130 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt RESTARTS ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi
 exit "$status"
@@ -339,8 +347,8 @@ mod tests {
         let well = program("well", "exit 0");
         program("scontrol", "echo scontrol $*");
         let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let task = |program: &str, stop: bool| {
-            let config = SlurmConfig::default();
+        let task = |program: &str, signal: Option<&str>, starts: &str| {
+            let config = SlurmConfig { restarts: 3, ..SlurmConfig::default() };
             let jobs = SlurmJobs::of(&config, &["math", "social"], &[program], dir.path()).unwrap();
             let [arms, _] = jobs.write().unwrap();
             let child = Command::new("bash")
@@ -348,20 +356,24 @@ mod tests {
                 .env("PATH", &path)
                 .env("SLURM_ARRAY_TASK_ID", "1")
                 .env("SLURM_ARRAY_JOB_ID", "7")
+                .env("SLURM_RESTART_COUNT", starts)
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            if stop {
+            if let Some(signal) = signal {
                 std::thread::sleep(Duration::from_millis(800));
                 let pid = child.id().to_string();
-                assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+                assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
             }
             let output = child.wait_with_output().unwrap();
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
         };
-        let (status, said) = task(&arm, true);
-        assert_eq!(status, Some(130));
-        assert_eq!(said, "began\nsaved social\nscontrol requeue 7_1\n");
-        assert_eq!(task(&well, false), (Some(0), String::new()));
+        let saved = "began\nsaved social\n";
+        let queued = format!("{saved}scontrol requeue 7_1\n");
+        assert_eq!(task(&arm, Some("-USR1"), "0"), (Some(130), queued));
+        // Not for ever, and not what was cancelled.
+        assert_eq!(task(&arm, Some("-USR1"), "3"), (Some(130), saved.to_owned()));
+        assert_eq!(task(&arm, Some("-TERM"), "0"), (Some(130), saved.to_owned()));
+        assert_eq!(task(&well, None, "0"), (Some(0), String::new()));
     }
 }

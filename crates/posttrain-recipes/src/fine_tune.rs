@@ -278,13 +278,16 @@ impl<L: Lesson> FineTuneRun<L> {
     /// answers. The leader alone writes into the folder, which all can read. The numbers are those
     /// of one rank up to rounding, and a run goes on with another number of ranks than it was begun
     /// with.
-    #[must_use]
-    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+    ///
+    /// # Errors
+    /// [`RecipeError::Collective`] where the ranks have other models.
+    pub fn with_ranks(mut self, ranks: Ranks) -> Result<Self, RecipeError> {
+        ranks.check_model(&self.model)?;
         self.lesson.divide(&ranks);
         if let Some(evaluator) = &mut self.evaluator {
             evaluator.sampler.ranks = ranks.clone();
         }
-        Self { ranks, ..self }
+        Ok(Self { ranks, ..self })
     }
 
     /// A flag that, once set, ends the run after the step that it is in, with its state saved.
@@ -308,7 +311,7 @@ impl<L: Lesson> FineTuneRun<L> {
         let steps = config.total_steps(train.len());
         let ranks = &self.ranks;
         let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
-        ranks.check_run(&self.model, (train, validation))?;
+        ranks.check_same("data", &(train, validation))?;
         let decoder = self.model.decoder.clone();
         let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
 
@@ -316,13 +319,14 @@ impl<L: Lesson> FineTuneRun<L> {
         let mut checkpoints =
             Checkpoints::open_led(ranks, &self.folder, config.checkpoints, base, kept)?;
         let alone = [(ALONE, &mut trainer)];
-        let Resumed { mut state, .. } = checkpoints.load::<RunState>(alone, observer)?;
+        let resumed = ranks.agree(checkpoints.load::<RunState>(alone, observer))?;
+        let Resumed { mut state, .. } = resumed;
         let mut data = self.batches(train)?.resume(state.data)?;
         let mut trainer = ranks.join(trainer)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps });
         let mut metrics = ranks.led(|| self.metrics(state.step, observer))?;
 
-        let mut stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
+        let mut stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))?;
         while state.step < steps && !stopping {
             let started = Instant::now();
             let mut record =
@@ -332,17 +336,19 @@ impl<L: Lesson> FineTuneRun<L> {
             record.epoch = (state.step * config.batch) as f64 / train.len() as f64;
 
             self.validate(&mut record, steps, &trainer, validation, observer)?;
-            keep_best(&mut state, &checkpoints, &trainer, &record)?;
-            if let Some(metrics) = &mut metrics {
-                metrics.append(&record)?;
-            }
+            let kept = keep_best(&mut state, &checkpoints, &trainer, &record);
+            let written = kept.and_then(|()| match &mut metrics {
+                Some(metrics) => metrics.append(&record),
+                None => Ok(()),
+            });
+            ranks.agree(written)?;
             observer.see(&Event::FineTuneStep { record: &record, steps });
 
             state.seconds += started.elapsed().as_secs_f64();
-            stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
+            stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))?;
             let due = checkpoints.due(config.checkpoint_every, &state);
             if due || state.step == steps || stopping {
-                checkpoints.save(&state, [(ALONE, &trainer)], [])?;
+                ranks.agree(checkpoints.save(&state, [(ALONE, &trainer)], []))?;
             }
         }
         ranks.led(|| checkpoints.wait())?;
@@ -463,7 +469,7 @@ impl<L: Lesson> FineTuneRun<L> {
         let config = &self.config;
         let started = Instant::now();
         observer.see(&Event::Progress { phase: Phase::Sampling, done: 0, total: 1 });
-        let datums = self.lesson.datums(step, examples, trainer)?;
+        let datums = self.ranks.agree(self.lesson.datums(step, examples, trainer))?;
 
         observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: 1 });
         let passes = trainer.forward_backward(&datums, self.lesson.objective())?;

@@ -4,10 +4,9 @@ use crate::RecipeError;
 use crate::observer::Phase;
 use crate::queue::SavedRollout;
 use crate::rollout::{Rollout, RolloutCost};
-use posttrain_collective::{Alone, Collective, check_same, gather};
-use posttrain_data::Example;
+use posttrain_collective::{Alone, Collective, CollectiveError, check_same, gather};
 use posttrain_model::TextModel;
-use posttrain_train::Trainer;
+use posttrain_train::{Trainer, score_texts};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -36,6 +35,11 @@ pub struct Ranks {
     /// What the thread calls that samples, which may be another.
     sampling: Arc<dyn Collective>,
 }
+
+/// Tokens that models are compared by.
+const PROBE: i64 = 64;
+/// How far processors' bf16 are apart, nats by their root mean square, and more.
+const ROUNDING: f32 = 0.05;
 
 impl Default for Ranks {
     fn default() -> Self {
@@ -82,13 +86,33 @@ impl Ranks {
         Ok(value)
     }
 
-    /// Whether any rank says so.
+    /// What a rank came to by itself, once all of them have come to theirs. Where one fails, all
+    /// do.
     ///
     /// # Errors
-    /// [`RecipeError::Collective`] where one does not come.
-    pub fn any(&self, own: bool) -> Result<bool, RecipeError> {
-        let all: Vec<bool> = gather(&*self.training, Ok::<_, RecipeError>(own))?;
-        Ok(all.contains(&true))
+    /// The rank's own; [`RecipeError::Collective`] of another's.
+    pub(crate) fn agree<T>(&self, own: Result<T, RecipeError>) -> Result<T, RecipeError> {
+        let (value, outcome) = match own {
+            Ok(value) => (Some(value), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        gather(&*self.training, outcome)?;
+        // One that failed has returned its error.
+        value.ok_or(RecipeError::SamplerEnded)
+    }
+
+    /// Whether any rank says so. Where one fails, all do.
+    ///
+    /// # Errors
+    /// The rank's own; [`RecipeError::Collective`] of another's, or where one does not come.
+    pub fn any(&self, own: Result<bool, RecipeError>) -> Result<bool, RecipeError> {
+        Ok(gather(&*self.training, own)?.contains(&true))
+    }
+
+    /// The leader's word to all of them.
+    pub(crate) fn told(&self, own: Option<String>) -> Result<Option<String>, RecipeError> {
+        let all: Vec<Option<String>> = gather(&*self.training, Ok::<_, RecipeError>(own))?;
+        Ok(all.into_iter().next().flatten())
     }
 
     /// Refuses ranks that differ in something.
@@ -106,16 +130,29 @@ impl Ranks {
         Ok(check_same(&*self.training, what, &own)?)
     }
 
-    /// Refuses ranks that are not to make one run.
-    pub(crate) fn check_run(
-        &self,
-        model: &TextModel,
-        data: (&[Example], &[Example]),
-    ) -> Result<(), RecipeError> {
+    /// Refuses ranks that do not have one model: another shape or kind, or weights that say
+    /// something else of the same tokens, which they do by more than any rounding.
+    pub(crate) fn check_model(&self, model: &TextModel) -> Result<(), RecipeError> {
+        if self.size() == 1 {
+            return Ok(());
+        }
         self.check_same("program's version", &env!("CARGO_PKG_VERSION"))?;
-        self.check_same("model", &format!("{:?}", model.decoder.config()))?;
-        self.check_same("compute kind", &format!("{:?}", model.decoder.kind()))?;
-        self.check_same("data", &data)
+        let decoder = &model.decoder;
+        self.check_same("model", &format!("{:?}", decoder.config()))?;
+        self.check_same("compute kind", &format!("{:?}", decoder.kind()))?;
+
+        let text = (0..PROBE).map(|n| n * n % decoder.config().vocab_size).collect();
+        let scored = score_texts(decoder, None, &[text]).map_err(RecipeError::from);
+        let own = scored.map(|scores| scores.into_iter().flat_map(|text| text.logprobs).collect());
+        let all: Vec<Vec<f32>> = gather(&*self.training, own)?;
+        let apart = |other: &Vec<f32>| {
+            let squares = all[0].iter().zip(other).map(|(one, other)| (one - other).powi(2));
+            (squares.sum::<f32>() / PROBE as f32).sqrt() > ROUNDING
+        };
+        match all.iter().position(apart) {
+            Some(rank) => Err(CollectiveError::Differs { rank, what: "model's weights" }.into()),
+            None => Ok(()),
+        }
     }
 
     /// The trainer as one of the ranks'.

@@ -18,13 +18,12 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where completions are sampled.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum SamplerConfig {
     /// In this process, by the engine.
-    #[default]
-    Local,
+    Local {},
     /// By vLLM servers of the same base.
     Vllm(VllmConfig),
 }
@@ -80,11 +79,17 @@ impl Default for VllmConfig {
     }
 }
 
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self::Local {}
+    }
+}
+
 impl SamplerConfig {
     /// Whether this process samples.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        *self == Self::Local
+        *self == Self::default()
     }
 
     /// Checks every field's range.

@@ -153,7 +153,7 @@ impl RlRun {
     ///
     /// # Errors
     /// [`RecipeError::Config`] for a mode in which groups come in no order of the data: several
-    /// ranks need one.
+    /// ranks need one. [`RecipeError::Collective`] where the ranks have other models.
     pub fn with_ranks(mut self, ranks: Ranks) -> Result<Self, RecipeError> {
         let config = &self.config;
         let ordered = match config.mode {
@@ -164,6 +164,7 @@ impl RlRun {
         let expected = "on_policy, or asynchronous in a fixed order, with several ranks";
         let got = format!("{:?}", config.mode).to_lowercase();
         RecipeError::check("mode", ordered || ranks.size() == 1, expected, &got)?;
+        ranks.check_model(self.sampler().model())?;
         self.evaluator.sampler.ranks = ranks;
         Ok(self)
     }
@@ -183,13 +184,14 @@ impl RlRun {
         let config = &self.config;
         let ranks = &self.sampler().ranks;
         let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
-        ranks.check_run(self.sampler().model(), (train, validation))?;
+        ranks.check_same("data", &(train, validation))?;
         let model = self.decoder().clone();
         let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
 
         let mut checkpoints = self.checkpoints()?;
         let alone = [(ALONE, &mut trainer)];
-        let Resumed { mut state, queue } = checkpoints.load::<RunState>(alone, observer)?;
+        let resumed = ranks.agree(checkpoints.load::<RunState>(alone, observer))?;
+        let Resumed { mut state, queue } = resumed;
         self.forget_lost_best(&mut state, observer)?;
         let mut trainer = ranks.join(trainer)?;
         observer.see(&Event::Started { name: &self.name, step: state.step, steps: config.steps });
@@ -197,8 +199,8 @@ impl RlRun {
 
         thread::scope(|scope| {
             let mut source = self.source(scope, train, &state, queue)?;
-            let mut stopping = ranks.any(self.stop.load(Ordering::Relaxed))?;
-            let mut alarmed = None;
+            let mut stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))?;
+            let mut alarmed: Option<String> = None;
             while state.step < config.steps && !stopping {
                 let started = Instant::now();
                 let mut step = self.step(state.step, &mut source, &mut trainer, observer)?;
@@ -206,18 +208,22 @@ impl RlRun {
                 state.step += 1;
 
                 step.record.validation = self.validate(&state, &trainer, validation, observer)?;
-                self.keep_best(&mut state, &checkpoints, &trainer, step.record.validation)?;
-                if let Some(books) = &mut books {
-                    alarmed = self.write_down(books, &state, &step, observer)?;
-                }
+                let kept =
+                    self.keep_best(&mut state, &checkpoints, &trainer, step.record.validation);
+                let written = kept.and_then(|()| match &mut books {
+                    Some(books) => self.write_down(books, &state, &step, observer),
+                    None => Ok(None),
+                });
+                alarmed = ranks.told(ranks.agree(written)?)?;
 
                 state.seconds += started.elapsed().as_secs_f64();
-                stopping = ranks.any(self.stop.load(Ordering::Relaxed) || alarmed.is_some())?;
+                stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))? || alarmed.is_some();
                 if checkpoints.due(config.checkpoint_every, &state)
                     || state.step == config.steps
                     || stopping
                 {
-                    save(&mut state, &mut checkpoints, (&mut source, &trainer), observer)?;
+                    let parts = (&mut source, &trainer);
+                    ranks.agree(save(&mut state, &mut checkpoints, parts, observer))?;
                 }
             }
             ranks.led(|| checkpoints.wait())?;
@@ -265,7 +271,7 @@ impl RlRun {
             checkpoint_every: 1,
             checkpoints: CheckpointConfig::default(),
             guards: GuardConfig::default(),
-            sampler: SamplerConfig::Local,
+            sampler: SamplerConfig::default(),
             ..self.config.clone()
         })?;
         let config = self.config.checkpoints;

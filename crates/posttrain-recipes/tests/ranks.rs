@@ -207,7 +207,7 @@ fn lesson<L: Lesson>(
     let learn = |folder: &Path, ranks: Ranks| {
         let world = World::new();
         FineTuneRun::new(world.model.clone(), of(&world), lessons(), folder)?
-            .with_ranks(ranks)
+            .with_ranks(ranks)?
             .with_accuracy(PromptStyle::default(), reward())?
             .train(&data(0..40), &data(40..60), &mut Silent)
     };

@@ -6,7 +6,7 @@ use crate::micro_batch::{MicroBatch, Packed, distribute};
 use crate::scores::{DatumScores, head, score_rows};
 use crate::{ForwardBackward, TrainError};
 use posttrain_kernel::on_workers;
-use posttrain_lora::{Adapter, AdapterGradients, AdapterView};
+use posttrain_lora::{AdapterGradients, AdapterView};
 use posttrain_loss::{LossBatch, Objective, Step, StepTotals, TokenAdvantages};
 use posttrain_model::{Decoder, Keep, ModelError, Tape};
 use posttrain_rollout::{PolicySnapshot, derive_seed};
@@ -41,15 +41,14 @@ struct Passed {
 }
 
 impl Passes<'_> {
-    /// Adds the gradients of all micro-batches to the adapter's. `datums` is how many the whole
-    /// batch has.
+    /// The gradients of all micro-batches, one of each worker. `datums` is how many the whole batch
+    /// has.
     pub fn run(
         &self,
-        adapter: &Adapter,
         batches: Vec<MicroBatch>,
         workers: usize,
         datums: usize,
-    ) -> Result<ForwardBackward, TrainError> {
+    ) -> Result<(ForwardBackward, Vec<AdapterGradients>), TrainError> {
         let mut outcome = ForwardBackward::none(datums);
         outcome.micro_batches = batches.len();
 
@@ -65,12 +64,12 @@ impl Passes<'_> {
             .collect();
         let results = on_workers(jobs, |job| self.work(&job, datums), || ());
 
-        // Of a batch that fails, nothing stays in the adapter.
+        let mut gradients = Vec::new();
         for passed in results.into_iter().collect::<Result<Vec<_>, _>>()? {
             outcome.add(passed.outcome);
-            adapter.add_gradients(&passed.gradients)?;
+            gradients.push(passed.gradients);
         }
-        Ok(outcome)
+        Ok((outcome, gradients))
     }
 
     fn work(&self, job: &Job, datums: usize) -> Result<Passed, TrainError> {

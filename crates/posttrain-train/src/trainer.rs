@@ -310,11 +310,20 @@ impl Trainer {
         let own = &datums[self.own(datums, per_unit)];
         let attends =
             own.iter().any(|datum| datum.has_signal() && datum.positions.last() > Some(&0));
-        if !self.gradients_checked && attends && self.adapter.has_gradients()? {
-            self.adapter.check_gradients()?;
-            self.gradients_checked = true;
+        if !self.gradients_checked {
+            let checked = self.check_gradients(attends);
+            self.gradients_checked = gather(&*self.ranks, checked)?.contains(&true);
         }
         Ok(outcome)
+    }
+
+    /// Checks that a gradient reached every layer, where there is one; whether there is.
+    fn check_gradients(&self, attends: bool) -> Result<bool, TrainError> {
+        let there = attends && self.adapter.has_gradients()?;
+        if there {
+            self.adapter.check_gradients()?;
+        }
+        Ok(there)
     }
 
     fn check(&self, datums: &[Datum]) -> Result<(), TrainError> {
@@ -365,9 +374,17 @@ impl Trainer {
             rank: (self.ranks.rank() as u64, self.ranks.size() as u64),
         };
         let passed = retried(self.config.micro_batch_tokens, |budget| {
-            passes.run(&self.adapter, micro_batches(&kept, budget, workers), workers, own.len())
+            passes.run(micro_batches(&kept, budget, workers), workers, own.len())
         });
-        let mut all = gather(&*self.ranks, passed)?.into_iter();
+        let (outcome, gradients) = match passed {
+            Ok((outcome, gradients)) => (Ok(outcome), gradients),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        // Of a batch that fails, on whatever rank, nothing stays in the adapter.
+        let mut all = gather(&*self.ranks, outcome)?.into_iter();
+        for gradients in &gradients {
+            self.adapter.add_gradients(gradients)?;
+        }
         let mut first = all.next().ok_or(TrainError::NoGradient)?;
         all.for_each(|passed| first.merge(passed));
         Ok(first)

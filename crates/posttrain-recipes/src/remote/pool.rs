@@ -42,7 +42,7 @@ struct Shared {
 /// Policies as PEFT folders, oldest first.
 struct Folders {
     root: PathBuf,
-    written: VecDeque<(PolicySnapshot, PathBuf)>,
+    written: VecDeque<(PolicySnapshot, Arc<Path>)>,
     count: u64,
 }
 
@@ -51,7 +51,7 @@ impl RemoteSampler {
     pub fn of(config: &SamplerConfig, model: &Arc<Decoder>) -> Result<Option<Self>, RecipeError> {
         config.validate()?;
         match config {
-            SamplerConfig::Local => Ok(None),
+            SamplerConfig::Local {} => Ok(None),
             SamplerConfig::Vllm(config) => Ok(Some(Self::vllm(config, model)?)),
         }
     }
@@ -102,8 +102,15 @@ impl RemoteSampler {
 
         let mut tokens = 0;
         for _ in 0..left {
-            // A sender that is gone without a word has panicked, which its task tells.
-            let Ok((request, completions)) = receive.recv() else { break };
+            let Ok((request, completions)) = receive.recv() else {
+                // A sender that is gone without a word has panicked.
+                while let Some(ended) = runtime.block_on(asking.join_next()) {
+                    if let Err(panic) = ended {
+                        std::panic::resume_unwind(panic.into_panic());
+                    }
+                }
+                return Err(RecipeError::SamplerEnded);
+            };
             for (sample, completion) in completions?.into_iter().enumerate() {
                 tokens += completion.tokens.len();
                 let outcome = Outcome { request, sample, result: Ok(completion) };
@@ -120,6 +127,7 @@ impl Shared {
     async fn sample(&self, group: &RemoteGroup) -> Result<Vec<Completion>, RecipeError> {
         // Never closed.
         let _slot = self.slots.acquire().await;
+        // Held, so that it is there for as long as the group may need it.
         let folder = group.policy.as_ref().map(|policy| self.folder(policy)).transpose()?;
         let ask = Ask {
             policy: group.policy.as_ref(),
@@ -161,7 +169,7 @@ impl Shared {
     }
 
     /// The policy's PEFT folder, written where it is not there.
-    fn folder(&self, policy: &PolicySnapshot) -> Result<PathBuf, RecipeError> {
+    fn folder(&self, policy: &PolicySnapshot) -> Result<Arc<Path>, RecipeError> {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, path)) = folders.written.iter().find(|(other, _)| other.is(policy)) {
             return Ok(path.clone());
@@ -170,9 +178,13 @@ impl Shared {
         let path = folders.root.join(format!("v{}-{}", policy.version, folders.count));
         let adapter = Adapter::from_view(&policy.adapter, self.model.modules())?;
         save_peft(&adapter, &path, "")?;
+        let path: Arc<Path> = path.into();
         folders.written.push_back((policy.clone(), path.clone()));
-        while folders.written.len() > FOLDERS {
-            if let Some((_, old)) = folders.written.pop_front() {
+        let idle = |(_, path): &(PolicySnapshot, Arc<Path>)| Arc::strong_count(path) == 1;
+        while folders.written.len() > FOLDERS
+            && let Some(place) = folders.written.iter().position(idle)
+        {
+            if let Some((_, old)) = folders.written.remove(place) {
                 remove(&old);
             }
         }

@@ -4,7 +4,7 @@ use super::proof::Proof;
 use super::{VllmConfig, wire};
 use crate::RecipeError;
 use posttrain_chat::ChatError;
-use posttrain_chat::client::JsonClient;
+use posttrain_chat::client::{Endpoint, JsonClient};
 use posttrain_model::Decoder;
 use posttrain_rollout::{Completion, PolicySnapshot, SamplingParams};
 use serde_json::json;
@@ -69,7 +69,8 @@ pub(super) enum Failure {
 impl Server {
     pub fn new(url: &str, config: &VllmConfig) -> Result<Self, RecipeError> {
         Ok(Self {
-            url: url.to_owned(),
+            // As it is shown: an address may hold a password.
+            url: url.parse::<Endpoint>()?.to_string(),
             client: config.client(url)?.build()?,
             tolerance: config.tolerance,
             in_flight: AtomicUsize::new(0),
@@ -138,16 +139,36 @@ impl Server {
         if let Some(there) = loaded.iter().find(|loaded| loaded.policy.is(policy)) {
             return Ok(there.name.clone());
         }
+        // Somebody has just tried in vain, while this one waited for the lock.
+        if !self.rests().is_zero() {
+            return Err(Failure::Passing(format!("{}: it is left alone for a while", self.url)));
+        }
+        let loading = self.load_anew(policy, folder, (&mut loaded, ask)).await;
+        if matches!(loading, Err(Failure::Passing(_))) {
+            self.rest();
+        }
+        loading
+    }
 
+    async fn load_anew(
+        &self,
+        policy: &PolicySnapshot,
+        folder: &Path,
+        (loaded, ask): (&mut Vec<Loaded>, &Ask<'_>),
+    ) -> Result<Arc<str>, Failure> {
         // A name of its own each time: one that was used may be kept by the server.
         let name: Arc<str> = format!("v{}-{:08x}", policy.version, fastrand::u32(..)).into();
         let body = json!({"lora_name": &*name, "lora_path": folder});
         match self.client.post_text("load_lora_adapter", &body).await {
             Ok(_) => {}
-            Err(ChatError::Status { status: 404, .. }) => {
-                let reason = "takes no adapters while it runs: start it with \
-                              VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and `--enable-lora`";
-                let error = RecipeError::Sampler { url: self.url.clone(), reason: reason.into() };
+            Err(ChatError::Status { status: 404, body, .. }) => {
+                let reason = format!(
+                    "answers 404 to the load of {}: it cannot read that folder (`sampler.adapters` \
+                     names one that it can), or takes no adapters while it runs (start it with \
+                     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and `--enable-lora`); it says {body:?}",
+                    folder.display()
+                );
+                let error = RecipeError::Sampler { url: self.url.clone(), reason };
                 return Err(Failure::Lasting(error));
             }
             Err(error) => return Err(self.failed(error, None).await),
@@ -184,10 +205,14 @@ impl Server {
         (policy, before): (&PolicySnapshot, Option<&PolicySnapshot>),
         ask: &Ask<'_>,
     ) -> Result<(), Failure> {
+        let context = ask.model.config().max_position_embeddings as usize;
+        let tokens = PROOF_TOKENS.min(context.saturating_sub(ask.prompt.len())).max(1);
+        // Greedily nothing is scored as it is drawn.
+        let asked = ask.params.temperature;
         let params = SamplingParams {
-            max_tokens: PROOF_TOKENS,
-            min_tokens: PROOF_TOKENS,
-            temperature: ask.params.temperature,
+            max_tokens: tokens,
+            min_tokens: tokens,
+            temperature: if asked > 0.0 { asked } else { 1.0 },
             seed: ask.params.seed,
             ..SamplingParams::default()
         };
@@ -224,14 +249,20 @@ impl Server {
     }
 
     /// What a client's error means, of a request for the policy of that name, if for one. A server
-    /// that cannot be reached, or does not know a name that it was given, is started anew: what it
-    /// had is gone.
+    /// that cannot be reached, or does not know a name that it was given, is started anew: the name
+    /// is not asked for again.
     async fn failed(&self, error: ChatError, name: Option<&str>) -> Failure {
         let unknown = matches!(error, ChatError::Status { status: 404, .. });
         if name.is_some() && (unknown || matches!(error, ChatError::Broken { .. })) {
-            self.loaded.lock().await.clear();
+            self.loaded.lock().await.retain(|loaded| Some(&*loaded.name) != name);
         }
-        let away = matches!(error, ChatError::TimedOut { .. } | ChatError::Unavailable { .. });
+        let away = matches!(
+            error,
+            ChatError::TimedOut { .. }
+                | ChatError::Unavailable { .. }
+                | ChatError::InvalidJson { .. }
+                | ChatError::TooLarge { .. }
+        );
         if unknown || away || error.is_transient() {
             tracing::warn!("{error}");
             return Failure::Passing(error.to_string());
