@@ -35,11 +35,11 @@ pub enum SamplerConfig {
 /// ```
 /// use posttrain_recipes::SamplerConfig;
 ///
-/// let config: SamplerConfig = toml::from_str(r#"
-///     kind = "vllm"
-///     urls = ["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"]
-///     adapters = "/shared/adapters"
-/// "#)?;
+/// let config: SamplerConfig = serde_json::from_value(serde_json::json!({
+///     "kind": "vllm",
+///     "urls": ["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"],
+///     "adapters": "/shared/adapters",
+/// }))?;
 /// assert!(matches!(config, SamplerConfig::Vllm(vllm) if vllm.urls.len() == 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
