@@ -19,7 +19,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use examples::{log_to_stderr, read_config, stop_on_interrupt};
+use examples::{log_to_stderr, read_config, refuse_ranks, stop_on_interrupt};
 use posttrain::experiment::{
     ArmEnd, DryRun, Experiment, ExperimentConfig, Lines, Parallel, PartStatus, Report, Slot,
     SlurmConfig, SlurmJobs, SlurmSubmitted, assemble, plan, with_seeds, write_report,
@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["arm", "report"])]
     parallel: usize,
     /// Submit the arms and the report to a cluster, and end; with --dry-run only show the scripts.
-    #[arg(long, value_enum, conflicts_with_all = ["arm", "report", "parallel", "also"])]
+    #[arg(long, value_enum, conflicts_with_all = ["arm", "report", "parallel", "also", "retries"])]
     launch: Option<Launch>,
     /// What the jobs ask the cluster for: a TOML file of `posttrain_experiment::SlurmConfig`'s
     /// fields.
@@ -95,6 +95,7 @@ fn main() -> std::process::ExitCode {
 fn run() -> Result<ExitCode> {
     log_to_stderr();
     let args = Args::parse();
+    refuse_ranks()?;
     ensure!(args.parallel >= 1, "--parallel must be at least 1");
     keep_to(&args.cores)?;
     let mut config = ExperimentConfig::read(&args.config)?;

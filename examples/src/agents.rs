@@ -3,7 +3,7 @@
 
 use crate::page::{Conversation, Curve, Page, Said};
 use crate::run_folder::{RunArgs, begin, check_name, read_config, write};
-use crate::{log_and_trace, stop_on_interrupt};
+use crate::{log_and_trace, refuse_ranks, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::Example;
 use posttrain::environment::{Actor, Trajectory};
@@ -105,6 +105,7 @@ where
     }
     let model =
         config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
+    refuse_ranks()?;
     let _lock = begin(args, &config, &Ranks::default())?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;

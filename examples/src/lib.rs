@@ -32,7 +32,7 @@ pub use interrupt::stop_on_interrupt;
 pub use lines::{each_line, read_lines};
 pub use loaded::{ModelArgs, log_and_trace, log_to_stderr};
 pub use page::{Conversation, Curve, Page, PageSample, Said};
-pub use ranks::{console, join_ranks};
+pub use ranks::{console, join_ranks, refuse_ranks};
 pub use run_folder::{
     RunArgs, Summary, Timed, begin, check_name, evaluated_once, read_config, write,
 };

@@ -1,6 +1,6 @@
 //! A run on several processes that torchrun started, or on this one.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use posttrain::collective::Rank;
 use posttrain::model::{DeviceChoice, cuda_status};
 use posttrain::recipes::{Console, Observer, Ranks, Silent};
@@ -21,6 +21,19 @@ pub fn join_ranks(timeout: f64, device: DeviceChoice) -> Result<(Ranks, DeviceCh
         device => device,
     };
     Ok((Ranks::new(rank.join(timeout)?)?, device))
+}
+
+/// For a program that is one process: torchrun has started no other.
+///
+/// # Errors
+/// Says how many it has started.
+pub fn refuse_ranks() -> Result<()> {
+    let size = Rank::read()?.map_or(1, |rank| rank.size);
+    ensure!(
+        size == 1,
+        "{size} ranks (WORLD_SIZE): this program is one process; rlvr, sft, dpo and distill are ranks"
+    );
+    Ok(())
 }
 
 /// What shows a run on a terminal: the leader's alone, of several ranks.

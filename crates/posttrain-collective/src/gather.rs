@@ -52,19 +52,41 @@ where
         return own.map(|own| vec![own]);
     }
 
-    let (said, failed) = match own {
-        Ok(value) => (Said::Value(value), None),
-        Err(error) => (Said::Failed(error.to_string()), Some(error)),
-    };
-    let gathered = encode(&said, ranks.rank()).and_then(|bytes| ranks.all_gather(&bytes));
-    if let Some(error) = failed {
-        return Err(error);
+    let others = exchange(ranks, own.as_ref());
+    own?;
+    Ok(others?)
+}
+
+/// What a rank came to by itself, once all of them have come to theirs: where one fails, all do.
+///
+/// # Errors
+/// Those of [`gather`].
+pub fn agree<T, E>(ranks: &dyn Collective, own: Result<T, E>) -> Result<T, E>
+where
+    E: Display + From<CollectiveError>,
+{
+    if ranks.size() == 1 {
+        return own;
     }
-    let mut values = Vec::with_capacity(ranks.size());
-    for (rank, bytes) in gathered?.iter().enumerate() {
+    let others: Result<Vec<()>, _> = exchange(ranks, own.as_ref().map(|_| &()));
+    let value = own?;
+    others?;
+    Ok(value)
+}
+
+/// Tells the others what this rank came to; what all of them did.
+fn exchange<T, E>(ranks: &dyn Collective, own: Result<&T, &E>) -> Result<Vec<T>, CollectiveError>
+where
+    T: Serialize + DeserializeOwned,
+    E: Display,
+{
+    let said = own.map_or_else(|error| Said::Failed(error.to_string()), Said::Value);
+    let all = ranks.all_gather(&encode(&said, ranks.rank())?)?;
+    let mut values = Vec::with_capacity(all.len());
+    for (rank, bytes) in all.iter().enumerate() {
         match decode(bytes, rank)? {
             Said::Value(value) => values.push(value),
-            Said::Failed(reason) => return Err(CollectiveError::Rank { rank, reason }.into()),
+            Said::Failed(reason) => return Err(CollectiveError::Rank { rank, reason }),
         }
     }
     Ok(values)

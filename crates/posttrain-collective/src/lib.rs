@@ -44,7 +44,7 @@ pub use alone::Alone;
 pub use c10d::C10d;
 pub use environment::{Rank, from_environment};
 pub use error::CollectiveError;
-pub use gather::{check_same, gather, share};
+pub use gather::{agree, check_same, gather, share};
 pub use threads::Threads;
 
 use std::fmt;

@@ -254,9 +254,9 @@ impl RlConfig {
         if !self.sampler.is_local() {
             let expected = "local with `group_order = \"arrival\"` in an asynchronous run";
             RecipeError::check("sampler", !(asynchronous && by_arrival), expected, "servers")?;
-            let recorded = self.engine.record_mib;
-            let expected = "0 with servers that sample: they record nothing";
-            RecipeError::check("engine.record_mib", recorded == 0, expected, &recorded)?;
+            let unused = self.engine == EngineConfig::default();
+            let expected = "left out with servers that sample, whose engines are their own";
+            RecipeError::check("engine", unused, expected, &format!("{:?}", self.engine))?;
             self.sampler.validate()?;
         }
         if asynchronous {

@@ -4,7 +4,7 @@ use crate::RecipeError;
 use crate::observer::Phase;
 use crate::queue::SavedRollout;
 use crate::rollout::{Rollout, RolloutCost};
-use posttrain_collective::{Alone, Collective, CollectiveError, check_same, gather};
+use posttrain_collective::{Alone, Collective, CollectiveError, agree, check_same, gather};
 use posttrain_model::TextModel;
 use posttrain_train::{Trainer, score_texts};
 use serde::Serialize;
@@ -77,13 +77,7 @@ impl Ranks {
     where
         E: std::fmt::Display + From<posttrain_collective::CollectiveError>,
     {
-        let (value, outcome) = match self.is_leader().then(work) {
-            Some(Ok(value)) => (Some(value), Ok(())),
-            Some(Err(error)) => (None, Err(error)),
-            None => (None, Ok(())),
-        };
-        gather(&*self.training, outcome)?;
-        Ok(value)
+        agree(&*self.training, self.is_leader().then(work).transpose())
     }
 
     /// What a rank came to by itself, once all of them have come to theirs. Where one fails, all
@@ -92,13 +86,7 @@ impl Ranks {
     /// # Errors
     /// The rank's own; [`RecipeError::Collective`] of another's.
     pub(crate) fn agree<T>(&self, own: Result<T, RecipeError>) -> Result<T, RecipeError> {
-        let (value, outcome) = match own {
-            Ok(value) => (Some(value), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        gather(&*self.training, outcome)?;
-        // One that failed has returned its error.
-        value.ok_or(RecipeError::SamplerEnded)
+        agree(&*self.training, own)
     }
 
     /// Whether any rank says so. Where one fails, all do.

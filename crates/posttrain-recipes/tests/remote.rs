@@ -275,10 +275,10 @@ fn a_configuration_that_cannot_be_is_refused() {
     assert!(of(VllmConfig { in_flight: 0, ..fine.clone() }).contains("sampler.in_flight"));
     assert!(of(VllmConfig { tolerance: 0.0, ..fine.clone() }).contains("sampler.tolerance"));
     assert!(of(VllmConfig { seconds: f64::NAN, ..fine.clone() }).contains("sampler.seconds"));
-    let recorded = RlConfig {
+    let other_engine = RlConfig {
         sampler: SamplerConfig::Vllm(fine),
-        engine: EngineConfig { record_mib: 1, ..EngineConfig::default() },
+        engine: EngineConfig { max_rows: 4, ..EngineConfig::default() },
         ..config(1)
     };
-    assert!(recorded.validate().unwrap_err().to_string().contains("engine.record_mib"));
+    assert!(other_engine.validate().unwrap_err().to_string().contains("`engine` must be left out"));
 }

@@ -19,7 +19,7 @@ mod swaps;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use examples::{Curve, Page, RunArgs, begin, log_and_trace, read_config, write};
+use examples::{Curve, Page, RunArgs, begin, log_and_trace, read_config, refuse_ranks, write};
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::traffic::{Decision, TrafficConfig, Verdict};
@@ -101,6 +101,7 @@ fn run() -> Result<()> {
     let args = RunArgs::parse();
     let _trace = log_and_trace(args.trace.as_deref())?;
     let config: TrafficFile = read_config(&args.config)?;
+    refuse_ranks()?;
     let _lock = begin(&args, &config, &Ranks::default())?;
     let questions = config.questions()?;
     let binary = server::binary()?;
