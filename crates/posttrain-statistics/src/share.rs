@@ -40,8 +40,24 @@ impl Share {
         if n == 0 {
             return Self { share: 0.0, low: 0.0, high: 1.0, n };
         }
+        Self::of_mean(k as f64 / n as f64, n)
+    }
+
+    /// The mean of `n` values from 0 to 1. Wilson's interval is that of values which are 0 or 1;
+    /// others of the same mean vary less, so that it is wide enough for any.
+    ///
+    /// ```
+    /// use posttrain_statistics::Share;
+    ///
+    /// assert_eq!(Share::of_mean(0.75, 8), Share::of(6, 8));
+    /// ```
+    #[must_use]
+    pub fn of_mean(mean: f64, n: usize) -> Self {
+        if n == 0 {
+            return Self { share: 0.0, low: 0.0, high: 1.0, n };
+        }
         let size = n as f64;
-        let p = k as f64 / size;
+        let p = mean;
         let square = Z * Z / size;
         let half = Z * (p * (1.0 - p) / size + square / (4.0 * size)).sqrt();
         let end = |side: f64| ((p + square / 2.0 + side * half) / (1.0 + square)).clamp(0.0, 1.0);

@@ -34,6 +34,8 @@ use std::path::{Path, PathBuf};
 pub struct JsonLog<T> {
     path: PathBuf,
     file: File,
+    /// Whether a torn line may stand at the end, onto which nothing must be written.
+    torn: bool,
     values: PhantomData<fn(&T)>,
 }
 
@@ -71,20 +73,30 @@ impl<T: Serialize + DeserializeOwned> JsonLog<T> {
             .append(true)
             .open(path)
             .map_err(StoreError::io("open", path))?;
-        Ok((Self { path: path.to_owned(), file, values: PhantomData }, kept))
+        Ok((Self { path: path.to_owned(), file, torn: false, values: PhantomData }, kept))
     }
 
-    /// Appends a value: one write, so that lines of several writers do not mix.
+    /// Appends a value, whole or not at all: what a full disk takes of a line is cut off again. A
+    /// log has one writer at a time.
     ///
     /// # Errors
-    /// [`StoreError::Io`], or [`StoreError::Unwritable`] for what JSON has no form for.
+    /// [`StoreError::Io`], or [`StoreError::Unwritable`] for what JSON has no form for. Where the
+    /// rest of a line cannot be cut off, every further value is refused.
     pub fn append(&mut self, value: &T) -> Result<(), StoreError> {
         let line = serde_json::to_string(value);
         let line =
             line.map_err(|source| StoreError::Unwritable { path: self.path.clone(), source })?;
-        self.file
-            .write_all((line + "\n").as_bytes())
-            .map_err(StoreError::io("append to", &self.path))
+        if self.torn {
+            let reason = "its last line was torn by a disk that refused the rest";
+            return Err(StoreError::Damaged { path: self.path.clone(), reason: reason.into() });
+        }
+
+        let end = self.file.metadata().map_err(StoreError::io("read", &self.path))?.len();
+        let written = self.file.write_all((line + "\n").as_bytes());
+        if written.is_err() {
+            self.torn = self.file.set_len(end).is_err();
+        }
+        written.map_err(StoreError::io("append to", &self.path))
     }
 }
 
@@ -154,6 +166,38 @@ mod tests {
         fs::write(&path, b"1\n2\n\0\0\n").unwrap();
         assert_eq!(opened(&path, 9), [1, 2]);
         assert_eq!(fs::read(&path).unwrap(), b"1\n2\n");
+    }
+
+    /// By a limit on the size of files, which stands for a disk that is full in the middle of a
+    /// line; in a process of its own, which the limit is for.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_full_disk_takes_of_a_line_is_cut_off_again() {
+        const CHILD: &str = "POSTTRAIN_STORE_FULL";
+        let name = "log::tests::what_a_full_disk_takes_of_a_line_is_cut_off_again";
+        let Ok(path) = std::env::var(CHILD) else {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("log.jsonl");
+            // Blocks of 1,024 bytes; the signal that goes with the limit is not to end it.
+            let run = format!(
+                "trap '' XFSZ; ulimit -f 1; exec '{}' --exact {name}",
+                std::env::current_exe().unwrap().display()
+            );
+            let status = std::process::Command::new("bash")
+                .args(["-c", &run])
+                .env(CHILD, &path)
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+            let lines: Vec<String> = read_log(&path).unwrap();
+            assert_eq!(lines, ["a".repeat(1000), "short".to_owned()]);
+            return;
+        };
+        let (mut log, _) = JsonLog::open(Path::new(&path), |_: &String| true).unwrap();
+        log.append(&"a".repeat(1000)).unwrap();
+        assert!(log.append(&"b".repeat(1000)).is_err());
+        log.append(&"short".to_owned()).unwrap();
     }
 
     #[test]
