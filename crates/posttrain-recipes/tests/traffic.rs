@@ -42,7 +42,12 @@ fn held_out() -> HeldOut {
         sampling: SamplingParams { max_tokens: 4, ..SamplingParams::default() },
         engine: EngineConfig::default(),
         tool_format: ToolFormat::Hermes,
+        tools: Vec::new(),
     }
+}
+
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 /// A server without its wires.
@@ -54,6 +59,7 @@ struct Site {
     asked: u64,
     /// Digits of a question: the gate's have two.
     digits: usize,
+    temperature: f64,
 }
 
 impl Site {
@@ -66,7 +72,7 @@ impl Site {
         let model = world.model.clone();
         let (traffic, learner) =
             Traffic::start(model, service.client(), held_out(), config, folder).unwrap();
-        Self { world, service, traffic, learner, asked: 0, digits: 3 }
+        Self { world, service, traffic, learner, asked: 0, digits: 3, temperature: 1.0 }
     }
 
     /// Answers one question; whether it was answered rightly.
@@ -79,8 +85,12 @@ impl Site {
         let prompt =
             PromptStyle::default().encode(&question, &model.tokenizer, &model.template).unwrap();
         let chosen = self.traffic.choose(id);
-        let params =
-            SamplingParams { max_tokens: 4, seed: self.asked, ..SamplingParams::default() };
+        let params = SamplingParams {
+            max_tokens: 4,
+            seed: self.asked,
+            temperature: self.temperature,
+            ..SamplingParams::default()
+        };
         let request = Request::new(prompt.clone(), params).policy(Some(chosen.policy.clone()));
         let request = SampleRequest::new(request);
         let request = match chosen.name {
@@ -91,13 +101,13 @@ impl Site {
         let completion = outcome.result.unwrap();
         let served = Served {
             id: id.into(),
-            time: 0.0,
+            time: now(),
             user: Some(user.into()),
-            conversation: None,
+            conversation: Some(format!("about {id}")),
             route: None,
             version: completion.token_versions[0],
             propensity: chosen.propensity,
-            temperature: 1.0,
+            temperature: self.temperature,
             prompt,
             tokens: completion.tokens,
             logprobs: completion.logprobs,
@@ -263,6 +273,94 @@ fn the_gates_own_tasks_are_never_learned_from() {
 }
 
 #[test]
+fn what_was_drawn_greedily_is_left_out_and_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let learn = LearnConfig { completions: 12, batch: 4, ..config().learn };
+    let gate = GateConfig { tasks: 50, ..config().gate };
+    let mut site =
+        Site::open(&dir.path().join("traffic"), TrafficConfig { learn, gate, ..config() });
+    site.temperature = 0.0;
+    site.hour("greedy", 4);
+    site.temperature = 1.0;
+    site.hour("drawn", 8);
+    assert!(site.learner.turn().unwrap());
+    let state = site.traffic.state();
+    let learned = state.gate().next().unwrap().learned;
+    assert_eq!((learned.completions, learned.greedy), (8, 4));
+}
+
+#[test]
+fn what_was_built_on_a_version_that_was_withdrawn_does_not_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let mut site = Site::open(&folder, config());
+    for hour in 0..12 {
+        site.hour(&format!("hour-{hour}"), 64);
+        site.learner.turn().unwrap();
+        if site.traffic.state().present > 0 {
+            break;
+        }
+    }
+    let present = site.traffic.state().present;
+    assert!(present > 0);
+    // A candidate that a killed process made while that version served, as good as it.
+    let candidate = site.traffic.state().gate().last().unwrap().version + 1;
+    let of = |kind: &str, version: u64| folder.join(format!("{kind}/version-{version:06}"));
+    copy_folder(&of("versions", present), &of("versions", candidate));
+    let provenance = of("provenance", present).with_extension("json");
+    let mut made: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(provenance).unwrap()).unwrap();
+    made["present"] = present.into();
+    let path = of("provenance", candidate).with_extension("json");
+    std::fs::write(path, made.to_string()).unwrap();
+
+    let back = site.traffic.roll_back("by hand").unwrap();
+    assert!(site.learner.turn().unwrap());
+    let state = site.traffic.state();
+    let decision = state.gate().last().unwrap();
+    assert_eq!((decision.version, decision.verdict), (candidate, Verdict::Refused));
+    assert!(decision.reason.contains("taken out of service"), "{}", decision.reason);
+    assert_eq!(state.present, back.to);
+
+    assert!(site.traffic.reinstate(back.to, "it serves").is_err());
+    site.traffic.reinstate(present, "again").unwrap();
+    assert_eq!(site.traffic.roll_back("again").unwrap().to, back.to);
+}
+
+#[test]
+fn who_is_deleted_is_found_when_the_log_that_named_them_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let capture = CaptureConfig { file_bytes: 2000, files: 2, ..CaptureConfig::default() };
+    let gate = GateConfig { tasks: 50, ..config().gate };
+    let settings = TrafficConfig { capture, gate, ..config() };
+    let mut site = Site::open(&folder, settings);
+    for n in 0..32 {
+        for user in ["ada", "emil"] {
+            let id = format!("{user}-{n}");
+            let right = site.ask(&id, user);
+            site.say(&id, f64::from(u8::from(right)));
+        }
+    }
+    assert!(site.learner.turn().unwrap());
+    // What waits is in memory alone after this.
+    let waits = ["ada-waits", "emil-waits"].map(|id| (site.ask(id, &id[..id.len() - 6]), id).1);
+    for n in 0..40 {
+        site.ask(&format!("later-{n}"), "emil");
+    }
+    let log = std::fs::read_dir(folder.join("log")).unwrap();
+    let log: String =
+        log.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert!(!log.contains("ada"));
+
+    let (deleted, versions) = site.traffic.forget("ada").unwrap();
+    assert_eq!((deleted.served, versions), (0, vec![1]));
+    assert_eq!(waits.map(|id| site.say(id, 1.0)), [None, Some(Joined::Waiting)]);
+    let provenance = std::fs::read_to_string(folder.join("provenance/version-000001.json"));
+    assert!(!provenance.unwrap().contains("ada"));
+}
+
+#[test]
 fn who_is_deleted_is_gone_from_the_log_and_from_what_versions_learned_from() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("traffic");
@@ -302,6 +400,8 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
     let capture = CaptureConfig {
         text: false,
         user: false,
+        conversation: false,
+        route: false,
         exclude: vec!["secret".into()],
         ..CaptureConfig::default()
     };
@@ -309,8 +409,8 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
         id: "a".into(),
         time: 0.0,
         user: Some("ada".into()),
-        conversation: None,
-        route: None,
+        conversation: Some("c1".into()),
+        route: Some("greeting".into()),
         version: 0,
         propensity: 1.0,
         temperature: 1.0,
@@ -323,7 +423,7 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
     assert_eq!(capture.kept(served("a secret"), || "prompt".into()), None);
     assert_eq!(capture.kept(served("text"), || "my secret".into()), None);
     let kept = capture.kept(served("text"), || "prompt".into()).unwrap();
-    assert_eq!((kept.user, kept.text), (None, None));
+    assert_eq!((kept.user, kept.text, kept.conversation, kept.route), (None, None, None, None));
 }
 
 #[test]
@@ -408,6 +508,42 @@ fn what_is_said_again_decides_no_trial() {
         site.say(&other, 1.0);
     }
     assert_eq!(site.traffic.state().canary, canary);
+}
+
+#[test]
+fn what_was_answered_before_a_trial_says_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("traffic");
+    let canary = CanaryConfig { share: 0.5, pairs: 40 };
+    let gate = GateConfig { margin: 0.3, guard_margin: 0.3, ..config().gate };
+    let mut site = Site::open(&folder, TrafficConfig { canary, gate, ..config() });
+    for n in 0..100 {
+        site.ask(&format!("before-{n}"), "ada");
+    }
+    for hour in 0..12 {
+        site.hour(&format!("hour-{hour}"), 64);
+        site.learner.turn().unwrap();
+        if site.traffic.state().canary.is_some() {
+            break;
+        }
+    }
+    let canary = site.traffic.state().canary.unwrap();
+    let mut own = 0;
+    for n in 0.. {
+        let id = format!("trial-{n}");
+        if site.traffic.choose(&id).version == canary {
+            site.ask(&id, "ada");
+            site.say(&id, 0.0);
+            own += 1;
+        }
+        if own == 100 {
+            break;
+        }
+    }
+    for n in 0..100 {
+        site.say(&format!("before-{n}"), 1.0);
+    }
+    assert_eq!(site.traffic.state().canary, Some(canary));
 }
 
 #[test]

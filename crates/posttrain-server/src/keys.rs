@@ -49,13 +49,18 @@ impl Owner {
 #[derive(Clone)]
 pub struct Keys {
     digests: Vec<[u8; 32]>,
+    operators: Vec<Owner>,
 }
+
+/// What stands before an operator's key.
+const OPERATOR: &str = "operator ";
 
 /// Characters of a key at least: a short one is guessed.
 const SHORTEST: usize = 16;
 
 impl Keys {
-    /// Reads a file with a key a line; empty lines and those that begin with `#` are left out. The
+    /// Reads a file with a key a line; empty lines and those that begin with `#` are left out. A line
+    /// `operator KEY` has the key of somebody who may also say which version of a policy serves. The
     /// Tinker SDK takes only keys that begin with `tml-`.
     ///
     /// # Errors
@@ -65,22 +70,31 @@ impl Keys {
             .map_err(|source| ServerError::Io { path: path.into(), source })?;
         let wrong = |line, expected| ServerError::Keys { path: path.into(), line, expected };
 
-        let mut digests = Vec::new();
+        let (mut digests, mut operators) = (Vec::new(), Vec::new());
         for (index, line) in text.lines().enumerate() {
             let key = line.trim();
             if key.is_empty() || key.starts_with('#') {
                 continue;
             }
+            let operator = key.strip_prefix(OPERATOR).map(str::trim);
+            let key = operator.unwrap_or(key);
             if key.len() < SHORTEST || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(wrong(index + 1, "a key of at least 16 visible ASCII characters"));
             }
-            digests.push(digest(key.as_bytes()));
+            let digest = digest(key.as_bytes());
+            operators.extend(operator.map(|_| Owner::of(&digest)));
+            digests.push(digest);
         }
 
         if digests.is_empty() {
             return Err(wrong(1, "at least one key"));
         }
-        Ok(Self { digests })
+        Ok(Self { digests, operators })
+    }
+
+    /// Whether an owner is an operator.
+    pub(crate) fn is_operator(&self, owner: &Owner) -> bool {
+        self.operators.contains(owner)
     }
 
     /// The owner that a key belongs to. Every key is compared, each in constant time.
@@ -149,6 +163,18 @@ mod tests {
             assert_eq!(asked(&keys, "x-api-key", wrong), None, "{wrong:?}");
         }
         assert!(owner(Some(&keys), &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn an_operator_is_who_is_said_to_be_one() {
+        let keys = keys("tml-one-one-one-one\noperator tml-two-two-two-two\n").unwrap();
+        let is_operator = |key: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-api-key", key.parse().unwrap());
+            keys.is_operator(&owner(Some(&keys), &headers).unwrap())
+        };
+        assert!(is_operator("tml-two-two-two-two") && !is_operator("tml-one-one-one-one"));
+        assert!(super::tests::keys("operator short\n").is_err());
     }
 
     #[test]

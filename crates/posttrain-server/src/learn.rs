@@ -8,7 +8,7 @@ use crate::refusal::{Refusal, with_sources};
 use crate::request::Json;
 use crate::tinker::Json200;
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::routing::{delete, get, post};
 use posttrain_model::TextModel;
 use posttrain_recipes::RecipeError;
@@ -165,6 +165,17 @@ fn traffic(app: &App) -> Result<Arc<Traffic>, Refusal> {
     Ok(learning.ok_or_else(none)?.traffic.clone())
 }
 
+/// Refuses whoever may not say which version serves, or see how others' completions fared. Without
+/// keys everybody is this machine's.
+fn check_operator(app: &App, owner: &Owner) -> Result<(), Refusal> {
+    match &app.config.keys {
+        Some(keys) if !keys.is_operator(owner) => Err(Refusal::forbidden(
+            "an operator's key is needed: a line `operator KEY` in the keys' file",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What is said of a completion, in one of three ways.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,14 +226,30 @@ async fn feedback(
     Ok(axum::Json(json!({ "id": id, "value": value, "learned_from": learned })))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    /// The owner whose user it is, as the log has it before the user's name: where an operator
+    /// deletes for another key, which may be gone.
+    #[serde(default)]
+    owner: Option<String>,
+}
+
 /// Deletes what a user said and was answered.
 async fn forget(
     State(app): State<Arc<App>>,
     owner: Owner,
     UrlPath(user): UrlPath<String>,
+    Query(whose): Query<Whose>,
 ) -> Result<axum::Json<Value>, Refusal> {
     let traffic = traffic(&app)?;
-    let user = user_of(&owner, &user);
+    let user = match whose.owner {
+        Some(other) => {
+            check_operator(&app, &owner)?;
+            user_of(&Owner::of_folder(&other), &user)
+        }
+        None => user_of(&owner, &user),
+    };
     let forgotten = tokio::task::spawn_blocking(move || traffic.forget(&user)).await;
     let (deleted, versions) =
         forgotten.map_err(|error| Refusal::server(&error))?.map_err(refusal)?;
@@ -242,9 +269,11 @@ struct RollBackRequest {
 /// Takes a version out of service.
 async fn roll_back(
     State(app): State<Arc<App>>,
+    owner: Owner,
     Json(request): Json<RollBackRequest>,
 ) -> Result<axum::Json<Value>, Refusal> {
     let traffic = traffic(&app)?;
+    check_operator(&app, &owner)?;
     let reason: String = request.reason.chars().take(500).collect();
     let back = tokio::task::spawn_blocking(move || traffic.roll_back(&reason)).await;
     let back = back.map_err(|error| Refusal::server(&error))?.map_err(refusal)?;
@@ -261,9 +290,11 @@ struct Reinstatement {
 /// Puts a version into service again that the gate has passed.
 async fn reinstate(
     State(app): State<Arc<App>>,
+    owner: Owner,
     Json(request): Json<Reinstatement>,
 ) -> Result<axum::Json<Value>, Refusal> {
     let traffic = traffic(&app)?;
+    check_operator(&app, &owner)?;
     let version = request.version;
     let reason: String = request.reason.chars().take(500).collect();
     let done = tokio::task::spawn_blocking(move || traffic.reinstate(version, &reason)).await;
@@ -272,8 +303,10 @@ async fn reinstate(
 }
 
 /// What the operator's page shows.
-async fn state(State(app): State<Arc<App>>) -> Result<Json200, Refusal> {
-    let state: TrafficState = traffic(&app)?.state();
+async fn state(State(app): State<Arc<App>>, owner: Owner) -> Result<Json200, Refusal> {
+    let traffic = traffic(&app)?;
+    check_operator(&app, &owner)?;
+    let state: TrafficState = traffic.state();
     Ok(Json200(serde_json::to_value(state).map_err(|error| Refusal::server(&error))?))
 }
 

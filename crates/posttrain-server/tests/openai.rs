@@ -4,7 +4,15 @@
 mod common;
 
 use common::{Client, Running};
+use posttrain_chat::client::JsonClientConfig;
+use posttrain_data::Example;
+use posttrain_lora::LoraConfig;
+use posttrain_model::{Checkpoint, Quantize, TextModel};
+use posttrain_recipes::PromptStyle;
+use posttrain_recipes::lesson::{TeacherConfig, TokenAnswer};
+use posttrain_train::{Trainer, TrainerConfig};
 use serde_json::{Value, json};
+use tch::{Device, Kind};
 
 fn chat(client: &Client, model: &str, more: &Value) -> (u16, Value) {
     let mut body = json!({
@@ -109,6 +117,80 @@ fn completions_take_texts_and_tokens_and_stop_where_they_are_told() {
 
     let (_, several) = complete(json!({ "prompt": ["abc", "abd"], "n": 2 }));
     assert_eq!(several["choices"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_prompt_is_echoed_with_what_its_tokens_are_worth() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let ask = |more: Value| {
+        let mut body = json!({ "model": running.model(), "seed": 1, "logprobs": 2 });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        client.done("/v1/completions", &body)["choices"][0].clone()
+    };
+    let drawn = ask(json!({ "prompt": "abc", "max_tokens": 6, "ignore_eos": true, "echo": true }));
+    let told = &drawn["logprobs"];
+    let texts: Vec<&str> =
+        told["tokens"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!((texts.len(), &texts[..3]), (9, &["a", "b", "c"][..]));
+    assert!(drawn["text"].as_str().unwrap().starts_with("abc"), "{drawn}");
+
+    // The same text, read alone: whatever was drawn has the log-probability that it was drawn with.
+    let ids: Vec<i64> = {
+        let file = std::fs::read(running.folder.path().join("model/tokenizer.json")).unwrap();
+        let vocab = serde_json::from_slice::<Value>(&file).unwrap()["model"]["vocab"].clone();
+        texts.iter().map(|text| vocab[*text].as_i64().unwrap()).collect()
+    };
+    let read = ask(json!({ "prompt": ids, "max_tokens": 0, "echo": true }));
+    assert_eq!(read["finish_reason"], "length");
+    let logprobs =
+        |choice: &Value| choice["logprobs"]["token_logprobs"].as_array().unwrap().clone();
+    let (drawn, read) = (logprobs(&drawn), logprobs(&read));
+    assert_eq!((drawn.len(), read.len()), (9, 9));
+    assert_eq!((&drawn[0], &read[0]), (&Value::Null, &Value::Null));
+    for (drawn, read) in drawn[1..].iter().zip(&read[1..]) {
+        let (drawn, read) = (drawn.as_f64().unwrap(), read.as_f64().unwrap());
+        assert!((drawn - read).abs() < 1e-4, "{drawn} {read}");
+    }
+    let tops = told["top_logprobs"].as_array().unwrap();
+    assert_eq!(tops.len(), 9);
+    assert!(tops[0].is_null() && tops[1..].iter().all(|own| own.as_object().unwrap().len() == 2));
+
+    let alone = ask(json!({ "prompt": "a", "max_tokens": 0, "echo": true }));
+    assert_eq!(logprobs(&alone), [Value::Null]);
+    let body = json!({ "model": running.model(), "prompt": "a", "echo": true, "stream": true });
+    let (status, refused) = client.post("/v1/completions", &body);
+    assert_eq!(status, 400);
+    assert!(refused["error"]["message"].as_str().unwrap().contains("`echo`"), "{refused}");
+}
+
+/// The lesson of `posttrain-recipes` that asks a server, with this one as the server.
+#[test]
+fn a_teacher_behind_this_server_reads_what_it_reads_beside_the_policy() {
+    let running = Running::start(&[]);
+    let checkpoint = Checkpoint::open(&running.folder.path().join("model")).unwrap();
+    let model = TextModel::load(&checkpoint, Quantize::None, Kind::Float, Device::Cpu).unwrap();
+    let style = PromptStyle::default();
+    let client = JsonClientConfig::for_server(&format!("{}/v1", running.url)).unwrap();
+    let remote = TeacherConfig::Server { model: running.model(), client: Box::new(client) };
+    let local = TeacherConfig::Prompted { prompt: style.clone() };
+
+    let lora = LoraConfig { rank: 2, ..Default::default() };
+    let own = Trainer::new(model.decoder.clone(), &lora, TrainerConfig::default(), 3).unwrap();
+    let examples: Vec<Example> =
+        (0..12).map(|n| Example::new(n.to_string(), "all", format!("{n} and {n}"), "")).collect();
+    let asked: Vec<TokenAnswer<'_>> =
+        examples.iter().map(|example| TokenAnswer { example, tokens: &[9, 4, 30, 0] }).collect();
+    let read = |teacher: &TeacherConfig| {
+        teacher.build(&model, &style).unwrap().logprobs(&asked, 1.0, &own).unwrap().concat()
+    };
+    let (remote, local) = (read(&remote), read(&local));
+    assert_eq!((remote.len(), local.len()), (48, 48));
+    for (remote, local) in remote.iter().zip(&local) {
+        assert!((remote - local).abs() < 1e-4, "{remote} {local}");
+    }
 }
 
 #[test]

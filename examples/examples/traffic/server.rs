@@ -19,7 +19,8 @@ pub struct Client {
     address: String,
 }
 
-/// The server's program beside this one's; it is built first, which costs nothing where it is.
+/// The server's program beside this one's. It is built first, together with this one, so that what
+/// both depend on is built once; that costs nothing where it is there.
 pub fn binary() -> Result<PathBuf> {
     let example = std::env::current_exe().context("where this program lies")?;
     let folder = example.parent().and_then(Path::parent).context("target/<profile>")?;
@@ -27,7 +28,8 @@ pub fn binary() -> Result<PathBuf> {
     if root.join("Cargo.toml").is_file() {
         println!("building posttrain-server, where it is not built yet");
         let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-        cargo.current_dir(root).args(["build", "-p", "posttrain-server"]);
+        cargo.current_dir(root).args(["build", "-p", "examples", "--example", "traffic"]);
+        cargo.args(["-p", "posttrain-server", "--bin", "posttrain-server"]);
         if folder.ends_with("release") {
             cargo.arg("--release");
         }

@@ -2,6 +2,7 @@
 
 use super::{CaptureConfig, GateConfig};
 use crate::{PromptStyle, RecipeError};
+use posttrain_chat::{Tool, ToolFormat};
 use posttrain_lora::LoraConfig;
 use posttrain_loss::policy::Correction;
 use posttrain_loss::{Objective, PolicyObjective};
@@ -79,6 +80,8 @@ impl TrafficConfig {
         self.trainer.validate()?;
         self.learn.validate()?;
         self.capture.validate()?;
+        let read = self.follow_up.is_none() || self.capture.text;
+        RecipeError::check("capture.text", read, "true: a follow-up's judge reads it", &false)?;
         self.gate.validate()?;
         self.canary.validate()
     }
@@ -192,6 +195,11 @@ pub struct HeldOutConfig {
     pub engine: EngineConfig,
     /// The verifier.
     pub reward: RewardConfig,
+    /// How calls of tools are written, by which the guard of calls reads answers.
+    pub tool_format: ToolFormat,
+    /// Tools that every task offers, where the prompt's form is a conversation: without any the
+    /// guard sees only calls that nobody asked for.
+    pub tools: Vec<Tool>,
 }
 
 impl Default for HeldOutConfig {
@@ -202,6 +210,8 @@ impl Default for HeldOutConfig {
             sampling: SamplingParams::default(),
             engine: EngineConfig::default(),
             reward: RewardConfig::default(),
+            tool_format: ToolFormat::default(),
+            tools: Vec::new(),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{GateConfig, GateOutcome, GateTest, HeldOutConfig};
 use crate::{
-    Answer, Decoding, Evaluator, PolicyQuestion, PromptStyle, RecipeError, Reward, RlConfig, Silent,
+    Answer, Decoding, Evaluator, PolicyQuestion, PromptForm, PromptStyle, RecipeError, Reward,
+    RlConfig, Silent,
 };
-use posttrain_chat::ToolFormat;
+use posttrain_chat::{Tool, ToolFormat};
 use posttrain_data::{Example, ReadConfig, read};
-use posttrain_model::TextModel;
+use posttrain_model::{ChatTemplate, TextModel};
 use posttrain_rollout::{EngineConfig, FinishReason, PolicySnapshot, SamplingParams};
 use posttrain_train::derive_seed;
 use std::collections::{BTreeSet, HashSet};
@@ -27,6 +28,8 @@ pub struct HeldOut {
     pub engine: EngineConfig,
     /// How calls of tools are written.
     pub tool_format: ToolFormat,
+    /// Tools that every task offers.
+    pub tools: Vec<Tool>,
 }
 
 impl HeldOut {
@@ -34,15 +37,19 @@ impl HeldOut {
     ///
     /// # Errors
     /// [`RecipeError::Data`] names the file, line and field; [`RecipeError::Reward`] what is wrong
-    /// with the verifier.
+    /// with the verifier; [`RecipeError::Config`] tools where prompts are plain texts.
     pub fn open(config: &HeldOutConfig) -> Result<Self, RecipeError> {
+        let plain = config.prompt.form == PromptForm::Plain && !config.tools.is_empty();
+        let expected = "none where prompts are plain texts";
+        RecipeError::check("held_out.tools", !plain, expected, &config.tools.len())?;
         Ok(Self {
             tasks: read(&config.path, &ReadConfig::default())?.examples().to_vec(),
             reward: config.reward.build()?,
             prompt: config.prompt.clone(),
             sampling: config.sampling.clone(),
             engine: config.engine.clone(),
-            tool_format: ToolFormat::default(),
+            tool_format: config.tool_format,
+            tools: config.tools.clone(),
         })
     }
 
@@ -53,9 +60,17 @@ impl HeldOut {
 
     /// Every task's prompt, which is never trained on.
     pub(crate) fn prompts(&self, model: &TextModel) -> Result<HashSet<Vec<i64>>, RecipeError> {
+        let model = self.offering(model);
         let encode =
             |task: &Example| self.prompt.encode(&task.question, &model.tokenizer, &model.template);
         self.tasks.iter().map(encode).collect()
+    }
+
+    /// The model with the tasks' tools in its prompts.
+    fn offering(&self, model: &TextModel) -> TextModel {
+        let template =
+            Arc::new(ChatTemplate::clone(&model.template).with_tools(self.tools.clone()));
+        TextModel { template, ..model.clone() }
     }
 
     /// Puts both policies to the same tasks with the same seeds, look by look, until it is clear or
@@ -76,8 +91,12 @@ impl HeldOut {
             engine: self.engine.clone(),
             ..RlConfig::default()
         };
-        let evaluator =
-            Evaluator::new(model.clone(), self.prompt.clone(), self.reward.clone(), &settings)?;
+        let evaluator = Evaluator::new(
+            self.offering(model),
+            self.prompt.clone(),
+            self.reward.clone(),
+            &settings,
+        )?;
 
         let mut long = config.long;
         for tasks in self.drawn(seed, config.tasks).chunks(config.batch) {
@@ -189,6 +208,7 @@ mod tests {
             sampling: SamplingParams::default(),
             engine: EngineConfig::default(),
             tool_format: ToolFormat::Hermes,
+            tools: Vec::new(),
         };
         let config = GateConfig::default();
         let of = |own: &Answer, other: &Answer| held_out.outcomes(&config, (own, other), 10);

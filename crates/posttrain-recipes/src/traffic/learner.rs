@@ -3,14 +3,14 @@
 use super::ledger::Learned;
 use super::pool::Rewarded;
 use super::service::{Traffic, now};
-use super::{Decision, GateTest, HeldOut, LedgerLine, Verdict};
+use super::{Decision, GateTest, HeldOut, LearnConfig, LedgerLine, Served, Verdict};
 use crate::RecipeError;
 use crate::error::in_one_line;
 use posttrain_model::TextModel;
 use posttrain_rollout::PolicySnapshot;
 use posttrain_statistics::Share;
 use posttrain_store::{StoreError, Versions, read_json_if_there, write_json};
-use posttrain_train::{Datum, Trainer};
+use posttrain_train::{Datum, Trainer, derive_seed};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,24 +21,65 @@ use std::time::Instant;
 pub struct Learner {
     traffic: Arc<Traffic>,
     trainer: Trainer,
-    /// The version that the trainer's state is of.
-    at: u64,
+    /// The version that the trainer's state is of; none where it is of a candidate that was thrown
+    /// away.
+    at: Option<u64>,
+    /// Each route's baseline, as it is behind the last candidate that was decided on.
+    baselines: BTreeMap<String, f64>,
     held_out: HeldOut,
     /// What must never be learned from.
     held_out_prompts: HashSet<Vec<i64>>,
+}
+
+/// Routes that have a baseline of their own; those that come later have one together, so that
+/// clients, who name them, cannot make the table grow.
+const ROUTES: usize = 1000;
+
+/// What a candidate is made of.
+struct Taken {
+    fresh: Vec<Rewarded>,
+    /// What is left out.
+    rest: Vec<Served>,
+    /// The version that serves.
+    present: u64,
+    learned: Learned,
 }
 
 /// What a candidate was made of, as it is kept for as long as the folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Provenance {
+    /// The version that served when its training began; none of a candidate that nothing is known
+    /// of.
+    present: Option<u64>,
     /// The completions that were taken for it.
-    completions: Vec<String>,
+    completions: Vec<Source>,
     /// How many of them were deleted since, by their users.
     deleted: usize,
     learned: Learned,
     baselines: BTreeMap<String, f64>,
     seconds_training: f64,
+}
+
+/// A completion that was taken for a candidate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    id: String,
+    /// A number that stands for its user, by which it is found when the log that named both is
+    /// gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<u64>,
+}
+
+impl Source {
+    fn of(served: &Served) -> Self {
+        Self { id: served.id.clone(), user: served.user.as_deref().map(number_of) }
+    }
+}
+
+fn number_of(user: &str) -> u64 {
+    derive_seed(0, user, 0, 0)
 }
 
 impl Provenance {
@@ -60,19 +101,27 @@ impl Provenance {
         let last = versions.numbers()?.last().copied().unwrap_or(0).max(decided);
         let mut learned = HashSet::new();
         for version in 1..=last {
-            learned.extend(Self::read(folder, version)?.completions);
+            let completions = Self::read(folder, version)?.completions;
+            learned.extend(completions.into_iter().map(|source| source.id));
         }
         Ok(learned)
     }
 
-    /// Takes completions off every list; the versions that had learned from some.
-    pub fn forget(folder: &Path, ids: &HashSet<String>) -> Result<Vec<u64>, RecipeError> {
+    /// Takes a user's completions off every list, and those of `ids`; the versions that had learned
+    /// from some.
+    pub fn forget(
+        folder: &Path,
+        user: &str,
+        ids: &HashSet<String>,
+    ) -> Result<Vec<u64>, RecipeError> {
+        let user = Some(number_of(user));
         let mut touched = Vec::new();
         for version in 1.. {
             let path = Self::path(folder, version);
             let Some(mut provenance) = read_json_if_there::<Self>(&path)? else { break };
             let before = provenance.completions.len();
-            provenance.completions.retain(|id| !ids.contains(id));
+            let own = |source: &Source| source.user == user || ids.contains(&source.id);
+            provenance.completions.retain(|source| !own(source));
             let gone = before - provenance.completions.len();
             if gone > 0 {
                 provenance.deleted += gone;
@@ -108,9 +157,13 @@ impl Learner {
         trainer: Trainer,
         held_out: HeldOut,
     ) -> Result<Self, RecipeError> {
-        let at = traffic.inner().standings.learner();
+        let (at, decided) = {
+            let inner = traffic.inner();
+            (Some(inner.standings.learner()), inner.standings.decided)
+        };
+        let baselines = Provenance::read(&traffic.folder, decided)?.baselines;
         let held_out_prompts = held_out.prompts(traffic.model())?;
-        Ok(Self { traffic, trainer, at, held_out, held_out_prompts })
+        Ok(Self { traffic, trainer, at, baselines, held_out, held_out_prompts })
     }
 
     /// Learns until [`Traffic::stop`]; an error ends it, and is told by [`Traffic::state`]: what
@@ -142,6 +195,7 @@ impl Learner {
         let decided = self.traffic.inner().standings.decided;
         if last > decided {
             self.decide(last)?;
+            self.baselines = Provenance::read(&self.traffic.folder, last)?.baselines;
             return Ok(true);
         }
         if !self.traffic.wait() {
@@ -157,39 +211,30 @@ impl Learner {
     /// Goes to the version that is to be learned on top of, where that is another one.
     fn rebase(&mut self) -> Result<(), RecipeError> {
         let base = self.traffic.inner().standings.learner();
-        if base != self.at {
+        if self.at != Some(base) {
             self.trainer.load_state(&self.traffic.versions.path(base))?;
-            self.at = base;
+            self.at = Some(base);
         }
         Ok(())
     }
 
-    /// Makes a candidate; whether anything could be learned.
+    /// Makes a candidate; whether there is one.
     fn learn(&mut self, candidate: u64) -> Result<bool, RecipeError> {
         let started = Instant::now();
         self.rebase()?;
         let config = self.traffic.config.learn.clone();
-        let (taken, stale, mut baselines) = {
-            let mut inner = self.traffic.inner();
-            let taken = inner.pool.take(config.completions);
-            let standings = &inner.standings;
-            let fresh =
-                |r: &Rewarded| standings.staleness(r.served.version) <= config.max_staleness;
-            let (fresh, stale): (Vec<_>, Vec<_>) = taken.into_iter().partition(fresh);
-            (fresh, stale, standings.baselines.clone())
-        };
-        let ids = taken.iter().chain(&stale).map(|rewarded| rewarded.served.id.clone());
-        let completions: Vec<String> = ids.collect();
-        let known = |r: &Rewarded| self.held_out_prompts.contains(&r.served.prompt);
-        let (held_out, fresh): (Vec<_>, Vec<_>) = taken.into_iter().partition(known);
-
+        let Taken { fresh, rest, present, mut learned } = self.take(&config);
         if fresh.is_empty() {
-            let (stale, held_out) = (stale.len(), held_out.len());
+            let Learned { stale, held_out, greedy, .. } = learned;
             tracing::warn!(
-                "nothing to learn from: {stale} completions are too old, {held_out} have prompts of the gate's tasks"
+                "nothing to learn from: {stale} completions are too old, {held_out} have prompts of the gate's tasks, {greedy} were drawn at temperature 0"
             );
             return Ok(false);
         }
+
+        let mut baselines = self.baselines.clone();
+        // Until its state is written, the trainer's is of no version.
+        self.at = None;
         for batch in fresh.chunks(config.batch) {
             if self.traffic.is_stopping() {
                 // Nothing of it is written yet, and all of it is in the log.
@@ -206,39 +251,80 @@ impl Learner {
         }
 
         let sum: f64 = fresh.iter().map(Rewarded::value).sum();
-        let learned = Learned {
-            completions: fresh.len(),
-            stale: stale.len(),
-            held_out: held_out.len(),
-            mean_value: sum / fresh.len().max(1) as f64,
-        };
+        learned.mean_value = sum / fresh.len().max(1) as f64;
+        let taken = fresh.iter().map(|rewarded| &rewarded.served).chain(&rest);
         let provenance = Provenance {
-            completions,
+            present: Some(present),
+            completions: taken.map(Source::of).collect(),
             deleted: 0,
             learned,
-            baselines,
+            baselines: baselines.clone(),
             seconds_training: started.elapsed().as_secs_f64(),
         };
         // Before the state: without the state it says nothing, and is written again.
-        self.write_provenance(candidate, provenance)?;
+        if !self.write_provenance(candidate, provenance, fresh)? {
+            tracing::warn!(
+                "version {candidate}: thrown away, a user of whom it learned is deleted"
+            );
+            return Ok(false);
+        }
         self.traffic.versions.write(candidate, |fresh| self.trainer.save_state(fresh))?;
-        self.at = candidate;
+        self.at = Some(candidate);
+        self.baselines = baselines;
         Ok(true)
     }
 
-    /// Writes down what a candidate was made of, but for what its users have deleted meanwhile.
+    /// Takes what is to be learned from out of the pool, and puts aside what is not.
+    fn take(&self, config: &LearnConfig) -> Taken {
+        let mut inner = self.traffic.inner();
+        let mut taken = Taken {
+            fresh: Vec::new(),
+            rest: Vec::new(),
+            present: inner.standings.present(),
+            learned: Learned::default(),
+        };
+        for rewarded in inner.pool.take(config.completions) {
+            let served = &rewarded.served;
+            let left_out = if inner.standings.staleness(served.version) > config.max_staleness {
+                Some(&mut taken.learned.stale)
+            } else if self.held_out_prompts.contains(&served.prompt) {
+                Some(&mut taken.learned.held_out)
+            } else if served.temperature <= 0.0 {
+                Some(&mut taken.learned.greedy)
+            } else {
+                None
+            };
+            match left_out {
+                Some(count) => {
+                    *count += 1;
+                    taken.rest.push(rewarded.served);
+                }
+                None => taken.fresh.push(rewarded),
+            }
+        }
+        taken.learned.completions = taken.fresh.len();
+        taken
+    }
+
+    /// Writes down what a candidate was made of; whether it may be one. Where a user of whom it
+    /// learned was deleted meanwhile it may not, and the others' completions wait again.
     fn write_provenance(
         &self,
         candidate: u64,
         mut provenance: Provenance,
-    ) -> Result<(), RecipeError> {
+        fresh: Vec<Rewarded>,
+    ) -> Result<bool, RecipeError> {
         // Under the lock, so that a deletion comes before it or finds it.
-        let inner = self.traffic.inner();
+        let mut inner = self.traffic.inner();
+        if fresh.iter().any(|rewarded| !inner.pool.knows(&rewarded.served.id)) {
+            inner.pool.give_back(fresh);
+            return Ok(false);
+        }
         let taken = provenance.completions.len();
-        provenance.completions.retain(|id| inner.pool.knows(id));
+        provenance.completions.retain(|source| inner.pool.knows(&source.id));
         provenance.deleted = taken - provenance.completions.len();
         write_json(&Provenance::path(&self.traffic.folder, candidate), &provenance)?;
-        Ok(())
+        Ok(true)
     }
 
     /// Has the gate decide on a candidate, and does what it says.
@@ -250,7 +336,11 @@ impl Learner {
             inner.policies[&inner.standings.present()].clone()
         };
         let model = self.traffic.model().clone();
-        let policy = read_policy(&self.traffic.versions, candidate, &model);
+        // What was built on a version that somebody took out of service meanwhile is not asked.
+        let policy = match provenance.present.filter(|served| *served != present.version) {
+            Some(withdrawn) => Err(withdrawn_meanwhile(withdrawn)),
+            None => read_policy(&self.traffic.versions, candidate, &model),
+        };
         let compared = policy.and_then(|policy| {
             let traffic = &self.traffic;
             let stop = || traffic.is_stopping();
@@ -287,7 +377,6 @@ impl Learner {
             present_share: test.as_ref().map_or(nothing, GateTest::present),
             compared: test.as_ref().map(GateTest::compared).unwrap_or_default(),
             learned: provenance.learned,
-            baselines: provenance.baselines,
             seconds_training: provenance.seconds_training,
             seconds_gate: started.elapsed().as_secs_f64(),
         };
@@ -305,7 +394,7 @@ impl Learner {
         // serves now is not to serve, and not to be built upon.
         let outdated = inner.standings.present() != decision.present;
         let decision = if outdated && decision.verdict != Verdict::Refused {
-            let reason = format!("version {} was taken out of service meanwhile", decision.present);
+            let reason = in_one_line(&withdrawn_meanwhile(decision.present));
             Decision { verdict: Verdict::Refused, reason, ..decision }
         } else {
             decision
@@ -317,8 +406,8 @@ impl Learner {
         let policy = policy.filter(|_| decision.verdict == Verdict::Accepted);
         self.traffic.settle(&mut inner, LedgerLine::Decided(Box::new(decision)), policy)?;
 
-        let standings = inner.standings.clone();
-        drop(inner);
+        // Under the lock, so that nobody puts into service what is being removed.
+        let standings = &inner.standings;
         let kept = self.traffic.config.versions;
         let served = &standings.served[standings.served.len().saturating_sub(kept + 1)..];
         let last = standings.decided.saturating_sub(kept as u64);
@@ -339,21 +428,27 @@ fn advantages(batch: &[Rewarded], baselines: &mut BTreeMap<String, f64>, rate: f
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mut prompts: HashMap<&[i64], Vec<f64>> = HashMap::new();
     let mut routes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut own_routes = Vec::with_capacity(batch.len());
     for rewarded in batch {
         let value = rewarded.value();
         prompts.entry(&rewarded.served.prompt).or_default().push(value);
-        routes.entry(route(rewarded)).or_default().push(value);
+        let route = rewarded.served.route.clone().unwrap_or_default();
+        let new = !baselines.contains_key(&route) && !routes.contains_key(&route);
+        let full = baselines.len() + routes.len() >= ROUTES;
+        let route = if new && full { String::new() } else { route };
+        routes.entry(route.clone()).or_default().push(value);
+        own_routes.push(route);
     }
     for (route, values) in &routes {
         baselines.entry(route.clone()).or_insert_with(|| mean(values));
     }
 
-    let advantage = |rewarded: &Rewarded| {
+    let advantage = |(rewarded, route): (&Rewarded, &String)| {
         let group = &prompts[rewarded.served.prompt.as_slice()];
-        let beside = if group.len() > 1 { mean(group) } else { baselines[&route(rewarded)] };
+        let beside = if group.len() > 1 { mean(group) } else { baselines[route] };
         rewarded.value() - beside
     };
-    let advantages = batch.iter().map(advantage).collect();
+    let advantages = batch.iter().zip(&own_routes).map(advantage).collect();
     for (route, values) in &routes {
         if let Some(baseline) = baselines.get_mut(route) {
             *baseline += rate * (mean(values) - *baseline);
@@ -362,8 +457,12 @@ fn advantages(batch: &[Rewarded], baselines: &mut BTreeMap<String, f64>, rate: f
     advantages
 }
 
-fn route(rewarded: &Rewarded) -> String {
-    rewarded.served.route.clone().unwrap_or_default()
+fn withdrawn_meanwhile(version: u64) -> RecipeError {
+    RecipeError::Config {
+        field: "version",
+        expected: "built on what still serves",
+        got: format!("{version}, which was taken out of service meanwhile"),
+    }
 }
 
 fn datum((rewarded, advantage): (&Rewarded, f64)) -> Datum {

@@ -34,11 +34,8 @@ pub struct Decision {
     pub present_share: Share,
     /// Every comparison, by domain and guard.
     pub compared: BTreeMap<String, Compared>,
-    /// Completions that the candidate learned from, those that were too old or of the gate's own
-    /// tasks, and those that said nothing.
+    /// Completions that the candidate learned from, and those that were left out.
     pub learned: Learned,
-    /// Each route's baseline behind it.
-    pub baselines: BTreeMap<String, f64>,
     /// Seconds in training and in the gate.
     pub seconds_training: f64,
     /// Seconds in the gate.
@@ -55,6 +52,9 @@ pub struct Learned {
     pub stale: usize,
     /// Left out: their prompt is one of the gate's tasks.
     pub held_out: usize,
+    /// Left out: drawn at temperature 0, from no distribution that a policy could be learned by.
+    #[serde(default)]
+    pub greedy: usize,
     /// The mean of what was said of those that were learned from.
     pub mean_value: f64,
 }
@@ -110,8 +110,6 @@ pub(crate) struct Standings {
     pub canary: Option<u64>,
     /// What the learner's policy has gone through, its present version last.
     pub lineage: Vec<u64>,
-    /// Each route's baseline.
-    pub baselines: BTreeMap<String, f64>,
     /// The last candidate that was decided on.
     pub decided: u64,
 }
@@ -119,13 +117,7 @@ pub(crate) struct Standings {
 impl Standings {
     /// Version 0 serves, which is the base.
     pub fn new() -> Self {
-        Self {
-            served: vec![0],
-            canary: None,
-            lineage: vec![0],
-            baselines: BTreeMap::new(),
-            decided: 0,
-        }
+        Self { served: vec![0], canary: None, lineage: vec![0], decided: 0 }
     }
 
     /// The version that serves.
@@ -156,7 +148,6 @@ impl Standings {
         match line {
             LedgerLine::Decided(decision) => {
                 self.decided = decision.version;
-                self.baselines.clone_from(&decision.baselines);
                 if decision.verdict == Verdict::Accepted {
                     match decision.on_trial {
                         true => self.canary = Some(decision.version),
@@ -181,7 +172,9 @@ impl Standings {
             }
             LedgerLine::Reinstated { version, .. } => {
                 self.canary = None;
-                self.served.push(*version);
+                if self.present() != *version {
+                    self.served.push(*version);
+                }
                 self.go_back_to(*version);
             }
         }
@@ -245,7 +238,6 @@ mod tests {
             present_share: share,
             compared: BTreeMap::new(),
             learned: Learned::default(),
-            baselines: BTreeMap::new(),
             seconds_training: 0.0,
             seconds_gate: 0.0,
         }))
@@ -322,5 +314,19 @@ mod tests {
         lines.push(back(2, 1));
         let last = standings(&lines);
         assert_eq!((last.present(), last.served, last.lineage), (1, vec![0, 1], vec![0, 1]));
+    }
+
+    #[test]
+    fn what_serves_and_is_put_into_service_again_served_once() {
+        let reinstated =
+            |version| LedgerLine::Reinstated { version, time: 0.0, reason: String::new() };
+        let accepted = [1, 2].map(|version| decided(version, Verdict::Accepted));
+        let mut lines = accepted.to_vec();
+        lines.extend([reinstated(2), reinstated(1), reinstated(1)]);
+        let last = standings(&lines);
+        assert_eq!(last.served, [0, 1, 2, 1]);
+        assert_eq!(last.before().unwrap(), (1, 2));
+        lines.push(back(1, 2));
+        assert_eq!(standings(&lines).served, [0, 1, 2]);
     }
 }

@@ -94,13 +94,25 @@ pub struct CaptureConfig {
     /// Whether users' names are kept. Without them nobody's data can be deleted by name, or need
     /// be.
     pub user: bool,
+    /// Whether the conversations that completions belong to are kept.
+    pub conversation: bool,
+    /// Whether the routes that clients name are kept; without them all are compared together.
+    pub route: bool,
     /// Completions whose prompt or text has one of these are served and never kept.
     pub exclude: Vec<String>,
 }
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { file_bytes: 64 << 20, files: 16, text: true, user: true, exclude: Vec::new() }
+        Self {
+            file_bytes: 64 << 20,
+            files: 16,
+            text: true,
+            user: true,
+            conversation: true,
+            route: true,
+            exclude: Vec::new(),
+        }
     }
 }
 
@@ -129,7 +141,9 @@ impl CaptureConfig {
         }
         let user = served.user.filter(|_| self.user);
         let text = served.text.filter(|_| self.text);
-        Some(Served { user, text, ..served })
+        let conversation = served.conversation.filter(|_| self.conversation);
+        let route = served.route.filter(|_| self.route);
+        Some(Served { user, text, conversation, route, ..served })
     }
 }
 
@@ -145,7 +159,7 @@ pub struct TrafficLog {
 }
 
 /// What a deletion removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
     /// Completions.
     pub served: usize,
@@ -160,8 +174,48 @@ fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{number:06}{SUFFIX}"))
 }
 
+impl std::ops::AddAssign for Deleted {
+    fn add_assign(&mut self, other: Self) {
+        self.served += other.served;
+        self.feedback += other.feedback;
+    }
+}
+
+/// A user's completions in a file; none where it is not there any more.
+pub(super) fn ids_of(
+    folder: &Path,
+    number: u64,
+    user: &str,
+) -> Result<HashSet<String>, RecipeError> {
+    let own = |line| match line {
+        TrafficLine::Served(served) if served.user.as_deref() == Some(user) => Some(served.id),
+        _ => None,
+    };
+    Ok(read_log(&path_of(folder, number))?.into_iter().filter_map(own).collect())
+}
+
+/// A file's lines but for those of some completions, and how many those are.
+pub(super) fn without(
+    folder: &Path,
+    number: u64,
+    ids: &HashSet<String>,
+) -> Result<(Vec<TrafficLine>, Deleted), RecipeError> {
+    let mut kept: Vec<TrafficLine> = read_log(&path_of(folder, number))?;
+    let mut deleted = Deleted::default();
+    kept.retain(|line| {
+        let (id, count) = match line {
+            TrafficLine::Served(served) => (&served.id, &mut deleted.served),
+            TrafficLine::Feedback(feedback) => (&feedback.id, &mut deleted.feedback),
+        };
+        let gone = ids.contains(id);
+        *count += usize::from(gone);
+        !gone
+    });
+    Ok((kept, deleted))
+}
+
 /// The numbers of a folder's files, lowest first.
-fn numbers(folder: &Path) -> Result<Vec<u64>, StoreError> {
+pub(super) fn numbers(folder: &Path) -> Result<Vec<u64>, StoreError> {
     let failed = |source| StoreError::Io { action: "read", path: folder.to_owned(), source };
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -213,44 +267,40 @@ impl TrafficLog {
         Ok(())
     }
 
-    /// Removes what a user said and was answered, and what was said of it, from every file. Each
-    /// file is replaced whole.
-    ///
-    /// # Errors
-    /// [`RecipeError::Store`] names the file; those before it are done.
-    pub fn delete(&mut self, user: &str) -> Result<(Deleted, HashSet<String>), RecipeError> {
-        let mut ids = HashSet::new();
-        for number in numbers(&self.folder)? {
-            for line in read_log(&path_of(&self.folder, number))? {
-                if let TrafficLine::Served(served) = line
-                    && served.user.as_deref() == Some(user)
-                {
-                    ids.insert(served.id);
-                }
-            }
-        }
+    /// The number of the file that is appended to; those with lower ones do not change.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
 
-        let mut deleted = Deleted { served: 0, feedback: 0 };
-        for number in numbers(&self.folder)? {
-            let path = path_of(&self.folder, number);
-            let lines: Vec<TrafficLine> = read_log(&path)?;
-            let (gone, kept): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| match line {
-                TrafficLine::Served(served) => ids.contains(&served.id),
-                TrafficLine::Feedback(feedback) => ids.contains(&feedback.id),
-            });
-            if gone.is_empty() {
-                continue;
-            }
-            let served = gone.iter().filter(|line| matches!(line, TrafficLine::Served(_))).count();
-            deleted.served += served;
-            deleted.feedback += gone.len() - served;
-            rewrite(&path, &kept)?;
+    /// Removes what is of some completions from a file, which is replaced whole.
+    pub(super) fn cut(
+        &mut self,
+        number: u64,
+        ids: &HashSet<String>,
+    ) -> Result<Deleted, RecipeError> {
+        let (kept, deleted) = without(&self.folder, number, ids)?;
+        self.replace(number, &kept, deleted)?;
+        Ok(deleted)
+    }
+
+    /// Replaces a file by what is kept of it, where anything is deleted and it is there still.
+    pub(super) fn replace(
+        &mut self,
+        number: u64,
+        kept: &[TrafficLine],
+        deleted: Deleted,
+    ) -> Result<(), RecipeError> {
+        let path = path_of(&self.folder, number);
+        if deleted == Deleted::default() || !path.exists() {
+            return Ok(());
         }
-        // The last file was replaced under its handle.
-        let path = path_of(&self.folder, self.number);
-        self.file = JsonLog::open(&path, |_| true)?.0;
-        self.bytes = length(&path)?;
-        Ok((deleted, ids))
+        rewrite(&path, kept)?;
+        if number == self.number {
+            // It was replaced under its handle.
+            self.file = JsonLog::open(&path, |_| true)?.0;
+            self.bytes = length(&path)?;
+        }
+        Ok(())
     }
 
     fn rotate(&mut self) -> Result<(), RecipeError> {

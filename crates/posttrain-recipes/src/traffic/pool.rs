@@ -35,6 +35,13 @@ pub(crate) struct Tally {
     pub sum: f64,
 }
 
+impl Tally {
+    fn hear(&mut self, value: f64) {
+        self.said += 1;
+        self.sum += value;
+    }
+}
+
 /// What waits for feedback, or to be learned from.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -56,29 +63,36 @@ impl Pool {
         Self { capacity, ..Self::default() }
     }
 
-    /// What a log's lines come to, but for the completions `learned`, which were learned from.
+    /// What a log's lines come to, but for the completions `learned`, which were learned from: they
+    /// count, and take no place from those that wait.
     pub fn replayed(capacity: usize, lines: Vec<TrafficLine>, learned: &HashSet<String>) -> Self {
         let mut pool = Self::new(capacity);
+        let mut unspoken = HashMap::new();
         for line in lines {
             match line {
+                TrafficLine::Served(served) if learned.contains(&served.id) => {
+                    pool.tally(served.version).served += 1;
+                    pool.remember(served.id.clone());
+                    unspoken.insert(served.id, served.version);
+                }
                 TrafficLine::Served(served) => pool.serve(served),
-                // What it belongs to may be in a file that is gone.
-                TrafficLine::Feedback(feedback) => drop(pool.join(&feedback)),
+                TrafficLine::Feedback(feedback) => match unspoken.remove(&feedback.id) {
+                    Some(version) => pool.tally(version).hear(feedback.value),
+                    // What it belongs to may be in a file that is gone.
+                    None => drop(pool.join(&feedback)),
+                },
             }
         }
-        let order: Vec<String> = pool.order.iter().cloned().collect();
-        for id in order.into_iter().filter(|id| learned.contains(id)) {
-            if pool.entries.remove(&id).is_some() {
-                pool.remember(id);
-            }
-        }
-        pool.ready.retain(|id| !learned.contains(id));
         pool
+    }
+
+    fn tally(&mut self, version: u64) -> &mut Tally {
+        self.tallies.entry(version).or_default()
     }
 
     /// Takes in a completion.
     pub fn serve(&mut self, served: Served) {
-        self.tallies.entry(served.version).or_default().served += 1;
+        self.tally(served.version).served += 1;
         self.order.push_back(served.id.clone());
         let rewarded = Rewarded { served, said: BTreeMap::new() };
         self.entries.insert(rewarded.served.id.clone(), rewarded);
@@ -87,6 +101,13 @@ impl Pool {
             let Some(oldest) = self.order.pop_front() else { break };
             if self.entries.remove(&oldest).is_some() {
                 self.remember(oldest);
+            }
+        }
+        // Names of what is gone make no more than half of either list.
+        let Self { entries, order, ready, .. } = self;
+        for list in [order, ready] {
+            if list.len() > 2 * entries.len() + 64 {
+                list.retain(|id| entries.contains_key(id));
             }
         }
     }
@@ -103,18 +124,22 @@ impl Pool {
         };
         if entry.said.is_empty() {
             self.ready.push_back(feedback.id.clone());
-            let tally = self.tallies.entry(entry.served.version).or_default();
-            tally.said += 1;
-            tally.sum += feedback.value;
+            self.tallies.entry(entry.served.version).or_default().hear(feedback.value);
         }
         entry.said.insert(feedback.source, feedback.value);
         Some(Joined::Waiting)
     }
 
-    /// The version that wrote a completion which waits and of which nothing was said yet.
-    pub fn unspoken(&self, id: &str) -> Option<u64> {
+    /// A completion which waits and of which nothing was said yet.
+    pub fn unspoken(&self, id: &str) -> Option<&Served> {
         let entry = self.entries.get(id).filter(|entry| entry.said.is_empty())?;
-        Some(entry.served.version)
+        Some(&entry.served)
+    }
+
+    /// What waits of a user's completions.
+    pub fn ids_of(&self, user: &str) -> impl Iterator<Item = String> {
+        let own = move |entry: &&Rewarded| entry.served.user.as_deref() == Some(user);
+        self.entries.values().filter(own).map(|entry| entry.served.id.clone())
     }
 
     /// The text of a completion which waits, where it is kept.
@@ -139,6 +164,20 @@ impl Pool {
             }
         }
         taken
+    }
+
+    /// Gives back what was taken and not learned from, but for what was deleted meanwhile: it is the
+    /// first to be taken again.
+    pub fn give_back(&mut self, taken: Vec<Rewarded>) {
+        for rewarded in taken.into_iter().rev() {
+            let id = rewarded.served.id.clone();
+            if self.past.remove(&id) {
+                self.past_order.retain(|past| *past != id);
+                self.order.push_front(id.clone());
+                self.ready.push_front(id.clone());
+                self.entries.insert(id, rewarded);
+            }
+        }
     }
 
     /// Forgets completions for good.
@@ -237,5 +276,44 @@ mod tests {
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].served.id, "b");
         assert!(pool.knows("a"));
+    }
+
+    #[test]
+    fn what_was_learned_from_takes_no_place_in_a_replay() {
+        let said = |id: &str| TrafficLine::Feedback(feedback(id, FeedbackSource::Score, 1.0));
+        let ids: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        let lines = ids.iter().flat_map(|id| [TrafficLine::Served(served(id)), said(id)]).collect();
+        // All but the first, which waits still.
+        let learned: HashSet<String> = ids[1..].iter().cloned().collect();
+        let pool = Pool::replayed(10, lines, &learned);
+        assert_eq!(pool.ready(), 1);
+        assert_eq!(pool.tallies[&3], Tally { served: 20, said: 20, sum: 20.0 });
+    }
+
+    #[test]
+    fn what_is_given_back_is_taken_first_and_what_was_deleted_is_not() {
+        let mut pool = Pool::new(10);
+        for id in ["a", "b", "c"] {
+            pool.serve(served(id));
+            pool.join(&feedback(id, FeedbackSource::Score, 1.0));
+        }
+        let taken = pool.take(2);
+        pool.forget(&HashSet::from(["a".to_owned()]));
+        pool.give_back(taken);
+        let again: Vec<_> = pool.take(9).into_iter().map(|r| r.served.id).collect();
+        assert_eq!(again, ["b", "c"]);
+        assert!(!pool.knows("a"));
+    }
+
+    #[test]
+    fn lists_of_names_stay_as_short_as_what_they_name() {
+        let mut pool = Pool::new(1000);
+        for n in 0..10_000 {
+            let id = n.to_string();
+            pool.serve(served(&id));
+            pool.join(&feedback(&id, FeedbackSource::Score, 1.0));
+            pool.take(1);
+        }
+        assert!(pool.order.len() < 200 && pool.ready.len() < 200, "{}", pool.order.len());
     }
 }

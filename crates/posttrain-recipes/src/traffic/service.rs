@@ -2,6 +2,7 @@
 
 use super::learner::{Learner, Provenance, read_policy};
 use super::ledger::Standings;
+use super::log::{ids_of, numbers, without};
 use super::pool::Pool;
 use super::{
     Decision, Deleted, Feedback, HeldOut, Joined, LedgerLine, RollBack, Served, Swap,
@@ -13,11 +14,12 @@ use posttrain_model::TextModel;
 use posttrain_reward::{RewardConfig, Sample};
 use posttrain_rollout::PolicySnapshot;
 use posttrain_rollout::service::{SamplingClient, Transition};
-use posttrain_statistics::{Claim, SequentialPairedTest};
+use posttrain_statistics::{Claim, SequentialPairedTest, Share};
 use posttrain_store::{FolderLock, JsonLog, Versions, lock_folder};
-use posttrain_train::{Trainer, derive_seed};
+use posttrain_train::Trainer;
 use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,6 +50,11 @@ pub struct Traffic {
     model: TextModel,
     client: SamplingClient,
     inner: Mutex<Inner>,
+    /// Held by a deletion, of which there is one at a time.
+    deleting: Mutex<()>,
+    /// Draws who is on trial by what. Nobody can know it, and a restart, which begins a trial anew,
+    /// draws anew.
+    lot: RandomState,
     wake: Condvar,
     follow_up: Option<Arc<dyn Reward>>,
     _lock: FolderLock,
@@ -87,6 +94,10 @@ pub struct Chosen {
 /// A candidate on trial.
 struct Trial {
     version: u64,
+    /// When it began, in seconds since 1970: what was written before says nothing of it.
+    since: f64,
+    /// Who has been heard: conversations, or users without one, as numbers.
+    heard: HashSet<u64>,
     own: VecDeque<bool>,
     present: VecDeque<bool>,
     pairs: usize,
@@ -102,8 +113,13 @@ pub struct VersionState {
     pub served: usize,
     /// Those with feedback: what is learned from is this selection.
     pub with_feedback: usize,
-    /// The mean of their first feedback.
+    /// The mean of their first feedback, and the 95% interval (Wilson's, which is the widest that
+    /// values from 0 to 1 can have).
     pub mean_value: Option<f64>,
+    /// The interval's lower end.
+    pub low: Option<f64>,
+    /// Its upper end.
+    pub high: Option<f64>,
 }
 
 /// Where a policy in service stands, for a person.
@@ -206,6 +222,8 @@ impl Traffic {
             model,
             client,
             inner: Mutex::new(inner),
+            deleting: Mutex::new(()),
+            lot: RandomState::new(),
             wake: Condvar::new(),
             _lock: lock,
         });
@@ -235,9 +253,8 @@ impl Traffic {
     pub fn choose(&self, key: &str) -> Chosen {
         let inner = self.inner();
         let share = self.config.canary.share;
-        let place = derive_seed(self.config.seed, key, 0, 0) as f64 / u64::MAX as f64;
         let (version, propensity) = match inner.standings.canary {
-            Some(canary) if place < share => (canary, share),
+            Some(canary) if self.draws(canary, key) < share => (canary, share),
             Some(_) => (inner.standings.present(), 1.0 - share),
             None => (inner.standings.present(), 1.0),
         };
@@ -246,6 +263,11 @@ impl Traffic {
         let follows = self.config.swap == Swap::Token && inner.standings.canary != Some(version);
         let name = follows.then(|| self.config.name.clone());
         Chosen { version, policy, name, propensity }
+    }
+
+    /// A number from 0 to 1 that a key draws for a candidate's trial.
+    fn draws(&self, candidate: u64, key: &str) -> f64 {
+        self.lot.hash_one((candidate, key)) as f64 / u64::MAX as f64
     }
 
     /// Takes down a completion, as far as it may be kept; whether it was. `prompt` gives the
@@ -283,10 +305,18 @@ impl Traffic {
         }
         inner.log.append(&TrafficLine::Feedback(feedback.clone()))?;
         // What is said again of a completion is no further evidence of its version.
-        let version = inner.pool.unspoken(&feedback.id);
+        let heard = inner.pool.unspoken(&feedback.id).map(|served| {
+            let key = served.conversation.as_ref().or(served.user.as_ref()).unwrap_or(&served.id);
+            Heard {
+                version: served.version,
+                time: served.time,
+                key: self.lot.hash_one(key),
+                good: feedback.value > 0.5,
+            }
+        });
         let joined = inner.pool.join(feedback);
-        if let Some(version) = version {
-            self.try_out(&mut inner, version, feedback.value > 0.5)?;
+        if let Some(heard) = heard {
+            self.try_out(&mut inner, &heard)?;
         }
         if inner.pool.ready() >= self.config.learn.batch {
             self.wake.notify_all();
@@ -309,17 +339,23 @@ impl Traffic {
             if !inner.pool.knows(id) {
                 return Ok(None);
             }
-            inner.pool.text_of(id).unwrap_or_default()
+            inner.pool.text_of(id)
         };
+        let expected = "said of a completion whose text is still kept";
+        let answered = answered.ok_or_else(|| RecipeError::Config {
+            field: "follow_up",
+            expected,
+            got: format!("one of {id}"),
+        })?;
         let sample = Sample { id: id.to_owned(), ..Sample::new(answered, "", text) };
         Ok(Some(judge.score(&sample).await?.value()))
     }
 
     /// Takes a candidate's trial on, and ends it where it is clear.
-    fn try_out(&self, inner: &mut Inner, version: u64, good: bool) -> Result<(), RecipeError> {
+    fn try_out(&self, inner: &mut Inner, heard: &Heard) -> Result<(), RecipeError> {
         let present = inner.standings.present();
         let Some(trial) = &mut inner.trial else { return Ok(()) };
-        trial.observe(version, present, good);
+        trial.observe(heard, present);
         let own = trial.version;
         let counts = trial.worse.counts();
         let told = format!(
@@ -387,6 +423,7 @@ impl Traffic {
         let (from, to) = inner.standings.before()?;
         let same = (from, to) == before;
         RecipeError::check("version", same, "the one that served a moment ago", &from)?;
+        self.check_kept(to)?;
         let back = RollBack { from, to, time: now(), reason: reason.to_owned() };
         self.settle(&mut inner, LedgerLine::RolledBack(back.clone()), Some(policy))?;
         Ok(back)
@@ -410,8 +447,17 @@ impl Traffic {
         RecipeError::check("version", passed, "one that the gate has passed", &version)?;
         let policy = self.policy(version)?;
         let mut inner = self.inner();
+        let serves = inner.standings.present() == version && inner.standings.canary.is_none();
+        RecipeError::check("version", !serves, "one that does not serve", &version)?;
+        self.check_kept(version)?;
         let line = LedgerLine::Reinstated { version, time: now(), reason: reason.to_owned() };
         self.settle(&mut inner, line, Some(policy))
+    }
+
+    /// Refuses a version whose files are gone: after a restart it could not serve.
+    fn check_kept(&self, version: u64) -> Result<(), RecipeError> {
+        let kept = self.versions.numbers()?.contains(&version);
+        RecipeError::check("version", kept, "one whose files are kept", &version)
     }
 
     /// A version as it is in memory, or else in its files, which take their time: nobody waits for
@@ -423,15 +469,43 @@ impl Traffic {
 
     /// Deletes what a user said and was answered from the log, from memory, and from the lists of
     /// what versions learned from; with the versions that had learned from it, which only training
-    /// anew would cure.
+    /// anew would cure. A candidate that is being made of it is thrown away.
     ///
     /// # Errors
     /// [`RecipeError::Store`] names the file that refused; called again, it goes on.
     pub fn forget(&self, user: &str) -> Result<(Deleted, Vec<u64>), RecipeError> {
-        let mut inner = self.inner();
-        let (deleted, ids) = inner.log.delete(user)?;
-        inner.pool.forget(&ids);
-        let versions = Provenance::forget(&self.folder, &ids)?;
+        let _alone = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder.join("log");
+        // Files that are closed do not change: they are read while others are answered.
+        let open = self.inner().log.number();
+        let closed: Vec<u64> = numbers(&folder)?.into_iter().filter(|n| *n < open).collect();
+        let mut ids = HashSet::new();
+        for number in &closed {
+            ids.extend(ids_of(&folder, *number, user)?);
+        }
+
+        let mut deleted = Deleted::default();
+        let versions = {
+            let mut inner = self.inner();
+            let newer = open..=inner.log.number();
+            for number in newer.clone() {
+                ids.extend(ids_of(&folder, number, user)?);
+            }
+            ids.extend(inner.pool.ids_of(user));
+            let versions = Provenance::forget(&self.folder, user, &ids)?;
+            // The newest file first: what names the completions is the last to go, so that what a
+            // killed process left is found again.
+            for number in newer.rev() {
+                deleted += inner.log.cut(number, &ids)?;
+            }
+            inner.pool.forget(&ids);
+            versions
+        };
+        for number in closed.into_iter().rev() {
+            let (kept, gone) = without(&folder, number, &ids)?;
+            self.inner().log.replace(number, &kept, gone)?;
+            deleted += gone;
+        }
         Ok((deleted, versions))
     }
 
@@ -439,11 +513,17 @@ impl Traffic {
     #[must_use]
     pub fn state(&self) -> TrafficState {
         let inner = self.inner();
-        let version = |(version, tally): (&u64, &super::pool::Tally)| VersionState {
-            version: *version,
-            served: tally.served,
-            with_feedback: tally.said,
-            mean_value: (tally.said > 0).then(|| tally.sum / tally.said as f64),
+        let version = |(version, tally): (&u64, &super::pool::Tally)| {
+            let said = tally.said > 0;
+            let mean = said.then(|| Share::of_mean(tally.sum / tally.said as f64, tally.said));
+            VersionState {
+                version: *version,
+                served: tally.served,
+                with_feedback: tally.said,
+                mean_value: mean.map(|mean| mean.share),
+                low: mean.map(|mean| mean.low),
+                high: mean.map(|mean| mean.high),
+            }
         };
         TrafficState {
             name: self.config.name.clone(),
@@ -496,20 +576,43 @@ impl Traffic {
     }
 }
 
+/// The first that is said of a completion.
+struct Heard {
+    version: u64,
+    /// When the completion was written, in seconds since 1970.
+    time: f64,
+    /// Its conversation, or else its user, as a number.
+    key: u64,
+    good: bool,
+}
+
 impl Trial {
     fn new(version: u64) -> Result<Self, RecipeError> {
         let worse = SequentialPairedTest::new(Claim::Better)?;
-        Ok(Self { version, own: VecDeque::new(), present: VecDeque::new(), pairs: 0, worse })
+        Ok(Self {
+            version,
+            since: now(),
+            heard: HashSet::new(),
+            own: VecDeque::new(),
+            present: VecDeque::new(),
+            pairs: 0,
+            worse,
+        })
     }
 
-    /// Takes in feedback on a version's completion, and pairs it with one on the other's. Who was
-    /// answered by which was drawn by lot, so that any pairing is as good.
-    fn observe(&mut self, version: u64, present: u64, good: bool) {
-        if version == self.version {
-            self.own.push_back(good);
-        } else if version == present {
-            self.present.push_back(good);
+    /// Takes in the first feedback of a conversation on a version's completion, and pairs it with
+    /// one on the other's. Who was answered by which was drawn by lot, so that any pairing is as
+    /// good.
+    fn observe(&mut self, heard: &Heard, present: u64) {
+        let waiting = match heard.version {
+            version if version == self.version => &mut self.own,
+            version if version == present => &mut self.present,
+            _ => return,
+        };
+        if heard.time < self.since || !self.heard.insert(heard.key) {
+            return;
         }
+        waiting.push_back(heard.good);
         while let (Some(own), Some(other)) = (self.own.front(), self.present.front()) {
             self.worse.observe(*other, *own);
             self.pairs += 1;

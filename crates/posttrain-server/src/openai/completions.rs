@@ -1,19 +1,20 @@
 //! `/v1/completions`.
 
-use super::adapters::target;
+use super::adapters::{Target, target};
 use super::chat::{DRAW, check_rest};
 use super::job::{Draw, draw, finish_word, most_tokens, new_id, now, route_headers, usage};
-use super::logprobs::{TOP, scored, text_form};
+use super::logprobs::{TOP, read, scored, text_form};
 use super::stream::{Form, Streamed, stream};
 use crate::app::App;
 use crate::keys::Owner;
 use crate::learn::Captured;
 use crate::refusal::Refusal;
 use crate::request::Json;
-use crate::tinker::check_tokens;
+use crate::tinker::{Scored, check_tokens};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use posttrain_rollout::SamplingParams;
+use posttrain_chat::FinishReason;
+use posttrain_rollout::{Completion, SamplingParams};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -100,8 +101,11 @@ pub(crate) async fn complete(
     let samples = request.draw.samples(&app)?;
 
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
-    let max_tokens = most_tokens(&app, longest, request.max_tokens, Some(USUAL))?;
-    let params = request.draw.params(max_tokens)?;
+    let echo = request.echo == Some(true);
+    // A prompt that is echoed may be read alone.
+    let writes = !(echo && request.max_tokens == Some(0));
+    let asked = if writes { request.max_tokens } else { Some(1) };
+    let params = request.draw.params(most_tokens(&app, longest, asked, Some(USUAL))?)?;
     check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
     if streamed {
         let [prompt] = <[Vec<i64>; 1]>::try_from(prompts).map_err(|prompts| {
@@ -128,35 +132,29 @@ pub(crate) async fn complete(
     let id = new_id("cmpl");
     let learned = Captured::of(&app, target.asked.as_ref(), &id, prompts.len() * samples);
     let mut choices = Vec::new();
-    let mut read = 0;
+    let mut prompt_tokens = 0;
     let mut written = 0;
     for (nth, prompt) in prompts.iter().enumerate() {
         // Prompts of one request differ in their draws as samples do.
         let params =
             SamplingParams { seed: params.seed.wrapping_add(nth as u64), ..params.clone() };
-        let temperature = params.temperature;
-        for completion in draw(&app, &target, prompt, params.clone(), samples).await? {
-            if let Some(learned) = &learned {
+        let echoed = match echo {
+            true => Echoed::of(&app, &target, prompt, top).await?,
+            false => Echoed::default(),
+        };
+        let completions = match writes {
+            true => draw(&app, &target, prompt, params.clone(), samples).await?,
+            false => vec![nothing_written(); samples],
+        };
+        for completion in completions {
+            if let Some(learned) = learned.as_ref().filter(|_| writes) {
                 learned.take(&app, (prompt, &params), choices.len(), &completion);
             }
-            let logprobs = match top {
-                Some(top) => {
-                    let policy = target.policy.clone();
-                    let scored =
-                        scored(&app, prompt, &completion, policy, top, temperature).await?;
-                    Some(text_form(&app, &completion.tokens, &scored, top, 0))
-                }
-                None => None,
-            };
             written += completion.tokens.len();
-            choices.push(json!({
-                "index": choices.len(),
-                "text": completion.text,
-                "logprobs": logprobs,
-                "finish_reason": finish_word(completion.finish_reason),
-            }));
+            let own = Choice { target: &target, prompt, params: &params, echoed: &echoed, top };
+            choices.push(own.answer(&app, choices.len(), &completion).await?);
         }
-        read += prompt.len();
+        prompt_tokens += prompt.len();
     }
     let answer = json!({
         "id": id,
@@ -164,14 +162,92 @@ pub(crate) async fn complete(
         "created": now(),
         "model": target.name,
         "choices": choices,
-        "usage": usage(read, written),
+        "usage": usage(prompt_tokens, written),
     });
     Ok((headers, axum::Json(answer)).into_response())
 }
 
+/// A prompt as it stands before its completions; nothing where it is not asked for.
+#[derive(Clone, Default)]
+struct Echoed {
+    text: String,
+    tokens: Vec<i64>,
+    /// Of the tokens behind the first, where log-probabilities are asked for.
+    scored: Scored,
+}
+
+impl Echoed {
+    async fn of(
+        app: &Arc<App>,
+        target: &Target,
+        prompt: &[i64],
+        top: Option<usize>,
+    ) -> Result<Self, Refusal> {
+        let scored = match top {
+            Some(top) => read(app, prompt, target.policy.clone(), top).await?,
+            None => Scored::default(),
+        };
+        let text = app.model.tokenizer.decode_with_special(prompt)?;
+        Ok(Self { text, tokens: prompt.to_vec(), scored })
+    }
+}
+
+/// What a completion is told with.
+struct Choice<'a> {
+    target: &'a Target,
+    prompt: &'a [i64],
+    params: &'a SamplingParams,
+    echoed: &'a Echoed,
+    /// How many probable tokens are told in each place, where log-probabilities are.
+    top: Option<usize>,
+}
+
+impl Choice<'_> {
+    async fn answer(
+        &self,
+        app: &Arc<App>,
+        index: usize,
+        completion: &Completion,
+    ) -> Result<Value, Refusal> {
+        let Echoed { mut text, mut tokens, scored: mut all } = self.echoed.clone();
+        text.push_str(&completion.text);
+        tokens.extend_from_slice(&completion.tokens);
+        let logprobs = match self.top {
+            Some(top) => {
+                let (policy, temperature) = (self.target.policy.clone(), self.params.temperature);
+                let own = scored(app, self.prompt, completion, policy, top, temperature).await?;
+                all.logprobs.extend(own.logprobs);
+                all.top_tokens.extend(own.top_tokens);
+                all.top_logprobs.extend(own.top_logprobs);
+                Some(text_form(app, &tokens, &all, top, 0))
+            }
+            None => None,
+        };
+        Ok(json!({
+            "index": index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": finish_word(completion.finish_reason),
+        }))
+    }
+}
+
+/// What comes of no tokens.
+fn nothing_written() -> Completion {
+    Completion {
+        tokens: Vec::new(),
+        logprobs: Vec::new(),
+        text: String::new(),
+        finish_reason: FinishReason::Length,
+        policy_version: 0,
+        token_versions: Vec::new(),
+        recording: None,
+    }
+}
+
 fn check_unserved(request: &CompletionRequest) -> Result<(), Refusal> {
-    if request.echo == Some(true) {
-        return Err(Refusal::field("echo", "false", "true"));
+    if request.echo == Some(true) && request.draw.stream == Some(true) {
+        return Err(Refusal::field("echo", "false with `stream`", "true"));
     }
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(Refusal::field("suffix", "none", "one"));

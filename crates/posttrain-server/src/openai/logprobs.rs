@@ -19,7 +19,7 @@ pub(crate) async fn scored(
     top: usize,
     temperature: f64,
 ) -> Result<Scored, Refusal> {
-    if top == 0 {
+    if top == 0 || completion.tokens.is_empty() {
         return Ok(Scored { logprobs: completion.logprobs.clone(), ..Scored::default() });
     }
     let text = [prompt, &completion.tokens].concat();
@@ -27,6 +27,20 @@ pub(crate) async fn scored(
     let scored = score(app, policy, text, prompt.len(), top, temperature).await?;
     // Those that the tokens were drawn with, truncation and all.
     Ok(Scored { logprobs: completion.logprobs.clone(), ..scored })
+}
+
+/// A prompt's tokens behind the first, which has nothing before it, each with the most probable
+/// ones in its place. At temperature 1, whatever is drawn behind it.
+pub(crate) async fn read(
+    app: &Arc<App>,
+    prompt: &[i64],
+    policy: Option<PolicySnapshot>,
+    top: usize,
+) -> Result<Scored, Refusal> {
+    match prompt.len() {
+        ..2 => Ok(Scored::default()),
+        _ => score(app, policy, prompt.to_vec(), 1, top, 1.0).await,
+    }
 }
 
 fn token_text(app: &App, token: i64) -> String {
@@ -73,7 +87,8 @@ pub(crate) fn chat_token(app: &App, token: &SampledToken) -> Value {
     json!({ "content": [own], "refusal": null })
 }
 
-/// The form of completions.
+/// The form of completions. Tokens at the beginning that `scored` does not have are a prompt's
+/// first: null.
 pub(crate) fn text_form(
     app: &App,
     tokens: &[i64],
@@ -89,6 +104,7 @@ pub(crate) fn text_form(
         end += text.chars().count();
     }
 
+    let unscored = tokens.len() - scored.logprobs.len().min(tokens.len());
     let of_place = |place: usize| {
         let mut tops: Map<String, Value> = Map::new();
         let places = place * top..(place + 1) * top;
@@ -97,10 +113,13 @@ pub(crate) fn text_form(
         {
             tops.insert(token_text(app, *token), json!(finite(*logprob)));
         }
-        tops
+        Value::Object(tops)
     };
-    let top_logprobs: Vec<Map<String, Value>> = (0..tokens.len()).map(of_place).collect();
-    let logprobs: Vec<f32> = scored.logprobs.iter().map(|logprob| finite(*logprob)).collect();
+    let nulls = || std::iter::repeat_n(Value::Null, unscored);
+    let top_logprobs: Vec<Value> =
+        nulls().chain((0..tokens.len() - unscored).map(of_place)).collect();
+    let finite = |logprob: &f32| json!(finite(*logprob));
+    let logprobs: Vec<Value> = nulls().chain(scored.logprobs.iter().map(finite)).collect();
     json!({
         "tokens": texts,
         "token_logprobs": logprobs,

@@ -164,22 +164,30 @@ impl Drop for Running {
 
 /// A configuration of a policy `ours` that learns, with held-out tasks, in a folder of its own.
 pub fn learn(completions: usize) -> (TempDir, String) {
+    learn_by(
+        ("x", 20),
+        &format!(
+            r#"
+            lora = {{ rank = 2, alpha = 2.0 }}
+            learn = {{ completions = {completions}, batch = 2 }}
+            gate = {{ tasks = 10, batch = 10 }}
+            [held_out]
+            reward = {{ kind = "exact" }}
+            "#
+        ),
+    )
+}
+
+/// The same with settings of its own, which end in the table of the held-out tasks, of which there
+/// are so many with one answer.
+pub fn learn_by((answer, count): (&str, usize), settings: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let tasks = folder.path().join("held_out.jsonl");
-    let task = |n: usize| json!({ "id": n.to_string(), "domain": "all", "question": format!("{n}?"), "answer": "x" });
-    let lines: Vec<String> = (0..20).map(|n| task(n).to_string()).collect();
+    let task = |n: usize| json!({ "id": n.to_string(), "domain": "all", "question": format!("{n}?"), "answer": answer });
+    let lines: Vec<String> = (0..count).map(|n| task(n).to_string()).collect();
     std::fs::write(&tasks, lines.join("\n")).unwrap();
     let config = format!(
-        r#"
-        name = "ours"
-        lora = {{ rank = 2, alpha = 2.0 }}
-        learn = {{ completions = {completions}, batch = 2 }}
-        gate = {{ tasks = 10, batch = 10 }}
-        [held_out]
-        path = "{}"
-        reward = {{ kind = "exact" }}
-        sampling = {{ max_tokens = 4 }}
-        "#,
+        "name = \"ours\"\n{settings}\npath = \"{}\"\nsampling = {{ max_tokens = 4 }}\n",
         tasks.display()
     );
     let path = folder.path().join("traffic.toml");
@@ -240,20 +248,28 @@ impl Client {
         path: &str,
         body: &Value,
     ) -> (u16, HashMap<String, String>, Value) {
+        self.try_post(path, body).unwrap()
+    }
+
+    /// The same of a server that may be killed meanwhile.
+    pub fn try_post(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<(u16, HashMap<String, String>, Value), ureq::Error> {
         let request = ureq::http::Request::builder()
             .method("POST")
             .uri(format!("{}{path}", self.url))
             .header("content-type", "application/json")
-            .body(body.to_string())
-            .unwrap();
-        let mut response = self.agent.run(request).unwrap();
+            .body(body.to_string())?;
+        let mut response = self.agent.run(request)?;
         let headers = response.headers().iter().map(|(name, value)| {
             (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned())
         });
         let headers = headers.collect();
-        let text = response.body_mut().read_to_string().unwrap();
+        let text = response.body_mut().read_to_string()?;
         let answer = serde_json::from_str(&text).unwrap_or(Value::Null);
-        (response.status().as_u16(), headers, answer)
+        Ok((response.status().as_u16(), headers, answer))
     }
 
     /// Posts what has to be taken.
