@@ -23,10 +23,11 @@ use examples::{
 use posttrain::data::{Example, Split};
 use posttrain::experiment::DataConfig;
 use posttrain::recipes::{
-    EvaluationMode, Event, MetricsLog, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome,
-    SampleLine, StepRecord,
+    EvaluationMode, Event, ModelSource, PromptStyle, RlConfig, RlRun, RunOutcome, SampleLine,
+    StepRecord,
 };
 use posttrain::reward::RewardConfig;
+use posttrain::store::read_log;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
@@ -37,8 +38,9 @@ use std::time::Instant;
 struct Config {
     /// The name of the model's folder within the run's.
     name: String,
-    /// The domain that is trained on.
-    domain: String,
+    /// The domain that is trained on; all of them where it is left out.
+    #[serde(default)]
+    domain: Option<String>,
     model: ModelSource,
     data: DataConfig,
     #[serde(default)]
@@ -58,14 +60,16 @@ struct Examples {
 impl Config {
     fn examples(&self) -> Result<Examples> {
         let splits = self.data.splits()?;
-        if !splits.domains().contains(&self.domain.as_str()) {
-            bail!(
-                "domain `{}` is not in the dataset; there are: {}",
-                self.domain,
-                splits.domains().join(", ")
-            );
+        let part = |which| -> Vec<Example> {
+            let own = |e: &&Example| self.domain.as_ref().is_none_or(|domain| e.domain == *domain);
+            splits.get(which).iter().filter(own).cloned().collect()
+        };
+        if let Some(domain) = &self.domain
+            && !splits.domains().contains(&domain.as_str())
+        {
+            let there = splits.domains().join(", ");
+            bail!("domain `{domain}` is not in the dataset; there are: {there}");
         }
-        let part = |which| splits.domain(which, &self.domain).cloned().collect();
         Ok(Examples {
             train: part(Split::Train),
             validation: part(Split::Validation),
@@ -116,7 +120,7 @@ fn run() -> Result<()> {
     if !ranks.is_leader() {
         return Ok(());
     }
-    let (_, records) = MetricsLog::<StepRecord>::open(&folder, state.step)?;
+    let records: Vec<StepRecord> = read_log(&folder.join("metrics.jsonl"))?;
     draw_rewards(&folder.join("reward.svg"), &records)?;
     let Some(after) = after else { return Ok(()) };
     let summary = Summary {

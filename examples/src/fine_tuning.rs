@@ -9,10 +9,11 @@ use posttrain::experiment::DataConfig;
 use posttrain::model::TextModel;
 use posttrain::recipes::lesson::{HeldOut, Lesson};
 use posttrain::recipes::{
-    EvaluationMode, Event, FineTuneConfig, FineTuneRecord, FineTuneRun, MetricsLog, ModelSource,
-    PromptStyle, Ranks, RunOutcome,
+    EvaluationMode, Event, FineTuneConfig, FineTuneRecord, FineTuneRun, ModelSource, PromptStyle,
+    Ranks, RunOutcome,
 };
 use posttrain::reward::RewardConfig;
+use posttrain::store::read_log;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -156,7 +157,7 @@ where
     }
     summary.write(&args.out)?;
 
-    let (_, records) = MetricsLog::<FineTuneRecord>::open(&folder, state.step)?;
+    let records: Vec<FineTuneRecord> = read_log(&folder.join("metrics.jsonl"))?;
     let samples = answers.into_iter().map(|answer| PageSample {
         question: answer.question,
         reference: answer.reference,

@@ -143,18 +143,38 @@ pub fn begin(args: &RunArgs, config: &impl Serialize, ranks: &Ranks) -> Result<O
     })
 }
 
+/// Fields of a run that may change when it goes on: what is watched and saved, how patiently rewards
+/// are asked for, and who samples.
+const FREE: [&str; 6] =
+    ["checkpoint_every", "checkpoints", "guards", "logged_samples", "sampler", "scorer"];
+
+/// A configuration without what may change when its run goes on.
+fn bound(config: &str) -> Result<String> {
+    let mut table: toml::Table = config.parse()?;
+    for run in ["rl", "fine_tune"] {
+        if let Some(run) = table.get_mut(run).and_then(toml::Value::as_table_mut) {
+            FREE.iter().for_each(|field| drop(run.remove(*field)));
+        }
+    }
+    Ok(toml::to_string(&table)?)
+}
+
 fn keep_config(args: &RunArgs, resolved: &str) -> Result<()> {
     let kept = args.out.join("config.toml");
     if let Ok(old) = std::fs::read_to_string(&kept) {
         if old == resolved {
             return Ok(());
         }
+        let (old, new) = (bound(&old).unwrap_or(old), bound(resolved)?);
+        if old == new {
+            return write(&kept, resolved);
+        }
         // A start that failed before anything was evaluated or sampled has begun nothing: there are
         // its configuration and its lock.
         if std::fs::read_dir(&args.out).is_ok_and(|entries| entries.count() == 2) {
             return write(&kept, resolved);
         }
-        let (mut was, mut now) = (old.lines(), resolved.lines());
+        let (mut was, mut now) = (old.lines(), new.lines());
         let differ =
             std::iter::from_fn(|| Some((was.next(), now.next())).filter(|p| *p != (None, None)));
         let (was, now) = differ.into_iter().find(|(was, now)| was != now).unwrap_or_default();
@@ -228,5 +248,28 @@ mod tests {
         let other = begin(&args, &steps(3), &Ranks::default()).unwrap_err().to_string();
         assert!(other.contains("`steps = 2` where run.toml has `steps = 3`"), "{other}");
         drop(begin(&args, &steps(2), &Ranks::default()).unwrap());
+    }
+
+    #[test]
+    fn what_is_watched_and_saved_may_change_when_a_run_goes_on() {
+        let out = tempfile::tempdir().unwrap();
+        let args = RunArgs {
+            config: "run.toml".into(),
+            out: out.path().join("run"),
+            trace: None,
+            rank_timeout: 60.0,
+        };
+        let begun = |text: &str| {
+            let config: toml::Table = text.parse().unwrap();
+            begin(&args, &config, &Ranks::default()).map(drop).map_err(|error| error.to_string())
+        };
+        begun("[rl]\ncheckpoint_every = 1\nsteps = 4\n[rl.guards.entropy]\nlimit = 0.1\n").unwrap();
+        write(&args.out.join("test_before.json"), "{}").unwrap();
+        let changed = "[rl]\ncheckpoint_every = 2\nsteps = 4\n[rl.guards.entropy]\nlimit = 0.2\n";
+        begun(changed).unwrap();
+        let kept = std::fs::read_to_string(args.out.join("config.toml")).unwrap();
+        assert!(kept.contains("limit = 0.2"), "{kept}");
+        let other = begun(&changed.replace("steps = 4", "steps = 5")).unwrap_err();
+        assert!(other.contains("`steps = 4` where run.toml has `steps = 5`"), "{other}");
     }
 }

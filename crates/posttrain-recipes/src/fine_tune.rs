@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use tracing::info_span;
 
 /// A fine-tuning run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,7 +88,7 @@ impl Default for FineTuneConfig {
 
 /// Above this a learning rate is one for LoRA; a tenth of it and less is what full fine-tuning is
 /// done with, by which an adapter learns next to nothing.
-const FULL_FINE_TUNING_RATE: f64 = 2e-5;
+pub(crate) const FULL_FINE_TUNING_RATE: f64 = 2e-5;
 
 impl FineTuneConfig {
     /// Checks every field's range.
@@ -120,14 +121,18 @@ impl FineTuneConfig {
 
     /// What a person should hear about it before it runs.
     fn warning(&self) -> Option<String> {
-        (self.learning_rate <= FULL_FINE_TUNING_RATE).then(|| {
-            format!(
-                "learning_rate {} is one for full fine-tuning; an adapter needs about ten times as \
-                 much, whatever its rank",
-                self.learning_rate
-            )
-        })
+        rate_warning(self.learning_rate, FULL_FINE_TUNING_RATE)
     }
+}
+
+/// What a person should hear of a rate that is at most what a whole model is tuned at.
+pub(crate) fn rate_warning(learning_rate: f64, whole_model: f64) -> Option<String> {
+    (learning_rate <= whole_model).then(|| {
+        format!(
+            "learning_rate {learning_rate} is one for full fine-tuning; an adapter needs about ten \
+             times as much, whatever its rank"
+        )
+    })
 }
 
 /// One line of a fine-tuning run's `metrics.jsonl`.
@@ -443,6 +448,7 @@ impl<L: Lesson> FineTuneRun<L> {
         let free = FineTuneConfig {
             checkpoint_every: 1,
             checkpoints: CheckpointConfig::default(),
+            scorer: ScorerConfig::default(),
             ..self.config.clone()
         };
         let mut kept = kept_config(&free)?;
@@ -469,13 +475,15 @@ impl<L: Lesson> FineTuneRun<L> {
         let config = &self.config;
         let started = Instant::now();
         observer.see(&Event::Progress { phase: Phase::Sampling, done: 0, total: 1 });
-        let datums = self.ranks.agree(self.lesson.datums(step, examples, trainer))?;
+        let datums = info_span!("data", step)
+            .in_scope(|| self.ranks.agree(self.lesson.datums(step, examples, trainer)))?;
 
         observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: 1 });
-        let passes = trainer.forward_backward(&datums, self.lesson.objective())?;
+        let passes = info_span!("training", step)
+            .in_scope(|| trainer.forward_backward(&datums, self.lesson.objective()))?;
         let learning_rate = config.learning_rate * config.schedule.factor(step, steps);
         let params = trainer.adam_params(learning_rate);
-        let optim = trainer.optim_step(&params)?;
+        let optim = info_span!("optimizer", step).in_scope(|| trainer.optim_step(&params))?;
         observer.see(&Event::Progress { phase: Phase::Training, done: 1, total: 1 });
 
         let named = passes.metrics.named.iter();
@@ -508,6 +516,7 @@ impl<L: Lesson> FineTuneRun<L> {
             return Ok(());
         }
 
+        let _span = info_span!("evaluation", step = record.step).entered();
         let examples = &validation[..config.examples.unwrap_or(usize::MAX).min(validation.len())];
         let HeldOut { name, value } = self.lesson.held_out(examples, trainer)?;
         record.held_out.insert(name.to_owned(), value);

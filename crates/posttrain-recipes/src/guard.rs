@@ -28,8 +28,8 @@ pub struct Guard {
     pub action: GuardAction,
 }
 
-/// What a run is watched for. A loss, gradient or reward that is not a number is an error whatever
-/// stands here.
+/// What a run is watched for. A loss or gradient that is not a number is an error whatever stands
+/// here; a reward that is none counts as failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
@@ -105,8 +105,8 @@ const WATCHES: [Watch; 6] = [
     Watch {
         field: "guards.entropy",
         what: "the policy's mean entropy, nats,",
-        remedy: "the policy no longer tries anything: lower `learning_rate`, or add \
-                 `objective.entropy_coefficient` or a KL term, and begin again from an earlier step",
+        remedy: "the policy no longer tries anything: begin another run, with a lower \
+                 `learning_rate`, `objective.entropy_coefficient` or a KL term; `best` is what this one had",
         guard: |guards| &guards.entropy,
         side: Side::Below,
         value: |record, _| Some(record.entropy),
@@ -114,8 +114,8 @@ const WATCHES: [Watch; 6] = [
     Watch {
         field: "guards.logprob_gap",
         what: "the mean distance of trainer and sampler, nats,",
-        remedy: "lower `max_staleness` or `learning_rate`, or correct for it \
-                 (`objective.correction`)",
+        remedy: "begin another run, with a lower `max_staleness` or `learning_rate`, or correct for \
+                 it (`objective.correction`)",
         guard: |guards| &guards.logprob_gap,
         side: Side::Above,
         value: |record, _| Some(record.logprob_gap),
@@ -123,8 +123,8 @@ const WATCHES: [Watch; 6] = [
     Watch {
         field: "guards.groups_with_signal",
         what: "the share of groups with signal",
-        remedy: "the examples are too easy or too hard: more completions (`group_size`), other \
-                 examples (`curriculum.solve_rate`), or `dynamic_sampling`",
+        remedy: "the examples are too easy or too hard: begin another run, with more completions \
+                 (`group_size`), other examples (`curriculum.solve_rate`), or `dynamic_sampling`",
         guard: |guards| &guards.groups_with_signal,
         side: Side::Below,
         value: |record, _| Some(record.groups_with_signal),
@@ -132,7 +132,8 @@ const WATCHES: [Watch; 6] = [
     Watch {
         field: "guards.reward_failures",
         what: "the share of completions whose reward failed",
-        remedy: "`reward_failures` in metrics.jsonl counts the causes; `scorer.retries` tries again",
+        remedy: "`reward_failures` in metrics.jsonl counts the causes; `scorer.retries` tries again, and may be changed when the \
+                 run goes on",
         guard: |guards| &guards.reward_failures,
         side: Side::Above,
         value: |record, _| {

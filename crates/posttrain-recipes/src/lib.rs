@@ -38,8 +38,9 @@
 //!         phase: Phase::Sampling,
 //!     };
 //!     let rollout = sampler.rollout(request, &mut Silent)?;
-//!     let advantages = rollout.advantages(&AdvantageConfig::GroupMean {}, &RewardShaping::default())?;
-//!     trainer.forward_backward(&rollout.datums(&advantages, 1.0), &PolicyObjective::default())?;
+//!     let shaping = RewardShaping::default();
+//!     let advantages = rollout.advantages(&AdvantageConfig::GroupMean {}, &shaping)?;
+//!     trainer.forward_backward(&rollout.datums(&advantages, &shaping, 1.0), &PolicyObjective::default())?;
 //!     let params = trainer.adam_params(1e-4);
 //!     trainer.optim_step(&params)?;
 //! }

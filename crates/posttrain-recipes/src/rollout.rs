@@ -470,14 +470,27 @@ impl ScoredGroup {
     }
 
     /// What a trainer learns from: a datum per completion, the prompt shared, scored at the
-    /// temperature that it was sampled at. `advantages` has one for each completion.
+    /// temperature that it was sampled at. `advantages` has one for each completion. Those without a
+    /// reward that counts have no weight: they are in no sum and no denominator, be it the loss's,
+    /// the penalty's or the entropy's.
     #[must_use]
-    pub fn datums(&self, advantages: &[f32], temperature: f64) -> Vec<Datum> {
-        let datum = |(scored, &advantage): (&ScoredCompletion, &f32)| {
-            Datum::sampled(&self.prompt, &scored.completion, advantage)
-                .with_temperature(temperature)
+    pub fn datums(
+        &self,
+        advantages: &[f32],
+        shaping: &RewardShaping,
+        temperature: f64,
+    ) -> Vec<Datum> {
+        let rewards = shaping.rewards(self);
+        let each = self.completions.iter().zip(advantages).zip(rewards);
+        let datum = |((scored, &advantage), reward): ((&ScoredCompletion, &f32), Option<f32>)| {
+            let datum = Datum::sampled(&self.prompt, &scored.completion, advantage)
+                .with_temperature(temperature);
+            match reward {
+                Some(_) => datum,
+                None => datum.with_weights(vec![0.0; scored.completion.tokens.len()]),
+            }
         };
-        self.completions.iter().zip(advantages).map(datum).collect()
+        each.map(datum).collect()
     }
 }
 
@@ -514,12 +527,17 @@ impl Rollout {
 
     /// What a trainer learns from, group after group, as [`ScoredGroup::datums`].
     #[must_use]
-    pub fn datums(&self, advantages: &Advantages, temperature: f64) -> Vec<Datum> {
+    pub fn datums(
+        &self,
+        advantages: &Advantages,
+        shaping: &RewardShaping,
+        temperature: f64,
+    ) -> Vec<Datum> {
         let mut values = advantages.values.as_slice();
         let mut datums = Vec::with_capacity(values.len());
         for group in &self.groups {
             let (own, others) = values.split_at(group.completions.len().min(values.len()));
-            datums.extend(group.datums(own, temperature));
+            datums.extend(group.datums(own, shaping, temperature));
             values = others;
         }
         datums

@@ -9,6 +9,7 @@ use crate::config::RlConfig;
 use crate::curriculum::Curriculum;
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::Evaluator;
+use crate::fine_tune::{FULL_FINE_TUNING_RATE, rate_warning};
 use crate::groups::StepGroups;
 use crate::guard::{GuardAction, GuardConfig, Guards};
 use crate::metrics::{MetricsLog, StepRecord, lost_steps};
@@ -24,6 +25,7 @@ use crate::streamed::streamed;
 use crate::{RecipeError, Reward};
 use posttrain_data::Example;
 use posttrain_model::{Decoder, TextModel};
+use posttrain_reward::ScorerConfig;
 use posttrain_rollout::PolicySnapshot;
 use posttrain_store::{JsonLog, lock_folder, read_json_if_there, write_json};
 use posttrain_train::{Trainer, peak_memory_bytes};
@@ -264,13 +266,15 @@ impl RlRun {
     }
 
     /// The folder's saved states. What must be the same when a run goes on is everything but what
-    /// is saved when, what is logged, what is watched, and who samples.
+    /// is saved when, what is logged, what is watched, how patiently rewards are asked for, and who
+    /// samples.
     fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
         let kept = kept_config(&RlConfig {
             logged_samples: 0,
             checkpoint_every: 1,
             checkpoints: CheckpointConfig::default(),
             guards: GuardConfig::default(),
+            scorer: ScorerConfig::default(),
             sampler: SamplerConfig::default(),
             ..self.config.clone()
         })?;
@@ -289,6 +293,8 @@ impl RlRun {
                     .to_owned(),
             );
         }
+        // A policy is tuned at a tenth of what whole models are fine-tuned at.
+        notes.extend(rate_warning(config.learning_rate, FULL_FINE_TUNING_RATE / 10.0));
         notes.extend(lost_steps(&self.folder, step, on_record));
         notes
     }
@@ -501,8 +507,10 @@ impl RlRun {
         state: &mut RunState,
         observer: &mut dyn Observer,
     ) -> Result<(), RecipeError> {
-        let repeats =
-            self.config.mode != Mode::Asynchronous || self.config.group_order == GroupOrder::Fixed;
+        let in_order =
+            self.config.mode == Mode::OnPolicy || self.config.group_order == GroupOrder::Fixed;
+        // A server's numbers, and those of another number of ranks, are the same but for rounding.
+        let repeats = in_order && self.config.sampler.is_local();
         let kept: Option<BestStep> = read_json_if_there(&self.folder.join(BEST))?;
         let Some(kept) = kept.filter(|kept| !repeats && kept.step > state.step) else {
             return Ok(());

@@ -58,16 +58,17 @@ impl StepTrainer<'_> {
         self.check_failures(&rollout.groups)?;
         let (groups, replaced) = config.select(rollout.groups)?;
         let mut rollout = Rollout { groups, cost: rollout.cost };
-        let advantages = rollout.advantages(&config.advantage, &RewardShaping::of(config))?;
+        let shaping = RewardShaping::of(config);
+        let advantages = rollout.advantages(&config.advantage, &shaping)?;
 
         let started = Instant::now();
         observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: 1 });
-        let datums = rollout.datums(&advantages, config.sampling.temperature);
+        let datums = rollout.datums(&advantages, &shaping, config.sampling.temperature);
         let mut parts = Vec::new();
         let mut optim = Vec::new();
         for part in parts_of(&rollout.groups, config.optimizer_steps as usize) {
             let part = &datums[part];
-            let has_signal = part.iter().any(Datum::has_signal);
+            let has_signal = part.iter().any(|datum| self.teaches(datum));
             let passes = info_span!("training", step = self.step)
                 .in_scope(|| trainer.forward_backward(part, &config.objective))?;
             parts.push(passes);
@@ -84,6 +85,16 @@ impl StepTrainer<'_> {
         Ok(Trained { rollout, replaced, advantages, passes, logprobs, optim, seconds })
     }
 
+    /// Whether a datum has a gradient: by its advantage, or by the objective's other terms, which
+    /// every token that counts has.
+    pub fn teaches(&self, datum: &Datum) -> bool {
+        let objective = &self.config.objective;
+        if objective.kl.is_none() && objective.entropy_coefficient == 0.0 {
+            return datum.has_signal();
+        }
+        datum.weights.as_ref().is_none_or(|weights| weights.iter().any(|weight| *weight != 0.0))
+    }
+
     /// Applies the collected gradient. One without any signal takes no optimizer step: momentum
     /// alone would move the policy.
     pub fn optim_step(
@@ -92,8 +103,7 @@ impl StepTrainer<'_> {
         has_signal: bool,
         gradient_scale: f64,
     ) -> Result<Option<OptimStep>, RecipeError> {
-        let objective = &self.config.objective;
-        if !has_signal && objective.kl.is_none() && objective.entropy_coefficient == 0.0 {
+        if !has_signal {
             trainer.clear_gradients();
             return Ok(None);
         }

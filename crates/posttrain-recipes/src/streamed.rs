@@ -224,7 +224,7 @@ impl<'a> Groups<'a> {
         }
 
         let datums = self.count(&group)?;
-        let skipped = !datums.iter().any(Datum::has_signal)
+        let skipped = !datums.iter().any(|datum| self.step.teaches(datum))
             && config.trainer.dead_groups == DeadGroups::Skip
             && config.objective.ignores_zero_advantages();
         if !skipped {
@@ -283,9 +283,10 @@ impl<'a> Groups<'a> {
 
     fn datums(&self, group: &ScoredGroup) -> Result<Vec<Datum>, RecipeError> {
         let config = self.step.config;
-        let rewards = RewardShaping::of(config).rewards(group);
+        let shaping = RewardShaping::of(config);
+        let rewards = shaping.rewards(group);
         let advantages = config.advantage.advantages(&rewards, &[rewards.len()])?;
-        Ok(group.datums(&advantages.values, config.sampling.temperature))
+        Ok(group.datums(&advantages.values, &shaping, config.sampling.temperature))
     }
 
     /// Has a group's datums trained on, with those that wait, once they are of a quarter of the

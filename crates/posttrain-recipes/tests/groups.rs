@@ -7,11 +7,13 @@ mod world;
 
 use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
+use posttrain_loss::PolicyObjective;
 use posttrain_recipes::{
     CurriculumConfig, DynamicSampling, GroupOrder, Mode, OverlongPenalty, RlConfig, RunState,
     Silent, SolveRateConfig, StepRecord, TruncatedCompletions,
 };
 use posttrain_reward::{Reward, RewardError, Sample, Score, from_fn};
+use posttrain_rollout::SamplingParams;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -100,6 +102,29 @@ fn a_budget_that_is_spent_trains_on_what_taught() {
             assert_eq!(record.grad_norm.is_some(), taught > 0.0, "{record:?}");
         }
     }
+}
+
+/// Cut completions are not trained on: their tokens are in no sum, be it the entropy's.
+#[test]
+fn what_is_excluded_has_no_weight() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let exclude = |max_tokens: usize, min_tokens: usize| RlConfig {
+        truncated: TruncatedCompletions::Exclude,
+        sampling: SamplingParams { max_tokens, min_tokens, ..config(3).sampling },
+        objective: PolicyObjective { entropy_coefficient: 0.1, ..PolicyObjective::default() },
+        ..config(3)
+    };
+    // All of them are cut, and nothing is learned, in whatever mode.
+    for mode in [Mode::OnPolicy, Mode::Streaming] {
+        let config = RlConfig { mode, ..exclude(2, 2) };
+        for record in train(&world, config, &dir.path().join(format!("{mode:?}")), even()) {
+            assert_eq!((record.truncated, record.grad_norm), (1.0, None), "{record:?}");
+            assert!(record.loss == 0.0 && record.logprob_gap == 0.0, "{record:?}");
+        }
+    }
+    let records = train(&world, exclude(3, 0), &dir.path().join("some"), even());
+    assert!(records.iter().any(|r| r.truncated > 0.0 && r.truncated < 1.0), "{records:?}");
+    assert!(records.iter().all(|record| record.loss.is_finite()), "{records:?}");
 }
 
 /// A group that hardly teaches is no better than one that teaches nothing.

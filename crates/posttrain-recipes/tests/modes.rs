@@ -161,9 +161,14 @@ fn a_run_by_arrival_goes_on_where_it_was_killed() {
 #[test]
 fn a_best_step_that_was_lost_is_not_kept_by_arrival() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
-    for (order, lost) in [(GroupOrder::Arrival, true), (GroupOrder::Fixed, false)] {
-        let config = RlConfig { group_order: order, ..asynchronous(8, 1) };
-        let folder = dir.path().join(format!("{order:?}"));
+    let cases = [
+        (GroupOrder::Arrival, asynchronous(8, 1), true),
+        (GroupOrder::Fixed, asynchronous(8, 1), false),
+        (GroupOrder::Arrival, streaming(8), true),
+    ];
+    for (order, config, lost) in cases {
+        let folder = dir.path().join(format!("{order:?} {:?}", config.mode));
+        let config = RlConfig { group_order: order, ..config };
         let run = world.run(config, &folder, reward());
         let killed =
             AssertUnwindSafe(|| run.train(&examples(0..40), &examples(40..60), &mut DieAt(5)));

@@ -77,8 +77,8 @@ fn a_teacher_behind_a_server_reads_what_a_local_one_reads() {
     let local = local.build(&world.model, &style).unwrap();
 
     let (own, asked) = (trainer(&world), examples(0..5));
-    let remote = remote.logprobs(&answers(&asked), &own).unwrap();
-    let local = local.logprobs(&answers(&asked), &own).unwrap();
+    let remote = remote.logprobs(&answers(&asked), 1.0, &own).unwrap();
+    let local = local.logprobs(&answers(&asked), 1.0, &own).unwrap();
     assert_eq!(remote.len(), 5);
     for (remote, local) in remote.iter().flatten().zip(local.iter().flatten()) {
         assert!((remote - local).abs() < 1e-4, "{remote} {local}");
@@ -96,14 +96,42 @@ fn an_answer_about_another_text_is_refused_and_a_key_is_in_no_error() {
     for reply in replies {
         let server = serve(&runtime, ResponseTemplate::new(200).set_body_json(reply));
         let teacher = client(&server).build(&world.model, &PromptStyle::default()).unwrap();
-        let error = teacher.logprobs(&answers(&examples(0..1)), &trainer(&world)).unwrap_err();
+        let error = teacher.logprobs(&answers(&examples(0..1)), 1.0, &trainer(&world)).unwrap_err();
         assert!(matches!(&error, RecipeError::TeacherReply { .. }), "{error}");
         assert!(error.to_string().contains("log"), "{error}");
     }
     let server = serve(&runtime, ResponseTemplate::new(401).set_body_string("no"));
     let teacher = client(&server).build(&world.model, &PromptStyle::default()).unwrap();
-    let error = teacher.logprobs(&answers(&examples(0..1)), &trainer(&world)).unwrap_err();
+    let error = teacher.logprobs(&answers(&examples(0..1)), 1.0, &trainer(&world)).unwrap_err();
     assert!(matches!(&error, RecipeError::Chat(_)), "{error}");
+}
+
+#[test]
+fn a_teacher_reads_at_the_temperature_that_was_drawn_at() {
+    let (world, runtime) = (World::new(), runtime());
+    let style = PromptStyle::default();
+    let base = TeacherConfig::Prompted { prompt: style.clone() };
+    let base = base.build(&world.model, &style).unwrap();
+    let (own, asked) = (trainer(&world), examples(0..3));
+    // A teacher that is the policy itself has nothing to teach, whatever the temperature.
+    for temperature in [0.5, 1.0, 2.0] {
+        let read = base.logprobs(&answers(&asked), temperature, &own).unwrap().concat();
+        let datum = |answer: TokenAnswer<'_>| {
+            let (tokenizer, template) = (&world.model.tokenizer, &world.model.template);
+            let prompt = style.encode(&answer.example.question, tokenizer, template).unwrap();
+            Datum::completion(&prompt, answer.tokens).with_temperature(temperature)
+        };
+        let datums: Vec<Datum> = answers(&asked).into_iter().map(datum).collect();
+        let policy = own.forward(&datums).unwrap().logprobs.concat();
+        for (read, policy) in read.iter().zip(&policy) {
+            assert!((read - policy).abs() < 1e-5, "{temperature}: {read} {policy}");
+        }
+    }
+
+    let server = serve(&runtime, Reads(trainer(&world).into()));
+    let remote = client(&server).build(&world.model, &style).unwrap();
+    let error = remote.logprobs(&answers(&asked), 0.5, &own).unwrap_err().to_string();
+    assert!(error.contains("sampling.temperature"), "{error}");
 }
 
 #[test]
@@ -123,7 +151,7 @@ fn each_domain_has_its_teacher() {
         .collect();
 
     let own = trainer(&world);
-    let read = |teacher: &Teacher| teacher.logprobs(&answers(&asked), &own).unwrap();
+    let read = |teacher: &Teacher| teacher.logprobs(&answers(&asked), 1.0, &own).unwrap();
     let mixed = read(&both);
     let plain = read(&plain.build(&world.model, &style).unwrap());
     let shots = read(&shots.build(&world.model, &style).unwrap());
@@ -136,7 +164,7 @@ fn each_domain_has_its_teacher() {
     }
 
     let other = [Example { domain: "c".into(), ..examples(7..8).remove(0) }];
-    let error = both.logprobs(&answers(&other), &own).unwrap_err().to_string();
+    let error = both.logprobs(&answers(&other), 1.0, &own).unwrap_err().to_string();
     assert!(error.contains("example `7`") && error.contains("there are: a, b"), "{error}");
 }
 

@@ -86,7 +86,7 @@ impl OnPolicyDistillation {
                 tokens: &scored.completion.tokens,
             }));
         }
-        let teacher = self.teacher.logprobs(&answers, trainer)?;
+        let teacher = self.teacher.logprobs(&answers, self.sampling.temperature, trainer)?;
 
         let groups = rollout.groups.iter();
         let sampled = groups.flat_map(|group| {

@@ -127,20 +127,30 @@ pub struct TokenAnswer<'a> {
 }
 
 impl Teacher {
-    /// Each answer's tokens' log-probabilities, nats. `own` is the trainer of the policy, whose
-    /// base a prompted teacher reads with.
+    /// Each answer's tokens' log-probabilities, nats, at the temperature that the answers were drawn
+    /// at. `own` is the trainer of the policy, whose base a prompted teacher reads with.
     ///
     /// # Errors
     /// [`RecipeError::Example`] names an example whose domain has no teacher;
+    /// [`RecipeError::Config`] a temperature that is not 1, where a server is asked, which knows no
+    /// other;
     /// [`RecipeError::Chat`] or [`RecipeError::TeacherReply`] tells what a server answered instead;
     /// else whatever the model does.
     pub fn logprobs(
         &self,
         answers: &[TokenAnswer<'_>],
+        temperature: f64,
         own: &Trainer,
     ) -> Result<Vec<Vec<f32>>, RecipeError> {
-        if let Reader::ByDomain(teachers) = &self.reader {
-            return by_domain(teachers, answers, own);
+        match &self.reader {
+            Reader::ByDomain(teachers) => return by_domain(teachers, answers, temperature, own),
+            Reader::Server(_) => RecipeError::check(
+                "sampling.temperature",
+                temperature == 1.0,
+                "1 with a teacher behind a server",
+                &temperature,
+            )?,
+            Reader::Base | Reader::Adapter(_) | Reader::Model(_) => {}
         }
 
         let mut texts = Vec::with_capacity(answers.len());
@@ -151,7 +161,10 @@ impl Teacher {
             texts.push((prompt, answer.tokens));
         }
         let datums = || -> Vec<Datum> {
-            texts.iter().map(|(prompt, tokens)| Datum::completion(prompt, tokens)).collect()
+            let datum = |(prompt, tokens): &(Vec<i64>, &[i64])| {
+                Datum::completion(prompt, tokens).with_temperature(temperature)
+            };
+            texts.iter().map(datum).collect()
         };
         Ok(match &self.reader {
             Reader::Base => own.forward_reference(&datums())?.logprobs,
@@ -167,6 +180,7 @@ impl Teacher {
 fn by_domain(
     teachers: &BTreeMap<String, Teacher>,
     answers: &[TokenAnswer<'_>],
+    temperature: f64,
     own: &Trainer,
 ) -> Result<Vec<Vec<f32>>, RecipeError> {
     let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -182,7 +196,7 @@ fn by_domain(
             return Err(RecipeError::example(answers[places[0]].example, reason));
         };
         let asked: Vec<_> = places.iter().map(|&place| answers[place]).collect();
-        for (place, own) in places.into_iter().zip(teacher.logprobs(&asked, own)?) {
+        for (place, own) in places.into_iter().zip(teacher.logprobs(&asked, temperature, own)?) {
             logprobs[place] = own;
         }
     }
