@@ -1,19 +1,25 @@
 //! Steps of reinforcement learning whose reward takes its time, as a judge's does: log-normal, 200
 //! ms at the median, seconds in the tail. `after_the_batch` scores when the last completion is
 //! sampled, `at_once` has rewards that take no time: what sampling and training cost alone. The
-//! others are the modes of `RlConfig`. What is printed is each mode's median step.
+//! others are the modes of `RlConfig`. What is printed is each mode's median step. The steps are the
+//! math specialist's (`examples/configs/rlvr-math.toml`), or with `short` those of short answers by a
+//! small adapter, which cost less than the wait.
 //!
 //! ```text
 //! cargo bench -p benches --bench modes
-//! cargo bench -p benches --bench modes -- after_the_batch "streaming, arrival"
+//! cargo bench -p benches --bench modes -- short after_the_batch "streaming, arrival"
 //! ```
 
 use anyhow::Result;
 use benches::ShortAnswers;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use posttrain::recipes::{GroupOrder, MetricsLog, Mode, RlConfig, RlRun, Silent, StepRecord};
+use posttrain::lora::LoraConfig;
+use posttrain::recipes::{
+    GroupOrder, MetricsLog, Mode, PromptStyle, RlConfig, RlRun, Silent, StepRecord,
+};
 use posttrain::reward::{Reward, RewardError, Sample, Score};
+use posttrain::rollout::SamplingParams;
 use serde_json::json;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -24,7 +30,7 @@ const STEPS: u64 = 9;
 const MEDIAN: f64 = 0.2; // seconds
 const SPREAD: f64 = 1.2; // of the logarithm
 
-/// Right answers, after a while that depends on the sample alone.
+/// Answers that have the right one in them, after a while that depends on the sample alone.
 struct Slow {
     /// Closed until a batch is sampled, where scoring waits for it.
     gate: Option<Arc<Semaphore>>,
@@ -59,7 +65,7 @@ impl Reward for Slow {
             if self.waits {
                 tokio::time::sleep(Self::latency(sample)).await;
             }
-            Ok(Score::binary(sample.response.trim() == sample.reference))
+            Ok(Score::binary(sample.response.contains(&sample.reference)))
         }
         .boxed()
     }
@@ -83,8 +89,35 @@ impl posttrain::recipes::Observer for Gatekeeper {
     }
 }
 
-fn config(mode: Mode, group_order: GroupOrder) -> RlConfig {
-    RlConfig { mode, group_order, max_staleness: 1, ..ShortAnswers::config(7, STEPS) }
+/// What a step is made of.
+struct Workload {
+    config: RlConfig,
+    style: PromptStyle,
+}
+
+impl Workload {
+    fn specialist() -> Self {
+        let short = ShortAnswers::config(7, STEPS);
+        Self {
+            config: RlConfig {
+                lora: LoraConfig { rank: 128, alpha: 128.0, ..short.lora.clone() },
+                sampling: SamplingParams { max_tokens: 24, ..SamplingParams::default() },
+                ..short
+            },
+            style: PromptStyle {
+                suffix: " Answer with only the final answer.".into(),
+                ..PromptStyle::default()
+            },
+        }
+    }
+
+    fn short() -> Self {
+        Self { config: ShortAnswers::config(7, STEPS), style: ShortAnswers::style() }
+    }
+
+    fn config(&self, mode: Mode, group_order: GroupOrder) -> RlConfig {
+        RlConfig { mode, group_order, max_staleness: 1, ..self.config.clone() }
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -93,13 +126,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A mode's median step, seconds, the first left out.
-fn measure(work: &ShortAnswers, config: RlConfig, name: &str) -> Result<f64> {
+fn measure(work: &ShortAnswers, style: &PromptStyle, config: RlConfig, name: &str) -> Result<f64> {
     let dir = std::env::temp_dir().join(format!("posttrain-modes-{}", std::process::id()));
     let gate = (name == "after_the_batch").then(|| Arc::new(Semaphore::new(0)));
     let total = config.prompts as usize * config.group_size;
     let reward = Arc::new(Slow { gate: gate.clone(), waits: name != "at_once" });
-    let run =
-        RlRun::new(work.model.clone(), reward, config, &dir)?.with_style(ShortAnswers::style());
+    let run = RlRun::new(work.model.clone(), reward, config, &dir)?.with_style(style.clone());
     match gate {
         Some(gate) => run.train(&work.train, &[], &mut Gatekeeper { gate, total })?,
         None => run.train(&work.train, &[], &mut Silent)?,
@@ -122,10 +154,13 @@ fn main() -> Result<()> {
     ];
     let mut first = None;
     // `cargo bench` adds an option of its own.
-    let only: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let mut only: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let short = only.iter().any(|word| word == "short");
+    only.retain(|word| word != "short");
+    let steps = if short { Workload::short() } else { Workload::specialist() };
     let wanted = |name: &str| only.is_empty() || only.iter().any(|own| own == name);
     for (name, mode, order) in cases.into_iter().filter(|(name, ..)| wanted(name)) {
-        let seconds = measure(&work, config(mode, order), name)?;
+        let seconds = measure(&work, &steps.style, steps.config(mode, order), name)?;
         let against = *first.get_or_insert(seconds);
         println!(
             "{}",

@@ -14,9 +14,12 @@ use crate::workspace::Workspace;
 use crate::{exit_code, sdk, setup};
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
-const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+const CLIPPY: &[&str] =
+    &["clippy", "--workspace", "--features", ALL, "--all-targets", "--", "-D", "warnings"];
 const DOCUMENTATION: &[&str] = &["doc", "--workspace", "--no-deps"];
-const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast"];
+const TESTS: &[&str] = &["test", "--workspace", "--features", ALL, "--no-fail-fast"];
+/// What the examples leave out of a first build; the libraries' own features are on by `tests`.
+const ALL: &str = "examples/kubernetes";
 
 /// Tests counted over every suite.
 #[derive(Debug, Default, PartialEq, Eq)]

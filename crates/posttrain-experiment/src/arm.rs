@@ -2,7 +2,7 @@
 
 use crate::{ExperimentConfig, ExperimentError};
 use posttrain_data::{Example, Split, Splits};
-use posttrain_recipes::{CurriculumConfig, RlConfig};
+use posttrain_recipes::{CurriculumConfig, GroupOrder, Mode, RlConfig};
 use std::collections::BTreeMap;
 
 /// A model to be trained.
@@ -142,6 +142,12 @@ fn check_data(arms: &[Arm], splits: &Splits) -> Result<(), ExperimentError> {
     if generalist.rl.curriculum != CurriculumConfig::default() {
         let got = format!("{:?}", generalist.rl.curriculum);
         return Err(ExperimentError::Field { field: "rl.curriculum", expected, got });
+    }
+
+    let by_arrival = generalist.rl.group_order == GroupOrder::Arrival;
+    if by_arrival && generalist.rl.mode == Mode::Asynchronous {
+        let got = "\"arrival\": what is slow would be left to others".to_owned();
+        return Err(ExperimentError::Field { field: "rl.group_order", expected, got });
     }
 
     let whole = generalist.exposure(splits)?;

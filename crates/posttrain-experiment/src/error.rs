@@ -59,6 +59,12 @@ pub enum ExperimentError {
         /// What it says.
         reason: String,
     },
+    /// A Kubernetes cluster refuses an object, or is not there.
+    #[error("kubernetes: {reason}")]
+    Kubernetes {
+        /// What it says.
+        reason: String,
+    },
     /// A field is out of its range.
     #[error("config: `{field}` must be {expected}, got {got}")]
     Field {

@@ -41,6 +41,8 @@ mod head_to_head;
 mod html;
 mod judged;
 mod kept_config;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod local_model;
 mod numeral;
 mod parallel;
@@ -60,6 +62,8 @@ pub use error::ExperimentError;
 pub use experiment::{Experiment, PartStatus};
 pub use folder::write_report;
 pub use head_to_head::{head_to_head, head_to_head_by_domain};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{KubernetesConfig, KubernetesJobs};
 pub use local_model::{HiddenStates, LocalLabels};
 pub use parallel::{ArmEnd, Lines, Parallel, Slot};
 pub use report::{

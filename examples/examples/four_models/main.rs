@@ -11,24 +11,27 @@
 //! was when it is started again with the same arguments.
 //!
 //! `--launch slurm` submits the arms as an array of jobs of a Slurm cluster, and the report as a job
-//! that waits for them; `--slurm FILE` says what they ask the cluster for.
+//! that waits for them; `--launch kubernetes` creates a job for each (built with `--features
+//! kubernetes`). `--cluster FILE` says what they ask the cluster for.
 //!
 //! `--parallel 2` trains two arms at a time, each in a process of its own with half of the cores or
 //! GPUs. `--arm NAME` does one arm alone, for a scheduler that runs them as jobs; `--report` joins
 //! what they left.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use examples::{log_to_stderr, read_config, refuse_ranks, stop_on_interrupt};
+use examples::{log_to_stderr, refuse_ranks, stop_on_interrupt};
 use posttrain::experiment::{
     ArmEnd, DryRun, Experiment, ExperimentConfig, Lines, Parallel, PartStatus, Report, Slot,
-    SlurmConfig, SlurmJobs, SlurmSubmitted, assemble, plan, with_seeds, write_report,
+    assemble, plan, with_seeds, write_report,
 };
 use posttrain::recipes::{Console, ModelSource};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+mod launch;
 
 /// The exit status of a run that was interrupted and can go on, as a shell gives it to one that an
 /// interrupt has ended.
@@ -52,13 +55,14 @@ struct Args {
     /// Train so many arms at a time, each in a process of its own.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["arm", "report"])]
     parallel: usize,
-    /// Submit the arms and the report to a cluster, and end; with --dry-run only show the scripts.
-    #[arg(long, value_enum, conflicts_with_all = ["arm", "report", "parallel", "also", "retries"])]
-    launch: Option<Launch>,
-    /// What the jobs ask the cluster for: a TOML file of `posttrain_experiment::SlurmConfig`'s
-    /// fields.
-    #[arg(long, value_name = "FILE", requires = "launch")]
-    slurm: Option<PathBuf>,
+    /// Where the arms and the report are run: here, or as jobs of a cluster, which are submitted;
+    /// with --dry-run they are only shown.
+    #[arg(long, value_enum, default_value_t = Launch::Local)]
+    launch: Launch,
+    /// What the jobs ask the cluster for: a TOML file of `posttrain_experiment::SlurmConfig`'s or
+    /// `KubernetesConfig`'s fields.
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
     /// How often an arm that died is started again under --parallel.
     #[arg(long, default_value_t = 1)]
     retries: usize,
@@ -82,10 +86,14 @@ struct Args {
 }
 
 /// Where arms are run.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Launch {
+    /// This machine.
+    Local,
     /// Jobs of a Slurm cluster.
     Slurm,
+    /// Jobs of a Kubernetes cluster.
+    Kubernetes,
 }
 
 fn main() -> std::process::ExitCode {
@@ -102,20 +110,16 @@ fn run() -> Result<ExitCode> {
     config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
     check(&args, &config)?;
-    let jobs = args.launch.map(|Launch::Slurm| slurm_jobs(&args, &config)).transpose()?;
+    let jobs = launch::jobs(&args, &config)?;
     if args.dry_run {
         dry_run(&config)?;
-        for script in jobs.iter().flat_map(|jobs| [&jobs.arms, &jobs.report]) {
-            println!("\n{script}");
+        if let Some(jobs) = jobs {
+            println!("\n{}", jobs.text()?);
         }
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(jobs) = jobs {
-        let SlurmSubmitted { arms, report } = jobs.submit()?;
-        println!(
-            "submitted {arms} (the arms) and {report} (the report, after them); logs are in {}",
-            args.out.join("slurm").display()
-        );
+        println!("{}", jobs.submit(&args.out)?);
         return Ok(ExitCode::SUCCESS);
     }
     let ends = if args.parallel > 1 { in_parallel(&args, &config)? } else { Vec::new() };
@@ -209,21 +213,6 @@ fn in_parallel(args: &Args, config: &ExperimentConfig) -> Result<Vec<ArmEnd>> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;
     Ok(parallel.run(&arms, &command, &stop, &line)?)
-}
-
-/// The arms and the report as jobs that run this same program.
-fn slurm_jobs(args: &Args, config: &ExperimentConfig) -> Result<SlurmJobs> {
-    let asked = args.slurm.as_deref().map(read_config::<SlurmConfig>).transpose()?;
-    let (_, arms) = plan(&config.clone().resolved())?;
-    let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
-    let out = std::path::absolute(&args.out)?;
-    let path =
-        |path: &Path| Ok::<_, anyhow::Error>(std::path::absolute(path)?.display().to_string());
-    let mut program = vec![std::env::current_exe()?.display().to_string()];
-    program.extend(["--config".to_owned(), path(&args.config)?, "--out".to_owned(), path(&out)?]);
-    program.extend(args.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
-    let jobs = SlurmJobs::of(&asked.unwrap_or_default(), &names, &program, &out);
-    jobs.with_context(|| args.slurm.as_ref().map_or("--launch".into(), |f| f.display().to_string()))
 }
 
 /// Keeps this process and its threads to some cores.
