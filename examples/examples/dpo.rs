@@ -29,6 +29,9 @@ struct PreferenceLesson {
     /// Answers that the base is asked for to pair; without it the data have pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completions: Option<usize>,
+    /// Whether the base's log-probabilities of a pair are computed once, for all epochs.
+    #[serde(default)]
+    precompute_reference: bool,
 }
 
 fn main() -> std::process::ExitCode {
@@ -38,8 +41,11 @@ fn main() -> std::process::ExitCode {
 fn run() -> Result<()> {
     fine_tune::<PreferenceLesson, _>(&RunArgs::parse(), |config, model, data, place| {
         // The objective is checked before anything is sampled.
-        let lesson =
+        let mut lesson =
             Preference::new(model.clone(), config.prompt.clone(), config.lesson.objective)?;
+        if config.lesson.precompute_reference {
+            lesson = lesson.with_precomputed_reference()?;
+        }
         match config.lesson.completions {
             None => check_pairs(&data.train)?,
             Some(completions) if completions < 2 => {

@@ -93,7 +93,7 @@ impl Evaluator {
         config: &RlConfig,
     ) -> Result<Self, RecipeError> {
         config.validate()?;
-        let remote = RemoteSampler::of(&config.sampler, &model.decoder)?;
+        let remote = RemoteSampler::of(&config.sampler, &model)?;
         let mut sampler = GroupSampler::new(model, reward)?;
         sampler.remote = remote;
         sampler.style = style;

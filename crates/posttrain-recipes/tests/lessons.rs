@@ -7,7 +7,7 @@ mod world;
 
 use posttrain_data::Example;
 use posttrain_lora::LoraConfig;
-use posttrain_loss::preference::Dpo;
+use posttrain_loss::preference::{Dpo, SimPo};
 use posttrain_loss::{CrossEntropy, ObjectiveConfig};
 use posttrain_model::{ChatTemplate, TextModel};
 use posttrain_recipes::lesson::{
@@ -123,6 +123,38 @@ fn the_better_answer_is_made_likelier() {
     assert!(own.held_out(Some(&last), &pairs(40..60)).unwrap().value > 0.9);
     let written = records(dir.path());
     assert!(written[9].metrics["preference/margin"] > written[0].metrics["preference/margin"]);
+}
+
+#[test]
+fn a_reference_that_is_kept_is_the_one_that_is_computed() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let paired = |example: Example| {
+        let metadata = json!({ "chosen": "7 7", "rejected": "1 2 3" });
+        Example { metadata: metadata.as_object().cloned(), ..example }
+    };
+    let pairs: Vec<Example> = examples(0..16).into_iter().map(paired).collect();
+    let lesson = || {
+        let objective = ObjectiveConfig::Dpo(Dpo::default());
+        Preference::new(world.model.clone(), PromptStyle::default(), objective).unwrap()
+    };
+    // Every pair is seen three times.
+    let config = FineTuneConfig { epochs: 3, steps: None, ..config() };
+    let folders = ["computed", "kept"].map(|name| dir.path().join(name));
+    run(&world, lesson(), config.clone(), &folders[0]).train(&pairs, &[], &mut Silent).unwrap();
+    let kept = lesson().with_precomputed_reference().unwrap();
+    run(&world, kept, config, &folders[1]).train(&pairs, &[], &mut Silent).unwrap();
+
+    let [computed, kept] = folders.map(|folder| records(&folder));
+    assert!(computed.len() > 3 && computed.len() == kept.len());
+    for (computed, kept) in computed.iter().zip(&kept) {
+        assert!((computed.loss - kept.loss).abs() < 1e-5, "{computed:?} {kept:?}");
+        assert!((computed.grad_norm - kept.grad_norm).abs() < 1e-4, "{computed:?} {kept:?}");
+    }
+
+    let objective = ObjectiveConfig::SimPo(SimPo::default());
+    let without = Preference::new(world.model.clone(), PromptStyle::default(), objective).unwrap();
+    let error = without.with_precomputed_reference().err().unwrap().to_string();
+    assert!(error.contains("precompute_reference"), "{error}");
 }
 
 #[test]

@@ -127,7 +127,8 @@ impl StandIn {
                 let ids = (self.fault != Fault::NoTokenIds).then_some(&completion.tokens);
                 choices.push(json!({
                     "index": outcome.sample,
-                    "text": completion.text,
+                    // It lies: the reward is for the tokens.
+                    "text": "7 7 7",
                     "finish_reason": if completion.finish_reason.is_truncated() { "length" } else { "stop" },
                     "token_ids": ids,
                     "logprobs": {"token_logprobs": completion.logprobs},

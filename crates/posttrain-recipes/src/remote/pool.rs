@@ -4,7 +4,7 @@ use super::server::{Ask, Claim, Failure, Server};
 use super::{SamplerConfig, VllmConfig};
 use crate::RecipeError;
 use posttrain_lora::{Adapter, save_peft};
-use posttrain_model::Decoder;
+use posttrain_model::TextModel;
 use posttrain_rollout::{Completion, Outcome, PolicySnapshot, SamplingParams};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ pub(crate) struct RemoteSampler {
 
 struct Shared {
     servers: Vec<Server>,
-    model: Arc<Decoder>,
+    model: TextModel,
     slots: Semaphore,
     patience: Duration,
     choosing: Mutex<()>,
@@ -48,7 +48,7 @@ struct Folders {
 
 impl RemoteSampler {
     /// The sampler of a configuration; none where this process samples itself.
-    pub fn of(config: &SamplerConfig, model: &Arc<Decoder>) -> Result<Option<Self>, RecipeError> {
+    pub fn of(config: &SamplerConfig, model: &TextModel) -> Result<Option<Self>, RecipeError> {
         config.validate()?;
         match config {
             SamplerConfig::Local {} => Ok(None),
@@ -56,7 +56,7 @@ impl RemoteSampler {
         }
     }
 
-    fn vllm(config: &VllmConfig, model: &Arc<Decoder>) -> Result<Self, RecipeError> {
+    fn vllm(config: &VllmConfig, model: &TextModel) -> Result<Self, RecipeError> {
         let servers = config.urls.iter().map(|url| Server::new(url, config));
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
         let root = config.adapters.clone().unwrap_or_else(std::env::temp_dir);
@@ -135,14 +135,19 @@ impl Shared {
             prompt: &group.prompt,
             samples: group.samples,
             params: &group.params,
-            model: &self.model,
+            model: &self.model.decoder,
         };
         let mut failing_since: Option<Instant> = None;
         loop {
             let (server, _claim) = self.least_loaded()?;
             tokio::time::sleep(server.rests()).await;
             match server.ask(&ask).await {
-                Ok(completions) => return Ok(completions),
+                Ok(mut completions) => {
+                    for completion in &mut completions {
+                        completion.text = self.text(&completion.tokens, &group.params.stop)?;
+                    }
+                    return Ok(completions);
+                }
                 Err(Failure::Lasting(error)) => return Err(error),
                 Err(Failure::Passing(reason)) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);
@@ -154,6 +159,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// What is rewarded: the text of the tokens that are learned, and not what a server says it is.
+    fn text(&self, tokens: &[i64], stop: &[String]) -> Result<String, RecipeError> {
+        let mut text = self.model.tokenizer.decode(tokens)?;
+        let end = stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        text.truncate(end.unwrap_or(text.len()));
+        Ok(text)
     }
 
     /// Of the servers that do not rest, or will the soonest, the one that is asked for the fewest
@@ -176,7 +189,7 @@ impl Shared {
         }
         folders.count += 1;
         let path = folders.root.join(format!("v{}-{}", policy.version, folders.count));
-        let adapter = Adapter::from_view(&policy.adapter, self.model.modules())?;
+        let adapter = Adapter::from_view(&policy.adapter, self.model.decoder.modules())?;
         save_peft(&adapter, &path, "")?;
         let path: Arc<Path> = path.into();
         folders.written.push_back((policy.clone(), path.clone()));

@@ -241,6 +241,9 @@ impl Learner {
                 return Ok(false);
             }
             let advantages = advantages(batch, &mut baselines, config.baseline_rate);
+            // A system's text, examples: what all prompts begin with is computed once.
+            let shared = common_beginning(batch);
+            let datum = |own| datum(own).with_shared_prefix(shared);
             let datums: Vec<Datum> = batch.iter().zip(advantages).map(datum).collect();
             if !datums.iter().any(Datum::has_signal) {
                 continue;
@@ -463,6 +466,16 @@ fn withdrawn_meanwhile(version: u64) -> RecipeError {
         expected: "built on what still serves",
         got: format!("{version}, which was taken out of service meanwhile"),
     }
+}
+
+/// How many tokens all prompts of a batch begin with.
+fn common_beginning(batch: &[Rewarded]) -> usize {
+    let Some((first, others)) = batch.split_first() else { return 0 };
+    let first = &first.served.prompt;
+    let with = |other: &Rewarded| {
+        first.iter().zip(&other.served.prompt).take_while(|(one, other)| one == other).count()
+    };
+    others.iter().map(with).min().unwrap_or(first.len())
 }
 
 fn datum((rewarded, advantage): (&Rewarded, f64)) -> Datum {
