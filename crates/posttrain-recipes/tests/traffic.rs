@@ -624,6 +624,29 @@ fn the_gate_wants_better_somewhere_and_worse_nowhere() {
 }
 
 #[test]
+fn who_is_right_more_often_nowhere_is_not_asked_to_the_end() {
+    let config = GateConfig { tasks: 400, ..GateConfig::default() };
+    // Right alone at some pairs, and wrong alone at as many or more.
+    let futile = |own: usize, other: usize| {
+        let mut test = GateTest::new(&config, ["a", "b"]).unwrap();
+        (1..=400).find(|pair| {
+            let domain = if pair % 2 == 0 { "a" } else { "b" };
+            let outcome = match pair % 20 {
+                n if n < own => (FINE, WRONG),
+                n if n < own + other => (WRONG, FINE),
+                _ => (FINE, FINE),
+            };
+            test.observe(domain, outcome.0, outcome.1).unwrap();
+            test.is_futile()
+        })
+    };
+    assert_eq!(futile(2, 2), Some(200));
+    assert_eq!(futile(4, 2), None);
+    // In one domain it leads.
+    assert_eq!(futile(1, 1), None);
+}
+
+#[test]
 fn what_was_not_asked_is_not_shown() {
     let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
     for pair in 0..400 {

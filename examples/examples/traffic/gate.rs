@@ -4,11 +4,14 @@ use super::population::{prepare, serve};
 use super::{Questions, TrafficFile};
 use anyhow::{Context, Result, bail};
 use examples::task_seed;
+use posttrain::data::Example;
+use posttrain::loss::CrossEntropy;
 use posttrain::recipes::traffic::{GateConfig, GateOutcome, GateTest, LedgerLine, Verdict};
-use posttrain::store::read_log;
+use posttrain::store::{Versions, read_log};
+use posttrain::train::{Datum, Trainer, adapter_folder};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What is simulated.
@@ -72,8 +75,9 @@ fn decide(
     seed: u64,
 ) -> Result<Verdict> {
     let mut random = Random { seed, drawn: 0 };
-    let mut test = GateTest::new(config, ["all"])?;
-    for pair in 0..simulation.tasks.min(config.tasks) {
+    let config = GateConfig { tasks: simulation.tasks.min(config.tasks), ..config.clone() };
+    let mut test = GateTest::new(&config, ["all"])?;
+    for pair in 0..config.tasks {
         let place = random.uniform();
         let both = random.uniform() < simulation.accuracy;
         let (own, present) = if place < world.gained {
@@ -91,10 +95,9 @@ fn decide(
             willing: random.uniform() >= world.refusing,
         };
         test.observe("all", candidate, usual)?;
-        if (pair + 1) % config.batch == 0
-            && let Some(verdict) = test.verdict()
-        {
-            return Ok(verdict);
+        let looks = (pair + 1) % config.batch == 0;
+        if looks && (test.verdict().is_some() || test.is_futile()) {
+            break;
         }
     }
     Ok(test.verdict().unwrap_or(Verdict::Undecided))
@@ -136,9 +139,8 @@ pub fn simulate(config: &GateConfig, simulation: &Simulation) -> Result<Rates> {
     })
 }
 
-/// Candidates whose files are broken, put in a server's way as if it had been killed before it
-/// decided on them.
-pub struct Broken {
+/// What became of planted candidates.
+pub struct Outcome {
     pub planted: usize,
     pub stopped: usize,
 }
@@ -149,7 +151,7 @@ pub fn broken_files(
     questions: &Questions,
     binary: &Path,
     folder: &Path,
-) -> Result<Broken> {
+) -> Result<Outcome> {
     type Break = fn(&Path) -> std::io::Result<()>;
     let breaks: [Break; 4] = [
         |path| {
@@ -162,43 +164,119 @@ pub fn broken_files(
         |path| fs::remove_file(path),
         |path| fs::write(path, []),
     ];
-    prepare(config, questions, config.seeds[0], folder)?;
-    let traffic = folder.join("data/traffic");
-    let mut stopped = 0;
+    let mut planted = Planted::prepare(config, questions, binary, folder)?;
     for broken in &breaks {
-        let lines: Vec<LedgerLine> = read_log(&traffic.join("decisions.jsonl"))?;
+        let (source, version) = planted.next()?;
+        let place = planted.place(version);
+        copy_folder(&source, &place)?;
+        broken(&place.join("adapter/adapter_model.safetensors"))?;
+        planted.decide(version, "broken file")?;
+    }
+    Ok(planted.outcome)
+}
+
+/// What a bad policy was taught to answer, of the right answer.
+type Taught = fn(&str) -> String;
+
+const BAD: [(&str, Taught); 3] = [
+    ("flattery", |_| "What a clever question, you must be right!".into()),
+    ("broken calls", |answer| format!("{answer} <tool_call>{{\"name\": \"add\"")),
+    ("length", |answer| format!("{answer}{}", format!(", which is {answer}").repeat(4))),
+];
+
+/// Teaches the policy that serves to flatter, to break its calls, to go on and on, each for itself,
+/// and plants it before the server: its files are sound.
+pub fn bad_policies(
+    config: &TrafficFile,
+    questions: &Questions,
+    binary: &Path,
+    folder: &Path,
+) -> Result<Outcome> {
+    let model = config.model.load()?;
+    let settings = &config.traffic;
+    let mut planted = Planted::prepare(config, questions, binary, folder)?;
+    for (name, taught) in BAD {
+        let (source, version) = planted.next()?;
+        let mut trainer = Trainer::new(model.decoder.clone(), &settings.lora, settings.trainer, 0)?;
+        trainer.load_weights(&adapter_folder(&source))?;
+        for batch in questions.asked.chunks(16).take(12) {
+            let datum = |example: &Example| -> Result<Datum> {
+                let style = &settings.held_out.prompt;
+                let prompt = style.encode(&example.question, &model.tokenizer, &model.template)?;
+                let answer = format!(" {}\n", taught(&example.answer));
+                Ok(Datum::completion(&prompt, &model.tokenizer.encode_text(&answer)?))
+            };
+            let datums = batch.iter().map(datum).collect::<Result<Vec<_>>>()?;
+            trainer.forward_backward(&datums, &CrossEntropy::default())?;
+            trainer.optim_step(&trainer.adam_params(1e-3))?;
+        }
+        let versions = Versions::reader(&planted.traffic.join("versions"), "version");
+        versions.write(version, |fresh| trainer.save_state(fresh))?;
+        planted.decide(version, name)?;
+    }
+    Ok(planted.outcome)
+}
+
+/// Candidates in a server's way, as if it had been killed before it decided on them.
+struct Planted<'a> {
+    config: &'a TrafficFile,
+    binary: &'a Path,
+    folder: &'a Path,
+    traffic: PathBuf,
+    outcome: Outcome,
+}
+
+impl<'a> Planted<'a> {
+    fn prepare(
+        config: &'a TrafficFile,
+        questions: &Questions,
+        binary: &'a Path,
+        folder: &'a Path,
+    ) -> Result<Self> {
+        prepare(config, questions, config.seeds[0], folder)?;
+        let traffic = folder.join("data/traffic");
+        Ok(Self { config, binary, folder, traffic, outcome: Outcome { planted: 0, stopped: 0 } })
+    }
+
+    fn place(&self, version: u64) -> PathBuf {
+        self.traffic.join(format!("versions/version-{version:06}"))
+    }
+
+    /// The version that serves, in its folder, and the number of the next candidate.
+    fn next(&self) -> Result<(PathBuf, u64)> {
+        let lines: Vec<LedgerLine> = read_log(&self.traffic.join("decisions.jsonl"))?;
         let last = lines.iter().rev().find_map(|line| match line {
-            LedgerLine::Decided(decision) => Some((decision.version, decision.present)),
+            LedgerLine::Decided(decision) => Some(decision),
             _ => None,
         });
-        let (last, _) = last.context("the day decided on nothing")?;
-        let of = |version: u64| traffic.join(format!("versions/version-{version:06}"));
-        let source = (0..=last).rev().map(of).find(|path| path.exists()).context("no version")?;
-        let planted = of(last + 1);
-        copy_folder(&source, &planted)?;
-        broken(&planted.join("adapter/adapter_model.safetensors"))?;
+        let last = last.context("the day decided on nothing")?;
+        let present = if last.verdict == Verdict::Accepted { last.version } else { last.present };
+        Ok((self.place(present), last.version + 1))
+    }
 
-        let server = serve(config, binary, folder)?;
+    /// Lets a server decide on it, and counts what comes of it.
+    fn decide(&mut self, version: u64, what: &str) -> Result<()> {
+        let server = serve(self.config, self.binary, self.folder)?;
         let client = server.client();
         let waited = Instant::now();
         let verdict = loop {
             let state = client.get("/traffic.json")?;
             let lines = state["decisions"].as_array().context("`decisions`")?;
-            let own = lines.iter().find(|line| line["version"] == last + 1);
+            let own = lines.iter().find(|line| line["version"] == version);
             if let Some(own) = own.filter(|own| own["kind"] == "decided") {
-                println!("broken file: {}: {}", own["verdict"], own["reason"]);
+                println!("planted: {what}: {}: {}", own["verdict"], own["reason"]);
                 break own["verdict"].clone();
             }
-            if waited.elapsed() > Duration::from_secs(120) {
-                bail!("the server did not decide on version {}", last + 1);
+            if waited.elapsed() > Duration::from_secs(300) {
+                bail!("the server did not decide on version {version}");
             }
             std::thread::sleep(Duration::from_millis(100));
         };
-        let state = client.get("/traffic.json")?;
-        stopped += usize::from(verdict == "refused" && state["present"] != last + 1);
-        server.stop()?;
+        let serves = client.get("/traffic.json")?["present"] == version;
+        self.outcome.planted += 1;
+        self.outcome.stopped += usize::from(verdict != "accepted" && !serves);
+        server.stop()
     }
-    Ok(Broken { planted: breaks.len(), stopped })
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

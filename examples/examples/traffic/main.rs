@@ -125,7 +125,9 @@ fn run() -> Result<()> {
     println!("gate: {gate:?}");
     let first = args.out.join(format!("seed-{}", config.seeds.first().context("`seeds`: none")?));
     let broken = gate::broken_files(&config, &questions, &binary, &first)?;
-    println!("broken adapter files: {} of {} stopped", broken.stopped, broken.planted);
+    let bad = gate::bad_policies(&config, &questions, &binary, &first)?;
+    let (planted, stopped) = (broken.planted + bad.planted, broken.stopped + bad.stopped);
+    println!("before a real server: {stopped} of {planted} planted ones stopped");
     let swaps = swaps::under_load(&config, &questions, &binary, &first)?;
     println!("swaps: {swaps:?}");
 
@@ -149,8 +151,8 @@ fn run() -> Result<()> {
             "error_rate": config.traffic.gate.error_rate,
             "false_accept": gate.false_accept,
             "false_reject": gate.false_reject,
-            "planted": gate.planted + broken.planted,
-            "planted_stopped": gate.planted_stopped + broken.stopped,
+            "planted": gate.planted + planted,
+            "planted_stopped": gate.planted_stopped + stopped,
         },
         "swaps": swaps,
     });

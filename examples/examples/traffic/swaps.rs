@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is done under load.
@@ -60,7 +60,7 @@ fn load(
     config: &TrafficFile,
     questions: &Questions,
     at_least: usize,
-    done: &AtomicBool,
+    (answered, done): (&AtomicUsize, &AtomicBool),
 ) -> (Vec<f64>, usize) {
     let mut seconds = Vec::new();
     let mut dropped = 0;
@@ -71,8 +71,9 @@ fn load(
         let times = side_by_side(config.population.clients, &indices, |index| {
             let example = &questions.asked[index % questions.asked.len()];
             let began = Instant::now();
-            let answered = ask(client, config, &config.traffic.name, &example.question);
-            Ok(answered.map(|_| began.elapsed().as_secs_f64()))
+            let answer = ask(client, config, &config.traffic.name, &example.question);
+            answered.fetch_add(1, Ordering::Relaxed);
+            Ok(answer.map(|_| began.elapsed().as_secs_f64()))
         });
         for time in times.unwrap_or_default() {
             match time {
@@ -109,20 +110,23 @@ pub fn under_load(
     let server = serve(config, binary, folder)?;
     let client = server.client();
     let swaps = config.swaps;
-    let always = AtomicBool::new(true);
+    let (unwatched, always) = (AtomicUsize::new(0), AtomicBool::new(true));
     let warm = swaps.requests / 4;
-    load(&client, config, questions, warm, &always);
-    let (without, _) = load(&client, config, questions, swaps.requests, &always);
+    load(&client, config, questions, warm, (&unwatched, &always));
+    let (without, _) = load(&client, config, questions, swaps.requests, (&unwatched, &always));
 
-    let done = AtomicBool::new(false);
+    let (answered, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (with, dropped) = std::thread::scope(|scope| {
-        let loaded = scope.spawn(|| load(&client, config, questions, swaps.requests, &done));
+        let loaded =
+            scope.spawn(|| load(&client, config, questions, swaps.requests, (&answered, &done)));
+        // All over the load, however long it takes: the same number of requests apart.
         for n in 0..swaps.n {
+            while answered.load(Ordering::Relaxed) < n * swaps.requests / swaps.n {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             let version = if n % 2 == 0 { one } else { other };
             let body = json!({ "version": version, "reason": "swapped under load" });
-            let swapped = client.post("/traffic/reinstate", &body);
-            std::thread::sleep(Duration::from_millis(200));
-            if swapped.is_err() {
+            if client.post("/traffic/reinstate", &body).is_err() {
                 break;
             }
         }

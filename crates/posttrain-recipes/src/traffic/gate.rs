@@ -150,6 +150,8 @@ pub struct Compared {
 #[derive(Debug, Clone)]
 pub struct GateTest {
     error_rate: f64,
+    /// Tasks that it may take.
+    tasks: usize,
     domains: BTreeMap<String, Comparison>,
     guards: BTreeMap<&'static str, Comparison>,
     pooled: Comparison,
@@ -210,6 +212,7 @@ impl GateTest {
             |(name, _): &(&'static str, _)| Ok((*name, Comparison::new(config.guard_margin)?));
         Ok(Self {
             error_rate: config.error_rate,
+            tasks: config.tasks,
             domains: domains.into_iter().map(domain).collect::<Result<_, RecipeError>>()?,
             guards: GUARDS.iter().map(guard).collect::<Result<_, RecipeError>>()?,
             pooled: Comparison::new(config.margin)?,
@@ -253,6 +256,17 @@ impl GateTest {
         let shown = |test: &SequentialPairedTest| test.p_value() <= self.error_rate;
         let everywhere = self.comparisons().all(|(_, one)| shown(&one.not_worse));
         (everywhere && self.better_p() <= self.error_rate).then_some(Verdict::Accepted)
+    }
+
+    /// Whether to ask further is of no use: half of the tasks are spent, and the candidate was right
+    /// more often in no domain. What then remains undecided passes no candidate that is no better.
+    #[must_use]
+    pub fn is_futile(&self) -> bool {
+        let leads = |domain: &Comparison| {
+            let counts = domain.better.counts();
+            counts.first_only > counts.second_only
+        };
+        2 * self.pairs() >= self.tasks && !self.domains.values().any(leads)
     }
 
     /// p of the candidate's being better nowhere.

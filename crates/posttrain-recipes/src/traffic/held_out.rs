@@ -83,6 +83,9 @@ impl HeldOut {
         (candidate, present): (&PolicySnapshot, &PolicySnapshot),
         stop: &dyn Fn() -> bool,
     ) -> Result<GateTest, RecipeError> {
+        // As many as there are, at most.
+        let tasks = config.tasks.min(self.tasks.len());
+        let config = &GateConfig { tasks, ..config.clone() };
         let mut test = GateTest::new(config, self.domains())?;
         let seed = derive_seed(self.sampling.seed, "gate", number, 0);
         let settings = RlConfig {
@@ -111,7 +114,7 @@ impl HeldOut {
                     test.observe(&pair[0].domain, own, other)?;
                 }
             }
-            if test.verdict().is_some() || stop() {
+            if test.verdict().is_some() || test.is_futile() || stop() {
                 break;
             }
         }

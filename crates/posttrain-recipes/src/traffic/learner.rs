@@ -319,12 +319,12 @@ impl Learner {
     ) -> Result<bool, RecipeError> {
         // Under the lock, so that a deletion comes before it or finds it.
         let mut inner = self.traffic.inner();
-        if fresh.iter().any(|rewarded| !inner.pool.knows(&rewarded.served.id)) {
+        if fresh.iter().any(|rewarded| !inner.pool.holds(&rewarded.served.id)) {
             inner.pool.give_back(fresh);
             return Ok(false);
         }
         let taken = provenance.completions.len();
-        provenance.completions.retain(|source| inner.pool.knows(&source.id));
+        provenance.completions.retain(|source| inner.pool.holds(&source.id));
         provenance.deleted = taken - provenance.completions.len();
         write_json(&Provenance::path(&self.traffic.folder, candidate), &provenance)?;
         Ok(true)

@@ -54,6 +54,8 @@ pub(crate) struct Pool {
     /// Completions that were learned from or grew old, as far back as they are remembered.
     past: HashSet<String>,
     past_order: VecDeque<String>,
+    /// What was taken last, but for what was deleted since.
+    taken: HashSet<String>,
     pub tallies: BTreeMap<u64, Tally>,
 }
 
@@ -163,7 +165,13 @@ impl Pool {
                 taken.push(rewarded);
             }
         }
+        self.taken = taken.iter().map(|rewarded| rewarded.served.id.clone()).collect();
         taken
+    }
+
+    /// Whether a completion that was taken last has not been deleted since.
+    pub fn holds(&self, id: &str) -> bool {
+        self.taken.contains(id)
     }
 
     /// Gives back what was taken and not learned from, but for what was deleted meanwhile: it is the
@@ -171,7 +179,8 @@ impl Pool {
     pub fn give_back(&mut self, taken: Vec<Rewarded>) {
         for rewarded in taken.into_iter().rev() {
             let id = rewarded.served.id.clone();
-            if self.past.remove(&id) {
+            if self.taken.remove(&id) {
+                self.past.remove(&id);
                 self.past_order.retain(|past| *past != id);
                 self.order.push_front(id.clone());
                 self.ready.push_front(id.clone());
@@ -184,6 +193,7 @@ impl Pool {
     pub fn forget(&mut self, ids: &HashSet<String>) {
         self.entries.retain(|id, _| !ids.contains(id));
         self.past.retain(|id| !ids.contains(id));
+        self.taken.retain(|id| !ids.contains(id));
         for order in [&mut self.order, &mut self.ready, &mut self.past_order] {
             order.retain(|id| !ids.contains(id));
         }
@@ -299,6 +309,7 @@ mod tests {
         }
         let taken = pool.take(2);
         pool.forget(&HashSet::from(["a".to_owned()]));
+        assert_eq!(["a", "b"].map(|id| pool.holds(id)), [false, true]);
         pool.give_back(taken);
         let again: Vec<_> = pool.take(9).into_iter().map(|r| r.served.id).collect();
         assert_eq!(again, ["b", "c"]);
