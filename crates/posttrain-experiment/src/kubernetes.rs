@@ -166,7 +166,12 @@ impl KubernetesJobs {
         let report = config.part("report");
         Ok(Self {
             arms: arms.collect(),
-            report: config.job(&report, None, config.report(&shared)),
+            // However long it waits for the arms.
+            report: KubernetesConfig { deadline_seconds: None, ..config.clone() }.job(
+                &report,
+                None,
+                config.report(&shared),
+            ),
             account: ServiceAccount { metadata: config.meta(&report), ..Default::default() },
             role: Role {
                 metadata: config.meta(&report),
@@ -403,8 +408,10 @@ impl KubernetesConfig {
 
     /// The report's pod: it waits until no arm's job is without an end.
     fn report(&self, shared: &[String]) -> PodSpec {
-        // A job has such a condition once it is complete or has failed.
-        let ended = r#"jsonpath={.status.conditions[?(@.status=="True")].type}"#;
+        // `kubectl` has no "one or the other", and a job has other conditions besides
+        // (`FailureTarget`, `SuccessCriteriaMet`, `Suspended`): of them all, `Complete` and `Failed`
+        // alone are not behind `Failed` by the alphabet.
+        let ended = r#"jsonpath={.status.conditions[?(@.type<="Failed")].type}"#;
         let wait = Container {
             name: "wait-for-arms".to_owned(),
             image: Some(self.kubectl_image.clone()),
@@ -561,13 +568,20 @@ mod tests {
 
     #[test]
     fn the_report_waits_for_this_experiments_arms_and_has_no_gpu() {
-        let jobs = jobs(&KubernetesConfig { gpus: Some(1), name: "demo".into(), ..config() });
+        let jobs = jobs(&KubernetesConfig {
+            gpus: Some(1),
+            name: "demo".into(),
+            deadline_seconds: Some(60),
+            ..config()
+        });
         let report = pod(&jobs.report);
         let wait = report.init_containers.as_ref().unwrap()[0].args.clone().unwrap();
         assert!(wait.contains(&"--selector=posttrain/experiment=demo".to_owned()), "{wait:?}");
         let labels = |job: &Job| job.metadata.labels.clone().unwrap_or_default();
         assert_eq!(labels(&jobs.arms[0])["posttrain/experiment"], "demo");
         assert!(labels(&jobs.report).is_empty(), "it would wait for itself");
+        let deadline = |job: &Job| job.spec.as_ref().unwrap().active_deadline_seconds;
+        assert_eq!((deadline(&jobs.arms[0]), deadline(&jobs.report)), (Some(60), None));
         assert_eq!(report.service_account_name, jobs.account.metadata.name);
         assert_eq!(jobs.binding.role_ref.name, jobs.role.metadata.name.clone().unwrap());
         assert!(report.containers[0].resources.clone().unwrap().limits.unwrap().is_empty());

@@ -420,6 +420,12 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
         versions: vec![0],
         text: Some(text.into()),
     };
+    let settings = TrafficConfig {
+        capture: capture.clone(),
+        canary: CanaryConfig { share: 0.5, pairs: 40 },
+        ..config()
+    };
+    assert!(settings.validate().unwrap_err().to_string().contains("canary.share"));
     assert_eq!(capture.kept(served("a secret"), || "prompt".into()), None);
     assert_eq!(capture.kept(served("text"), || "my secret".into()), None);
     let kept = capture.kept(served("text"), || "prompt".into()).unwrap();

@@ -33,8 +33,11 @@ pub struct Preference {
     objective: Box<dyn Objective>,
     /// The reference's log-probabilities of each pair that was seen, by the example's id, where
     /// they are kept.
-    kept: Option<Mutex<HashMap<String, [Vec<f32>; 2]>>>,
+    kept: Option<Kept>,
 }
+
+/// The reference's log-probabilities of chosen and rejected answers, by the example's id.
+type Kept = Mutex<HashMap<String, [Vec<f32>; 2]>>;
 
 impl Preference {
     /// A lesson by `objective`, whose questions are put as `style` has them.
@@ -66,33 +69,6 @@ impl Preference {
         Ok(Self { kept: Some(Mutex::default()), ..self })
     }
 
-    /// Gives datums the reference's log-probabilities, computing those that are not kept yet.
-    fn with_reference(
-        &self,
-        kept: &Mutex<HashMap<String, [Vec<f32>; 2]>>,
-        (examples, datums): (&[Example], Vec<Datum>),
-        trainer: &Trainer,
-    ) -> Result<Vec<Datum>, RecipeError> {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let unseen: Vec<usize> =
-            (0..examples.len()).filter(|place| !kept.contains_key(&examples[*place].id)).collect();
-        if !unseen.is_empty() {
-            let asked: Vec<Datum> = unseen
-                .iter()
-                .flat_map(|&place| datums[2 * place..2 * place + 2].iter().cloned())
-                .collect();
-            let mut logprobs = trainer.forward_reference(&asked)?.logprobs.into_iter();
-            for place in unseen {
-                if let (Some(chosen), Some(rejected)) = (logprobs.next(), logprobs.next()) {
-                    kept.insert(examples[place].id.clone(), [chosen, rejected]);
-                }
-            }
-        }
-        let references = examples.iter().flat_map(|example| kept[&example.id].clone());
-        let with = |(datum, reference): (Datum, _)| datum.with_reference_logprobs(reference);
-        Ok(datums.into_iter().zip(references).map(with).collect())
-    }
-
     /// Chosen, then rejected, of each example.
     fn of(&self, examples: &[Example]) -> Result<Vec<Datum>, RecipeError> {
         let mut datums = Vec::with_capacity(2 * examples.len());
@@ -104,6 +80,32 @@ impl Preference {
         }
         Ok(datums)
     }
+}
+
+/// Gives datums the reference's log-probabilities, computing those that are not kept yet.
+fn with_reference(
+    kept: &Kept,
+    (examples, datums): (&[Example], Vec<Datum>),
+    trainer: &Trainer,
+) -> Result<Vec<Datum>, RecipeError> {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let unseen: Vec<usize> =
+        (0..examples.len()).filter(|place| !kept.contains_key(&examples[*place].id)).collect();
+    if !unseen.is_empty() {
+        let asked: Vec<Datum> = unseen
+            .iter()
+            .flat_map(|&place| datums[2 * place..2 * place + 2].iter().cloned())
+            .collect();
+        let mut logprobs = trainer.forward_reference(&asked)?.logprobs.into_iter();
+        for place in unseen {
+            if let (Some(chosen), Some(rejected)) = (logprobs.next(), logprobs.next()) {
+                kept.insert(examples[place].id.clone(), [chosen, rejected]);
+            }
+        }
+    }
+    let references = examples.iter().flat_map(|example| kept[&example.id].clone());
+    let with = |(datum, reference): (Datum, _)| datum.with_reference_logprobs(reference);
+    Ok(datums.into_iter().zip(references).map(with).collect())
 }
 
 /// The pair in an example's metadata.
@@ -126,7 +128,7 @@ impl Lesson for Preference {
     ) -> Result<Vec<Datum>, RecipeError> {
         let datums = self.of(examples)?;
         match &self.kept {
-            Some(kept) => self.with_reference(kept, (examples, datums), trainer),
+            Some(kept) => with_reference(kept, (examples, datums), trainer),
             None => Ok(datums),
         }
     }

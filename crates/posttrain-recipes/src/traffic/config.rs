@@ -83,7 +83,11 @@ impl TrafficConfig {
         let read = self.follow_up.is_none() || self.capture.text;
         RecipeError::check("capture.text", read, "true: a follow-up's judge reads it", &false)?;
         self.gate.validate()?;
-        self.canary.validate()
+        self.canary.validate()?;
+        let told_apart = self.capture.conversation && self.capture.user;
+        let expected = "1 where conversations or users are not kept: a trial hears each once";
+        let share = self.canary.share;
+        RecipeError::check("canary.share", told_apart || share == 1.0, expected, &share)
     }
 }
 

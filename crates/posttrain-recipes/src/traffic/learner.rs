@@ -63,13 +63,30 @@ pub(super) struct Provenance {
 
 /// A completion that was taken for a candidate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "AnySource")]
 struct Source {
     id: String,
     /// A number that stands for its user, by which it is found when the log that named both is
     /// gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<u64>,
+}
+
+/// As it may stand in a file: older ones have the id alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnySource {
+    Id(String),
+    Whole { id: String, user: Option<u64> },
+}
+
+impl From<AnySource> for Source {
+    fn from(source: AnySource) -> Self {
+        match source {
+            AnySource::Id(id) => Self { id, user: None },
+            AnySource::Whole { id, user } => Self { id, user },
+        }
+    }
 }
 
 impl Source {

@@ -6,9 +6,8 @@ use posttrain_statistics::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The gate's decision on a candidate, with its numbers.
+/// The gate's decision on a candidate, with its numbers. What older files say besides is passed over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Decision {
     /// The candidate.
     pub version: u64,

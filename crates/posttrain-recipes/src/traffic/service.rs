@@ -485,27 +485,29 @@ impl Traffic {
         }
 
         let mut deleted = Deleted::default();
-        let versions = {
+        {
             let mut inner = self.inner();
             let newer = open..=inner.log.number();
             for number in newer.clone() {
                 ids.extend(ids_of(&folder, number, user)?);
             }
             ids.extend(inner.pool.ids_of(user));
-            let versions = Provenance::forget(&self.folder, user, &ids)?;
             // The newest file first: what names the completions is the last to go, so that what a
             // killed process left is found again.
             for number in newer.rev() {
                 deleted += inner.log.cut(number, &ids)?;
             }
             inner.pool.forget(&ids);
-            versions
-        };
+        }
         for number in closed.into_iter().rev() {
             let (kept, gone) = without(&folder, number, &ids)?;
             self.inner().log.replace(number, &kept, gone)?;
             deleted += gone;
         }
+        // Last, for what it no longer names would be learned from again while the log has it. It
+        // knows the user without the log.
+        let _inner = self.inner();
+        let versions = Provenance::forget(&self.folder, user, &ids)?;
         Ok((deleted, versions))
     }
 

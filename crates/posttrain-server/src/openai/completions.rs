@@ -104,8 +104,11 @@ pub(crate) async fn complete(
     let echo = request.echo == Some(true);
     // A prompt that is echoed may be read alone.
     let writes = !(echo && request.max_tokens == Some(0));
-    let asked = if writes { request.max_tokens } else { Some(1) };
-    let params = request.draw.params(most_tokens(&app, longest, asked, Some(USUAL))?)?;
+    let most = match writes || longest > app.context() {
+        true => most_tokens(&app, longest, request.max_tokens, Some(USUAL))?,
+        false => 1,
+    };
+    let params = request.draw.params(most)?;
     check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
     if streamed {
         let [prompt] = <[Vec<i64>; 1]>::try_from(prompts).map_err(|prompts| {
