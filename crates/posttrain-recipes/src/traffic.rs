@@ -19,6 +19,7 @@ mod ledger;
 mod log;
 mod pool;
 mod service;
+mod trial;
 
 pub use config::{CanaryConfig, HeldOutConfig, LearnConfig, Swap, TrafficConfig};
 pub use gate::{Compared, GateConfig, GateOutcome, GateTest, Verdict};

@@ -707,7 +707,9 @@ fn served_child() {
         let id = format!("{process}-{n}");
         let right = site.ask(&id, "ada");
         site.say(&id, f64::from(u8::from(right)));
-        writeln!(acknowledged, "{id} {}", site.traffic.state().present).unwrap();
+        // In one write: a kill between two would leave half a line before the next process's.
+        let line = format!("{id} {}\n", site.traffic.state().present);
+        acknowledged.write_all(line.as_bytes()).unwrap();
     }
 }
 

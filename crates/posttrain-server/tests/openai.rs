@@ -158,6 +158,22 @@ fn a_prompt_is_echoed_with_what_its_tokens_are_worth() {
     assert_eq!(tops.len(), 9);
     assert!(tops[0].is_null() && tops[1..].iter().all(|own| own.as_object().unwrap().len() == 2));
 
+    // An answer that repeats its prompt without bound, and a prompt of nothing.
+    for (more, words) in [
+        (json!({ "prompt": vec![3; 250], "n": 1024, "logprobs": 20 }), "entries"),
+        (json!({ "prompt": ["a", ""] }), "at least one token"),
+    ] {
+        let mut body = json!({ "model": running.model(), "max_tokens": 0, "echo": true });
+        for (name, value) in more.as_object().unwrap() {
+            // Within a request's own limits: so many prompts of the kind.
+            let many = name == "prompt" && value[0].is_number();
+            body[name] = if many { json!(vec![value; 2]) } else { value.clone() };
+        }
+        let (status, refused) = client.post("/v1/completions", &body);
+        assert_eq!(status, 400, "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(words), "{refused}");
+    }
+
     let alone = ask(json!({ "prompt": "a", "max_tokens": 0, "echo": true }));
     assert_eq!(logprobs(&alone), [Value::Null]);
     let body = json!({ "model": running.model(), "prompt": "a", "echo": true, "stream": true });

@@ -31,13 +31,12 @@ pub struct Preference {
     model: TextModel,
     style: PromptStyle,
     objective: Box<dyn Objective>,
-    /// The reference's log-probabilities of each pair that was seen, by the example's id, where
-    /// they are kept.
+    /// The reference's log-probabilities of each answer that was seen, where they are kept.
     kept: Option<Kept>,
 }
 
-/// The reference's log-probabilities of chosen and rejected answers, by the example's id.
-type Kept = Mutex<HashMap<String, [Vec<f32>; 2]>>;
+/// The reference's log-probabilities of answers, by [`key`].
+type Kept = Mutex<HashMap<(Vec<i64>, usize), Vec<f32>>>;
 
 impl Preference {
     /// A lesson by `objective`, whose questions are put as `style` has them.
@@ -57,8 +56,8 @@ impl Preference {
     }
 
     /// Computes the reference's log-probabilities of a pair once, and not in every epoch anew (TRL's
-    /// `precompute_ref_log_probs`): 8 bytes a pair of tokens, in memory. With one epoch it saves
-    /// nothing.
+    /// `precompute_ref_log_probs`), and keeps them in memory with the pair's tokens. With one epoch
+    /// it saves nothing.
     ///
     /// # Errors
     /// [`RecipeError::Config`] for an objective that has no reference.
@@ -82,30 +81,31 @@ impl Preference {
     }
 }
 
+/// What a datum is known by: its text, and how much of it is scored.
+fn key(datum: &Datum) -> (Vec<i64>, usize) {
+    let text = datum.input.iter().chain(datum.targets.last()).copied().collect();
+    (text, datum.targets.len())
+}
+
 /// Gives datums the reference's log-probabilities, computing those that are not kept yet.
 fn with_reference(
     kept: &Kept,
-    (examples, datums): (&[Example], Vec<Datum>),
+    datums: Vec<Datum>,
     trainer: &Trainer,
 ) -> Result<Vec<Datum>, RecipeError> {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let unseen: Vec<usize> =
-        (0..examples.len()).filter(|place| !kept.contains_key(&examples[*place].id)).collect();
+    let unseen: Vec<Datum> =
+        datums.iter().filter(|datum| !kept.contains_key(&key(datum))).cloned().collect();
     if !unseen.is_empty() {
-        let asked: Vec<Datum> = unseen
-            .iter()
-            .flat_map(|&place| datums[2 * place..2 * place + 2].iter().cloned())
-            .collect();
-        let mut logprobs = trainer.forward_reference(&asked)?.logprobs.into_iter();
-        for place in unseen {
-            if let (Some(chosen), Some(rejected)) = (logprobs.next(), logprobs.next()) {
-                kept.insert(examples[place].id.clone(), [chosen, rejected]);
-            }
-        }
+        let logprobs = trainer.forward_reference(&unseen)?.logprobs;
+        kept.extend(unseen.iter().map(key).zip(logprobs));
     }
-    let references = examples.iter().flat_map(|example| kept[&example.id].clone());
-    let with = |(datum, reference): (Datum, _)| datum.with_reference_logprobs(reference);
-    Ok(datums.into_iter().zip(references).map(with).collect())
+
+    let with = |datum: Datum| {
+        let reference = kept[&key(&datum)].clone();
+        datum.with_reference_logprobs(reference)
+    };
+    Ok(datums.into_iter().map(with).collect())
 }
 
 /// The pair in an example's metadata.
@@ -128,7 +128,7 @@ impl Lesson for Preference {
     ) -> Result<Vec<Datum>, RecipeError> {
         let datums = self.of(examples)?;
         match &self.kept {
-            Some(kept) => with_reference(kept, (examples, datums), trainer),
+            Some(kept) => with_reference(kept, datums, trainer),
             None => Ok(datums),
         }
     }

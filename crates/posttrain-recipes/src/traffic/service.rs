@@ -4,6 +4,7 @@ use super::learner::{Learner, Provenance, read_policy};
 use super::ledger::Standings;
 use super::log::{ids_of, numbers, without};
 use super::pool::Pool;
+use super::trial::{Heard, Trial};
 use super::{
     Decision, Deleted, Feedback, HeldOut, Joined, LedgerLine, RollBack, Served, Swap,
     TrafficConfig, TrafficLine, TrafficLog, Verdict,
@@ -14,11 +15,11 @@ use posttrain_model::TextModel;
 use posttrain_reward::{RewardConfig, Sample};
 use posttrain_rollout::PolicySnapshot;
 use posttrain_rollout::service::{SamplingClient, Transition};
-use posttrain_statistics::{Claim, SequentialPairedTest, Share};
+use posttrain_statistics::Share;
 use posttrain_store::{FolderLock, JsonLog, Versions, lock_folder};
 use posttrain_train::Trainer;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -89,19 +90,6 @@ pub struct Chosen {
     pub name: Option<String>,
     /// The share of requests that it answers.
     pub propensity: f64,
-}
-
-/// A candidate on trial.
-struct Trial {
-    version: u64,
-    /// When it began, in seconds since 1970: what was written before says nothing of it.
-    since: f64,
-    /// Who has been heard: conversations, or users without one, as numbers.
-    heard: HashSet<u64>,
-    own: VecDeque<bool>,
-    present: VecDeque<bool>,
-    pairs: usize,
-    worse: SequentialPairedTest,
 }
 
 /// How a version's completions fared.
@@ -574,52 +562,6 @@ impl Traffic {
             }
             let woken = self.wake.wait_timeout(inner, Duration::from_secs(1));
             inner = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// The first that is said of a completion.
-struct Heard {
-    version: u64,
-    /// When the completion was written, in seconds since 1970.
-    time: f64,
-    /// Its conversation, or else its user, as a number.
-    key: u64,
-    good: bool,
-}
-
-impl Trial {
-    fn new(version: u64) -> Result<Self, RecipeError> {
-        let worse = SequentialPairedTest::new(Claim::Better)?;
-        Ok(Self {
-            version,
-            since: now(),
-            heard: HashSet::new(),
-            own: VecDeque::new(),
-            present: VecDeque::new(),
-            pairs: 0,
-            worse,
-        })
-    }
-
-    /// Takes in the first feedback of a conversation on a version's completion, and pairs it with
-    /// one on the other's. Who was answered by which was drawn by lot, so that any pairing is as
-    /// good.
-    fn observe(&mut self, heard: &Heard, present: u64) {
-        let waiting = match heard.version {
-            version if version == self.version => &mut self.own,
-            version if version == present => &mut self.present,
-            _ => return,
-        };
-        if heard.time < self.since || !self.heard.insert(heard.key) {
-            return;
-        }
-        waiting.push_back(heard.good);
-        while let (Some(own), Some(other)) = (self.own.front(), self.present.front()) {
-            self.worse.observe(*other, *own);
-            self.pairs += 1;
-            self.own.pop_front();
-            self.present.pop_front();
         }
     }
 }

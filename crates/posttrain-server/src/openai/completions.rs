@@ -104,10 +104,14 @@ pub(crate) async fn complete(
     let echo = request.echo == Some(true);
     // A prompt that is echoed may be read alone.
     let writes = !(echo && request.max_tokens == Some(0));
-    let most = match writes || longest > app.context() {
+    let fits = (1..=app.context()).contains(&longest);
+    let most = match writes || !fits {
         true => most_tokens(&app, longest, request.max_tokens, Some(USUAL))?,
         false => 1,
     };
+    if echo {
+        check_echo(&app, &prompts, samples, top)?;
+    }
     let params = request.draw.params(most)?;
     check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
     if streamed {
@@ -233,6 +237,27 @@ impl Choice<'_> {
             "finish_reason": finish_word(completion.finish_reason),
         }))
     }
+}
+
+/// Refuses an answer that would repeat its prompts beyond a call's entries: each sample has the
+/// prompt's tokens in it, and each of those the tokens that are told in its place.
+fn check_echo(
+    app: &App,
+    prompts: &[Vec<i64>],
+    samples: usize,
+    top: Option<usize>,
+) -> Result<(), Refusal> {
+    if prompts.iter().any(Vec::is_empty) {
+        return Err(Refusal::field("prompt", "at least one token each with `echo`", 0));
+    }
+    let tokens: usize = prompts.iter().map(Vec::len).sum();
+    let entries = tokens.saturating_mul(samples).saturating_mul(1 + top.unwrap_or(0));
+    let most = app.config.limits.entries;
+    if entries > most {
+        let expected = format!("tokens, `n` and `logprobs` that make at most {most} entries");
+        return Err(Refusal::field("echo", &expected, entries));
+    }
+    Ok(())
 }
 
 /// What comes of no tokens.
