@@ -58,6 +58,14 @@ impl BenchModel {
     /// # Errors
     /// What the template refuses.
     pub fn prompt(&self, question: &str) -> Result<Vec<i64>> {
-        Ok(self.template.encode(&self.tokenizer, &[Message::user(question)], true)?)
+        self.prompt_of(&[Message::user(question)])
+    }
+
+    /// A conversation as the model is asked to go on with it.
+    ///
+    /// # Errors
+    /// What the template refuses.
+    pub fn prompt_of(&self, messages: &[Message]) -> Result<Vec<i64>> {
+        Ok(self.template.encode(&self.tokenizer, messages, true)?)
     }
 }

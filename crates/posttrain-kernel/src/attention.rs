@@ -1,12 +1,10 @@
 //! Attention of a decoding step: one new token a row, over the row's prompt and completion.
 
-use crate::KernelError;
-use crate::key_values::{KeyValues, Layer, Layers, TOKENS};
+use crate::key_values::{Beginning, Cached, Layer, TOKENS};
 use crate::layout::{Layout, lying};
 use crate::simd::{Kernel, LANES, dispatch, exp2, larger, mul_add};
-use posttrain_tensor::{
-    Bf16, Element, TensorError, Values, ValuesMut, check_shape, values, values_mut,
-};
+use crate::{KernelError, KeyValues, SharedText};
+use posttrain_tensor::{Element, TensorError, Values, ValuesMut, check_shape, values, values_mut};
 use tch::Tensor;
 
 /// How many heads of which width.
@@ -23,8 +21,8 @@ pub struct Heads {
 /// A row of a decoding step: what it attends to.
 #[derive(Debug)]
 pub struct StepRow<'a> {
-    /// The prompt's tokens, which other rows may share.
-    pub prompt: &'a KeyValues,
+    /// The tokens before the completion, which other rows may share.
+    pub prompt: &'a SharedText,
     /// The completion's tokens so far; the new one is added.
     pub own: &'a mut KeyValues,
 }
@@ -54,11 +52,11 @@ pub struct AttentionStep<'a> {
 /// [`KernelError`] names the tensor that does not fit; nothing has been added then.
 ///
 /// ```
-/// use posttrain_kernel::{AttentionStep, Heads, KeyValues, StepRow, attend_step};
+/// use posttrain_kernel::{AttentionStep, Heads, KeyValues, SharedText, StepRow, attend_step};
 /// use tch::{Device, Kind, Tensor};
 ///
 /// let heads = Heads { query: 1, key_value: 1, width: 2 };
-/// let prompt = KeyValues::new(heads, 1, Kind::Float)?;
+/// let prompt = SharedText::default();
 /// let mut own = KeyValues::new(heads, 1, Kind::Float)?;
 /// // A first token sees itself alone: its value comes out.
 /// let qkv = Tensor::from_slice(&[1f32, 0.0, 1.0, 0.0, 7.0, 8.0]).view([1, 6]);
@@ -97,12 +95,12 @@ pub fn attend_step(
     let turn = Turn { cos, sin };
     match (values("qkv", &qkv)?, values_mut("out", &mut out)?) {
         (Values::F32(qkv), ValuesMut::F32(out)) => {
-            let mut pairs = pairs::<f32>(step.layer, heads, rows)?;
-            run(layout, qkv, turn, heads, &mut pairs, out);
+            let mut rows = texts(step.layer, heads, rows)?;
+            run(layout, qkv, turn, heads, &mut rows, out);
         }
         (Values::Bf16(qkv), ValuesMut::Bf16(out)) => {
-            let mut pairs = pairs::<Bf16>(step.layer, heads, rows)?;
-            run(layout, qkv, turn, heads, &mut pairs, out);
+            let mut rows = texts(step.layer, heads, rows)?;
+            run(layout, qkv, turn, heads, &mut rows, out);
         }
         _ => unreachable!("the result was made of the argument's kind"),
     }
@@ -125,60 +123,24 @@ struct Turn<'a> {
 }
 
 /// What a row attends to in one layer.
-struct Pair<'a, E> {
-    prompt: &'a Layer<E>,
+struct Text<'a, E> {
+    prompt: Vec<Beginning<'a, E>>,
     own: &'a mut Layer<E>,
 }
 
-/// Elements that a cache can be made of.
-trait Cached: Element {
-    fn layer(cache: &KeyValues, layer: usize) -> Option<&Layer<Self>>;
-    fn layer_mut(cache: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>>;
-}
-
-impl Cached for f32 {
-    fn layer(cache: &KeyValues, layer: usize) -> Option<&Layer<Self>> {
-        if let Layers::F32(layers) = &cache.layers { layers.get(layer) } else { None }
-    }
-
-    fn layer_mut(cache: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>> {
-        if let Layers::F32(layers) = &mut cache.layers { layers.get_mut(layer) } else { None }
-    }
-}
-
-impl Cached for Bf16 {
-    fn layer(cache: &KeyValues, layer: usize) -> Option<&Layer<Self>> {
-        if let Layers::Bf16(layers) = &cache.layers { layers.get(layer) } else { None }
-    }
-
-    fn layer_mut(cache: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>> {
-        if let Layers::Bf16(layers) = &mut cache.layers { layers.get_mut(layer) } else { None }
-    }
-}
-
-/// The rows' layers, once all are known to fit.
-fn pairs<'a, E: Cached>(
+/// The rows' texts in a layer, once all are known to fit.
+fn texts<'a, E: Cached>(
     layer: usize,
     heads: Heads,
     rows: &'a mut [StepRow],
-) -> Result<Vec<Pair<'a, E>>, TensorError> {
-    let shape = |heads: Heads| vec![heads.key_value as i64, heads.width as i64];
-    let misfit =
-        |argument| TensorError::Shape { argument, expected: shape(heads), got: vec![layer as i64] };
-
-    rows.iter_mut()
-        .map(|row| {
-            if let Some(other) =
-                [row.prompt.heads, row.own.heads].into_iter().find(|other| *other != heads)
-            {
-                let (expected, got) = (shape(heads), shape(other));
-                return Err(TensorError::Shape { argument: "rows", expected, got });
-            }
-            let prompt = E::layer(row.prompt, layer).ok_or_else(|| misfit("prompt"))?;
-            let own = E::layer_mut(row.own, layer).ok_or_else(|| misfit("own"))?;
-            Ok(Pair { prompt, own })
-        })
-        .collect()
+) -> Result<Vec<Text<'a, E>>, TensorError> {
+    let mut texts = Vec::with_capacity(rows.len());
+    for StepRow { prompt, own } in rows {
+        let mut beginnings = Vec::new();
+        prompt.layer("prompt", layer, heads, &mut beginnings)?;
+        texts.push(Text { prompt: beginnings, own: own.layer_of_mut("own", layer, heads)? });
+    }
+    Ok(texts)
 }
 
 fn run<E: Element>(
@@ -186,7 +148,7 @@ fn run<E: Element>(
     qkv: &[E],
     turn: Turn,
     heads: Heads,
-    rows: &mut [Pair<E>],
+    rows: &mut [Text<E>],
     out: &mut [E],
 ) {
     let features = heads.features();
@@ -257,7 +219,7 @@ struct RowStep<'a, 'b, E> {
     projected: &'a mut [f32],
     cos: &'a [f32],
     sin: &'a [f32],
-    row: &'a mut Pair<'b, E>,
+    row: &'a mut Text<'b, E>,
     scores: &'a mut Vec<f32>,
     sums: &'a mut Vec<f32>,
     new: &'a mut [E],
@@ -281,15 +243,21 @@ impl<E: Element> Kernel for RowStep<'_, '_, E> {
         let (keys, values) = self.new.split_at(key_value * width);
         self.row.own.push(width, keys, values);
 
-        let texts = [self.row.prompt, &*self.row.own];
-        // Each text's scores begin at a multiple of the block, with room for its last block.
-        let room = texts.map(|layer| layer.tokens.div_ceil(TOKENS) * TOKENS);
-        let row = room[0] + room[1];
+        let own = Beginning { layer: &*self.row.own, tokens: self.row.own.tokens };
+        let texts = self.row.prompt.iter().copied().chain([own]);
+
+        // Each part's scores begin at a multiple of the block, with room for its last block.
+        let mut row = 0;
+        for text in texts.clone() {
+            row += text.tokens.next_multiple_of(TOKENS);
+        }
 
         self.scores.clear();
         self.scores.resize(query * row, f32::NEG_INFINITY);
-        for (layer, at) in texts.into_iter().zip([0, room[0]]) {
-            scores::<E, FMA>(self.heads, layer, queries, self.scores, row, at);
+        let mut at = 0;
+        for text in texts.clone() {
+            scores::<E, FMA>(self.heads, text, queries, self.scores, row, at);
+            at += text.tokens.next_multiple_of(TOKENS);
         }
 
         let slope = std::f32::consts::LOG2_E / (width as f32).sqrt();
@@ -299,8 +267,10 @@ impl<E: Element> Kernel for RowStep<'_, '_, E> {
 
         self.sums.clear();
         self.sums.resize(query * width, 0.0);
-        for (layer, at) in texts.into_iter().zip([0, room[0]]) {
-            weigh::<E, FMA>(self.heads, layer, self.scores, row, at, self.sums);
+        let mut at = 0;
+        for text in texts {
+            weigh::<E, FMA>(self.heads, text, self.scores, row, at, self.sums);
+            at += text.tokens.next_multiple_of(TOKENS);
         }
 
         for (out, sum) in self.out.iter_mut().zip(self.sums.iter()) {
@@ -325,11 +295,11 @@ fn shares(heads: Heads, kv_head: usize) -> impl Iterator<Item = (usize, usize)> 
     (0..group).step_by(4).map(move |first| (kv_head * group + first, (group - first).min(4)))
 }
 
-/// `q·k` of every token of a text, from `at` on in each query head's row of scores.
+/// `q·k` of every token of a part of a text, from `at` on in each query head's row of scores.
 #[inline(always)]
 fn scores<E: Element, const FMA: bool>(
     heads: Heads,
-    layer: &Layer<E>,
+    text: Beginning<E>,
     queries: &[f32],
     scores: &mut [f32],
     row: usize,
@@ -338,8 +308,9 @@ fn scores<E: Element, const FMA: bool>(
     let Heads { key_value, width, .. } = heads;
 
     // Block by block and head by head is the order in which they lie in memory.
-    for (index, block) in layer.keys.chunks_exact(key_value * width * TOKENS).enumerate() {
-        let filled = (layer.tokens - index * TOKENS).min(TOKENS);
+    let blocks = text.layer.keys.chunks_exact(key_value * width * TOKENS);
+    for (index, block) in blocks.enumerate().take(text.tokens.div_ceil(TOKENS)) {
+        let filled = (text.tokens - index * TOKENS).min(TOKENS);
         for (kv_head, keys) in block.chunks_exact(width * TOKENS).enumerate() {
             for (first, many) in shares(heads, kv_head) {
                 let queries = &queries[first * width..(first + many) * width];
@@ -384,19 +355,20 @@ fn block_scores<E: Element, const G: usize, const FMA: bool>(
     }
 }
 
-/// Adds `weight·value` of every token of a text to `sums: [heads][d]`.
+/// Adds `weight·value` of every token of a part of a text to `sums: [heads][d]`.
 #[inline(always)]
 fn weigh<E: Element, const FMA: bool>(
     heads: Heads,
-    layer: &Layer<E>,
+    text: Beginning<E>,
     weights: &[f32],
     row: usize,
     at: usize,
     sums: &mut [f32],
 ) {
     let Heads { key_value, width, .. } = heads;
-    for (index, block) in layer.values.chunks_exact(key_value * TOKENS * width).enumerate() {
-        let filled = (layer.tokens - index * TOKENS).min(TOKENS);
+    let blocks = text.layer.values.chunks_exact(key_value * TOKENS * width);
+    for (index, block) in blocks.enumerate().take(text.tokens.div_ceil(TOKENS)) {
+        let filled = (text.tokens - index * TOKENS).min(TOKENS);
         for (kv_head, values) in block.chunks_exact(TOKENS * width).enumerate() {
             let values = &values[..filled * width];
             for (first, many) in shares(heads, kv_head) {
@@ -506,15 +478,23 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn steps_agree_with_attention_over_everything(
-            group in 1usize..7, key_value in 1usize..3, half in 1usize..20, rows in 1usize..20, prompt in 0i64..40,
-            steps in 1usize..20, seed in 0i64..1000, columns in proptest::bool::ANY,
+            group in 1usize..7, key_value in 1usize..3, half in 1usize..20, rows in 1usize..20, prompt in 0i64..200,
+            cut in 0i64..150, unused in 0i64..90, steps in 1usize..20, seed in 0i64..1000, columns in proptest::bool::ANY,
         ) {
             tch::manual_seed(seed);
             let heads = Heads { query: group * key_value, key_value, width: 2 * half };
             let (kv, width) = (key_value as i64, 2 * half as i64);
             let shared = [Tensor::randn([prompt, kv, width], CPU), Tensor::randn([prompt, kv, width], CPU)];
-            let mut cache = KeyValues::new(heads, 1, Kind::Float).unwrap();
-            cache.extend(0, &shared[0], &shared[1]).unwrap();
+            // The prompt in two parts, of which the first is the beginning of a longer text.
+            let cut = cut.min(prompt);
+            let part = |from: i64, tokens: i64| {
+                let mut part = KeyValues::new(heads, 1, Kind::Float).unwrap();
+                part.extend(0, &shared[0].narrow(0, from, tokens), &shared[1].narrow(0, from, tokens)).unwrap();
+                part
+            };
+            let longer = SharedText::default().followed_by(part(0, prompt.min(cut + unused))).unwrap();
+            let cache = longer.beginning(cut as usize).followed_by(part(cut, prompt - cut)).unwrap();
+            prop_assert_eq!(cache.tokens(), prompt as usize);
             let mut own: Vec<_> = (0..rows).map(|_| KeyValues::new(heads, 1, Kind::Float).unwrap()).collect();
             let mut seen: Vec<[Tensor; 2]> = (0..rows).map(|_| shared.each_ref().map(Tensor::shallow_clone)).collect();
             for _ in 0..steps {
@@ -549,6 +529,7 @@ mod tests {
             let qkv = qkv.to_kind(kind);
             let mut cache = KeyValues::new(heads, 1, kind).unwrap();
             cache.extend(0, &prompt[0].to_kind(kind), &prompt[1].to_kind(kind)).unwrap();
+            let cache = SharedText::default().followed_by(cache).unwrap();
             let mut own: Vec<_> = (0..5).map(|_| KeyValues::new(heads, 1, kind).unwrap()).collect();
             let mut rows: Vec<_> =
                 own.iter_mut().map(|own| StepRow { prompt: &cache, own }).collect();
@@ -564,6 +545,7 @@ mod tests {
     fn what_does_not_fit_is_named_and_nothing_is_added() {
         let heads = Heads { query: 2, key_value: 1, width: 4 };
         let prompt = KeyValues::new(heads, 1, Kind::Float).unwrap();
+        let prompt = SharedText::default().followed_by(prompt).unwrap();
         let mut own = KeyValues::new(heads, 1, Kind::Float).unwrap();
         let (cos, sin) = (Tensor::ones([1, 2], CPU), Tensor::zeros([1, 2], CPU));
         let mut refused = |qkv: &Tensor, layer| {
@@ -607,6 +589,7 @@ mod tests {
             Heads { query: 2, key_value: 2, width: 6 },
         );
         let prompt = KeyValues::new(heads, 1, Kind::Float).unwrap();
+        let prompt = SharedText::default().followed_by(prompt).unwrap();
         let mut own = KeyValues::new(other, 1, Kind::Float).unwrap();
         let (qkv, table) = (Tensor::zeros([1, 16], CPU), Tensor::ones([1, 2], CPU));
         let step = AttentionStep { layer: 0, qkv: &qkv, cos: &table, sin: &table };

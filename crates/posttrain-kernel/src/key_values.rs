@@ -31,6 +31,40 @@ pub(crate) struct Layer<E> {
     pub tokens: usize,
 }
 
+/// The first tokens of a layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beginning<'a, E> {
+    pub layer: &'a Layer<E>,
+    /// At most as many as the layer has.
+    pub tokens: usize,
+}
+
+/// Elements that keys and values can be made of.
+pub(crate) trait Cached: Element {
+    fn layer(text: &KeyValues, layer: usize) -> Option<&Layer<Self>>;
+    fn layer_mut(text: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>>;
+}
+
+impl Cached for f32 {
+    fn layer(text: &KeyValues, layer: usize) -> Option<&Layer<Self>> {
+        if let Layers::F32(layers) = &text.layers { layers.get(layer) } else { None }
+    }
+
+    fn layer_mut(text: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>> {
+        if let Layers::F32(layers) = &mut text.layers { layers.get_mut(layer) } else { None }
+    }
+}
+
+impl Cached for Bf16 {
+    fn layer(text: &KeyValues, layer: usize) -> Option<&Layer<Self>> {
+        if let Layers::Bf16(layers) = &text.layers { layers.get(layer) } else { None }
+    }
+
+    fn layer_mut(text: &mut KeyValues, layer: usize) -> Option<&mut Layer<Self>> {
+        if let Layers::Bf16(layers) = &mut text.layers { layers.get_mut(layer) } else { None }
+    }
+}
+
 impl KeyValues {
     /// No tokens yet, in `layers` layers of a model that computes in `kind` (f32 or bf16).
     ///
@@ -133,6 +167,23 @@ impl KeyValues {
     /// # Ok::<(), posttrain_kernel::KernelError>(())
     /// ```
     pub fn append(&mut self, other: &Self) -> Result<(), KernelError> {
+        self.check_alike(other)?;
+
+        let width = self.heads.width;
+        match (&mut self.layers, &other.layers) {
+            (Layers::F32(own), Layers::F32(other)) => {
+                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
+            }
+            (Layers::Bf16(own), Layers::Bf16(other)) => {
+                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
+            }
+            _ => unreachable!("the kinds have been compared"),
+        }
+        Ok(())
+    }
+
+    /// Checks that another text's tokens can stand behind this one's.
+    pub(crate) fn check_alike(&self, other: &Self) -> Result<(), KernelError> {
         let shape = |text: &Self| {
             vec![text.layer_count() as i64, text.heads.key_value as i64, text.heads.width as i64]
         };
@@ -145,18 +196,57 @@ impl KeyValues {
             .into());
         }
 
-        let width = self.heads.width;
-        match (&mut self.layers, &other.layers) {
-            (Layers::F32(own), Layers::F32(other)) => {
-                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
-            }
-            (Layers::Bf16(own), Layers::Bf16(other)) => {
-                own.iter_mut().zip(other).for_each(|(a, b)| a.append(width, b))
-            }
-            (Layers::F32(_), Layers::Bf16(_)) => return Err(other_kind("Float", Kind::BFloat16)),
-            (Layers::Bf16(_), Layers::F32(_)) => return Err(other_kind("BFloat16", Kind::Float)),
+        match (&self.layers, &other.layers) {
+            (Layers::F32(_), Layers::Bf16(_)) => Err(other_kind("Float", Kind::BFloat16)),
+            (Layers::Bf16(_), Layers::F32(_)) => Err(other_kind("BFloat16", Kind::Float)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// A copy of the first tokens, of which there are at least so many.
+    pub(crate) fn beginning(&self, tokens: usize) -> Self {
+        let width = self.heads.key_value * self.heads.width;
+        let layers = match &self.layers {
+            Layers::F32(layers) => {
+                Layers::F32(layers.iter().map(|layer| layer.beginning(width, tokens)).collect())
+            }
+            Layers::Bf16(layers) => {
+                Layers::Bf16(layers.iter().map(|layer| layer.beginning(width, tokens)).collect())
+            }
+        };
+        Self { heads: self.heads, layers }
+    }
+
+    /// One layer, of a text that must have `heads`; `argument` is what the text is called.
+    pub(crate) fn layer_of<E: Cached>(
+        &self,
+        argument: &'static str,
+        layer: usize,
+        heads: Heads,
+    ) -> Result<&Layer<E>, TensorError> {
+        self.check_heads(heads)?;
+        E::layer(self, layer).ok_or_else(|| heads.misfit(argument, vec![layer as i64]))
+    }
+
+    /// The same, to be written.
+    pub(crate) fn layer_of_mut<E: Cached>(
+        &mut self,
+        argument: &'static str,
+        layer: usize,
+        heads: Heads,
+    ) -> Result<&mut Layer<E>, TensorError> {
+        self.check_heads(heads)?;
+        E::layer_mut(self, layer).ok_or_else(|| heads.misfit(argument, vec![layer as i64]))
+    }
+
+    fn check_heads(&self, heads: Heads) -> Result<(), TensorError> {
+        match self.heads == heads {
+            true => Ok(()),
+            false => {
+                let own = [self.heads.key_value as i64, self.heads.width as i64];
+                Err(heads.misfit("rows", own.to_vec()))
+            }
+        }
     }
 
     fn layer_count(&self) -> usize {
@@ -193,6 +283,13 @@ impl KeyValues {
     }
 }
 
+impl Heads {
+    fn misfit(self, argument: &'static str, got: Vec<i64>) -> TensorError {
+        let expected = vec![self.key_value as i64, self.width as i64];
+        TensorError::Shape { argument, expected, got }
+    }
+}
+
 fn other_kind(expected: &'static str, got: Kind) -> KernelError {
     TensorError::Kind { argument: "other", expected, got }.into()
 }
@@ -218,6 +315,31 @@ impl<E: Element> Layer<E> {
 
             self.push(width, &keys, &values);
         }
+    }
+
+    /// A copy of the first tokens: of whole blocks, the last of which is written over from its
+    /// first free place on.
+    fn beginning(&self, width: usize, tokens: usize) -> Self {
+        let stored = tokens.next_multiple_of(TOKENS) * width;
+        Self { keys: self.keys[..stored].to_vec(), values: self.values[..stored].to_vec(), tokens }
+    }
+
+    /// A token's key of one head.
+    #[inline(always)]
+    pub fn key(&self, heads: Heads, token: usize, head: usize, to: &mut [f32]) {
+        let block = token / TOKENS * heads.key_value + head;
+        let keys = &self.keys[block * heads.width * TOKENS..][..heads.width * TOKENS];
+        for (to, tokens) in to.iter_mut().zip(keys.chunks_exact(TOKENS)) {
+            *to = tokens[token % TOKENS].widen();
+        }
+    }
+
+    /// A token's value of one head.
+    #[inline(always)]
+    pub fn value(&self, heads: Heads, token: usize, head: usize, to: &mut [f32]) {
+        let block = token / TOKENS * heads.key_value + head;
+        let values = &self.values[(block * TOKENS + token % TOKENS) * heads.width..];
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = value.widen());
     }
 
     fn empty() -> Self {

@@ -12,7 +12,7 @@
 //! | `x / √(mean(x²) + ε) · w` | [`rms_norm`] |
 //! | the same of every query and key head, and its backward pass | [`HeadNorms`] |
 //! | `silu(gate) · up` | [`swiglu`] |
-//! | rotary positions and attention of whole texts, a group's prompt standing once | [`attend_packed`] |
+//! | rotary positions and attention of whole texts, a group's prompt standing once | [`attend_packed`], behind others [`attend_packed_behind`] |
 //! | their backward passes | [`rms_norm_backward`], [`swiglu_backward`], [`attend_packed_backward`] |
 //! | rotary positions, the new token's key and value kept, attention over prompt and completion | [`attend_step`] |
 //!
@@ -24,14 +24,14 @@
 //! A matrix `[rows, features]` may lie row by row, or feature by feature (its transpose is
 //! contiguous). A product of a weight with few rows is twice as fast when its result lies feature
 //! by feature, for the weight then stands on the left, where it need not be packed: [`product`];
-//! [`PackedColumns`] does it where the processor multiplies bf16. [`rms_norm`], [`swiglu`] and
+//! [`PackedColumns`] does it where the processor multiplies bf16, and in f32 on AVX2. [`rms_norm`], [`swiglu`] and
 //! [`attend_step`] read either and keep what they were given.
 //!
 //! # Underneath
 //!
 //! [`dispatch`] runs a [`Kernel`] with the widest instructions of the processor; [`exp`] and
-//! [`exp2`] are vectorized. Tensors' memory as slices is `posttrain-tensor`'s; the module of
-//! [`PackedColumns`] is the one with unsafe code.
+//! [`exp2`] are vectorized. Tensors' memory as slices is `posttrain-tensor`'s; the modules under
+//! [`PackedColumns`] are the ones with unsafe code.
 //!
 //! ```
 //! use tch::Tensor;
@@ -58,6 +58,7 @@ mod packed_attention_backward;
 mod packed_rows;
 mod product;
 mod quantized;
+mod shared_text;
 mod simd;
 mod tile;
 mod workers;
@@ -70,8 +71,12 @@ pub use gather::gather_rows;
 pub use head_norm::HeadNorms;
 pub use key_values::KeyValues;
 pub use norm::{rms_norm, rms_norm_backward};
-pub use packed::{PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward};
+pub use packed::{
+    PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward,
+    attend_packed_behind,
+};
 pub use product::{columns_pay, laid_out, product};
 pub use quantized::{NF4_LEVELS, QUANTIZED_BLOCK, QuantizedForm, dequantize};
+pub use shared_text::SharedText;
 pub use simd::{Kernel, LANES, LOWEST_EXPONENT, dispatch, exp, exp2, larger, mul_add, smaller};
 pub use workers::{Workers, on_workers, set_threads};

@@ -1,11 +1,12 @@
 //! Attention of whole texts laid end to end, a group's prompt standing once: forward and backward.
 
-use crate::KernelError;
 use crate::attention::Heads;
+use crate::key_values::{Beginning, Cached};
 use crate::packed_attention::{self, Forward};
 use crate::packed_attention_backward::{self, Backward};
 use crate::packed_rows::Projections;
 use crate::simd::dispatch;
+use crate::{KernelError, SharedText};
 use posttrain_tensor::{
     Element, TensorError, Values, ValuesMut, check_shape, floats, floats_mut, values, values_mut,
 };
@@ -73,6 +74,56 @@ pub struct PackedOutput {
 /// # Ok::<(), posttrain_kernel::KernelError>(())
 /// ```
 pub fn attend_packed(step: &PackedStep) -> Result<PackedOutput, KernelError> {
+    attend(step, 0, &[])
+}
+
+/// Does what [`attend_packed`] does for texts that begin with what was read before: `before[i]` is
+/// seen by every token of `step.texts[i]`, in layer `layer`. Positions go on from it.
+///
+/// # Errors
+/// [`KernelError`] names the argument that does not fit.
+///
+/// ```
+/// use posttrain_kernel::{Heads, KeyValues, PackedStep, PackedText, SharedText, attend_packed_behind};
+/// use tch::{Device, Kind, Tensor};
+///
+/// let heads = Heads { query: 1, key_value: 1, width: 2 };
+/// let mut read = KeyValues::new(heads, 1, Kind::Float)?;
+/// let zeros = Tensor::zeros([1, 1, 2], (Kind::Float, Device::Cpu));
+/// read.extend(0, &zeros, &(&zeros + 3.0))?;
+/// let before = SharedText::default().followed_by(read)?;
+///
+/// // A token behind one whose value is 3: with equal scores their mean.
+/// let qkv = Tensor::from_slice(&[0f32, 0., 0., 0., 5., 7.]).view([1, 6]);
+/// let table = Tensor::ones([1, 1], (Kind::Float, Device::Cpu));
+/// let texts = [PackedText { prompt: 1, completions: vec![] }];
+/// let step = PackedStep { heads, qkv: &qkv, cos: &table, sin: &table.zeros_like(), texts: &texts };
+/// let attended = attend_packed_behind(&step, 0, &[&before])?;
+/// assert_eq!(Vec::<f32>::try_from(attended.out.view([-1])).unwrap(), [4.0, 5.0]);
+/// # Ok::<(), posttrain_kernel::KernelError>(())
+/// ```
+pub fn attend_packed_behind(
+    step: &PackedStep,
+    layer: usize,
+    before: &[&SharedText],
+) -> Result<PackedOutput, KernelError> {
+    if before.len() != step.texts.len() {
+        return Err(TensorError::Shape {
+            argument: "before",
+            expected: vec![step.texts.len() as i64],
+            got: vec![before.len() as i64],
+        }
+        .into());
+    }
+    attend(step, layer, before)
+}
+
+/// Attention behind `before`, of which there are none or as many as texts.
+fn attend(
+    step: &PackedStep,
+    layer: usize,
+    before: &[&SharedText],
+) -> Result<PackedOutput, KernelError> {
     let sizes = step.check()?;
 
     let mut out = Tensor::f_empty(sizes.out(), (step.qkv.kind(), step.qkv.device()))?;
@@ -80,8 +131,12 @@ pub fn attend_packed(step: &PackedStep) -> Result<PackedOutput, KernelError> {
     let sums = floats_mut("log_sums", &mut log_sums)?;
 
     match (values("qkv", step.qkv)?, values_mut("out", &mut out)?) {
-        (Values::F32(qkv), ValuesMut::F32(out)) => step.forward(qkv, out, sums)?,
-        (Values::Bf16(qkv), ValuesMut::Bf16(out)) => step.forward(qkv, out, sums)?,
+        (Values::F32(qkv), ValuesMut::F32(out)) => {
+            step.forward(qkv, &step.read(layer, before)?, out, sums)?;
+        }
+        (Values::Bf16(qkv), ValuesMut::Bf16(out)) => {
+            step.forward(qkv, &step.read(layer, before)?, out, sums)?;
+        }
         _ => unreachable!("the result was made of the argument's kind"),
     }
 
@@ -205,15 +260,34 @@ impl PackedStep<'_> {
         Ok(Sizes { rows, query: self.heads.query as i64, width: self.heads.width as i64 })
     }
 
+    /// The layer's keys and values of what was read before each text.
+    fn read<'a, E: Cached>(
+        &self,
+        layer: usize,
+        before: &[&'a SharedText],
+    ) -> Result<Vec<Vec<Beginning<'a, E>>>, TensorError> {
+        let mut read = Vec::with_capacity(before.len());
+        for text in before {
+            let mut beginnings = Vec::new();
+            text.layer("before", layer, self.heads, &mut beginnings)?;
+            read.push(beginnings);
+        }
+        Ok(read)
+    }
+
     fn forward<E: Element>(
         &self,
         qkv: &[E],
+        before: &[Vec<Beginning<E>>],
         out: &mut [E],
         log_sums: &mut [f32],
     ) -> Result<(), KernelError> {
-        let scratch = &mut packed_attention::Scratch::new(self.longest(), self.heads.width);
+        let tokens = |text: &Vec<Beginning<E>>| text.iter().map(|part| part.tokens).sum::<usize>();
+        let read = before.iter().map(tokens).max().unwrap_or(0);
+
+        let scratch = &mut packed_attention::Scratch::new(read + self.longest(), self.heads.width);
         let input = self.projections(qkv)?;
-        dispatch(Forward { input, texts: self.texts, out, log_sums, scratch });
+        dispatch(Forward { input, texts: self.texts, before, out, log_sums, scratch });
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Attention of whole texts, forward.
 
+use crate::key_values::Beginning;
 use crate::packed::PackedText;
 use crate::packed_rows::{Projections, Sixteen, Stretch, seen};
 use crate::simd::{Kernel, LANES, exp2, larger};
@@ -10,6 +11,8 @@ use posttrain_tensor::Element;
 pub(crate) struct Forward<'a, E> {
     pub input: Projections<'a, E>,
     pub texts: &'a [PackedText],
+    /// What was read before each text; none at all where nothing was.
+    pub before: &'a [Vec<Beginning<'a, E>>],
     /// `[N][query·d]`.
     pub out: &'a mut [E],
     /// `[N][query]`.
@@ -52,9 +55,10 @@ impl<E: Element> Kernel for Forward<'_, E> {
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
         let mut row = 0;
-        for text in self.texts {
+        for (index, text) in self.texts.iter().enumerate() {
             for kv_head in 0..self.input.heads.key_value {
-                let (prompt, completions) = Stretch::all(text, row);
+                let read = self.load(index, kv_head);
+                let (prompt, completions) = Stretch::all(text, row, read);
                 self.stretch::<FMA>(prompt, kv_head);
                 // The prompt's keys and values stay; a completion's take the place of the one's
                 // before.
@@ -68,6 +72,25 @@ impl<E: Element> Kernel for Forward<'_, E> {
 }
 
 impl<E: Element> Forward<'_, E> {
+    /// Brings in the keys and values of what was read before a text, and counts its tokens.
+    #[inline(always)]
+    fn load(&mut self, text: usize, kv_head: usize) -> usize {
+        let Scratch { keys, values, row, .. } = &mut *self.scratch;
+        let heads = self.input.heads;
+
+        let mut read = 0;
+        for part in self.before.get(text).into_iter().flatten() {
+            for token in 0..part.tokens {
+                part.layer.key(heads, token, kv_head, row);
+                keys.put(read, row);
+                part.layer.value(heads, token, kv_head, row);
+                values.put(read, row);
+                read += 1;
+            }
+        }
+        read
+    }
+
     #[inline(always)]
     fn stretch<const FMA: bool>(&mut self, stretch: Stretch, kv_head: usize) {
         let Scratch { keys, values, row, .. } = &mut *self.scratch;

@@ -90,7 +90,7 @@ impl<E: Element> Kernel for Backward<'_, E> {
         let mut row = 0;
         for text in self.texts {
             for kv_head in 0..self.input.heads.key_value {
-                let (prompt, completions) = Stretch::all(text, row);
+                let (prompt, completions) = Stretch::all(text, row, 0);
                 self.stretch::<FMA>(prompt, kv_head);
                 // The prompt's gradients go on growing while its completions come and go.
                 for completion in completions {

@@ -92,17 +92,18 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// The prompt of a text that begins at `row`, and its completions.
-    pub fn all(text: &PackedText, row: usize) -> (Self, impl Iterator<Item = Self>) {
-        let before = text.prompt;
-        let mut next = row + before;
+    /// The prompt of a text that begins at `row`, behind `read` tokens that have no rows, and its
+    /// completions.
+    pub fn all(text: &PackedText, row: usize, read: usize) -> (Self, impl Iterator<Item = Self>) {
+        let before = read + text.prompt;
+        let mut next = row + text.prompt;
         let completions = text.completions.iter().map(move |&tokens| {
             let row = next;
             next += tokens;
             Self { row, before, tokens }
         });
 
-        (Self { row, before: 0, tokens: text.prompt }, completions)
+        (Self { row, before: read, tokens: text.prompt }, completions)
     }
 
     /// The tokens' places in their text.

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use posttrain_kernel::{
-    Heads, PackedOutput, PackedStep, PackedText, attend_packed, attend_packed_backward,
+    Heads, KeyValues, PackedOutput, PackedStep, PackedText, SharedText, attend_packed,
+    attend_packed_backward, attend_packed_behind,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -66,6 +67,28 @@ impl Case {
         let pick = |t: &Tensor| t.index_select(0, &rows);
         let (qkv, gradient) = (pick(&self.qkv), pick(&self.gradient));
         Self { heads: self.heads, texts, qkv, gradient, cos: pick(&self.cos), sin: pick(&self.sin) }
+    }
+
+    /// Some rows' keys and values, as what was read of a text.
+    fn read(&self, first: i64, tokens: i64) -> SharedText {
+        let Heads { query, key_value, width } = self.heads;
+        let sizes = [query, key_value, key_value].map(|heads| heads as i64);
+        let rows = |t: &Tensor| t.narrow(0, first, tokens);
+        let heads = sizes.iter().sum::<i64>();
+        let parts = rows(&self.qkv)
+            .view([tokens, heads, width as i64])
+            .split_with_sizes(sizes.as_slice(), 1);
+
+        let halves = parts[1].chunk(2, -1);
+        let (cos, sin) = (rows(&self.cos).unsqueeze(1), rows(&self.sin).unsqueeze(1));
+        let keys = Tensor::cat(
+            &[&halves[0] * &cos - &halves[1] * &sin, &halves[1] * &cos + &halves[0] * &sin],
+            -1,
+        );
+
+        let mut read = KeyValues::new(self.heads, 1, Kind::Float).unwrap();
+        read.extend(0, &keys, &parts[2]).unwrap();
+        SharedText::default().followed_by(read).unwrap()
     }
 
     fn run(&self) -> (PackedOutput, Tensor) {
@@ -200,6 +223,30 @@ proptest! {
         let rows = Tensor::from_slice(&rows);
         prop_assert!(off(&copied.out, &attended.out.index_select(0, &rows)) < 1e-6);
         prop_assert!(off(&by_qkv.zeros_like().index_add(0, &rows, &by_copies), &by_qkv) < 5e-6);
+    }
+
+    #[test]
+    fn what_was_read_before_is_seen_as_if_it_stood_there(
+        heads in heads(), texts in texts(), cuts in proptest::collection::vec(0.0f64..1.0, 3), seed in 0i64..1000,
+    ) {
+        let case = Case::new(heads, texts, seed);
+        let (mut rows, mut rest, mut before) = (Vec::new(), Vec::new(), Vec::new());
+        let mut start = 0;
+        for (text, cut) in case.texts.iter().zip(cuts) {
+            let read = (text.prompt as f64 * cut) as usize;
+            before.push(case.read(start, read as i64));
+            rest.push(PackedText { prompt: text.prompt - read, ..text.clone() });
+            let end = start + (text.prompt + text.completions.iter().sum::<usize>()) as i64;
+            rows.extend(start + read as i64..end);
+            start = end;
+        }
+
+        let behind = case.with_rows(&rows, rest);
+        let got = attend_packed_behind(&behind.step(), 0, &before.iter().collect::<Vec<_>>()).unwrap();
+        let whole = attend_packed(&case.step()).unwrap();
+        let rows = Tensor::from_slice(&rows);
+        prop_assert!(off(&got.out, &whole.out.index_select(0, &rows)) < 1e-6);
+        prop_assert!(off(&got.log_sums, &whole.log_sums.index_select(0, &rows)) < 1e-6);
     }
 
     #[test]

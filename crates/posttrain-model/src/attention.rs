@@ -5,8 +5,8 @@ use crate::attention_graph::NativeAttention;
 use crate::block::native;
 use crate::packing::{Packing, Span};
 use crate::rope::Rotation;
-use crate::{Decoder, ModelError};
-use posttrain_kernel::{Heads, PackedText};
+use crate::{Decoder, ModelError, TextCache};
+use posttrain_kernel::{Heads, PackedStep, PackedText, SharedText, attend_packed_behind};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -75,10 +75,15 @@ impl Projected<'_> {
 /// On the CPU a native kernel reads the prompt where it stands, and its backward pass is written
 /// out ([`posttrain_kernel::attend_packed`], [`posttrain_kernel::attend_packed_backward`]).
 /// Elsewhere, and under autograd, libtorch attends group by group.
+///
+/// With [`PackedAttention::behind`] sequences go on from what was read before; they have no
+/// backward pass then.
 #[derive(Debug)]
 pub struct PackedAttention {
     texts: Arc<[PackedText]>,
     spans: Vec<Span>,
+    /// What was read before each sequence; none at all where nothing was.
+    before: Vec<TextCache>,
     /// The spans as libtorch takes them, once it has been needed.
     groups: Option<Vec<Group>>,
     kept: Option<Vec<(Tensor, Tensor)>>,
@@ -89,6 +94,8 @@ pub struct PackedAttention {
 #[derive(Debug)]
 struct Group {
     prompt: i64,
+    /// `[P, read + P]` for a prompt behind what was read before.
+    mask: Option<Tensor>,
     completions: Option<Completions>,
 }
 
@@ -126,7 +133,29 @@ impl PackedAttention {
         }
 
         let spans = packing.spans().to_vec();
-        Ok(Self { texts: spans.iter().map(Span::text).collect(), spans, groups: None, kept: None })
+        Ok(Self {
+            texts: spans.iter().map(Span::text).collect(),
+            spans,
+            before: Vec::new(),
+            groups: None,
+            kept: None,
+        })
+    }
+
+    /// The same behind what was read before: every sequence of the packing sees its own of `before`.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if there are not as many as sequences.
+    pub fn behind(mut self, before: Vec<TextCache>) -> Result<Self, ModelError> {
+        if before.len() != self.spans.len() {
+            return Err(ModelError::Argument {
+                argument: "before",
+                expected: format!("{} texts, one a sequence", self.spans.len()),
+                got: before.len().to_string(),
+            });
+        }
+        self.before = before;
+        Ok(self)
     }
 
     /// The same, keeping keys and values.
@@ -144,7 +173,7 @@ impl PackedAttention {
 }
 
 impl Attend for PackedAttention {
-    fn attend(&mut self, _layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
+    fn attend(&mut self, layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
         let native = native(&projected.qkv);
         let rotated = if native && self.kept.is_none() { None } else { Some(projected.rotated()?) };
         if let (Some(kept), Some(rotated)) = (&mut self.kept, &rotated) {
@@ -152,28 +181,60 @@ impl Attend for PackedAttention {
         }
 
         match rotated {
-            Some(rotated) if !native => self.attend_rotated(&rotated),
+            Some(rotated) if !native => self.attend_rotated(layer, &rotated),
+            _ if !self.before.is_empty() => self.attend_behind(layer, projected),
             _ => Ok(NativeAttention::forward(projected, self.texts.clone())?.attended.out),
         }
     }
 }
 
 impl PackedAttention {
-    /// The texts that attend.
-    pub(crate) fn texts(&self) -> Arc<[PackedText]> {
-        self.texts.clone()
+    /// The texts that attend, for a pass that is to be walked back.
+    ///
+    /// # Errors
+    /// [`ModelError::Argument`] if they go on from what was read before: what reaches it would be
+    /// lost.
+    pub(crate) fn texts(&self) -> Result<Arc<[PackedText]>, ModelError> {
+        if !self.before.is_empty() {
+            return Err(ModelError::Argument {
+                argument: "attention",
+                expected: "whole texts, for a backward pass".into(),
+                got: "texts behind what was read before".into(),
+            });
+        }
+        Ok(self.texts.clone())
+    }
+
+    /// Attention by the native kernel behind what was read before: `[N, heads·d]`.
+    fn attend_behind(&self, layer: usize, projected: &Projected) -> Result<Tensor, ModelError> {
+        let mut before: Vec<&SharedText> = Vec::with_capacity(self.before.len());
+        for text in &self.before {
+            match text {
+                TextCache::Native(text) => before.push(text),
+                TextCache::Tensors(_) => return Err(other_cache("a native cache", "tensors")),
+            }
+        }
+
+        let qkv = projected.qkv.f_contiguous()?;
+        let [cos, sin] = &projected.rotation.tables()?;
+        let step = PackedStep { heads: projected.heads, qkv: &qkv, cos, sin, texts: &self.texts };
+        Ok(attend_packed_behind(&step, layer, &before)?.out)
     }
 
     /// Attention by libtorch: `[N, heads·d]`. Gradients flow.
-    fn attend_rotated(&mut self, Rotated { q, k, v }: &Rotated) -> Result<Tensor, ModelError> {
+    fn attend_rotated(
+        &mut self,
+        layer: usize,
+        Rotated { q, k, v }: &Rotated,
+    ) -> Result<Tensor, ModelError> {
         let kind = attention_kind(q);
         if self.groups.is_none() {
-            self.groups = Some(
-                self.spans
-                    .iter()
-                    .map(|span| Group::new(span, kind, q.device()))
-                    .collect::<Result<_, _>>()?,
-            );
+            let mut groups = Vec::with_capacity(self.spans.len());
+            for (index, span) in self.spans.iter().enumerate() {
+                let read = self.before.get(index).map_or(0, TextCache::tokens);
+                groups.push(Group::new(span, read as i64, kind, q.device())?);
+            }
+            self.groups = Some(groups);
         }
 
         let groups = self.groups.as_deref().unwrap_or_default();
@@ -187,14 +248,19 @@ impl PackedAttention {
         let v = split(v)?;
 
         let mut outputs = Vec::with_capacity(q.len());
-        for group in groups {
+        for (index, group) in groups.iter().enumerate() {
             let at = outputs.len();
-            outputs.push(causal(&q[at], &k[at], &v[at])?);
+            let (prompt_k, prompt_v) = match self.before.get(index) {
+                Some(text) => seen(text, layer, [&k[at], &v[at]])?,
+                None => (k[at].shallow_clone(), v[at].shallow_clone()),
+            };
+
+            outputs.push(group.attend_prompt(&q[at], &prompt_k, &prompt_v)?);
             if let Some(completions) = &group.completions {
                 outputs.push(completions.attend(
                     &q[at + 1],
-                    [&k[at], &k[at + 1]],
-                    [&v[at], &v[at + 1]],
+                    [&prompt_k, &k[at + 1]],
+                    [&prompt_v, &v[at + 1]],
                 )?);
             }
         }
@@ -219,12 +285,61 @@ impl Span {
     }
 }
 
+/// Keys and values of a layer that were read before, with those of a prompt behind them.
+fn seen(
+    before: &TextCache,
+    layer: usize,
+    [k, v]: [&Tensor; 2],
+) -> Result<(Tensor, Tensor), ModelError> {
+    let TextCache::Tensors(layers) = before else {
+        return Err(other_cache("tensors", "a native cache"));
+    };
+    // An empty text has no layers.
+    let Some((read_k, read_v)) = layers.get(layer) else {
+        return Ok((k.shallow_clone(), v.shallow_clone()));
+    };
+
+    let joined =
+        |read: &Tensor, own: &Tensor| Tensor::f_cat(&[&read.f_to_kind(own.kind())?, own], 0);
+    Ok((joined(read_k, k)?, joined(read_v, v)?))
+}
+
+fn other_cache(expected: &str, got: &str) -> ModelError {
+    ModelError::Argument { argument: "before", expected: expected.into(), got: got.into() }
+}
+
 impl Group {
-    fn new(span: &Span, kind: Kind, device: Device) -> Result<Self, ModelError> {
-        Ok(Self {
-            prompt: span.prompt.len() as i64,
-            completions: Completions::new(span, kind, device)?,
-        })
+    /// A sequence behind `read` tokens.
+    fn new(span: &Span, read: i64, kind: Kind, device: Device) -> Result<Self, ModelError> {
+        let prompt = span.prompt.len() as i64;
+        let mask = match read {
+            0 => None,
+            _ => Some(after_prompt_mask(read, prompt, kind, device)?),
+        };
+        Ok(Self { prompt, mask, completions: Completions::new(span, read, kind, device)? })
+    }
+
+    /// Attention of the prompt's queries over what was read before and itself: `[P, heads, d]`.
+    fn attend_prompt(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
+        let batch = |t: &Tensor| t.f_transpose(0, 1)?.f_unsqueeze(0);
+        let (q, k, v) = (batch(q)?, batch(k)?, batch(v)?);
+        let Some(mask) = &self.mask else {
+            let none = None::<&Tensor>;
+            let out =
+                Tensor::f_scaled_dot_product_attention(&q, &k, &v, none, 0.0, true, None, true)?;
+            return Ok(out.f_squeeze_dim(0)?.f_transpose(0, 1)?);
+        };
+
+        // As for completions: a masked product of grouped heads has no fused kernel on a GPU.
+        let (_, heads, tokens, width) = q.size4()?;
+        let kv_heads = k.size()[1];
+        let sharing = heads / kv_heads;
+        let stacked = q.f_reshape([1, kv_heads, sharing * tokens, width])?;
+        let mask = Some(mask.f_repeat([sharing, 1])?);
+        let out = Tensor::f_scaled_dot_product_attention(
+            &stacked, &k, &v, mask, 0.0, false, None, false,
+        )?;
+        Ok(out.f_reshape([heads, tokens, width])?.f_transpose(0, 1)?)
     }
 
     /// The rows of the prompt, then those of the completions.
@@ -234,7 +349,7 @@ impl Group {
 }
 
 impl Completions {
-    fn new(span: &Span, kind: Kind, device: Device) -> Result<Option<Self>, ModelError> {
+    fn new(span: &Span, read: i64, kind: Kind, device: Device) -> Result<Option<Self>, ModelError> {
         let longest = span.completions.iter().map(|c| c.len()).max().unwrap_or(0);
         if longest == 0 {
             return Ok(None);
@@ -252,7 +367,7 @@ impl Completions {
             );
         }
 
-        let prompt = span.prompt.len() as i64;
+        let prompt = read + span.prompt.len() as i64;
         Ok(Some(Self {
             padded_rows: Tensor::f_from_slice(&padded_rows)?.f_to_device(device)?,
             rows: places.len() as i64,
@@ -298,24 +413,7 @@ impl Completions {
     }
 }
 
-/// Causal attention of one text: `[T, heads, d]` each.
-fn causal(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, ModelError> {
-    let batch = |t: &Tensor| t.f_transpose(0, 1)?.f_unsqueeze(0);
-    let mask = None::<&Tensor>;
-    let out = Tensor::f_scaled_dot_product_attention(
-        &batch(q)?,
-        &batch(k)?,
-        &batch(v)?,
-        mask,
-        0.0,
-        true,
-        None,
-        true,
-    )?;
-    Ok(out.f_squeeze_dim(0)?.f_transpose(0, 1)?)
-}
-
-/// A completion's token sees the whole prompt and the completion up to itself.
+/// A text's token sees all `prompt` tokens before the text, and the text up to itself.
 fn after_prompt_mask(
     prompt: i64,
     longest: i64,

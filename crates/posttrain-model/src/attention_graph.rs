@@ -25,8 +25,9 @@ impl AttentionGraph {
         projected: &Projected,
         attention: &mut PackedAttention,
     ) -> Result<Self, ModelError> {
+        let texts = attention.texts()?;
         if native(&projected.qkv) {
-            return Ok(Self::Native(NativeAttention::forward(projected, attention.texts())?));
+            return Ok(Self::Native(NativeAttention::forward(projected, texts)?));
         }
 
         let qkv = projected.qkv.f_detach()?.f_set_requires_grad(true)?;

@@ -57,7 +57,28 @@ impl Packing {
     /// # Errors
     /// [`ModelError::Argument`] for an empty prompt or no sequence at all.
     pub fn new(sequences: &[Sequence]) -> Result<Self, ModelError> {
-        Self::lay(sequences, 0)
+        Self::lay(sequences, &[], 0)
+    }
+
+    /// Lays out sequences that go on from what was read before: the first `read[i]` tokens of
+    /// sequence `i`, which have no rows.
+    ///
+    /// ```
+    /// use posttrain_model::{Packing, Sequence};
+    /// let packing = Packing::behind(&[Sequence { prompt: vec![5, 6], completions: vec![] }], &[40])?;
+    /// assert_eq!(packing.positions(), [40, 41]);
+    /// # Ok::<(), posttrain_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Packing::new`]; [`ModelError::Argument`] if there are not as many counts as
+    /// sequences.
+    pub fn behind(sequences: &[Sequence], read: &[usize]) -> Result<Self, ModelError> {
+        if read.len() != sequences.len() {
+            let expected = format!("{} counts, one a sequence", sequences.len());
+            return Err(argument("read", &expected, read.len().to_string()));
+        }
+        Self::lay(sequences, read, 0)
     }
 
     /// The same without each completion's last token, behind which nothing is predicted: it is a
@@ -75,11 +96,12 @@ impl Packing {
     /// # Errors
     /// Those of [`Packing::new`].
     pub fn predicting(sequences: &[Sequence]) -> Result<Self, ModelError> {
-        Self::lay(sequences, 1)
+        Self::lay(sequences, &[], 1)
     }
 
-    /// Lays sequences end to end, the last `left_out` tokens of each completion left out.
-    fn lay(sequences: &[Sequence], left_out: usize) -> Result<Self, ModelError> {
+    /// Lays sequences end to end, the last `left_out` tokens of each completion left out. Positions
+    /// begin behind the tokens that were read before, if any were.
+    fn lay(sequences: &[Sequence], read: &[usize], left_out: usize) -> Result<Self, ModelError> {
         let mut packing = Self {
             tokens: Vec::new(),
             positions: Vec::new(),
@@ -87,7 +109,7 @@ impl Packing {
             spans: Vec::new(),
         };
 
-        for sequence in sequences {
+        for (index, sequence) in sequences.iter().enumerate() {
             if sequence.prompt.is_empty() {
                 return Err(argument(
                     "sequences",
@@ -96,8 +118,9 @@ impl Packing {
                 ));
             }
 
-            let prompt = packing.push(&sequence.prompt, 0);
-            let start = sequence.prompt.len() as i64;
+            let first = read.get(index).copied().unwrap_or(0) as i64;
+            let prompt = packing.push(&sequence.prompt, first);
+            let start = first + sequence.prompt.len() as i64;
             let rows = |c: &Vec<i64>| packing.push(&c[..c.len().saturating_sub(left_out)], start);
             let completions = sequence.completions.iter().map(rows).collect();
             packing.targets.extend(sequence.completions.iter().flatten());

@@ -117,7 +117,22 @@ impl Evaluator {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Answer>, RecipeError> {
         let rollout = self.ask(questions, 1, decoding, observer)?;
-        Ok(rollout.groups.into_iter().filter_map(answer).collect())
+        Ok(rollout.groups.into_iter().flat_map(answers).collect())
+    }
+
+    /// `samples` sampled answers to each question, in the order of the questions. The same samples
+    /// of a question are drawn with the same randomness whichever policy answers.
+    ///
+    /// # Errors
+    /// Those of [`Evaluator::answers`].
+    pub fn several_answers(
+        &self,
+        questions: &[PolicyQuestion],
+        samples: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Vec<Answer>>, RecipeError> {
+        let rollout = self.ask(questions, samples, Decoding::Sampled, observer)?;
+        Ok(rollout.groups.into_iter().map(answers).collect())
     }
 
     /// The accuracy of one policy, or of the base where it is `None`; sampled from `samples`
@@ -183,22 +198,27 @@ fn accuracy(rollout: &Rollout) -> Share {
     Share::of_verdicts(&rollout.completions().map(verdict).collect::<Vec<_>>())
 }
 
-/// A group's first completion as an answer.
-fn answer(group: ScoredGroup) -> Option<Answer> {
-    let scored = group.completions.into_iter().next()?;
-    let (reward, error) = match scored.score {
-        Ok(score) => (Some(score.value()), None),
-        Err(failure) => (None, Some(failure.report)),
-    };
-    Some(Answer {
-        id: group.example.id,
-        domain: group.example.domain,
-        question: group.example.question,
-        reference: group.example.answer,
-        response: scored.completion.text,
-        tokens: scored.completion.tokens.len(),
-        finish_reason: scored.completion.finish_reason,
-        reward,
-        error,
-    })
+/// A group's completions as answers.
+fn answers(group: ScoredGroup) -> Vec<Answer> {
+    let Example { id, domain, question, answer: reference, .. } = group.example;
+
+    let mut answers = Vec::with_capacity(group.completions.len());
+    for scored in group.completions {
+        let (reward, error) = match scored.score {
+            Ok(score) => (Some(score.value()), None),
+            Err(failure) => (None, Some(failure.report)),
+        };
+        answers.push(Answer {
+            id: id.clone(),
+            domain: domain.clone(),
+            question: question.clone(),
+            reference: reference.clone(),
+            response: scored.completion.text,
+            tokens: scored.completion.tokens.len(),
+            finish_reason: scored.completion.finish_reason,
+            reward,
+            error,
+        });
+    }
+    answers
 }

@@ -602,7 +602,7 @@ fn verdict(pairs: usize, every: usize, odd: (GateOutcome, GateOutcome)) -> Optio
     for pair in 0..pairs {
         let domain = if pair % 2 == 0 { "a" } else { "b" };
         let (candidate, present) = if pair % every == 0 { odd } else { (FINE, FINE) };
-        test.observe(domain, candidate, present).unwrap();
+        test.observe(domain, &[candidate], &[present]).unwrap();
     }
     test.verdict()
 }
@@ -622,7 +622,13 @@ fn the_gate_wants_better_somewhere_and_worse_nowhere() {
         assert_eq!(verdict(400, 5, (broken, WRONG)), Some(Verdict::Refused));
     }
     assert!(
-        GateTest::new(&GateConfig::default(), ["a"]).unwrap().observe("b", FINE, FINE).is_err()
+        GateTest::new(&GateConfig::default(), ["a"])
+            .unwrap()
+            .observe("b", &[FINE], &[FINE])
+            .is_err()
+    );
+    assert!(
+        GateTest::new(&GateConfig::default(), ["a"]).unwrap().observe("a", &[], &[FINE]).is_err()
     );
     let config = GateConfig { error_rate: 0.0, ..GateConfig::default() };
     let error = GateTest::new(&config, ["a"]).unwrap_err().to_string();
@@ -642,7 +648,7 @@ fn who_is_right_more_often_nowhere_is_not_asked_to_the_end() {
                 n if n < own + other => (WRONG, FINE),
                 _ => (FINE, FINE),
             };
-            test.observe(domain, outcome.0, outcome.1).unwrap();
+            test.observe(domain, &[outcome.0], &[outcome.1]).unwrap();
             test.is_futile()
         })
     };
@@ -656,10 +662,10 @@ fn who_is_right_more_often_nowhere_is_not_asked_to_the_end() {
 fn what_was_not_asked_is_not_shown() {
     let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
     for pair in 0..400 {
-        test.observe("a", FINE, if pair % 5 == 0 { WRONG } else { FINE }).unwrap();
+        test.observe("a", &[FINE], &[if pair % 5 == 0 { WRONG } else { FINE }]).unwrap();
     }
     for _ in 0..3 {
-        test.observe("b", FINE, FINE).unwrap();
+        test.observe("b", &[FINE], &[FINE]).unwrap();
     }
     assert_eq!(test.verdict(), None);
 }
@@ -669,8 +675,8 @@ fn better_in_one_domain_does_not_pay_for_worse_in_another() {
     let mut test = GateTest::new(&GateConfig::default(), ["a", "b"]).unwrap();
     for pair in 0..400 {
         let odd = pair % 5 == 0;
-        test.observe("a", FINE, if odd { WRONG } else { FINE }).unwrap();
-        test.observe("b", if pair % 9 == 0 { WRONG } else { FINE }, FINE).unwrap();
+        test.observe("a", &[FINE], &[if odd { WRONG } else { FINE }]).unwrap();
+        test.observe("b", &[if pair % 9 == 0 { WRONG } else { FINE }], &[FINE]).unwrap();
     }
     assert_eq!(test.verdict(), Some(Verdict::Refused));
     assert!(test.reason().starts_with("b: "), "{}", test.reason());

@@ -1,11 +1,11 @@
 //! The running rows and their keys and values, in one order.
 
 use crate::RolloutError;
-use crate::cache::{Cache, Joining, PromptCache};
+use crate::cache::{Cache, Joining};
 use crate::order::{closing, opening, reorder, runs};
 use crate::row::{Row, same_adapter};
 use posttrain_lora::{RowAdapters, Segment};
-use posttrain_model::{Decoder, Input, ModelError, RecordedPass};
+use posttrain_model::{Decoder, Input, ModelError, RecordedPass, TextCache};
 use posttrain_tensor::to_device;
 use std::ops::Range;
 use tch::Tensor;
@@ -38,7 +38,7 @@ impl Batch {
         &mut self,
         model: &Decoder,
         most: usize,
-        prompt: &PromptCache,
+        prompt: &TextCache,
         mut rows: Vec<Row>,
     ) -> Result<(), RolloutError> {
         let Some(new) = rows.first() else { return Ok(()) };
@@ -69,7 +69,7 @@ impl Batch {
     }
 
     /// What a row has read, as the prompt of a text that goes on from it.
-    pub fn text(&self, row: usize) -> Result<Option<PromptCache>, RolloutError> {
+    pub fn text(&self, row: usize) -> Result<Option<TextCache>, RolloutError> {
         Ok(self.cache.as_ref().map(|cache| cache.text(row)).transpose()?)
     }
 
@@ -164,15 +164,12 @@ mod tests {
                 vec![(part(seed), part(seed + 500))]
             };
             let (beginning, end) = (drawn(shared, seed), drawn(own, seed + 70));
-            let native = PromptCache::new(
-                &self.model,
-                beginning.iter().map(|(k, v)| (k.copy(), v.copy())).collect(),
-            );
-            for (batch, prompt) in [
-                (&mut self.native, native.unwrap()),
-                (&mut self.device, PromptCache::Device(beginning)),
-            ] {
-                let prompt = prompt.followed_by(&end).unwrap();
+            let native = TextCache::empty(&self.model);
+            for (batch, empty) in
+                [(&mut self.native, native), (&mut self.device, TextCache::Tensors(Vec::new()))]
+            {
+                let prompt = empty.followed_by(&self.model, &beginning).unwrap();
+                let prompt = prompt.followed_by(&self.model, &end).unwrap();
                 let prompt_tokens = vec![1; (shared + own) as usize];
                 let group = Arc::new(Group {
                     request: 0,

@@ -1,12 +1,10 @@
 //! The keys and values of the running rows: native on the CPU, tensors elsewhere.
 
 use crate::device_cache::DeviceCache;
-use crate::native_cache::{self, NativeCache};
+use crate::native_cache::NativeCache;
 use crate::order::Move;
-use posttrain_kernel::KeyValues;
-use posttrain_model::{Attend, Decoder, ModelError, Projected};
-use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use posttrain_model::{Attend, Decoder, ModelError, Projected, TextCache};
+use tch::Tensor;
 
 /// The running rows' keys and values, in the order of the rows.
 #[derive(Debug)]
@@ -15,50 +13,11 @@ pub(crate) enum Cache {
     Device(DeviceCache),
 }
 
-/// A prompt's keys and values, to be shared by its rows.
-#[derive(Debug)]
-pub(crate) enum PromptCache {
-    Native(Arc<KeyValues>),
-    Device(Vec<(Tensor, Tensor)>),
-}
-
-/// Whether the native kernel serves a model.
-fn native(model: &Decoder) -> bool {
-    model.device() == Device::Cpu && matches!(model.kind(), Kind::Float | Kind::BFloat16)
-}
-
-impl PromptCache {
-    /// A prompt's cache from its keys and values in every layer, `[P, kv_heads, d]` each.
-    pub fn new(model: &Decoder, layers: Vec<(Tensor, Tensor)>) -> Result<Self, ModelError> {
-        if native(model) {
-            return Ok(Self::Native(Arc::new(native_cache::prompt(model, &layers)?)));
-        }
-        Ok(Self::Device(layers))
-    }
-
-    /// The same text with further tokens behind it; what both share is copied.
-    pub fn followed_by(&self, layers: &[(Tensor, Tensor)]) -> Result<Self, ModelError> {
-        let joined = |(one, next): (&Tensor, &Tensor)| Tensor::f_cat(&[one, next], 0);
-        match self {
-            Self::Native(text) => {
-                Ok(Self::Native(Arc::new(native_cache::extended((**text).clone(), layers)?)))
-            }
-            Self::Device(text) => {
-                let both = text.iter().zip(layers);
-                let both = both.map(|((k, v), (next_k, next_v))| {
-                    Ok((joined((k, next_k))?, joined((v, next_v))?))
-                });
-                Ok(Self::Device(both.collect::<Result<_, ModelError>>()?))
-            }
-        }
-    }
-}
-
 /// Rows that join a cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Joining<'a> {
     /// What they follow.
-    pub prompt: &'a PromptCache,
+    pub prompt: &'a TextCache,
     /// How many.
     pub count: usize,
     /// The first one's place, once `moves` have made room for them.
@@ -70,19 +29,19 @@ pub(crate) struct Joining<'a> {
 impl Cache {
     /// An empty cache for at most `rows` rows.
     pub fn new(model: &Decoder, rows: usize) -> Result<Self, ModelError> {
-        if native(model) {
-            return Ok(Self::Native(NativeCache::new(model)));
-        }
-        Ok(Self::Device(DeviceCache::new(model, rows)?))
+        Ok(match TextCache::empty(model) {
+            TextCache::Native(_) => Self::Native(NativeCache::new(model)),
+            TextCache::Tensors(_) => Self::Device(DeviceCache::new(model, rows)?),
+        })
     }
 
     /// Adds rows after a prompt.
     pub fn join(&mut self, rows: Joining) -> Result<(), ModelError> {
         match (self, rows.prompt) {
-            (Self::Native(cache), PromptCache::Native(prompt)) => {
+            (Self::Native(cache), TextCache::Native(prompt)) => {
                 Ok(cache.join(prompt, rows.count, rows.moves)?)
             }
-            (Self::Device(cache), PromptCache::Device(layers)) => {
+            (Self::Device(cache), TextCache::Tensors(layers)) => {
                 cache.join(layers, rows.at..rows.at + rows.count, rows.moves)
             }
             _ => unreachable!("both were made for the same model"),
@@ -99,10 +58,10 @@ impl Cache {
     }
 
     /// What a row has read, as the prompt of a text that goes on from it.
-    pub fn text(&self, row: usize) -> Result<PromptCache, ModelError> {
+    pub fn text(&self, row: usize) -> Result<TextCache, ModelError> {
         Ok(match self {
-            Self::Native(cache) => PromptCache::Native(Arc::new(cache.text(row)?)),
-            Self::Device(cache) => PromptCache::Device(cache.text(row)?),
+            Self::Native(cache) => TextCache::Native(cache.text(row)?),
+            Self::Device(cache) => TextCache::Tensors(cache.text(row)?),
         })
     }
 

@@ -89,7 +89,8 @@ impl DeviceCache {
         let start = self.starts[row];
         let part = |cache: &Tensor| -> Result<Tensor, ModelError> {
             let own = cache.f_get(row as i64)?.f_narrow(1, start, self.column - start)?;
-            Ok(own.f_transpose(0, 1)?.f_contiguous()?)
+            // A copy in any case, which `f_contiguous` is not for a single head.
+            Ok(Tensor::f_cat(&[own.f_transpose(0, 1)?], 0)?)
         };
         self.layers.iter().map(|(keys, values)| Ok((part(keys)?, part(values)?))).collect()
     }
@@ -280,6 +281,26 @@ mod tests {
             seen.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5),
             "{seen:?}"
         );
+    }
+
+    /// With a single key head a row's share has the strides of a copy.
+    #[test]
+    fn what_is_kept_of_a_row_is_not_what_others_write_over() {
+        let model = model();
+        assert_eq!(model.config().num_key_value_heads, 1);
+        let mut cache = DeviceCache::new(&model, 4).unwrap();
+        cache.join(&prompt(3, 1.0), 0..1, &[]).unwrap();
+        cache.join(&prompt(2, 2.0), 1..2, &[]).unwrap();
+        step(&mut cache, 4.0);
+
+        let kept = cache.text(0).unwrap();
+        cache.leave(&[Move { from: 1, to: 0, count: 1 }]).unwrap();
+        cache.join(&prompt(9, 7.0), 1..2, &[]).unwrap();
+        step(&mut cache, 8.0);
+
+        let (_, values) = &kept[0];
+        let expected = Tensor::cat(&[&prompt(3, 1.0)[0].1, &prompt(1, 4.0)[0].1], 0);
+        assert_eq!(values, &expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::kept::KeptTexts;
 use crate::policy::same_policy;
-use crate::prefill::{Prefix, prefill};
+use crate::prefill::{Prefix, Prompt, prefill};
 use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
 use crate::shared_prefix::alike;
@@ -35,14 +35,15 @@ pub struct EngineConfig {
     /// `Auto`: as many as leave each at least 16 rows, or 4 where [`PackedColumns`] multiplies
     /// them.
     pub workers: Workers,
-    /// Tokens of finished texts whose keys and values an engine keeps, for prompts that go on from
-    /// them under the same policy: the next turn of a conversation computes only what is new. 0
-    /// keeps none. They take the memory of as many tokens of running rows. An engine's own workers
-    /// ([`Engine::run`]) keep nothing from run to run.
+    /// Tokens whose keys and values an engine keeps, for later prompts that begin alike under the
+    /// same policy: the next turn of a conversation, or another question behind the same system
+    /// message, computes only what is new. 0 keeps none. They take the memory of as many tokens of
+    /// running rows, in each engine of a service. An engine's own workers ([`Engine::run`]) keep
+    /// nothing from run to run.
     pub keep_tokens: usize,
     /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass
     /// from ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not
-    /// recorded, nor is a model with experts.
+    /// recorded, nor is a prompt whose beginning was kept, nor a model with experts.
     pub record_mib: usize,
 }
 
@@ -87,17 +88,30 @@ fn rows_a_worker(model: &Decoder) -> usize {
     if PackedColumns::serves(model.kind(), model.device()) { 4 } else { 16 }
 }
 
+/// Tokens of a kept beginning that cost a pass about as much as one that is computed: they are
+/// brought to the attention of every layer.
+const READ_TOKENS: usize = 8;
+
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SamplingStats {
     /// Prompt tokens computed: once for what several prompts begin with.
     pub prompt_tokens: usize,
-    /// Prompt tokens that were not computed, since a text that was kept begins with them.
+    /// Prompt tokens that were not computed, since a text that is kept begins with them.
     pub kept_tokens: usize,
     /// Tokens sampled.
     pub sampled_tokens: usize,
     /// Decoding steps.
     pub steps: usize,
+}
+
+impl SamplingStats {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.kept_tokens += other.kept_tokens;
+        self.sampled_tokens += other.sampled_tokens;
+        self.steps += other.steps;
+    }
 }
 
 /// What an engine has to do.
@@ -455,49 +469,46 @@ impl Engine {
     /// free rows, and those behind them that begin alike, whose beginning would be computed again
     /// when their turn comes.
     fn prefill_next(&mut self) -> Result<(), RolloutError> {
-        self.continue_next()?;
-        let (mut free, mut tokens) = (self.config.max_rows - self.batch.len(), 0);
-        let mut groups: Vec<Arc<Group>> = Vec::new();
+        let mut free = self.config.max_rows - self.batch.len();
+        let mut tokens = 0;
+        let mut prompts: Vec<Prompt> = Vec::new();
+
         for waiting in &self.waiting {
-            let ahead = groups.last().is_some_and(|last| related(last, &waiting.group));
-            if (free == 0 && !ahead)
-                || (tokens > 0 && tokens + waiting.group.prompt.len() > self.config.prefill_tokens)
-            {
+            // What is kept need not be computed ahead.
+            let ahead = !self.kept.takes(waiting.group.prompt.len())
+                && prompts.last().is_some_and(|last| related(&last.group, &waiting.group));
+            if free == 0 && !ahead {
                 break;
             }
-            free = free.saturating_sub(waiting.samples.len());
             if waiting.prefix.is_none() {
-                tokens += waiting.group.prompt.len();
-                groups.push(waiting.group.clone());
+                let prompt = self.kept.prompt(&self.model, &waiting.group)?;
+                let cost = prompt.rest().len() + prompt.read.tokens() / READ_TOKENS;
+                if tokens > 0 && tokens + cost > self.config.prefill_tokens {
+                    break;
+                }
+                tokens += cost;
+                prompts.push(prompt);
             }
+            free = free.saturating_sub(waiting.samples.len());
         }
-        if groups.is_empty() {
+        if prompts.is_empty() {
             return Ok(());
         }
-        let prefilled = prefill(&self.model, &groups, self.may_record())?;
-        self.stats.prompt_tokens += prefilled.tokens;
-        self.recorded += prefilled.recorded;
-        let kept = self.may_record();
-        let prefix =
-            |prefix: Prefix| Prefix { recorded: prefix.recorded.filter(|_| kept), ..prefix };
-        let mut prefixes = prefilled.prefixes.into_iter().map(prefix);
-        for waiting in self.waiting.iter_mut().filter(|w| w.prefix.is_none()) {
-            match prefixes.next() {
-                Some(prefix) => waiting.prefix = Some(prefix),
-                None => break,
-            }
-        }
-        Ok(())
-    }
 
-    /// Computes the prompt at the head of the queue from a text that was kept, if it begins with
-    /// one.
-    fn continue_next(&mut self) -> Result<(), RolloutError> {
-        if self.config.keep_tokens == 0 {
-            return Ok(());
-        }
-        if let Some(waiting) = self.waiting.front_mut().filter(|waiting| waiting.prefix.is_none()) {
-            waiting.prefix = self.kept.prefix(&self.model, &waiting.group, &mut self.stats)?;
+        let prefilled = prefill(&self.model, &prompts, self.may_record())?;
+        self.stats.prompt_tokens += prefilled.tokens;
+        self.stats.kept_tokens += prompts.iter().map(|prompt| prompt.read.tokens()).sum::<usize>();
+        self.recorded += prefilled.recorded;
+        let recorded = self.may_record();
+
+        let without = self.waiting.iter_mut().filter(|waiting| waiting.prefix.is_none());
+        for (waiting, mut prefix) in without.zip(prefilled.prefixes) {
+            let tokens = &waiting.group.prompt;
+            if self.kept.takes(tokens.len()) {
+                self.kept.keep(&waiting.group, tokens.clone(), prefix.cache.clone());
+            }
+            prefix.recorded = prefix.recorded.filter(|_| recorded);
+            waiting.prefix = Some(prefix);
         }
         Ok(())
     }
@@ -505,15 +516,14 @@ impl Engine {
     /// Keeps the text of a row that is finished.
     fn keep(&mut self, batch: &mut Batch, index: usize) -> Result<(), RolloutError> {
         let row = &batch.rows_mut()[index];
-        let text = row.text();
-        let policy = row.group.policy.clone();
+        let (group, text) = (row.group.clone(), row.text());
         // What an earlier policy wrote is not what this one would have read.
         let of_one_policy = !row.followed();
         if self.kept.takes(text.len())
             && of_one_policy
             && let Some(cache) = batch.text(index)?
         {
-            self.kept.keep(text, policy, cache);
+            self.kept.keep(&group, text, cache);
         }
         Ok(())
     }

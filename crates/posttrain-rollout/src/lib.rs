@@ -5,7 +5,9 @@
 //! while the rest is still being sampled. A finished row's place is taken by the next waiting
 //! sample at once; a group's prompt is computed once and its keys and values are shared out to the
 //! group's rows. What several prompts of an adapter have in common at their beginning, such as the
-//! shots of a few-shot prompt, is computed once for all that are computed together.
+//! shots of a few-shot prompt, is computed once for all that are computed together; with
+//! [`EngineConfig::keep_tokens`] it is kept for those that come later, and conversations go on from
+//! what was read.
 //!
 //! Every [`Completion`] carries its tokens, their log-probabilities under the very distribution
 //! that they were drawn from, why it ended, and the version of the policy that wrote it. The
@@ -38,7 +40,6 @@ mod assignment;
 mod batch;
 mod cache;
 mod completion;
-mod continued;
 mod device_cache;
 mod engine;
 mod error;

@@ -1,9 +1,10 @@
 //! The keys and values of the running rows on the CPU, in the layout of the native kernel.
 
 use crate::order::{Move, reorder};
-use posttrain_kernel::{AttentionStep, Heads, KernelError, KeyValues, StepRow, attend_step};
+use posttrain_kernel::{
+    AttentionStep, Heads, KernelError, KeyValues, SharedText, StepRow, attend_step,
+};
 use posttrain_model::{Attend, Decoder, ModelError, Projected};
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Each row's prompt, which its group shares, and its own tokens. Nothing moves when rows join,
@@ -19,7 +20,7 @@ pub(crate) struct NativeCache {
 
 #[derive(Debug)]
 struct Text {
-    prompt: Arc<KeyValues>,
+    prompt: SharedText,
     own: KeyValues,
 }
 
@@ -34,7 +35,7 @@ impl NativeCache {
     /// values.
     pub fn join(
         &mut self,
-        prompt: &Arc<KeyValues>,
+        prompt: &SharedText,
         count: usize,
         moves: &[Move],
     ) -> Result<(), KernelError> {
@@ -53,40 +54,15 @@ impl NativeCache {
     }
 
     /// The keys and values of a row that is about to leave: its prompt's, and behind them its own.
-    pub fn text(&self, row: usize) -> Result<KeyValues, KernelError> {
-        let mut text = (*self.rows[row].prompt).clone();
-        text.append(&self.rows[row].own)?;
-        Ok(text)
+    pub fn text(&self, row: usize) -> Result<SharedText, KernelError> {
+        let Text { prompt, own } = &self.rows[row];
+        prompt.followed_by(own.clone())
     }
 
     /// Ends a decoding step.
     pub fn advance(&mut self) {
         self.tables = None;
     }
-}
-
-/// A text without a token in it.
-pub(crate) fn empty(model: &Decoder) -> Result<KeyValues, KernelError> {
-    KeyValues::new(model.heads(), model.config().num_hidden_layers as usize, model.kind())
-}
-
-/// A prompt's keys and values in the kernel's layout.
-pub(crate) fn prompt(
-    model: &Decoder,
-    layers: &[(Tensor, Tensor)],
-) -> Result<KeyValues, KernelError> {
-    extended(empty(model)?, layers)
-}
-
-/// Keys and values with further tokens behind them.
-pub(crate) fn extended(
-    mut text: KeyValues,
-    layers: &[(Tensor, Tensor)],
-) -> Result<KeyValues, KernelError> {
-    for (index, (keys, values)) in layers.iter().enumerate() {
-        text.extend(index, keys, values)?;
-    }
-    Ok(text)
 }
 
 /// A decoding step: one token a row.

@@ -1,14 +1,13 @@
 //! Prompts before their first token: their keys, values and first logits, computed once a group,
-//! and what several prompts begin with once for all of them.
+//! and what several prompts begin with once for all of them, or not at all where it is kept.
 
 use crate::RolloutError;
-use crate::cache::PromptCache;
 use crate::order::runs;
 use crate::row::{Group, same_adapter};
 use crate::shared_prefix::{PrefixGroup, prefix_groups};
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{
-    Decoder, ModelError, PackedAttention, Packing, RecordedPass, RecordedToken, Sequence,
+    Decoder, ModelError, PackedAttention, Packing, RecordedPass, RecordedToken, Sequence, TextCache,
 };
 use posttrain_tensor::to_device;
 use std::ops::Range;
@@ -19,17 +18,37 @@ use tch::Tensor;
 #[derive(Debug)]
 pub(crate) struct Prefix {
     /// Keys and values of every layer.
-    pub cache: PromptCache,
+    pub cache: TextCache,
     /// `[V]`: the logits of the first token.
     pub logits: Tensor,
     /// Where its tokens' activations are, if they are recorded.
     pub recorded: Option<Arc<[RecordedToken]>>,
 }
 
+/// A prompt that is to be computed.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub group: Arc<Group>,
+    /// What is there of it: its first tokens, by the same policy. At least its last is not.
+    pub read: TextCache,
+}
+
+impl Prompt {
+    /// The tokens that are to be computed.
+    pub fn rest(&self) -> &[i64] {
+        &self.group.prompt[self.read.tokens()..]
+    }
+
+    /// The tokens that are there.
+    fn beginning(&self) -> &[i64] {
+        &self.group.prompt[..self.read.tokens()]
+    }
+}
+
 /// What a pass has computed.
 #[derive(Debug)]
 pub(crate) struct Prefilled {
-    /// The groups' prompts, in the order of the groups.
+    /// The prompts, in their order.
     pub prefixes: Vec<Prefix>,
     /// Tokens computed.
     pub tokens: usize,
@@ -39,124 +58,145 @@ pub(crate) struct Prefilled {
 
 /// A prompt within a pass.
 struct Member {
-    /// Its group's place.
+    /// Its place among the prompts.
     place: usize,
     /// Its rows in the pass, in order.
     rows: Vec<usize>,
-    cache: PromptCache,
+    cache: TextCache,
 }
 
-/// Computes the prompts of `groups` in one packed pass. Prompts of one adapter that begin alike
-/// stand in it as one prompt, what they share, with a completion for what is each one's own. Their
-/// activations are recorded if `record` says so.
+/// Computes prompts in one packed pass. Prompts of one adapter that begin alike stand in it as one
+/// prompt, what they share, with a completion for what is each one's own; what is read already has
+/// no rows. Activations are recorded if `record` says so, of prompts that are computed whole.
 pub(crate) fn prefill(
     model: &Decoder,
-    groups: &[Arc<Group>],
+    prompts: &[Prompt],
     record: bool,
 ) -> Result<Prefilled, RolloutError> {
     let runs: Vec<Vec<PrefixGroup>> =
-        by_adapter(groups).iter().map(|places| related(groups, places)).collect();
+        by_adapter(prompts).iter().map(|places| related(prompts, places)).collect();
     let prefix_groups: Vec<&PrefixGroup> = runs.iter().flatten().collect();
-    let packing = Packing::new(
-        &prefix_groups.iter().map(|prefix_group| prefix_group.sequence(groups)).collect::<Vec<_>>(),
-    )?;
-    let adapters = RowAdapters::segments(runs.iter().map(|run| segment(groups, run)).collect());
+
+    let sequences: Vec<Sequence> =
+        prefix_groups.iter().map(|prefix_group| prefix_group.sequence(prompts)).collect();
+    let before: Vec<TextCache> =
+        prefix_groups.iter().map(|prefix_group| prefix_group.read(prompts)).collect();
+    let read: Vec<usize> = before.iter().map(TextCache::tokens).collect();
+    let packing = Packing::behind(&sequences, &read)?;
+
     let mut attention = PackedAttention::new(&packing, model)?.keeping();
+    if read.iter().any(|tokens| *tokens > 0) {
+        attention = attention.behind(before.clone())?;
+    }
+    let adapters = RowAdapters::segments(runs.iter().map(|run| segment(prompts, run)).collect());
     let input = packing.input(model.device())?;
+    let record = record && read.contains(&0);
     let (hidden, pass) = match record {
         true => model.forward_recording(&input, &mut attention, &adapters)?,
         false => (model.forward(&input, &mut attention, &adapters)?, None),
     };
+
     let texts = Texts { model, layers: attention.into_kept() };
-    let mut members: Vec<Member> = Vec::with_capacity(groups.len());
-    for ((prefix_group, shared), own) in
-        prefix_groups.iter().zip(packing.prompt_rows()).zip(packing.completion_rows())
-    {
-        let alone = shared.end..shared.end;
-        let own_rows = if prefix_group.shared == 0 { std::slice::from_ref(&alone) } else { &own };
-        let rows = own_rows.iter().map(|own| shared.clone().chain(own.clone()).collect());
-        let texts = texts.of_prefix_group(shared.clone(), &own)?;
-        let each = prefix_group.members.iter().zip(rows).zip(texts);
-        members.extend(each.map(|((&place, rows), cache)| Member { place, rows, cache }));
+    let (shared_rows, own_rows) = (packing.prompt_rows(), packing.completion_rows());
+    let mut members: Vec<Member> = Vec::with_capacity(prompts.len());
+    for (index, prefix_group) in prefix_groups.iter().enumerate() {
+        let (shared, own) = (&shared_rows[index], &own_rows[index]);
+        let caches = texts.of_prefix_group(&before[index], shared.clone(), own)?;
+        for (which, cache) in caches.into_iter().enumerate() {
+            let own = own.get(which).cloned().unwrap_or(shared.end..shared.end);
+            let rows = shared.clone().chain(own).collect();
+            members.push(Member { place: prefix_group.members[which], rows, cache });
+        }
     }
     members.sort_by_key(|member| member.place);
+
     let last: Vec<i64> =
         members.iter().filter_map(|member| member.rows.last()).map(|&row| row as i64).collect();
     let last = to_device(&last, model.device()).map_err(ModelError::from)?;
-    let logits = model.logits(&hidden.f_index_select(0, &last)?, &one_row_each(groups))?;
-    let prefix = |(index, Member { rows, cache, .. }): (usize, Member)| {
-        let recorded = pass.as_ref().map(|pass| rows.iter().map(|&row| pass.token(row)).collect());
-        Ok(Prefix { cache, logits: logits.f_get(index as i64)?, recorded })
-    };
-    let prefixes =
-        members.into_iter().enumerate().map(prefix).collect::<Result<_, RolloutError>>()?;
+    let logits = model.logits(&hidden.f_index_select(0, &last)?, &one_row_each(prompts))?;
+
+    let mut prefixes = Vec::with_capacity(members.len());
+    for (index, Member { place, rows, cache }) in members.into_iter().enumerate() {
+        let whole = pass.as_ref().filter(|_| prompts[place].read.tokens() == 0);
+        let recorded = whole.map(|pass| rows.iter().map(|&row| pass.token(row)).collect());
+        prefixes.push(Prefix { cache, logits: logits.f_get(index as i64)?, recorded });
+    }
+
     let recorded = pass.as_ref().map_or(0, RecordedPass::bytes);
     Ok(Prefilled { prefixes, tokens: packing.tokens().len(), recorded })
 }
 
-/// The adapters of one row of each group.
-fn one_row_each(groups: &[Arc<Group>]) -> RowAdapters<'_> {
+/// The adapters of one row of each prompt.
+fn one_row_each(prompts: &[Prompt]) -> RowAdapters<'_> {
     let run = |run: Range<usize>| Segment {
         rows: run.len() as i64,
-        adapter: groups[run.start].adapter(),
+        adapter: prompts[run.start].group.adapter(),
     };
-    RowAdapters::segments(
-        runs(groups, |one, next| same_adapter(one, next)).into_iter().map(run).collect(),
-    )
+    let runs = runs(prompts, |one, next| same_adapter(&one.group, &next.group));
+    RowAdapters::segments(runs.into_iter().map(run).collect())
 }
 
-/// The groups' places by adapter, in the order in which the adapters appear.
-fn by_adapter(groups: &[Arc<Group>]) -> Vec<Vec<usize>> {
-    let mut adapters: Vec<Vec<usize>> = Vec::new();
-    for (place, group) in groups.iter().enumerate() {
-        match adapters.iter_mut().find(|places| same_adapter(&groups[places[0]], group)) {
-            Some(places) => places.push(place),
-            None => adapters.push(vec![place]),
+/// The prompts' places by adapter, in the order in which the adapters appear.
+fn by_adapter(prompts: &[Prompt]) -> Vec<Vec<usize>> {
+    let all = (0..prompts.len()).collect();
+    parted(all, |one, next| same_adapter(&prompts[one].group, &prompts[next].group))
+}
+
+/// Places parted into those that are alike, in the order in which the first of each appears.
+fn parted(places: Vec<usize>, alike: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    for place in places {
+        match parts.iter_mut().find(|part| alike(part[0], place)) {
+            Some(part) => part.push(place),
+            None => parts.push(vec![place]),
         }
     }
-    adapters
+    parts
 }
 
-/// The prefix groups of one adapter's groups.
-fn related(groups: &[Arc<Group>], places: &[usize]) -> Vec<PrefixGroup> {
-    let prompts: Vec<&[i64]> =
-        places.iter().map(|&place| groups[place].prompt.as_slice()).collect();
-    let mut prefix_groups = prefix_groups(&prompts);
-    prefix_groups
-        .iter_mut()
-        .flat_map(|prefix_group| &mut prefix_group.members)
-        .for_each(|member| *member = places[*member]);
-    prefix_groups
+/// The prefix groups of one adapter's prompts, by what is read of them.
+fn related(prompts: &[Prompt], places: &[usize]) -> Vec<PrefixGroup> {
+    let alike = |one: usize, next: usize| prompts[one].beginning() == prompts[next].beginning();
+
+    let mut all = Vec::new();
+    for part in parted(places.to_vec(), alike) {
+        let rests: Vec<&[i64]> = part.iter().map(|&place| prompts[place].rest()).collect();
+        let mut prefix_groups = prefix_groups(&rests);
+        for prefix_group in &mut prefix_groups {
+            prefix_group.members.iter_mut().for_each(|member| *member = part[*member]);
+        }
+        all.append(&mut prefix_groups);
+    }
+    all
 }
 
 /// The rows of one adapter's prefix groups, of which there is at least one.
-fn segment<'a>(groups: &'a [Arc<Group>], prefix_groups: &[PrefixGroup]) -> Segment<'a> {
+fn segment<'a>(prompts: &'a [Prompt], prefix_groups: &[PrefixGroup]) -> Segment<'a> {
     let rows: usize =
-        prefix_groups.iter().map(|prefix_group| prefix_group.sequence(groups).tokens()).sum();
-    let adapter =
-        prefix_groups.first().and_then(|prefix_group| groups[prefix_group.members[0]].adapter());
-    Segment { rows: rows as i64, adapter }
+        prefix_groups.iter().map(|prefix_group| prefix_group.sequence(prompts).tokens()).sum();
+    let first = prefix_groups.first().map(|prefix_group| &prompts[prefix_group.members[0]]);
+    Segment { rows: rows as i64, adapter: first.and_then(|prompt| prompt.group.adapter()) }
 }
 
 impl PrefixGroup {
     /// What is shared as the prompt, what is each one's own as a completion. A prompt that shares
     /// nothing stands alone.
-    fn sequence(&self, groups: &[Arc<Group>]) -> Sequence {
-        let prompts = self.members.iter().map(|&place| &groups[place].prompt);
-        let mut cut = prompts.map(|prompt| {
-            prompt.split_at(if self.shared == 0 { prompt.len() } else { self.shared })
-        });
+    fn sequence(&self, prompts: &[Prompt]) -> Sequence {
+        let first = prompts[self.members[0]].rest();
         if self.shared == 0 {
-            Sequence {
-                prompt: cut.flat_map(|(whole, _)| whole.to_vec()).collect(),
-                completions: vec![],
-            }
-        } else {
-            let (shared, own) = cut.next().unwrap_or_default();
-            let completions =
-                std::iter::once(own).chain(cut.map(|(_, own)| own)).map(<[i64]>::to_vec).collect();
-            Sequence { prompt: shared.to_vec(), completions }
+            return Sequence { prompt: first.to_vec(), completions: vec![] };
         }
+
+        let own = |&place: &usize| prompts[place].rest()[self.shared..].to_vec();
+        Sequence {
+            prompt: first[..self.shared].to_vec(),
+            completions: self.members.iter().map(own).collect(),
+        }
+    }
+
+    /// What is read of all its prompts.
+    fn read(&self, prompts: &[Prompt]) -> TextCache {
+        prompts[self.members[0]].read.clone()
     }
 }
 
@@ -167,17 +207,21 @@ struct Texts<'m> {
 }
 
 impl Texts<'_> {
-    /// The prompts of a prefix group: what is shared, and behind it each one's own.
+    /// The prompts of a prefix group: what is read, behind it what is shared, and behind that each
+    /// one's own.
     fn of_prefix_group(
         &self,
+        read: &TextCache,
         shared: Range<usize>,
         own: &[Range<usize>],
-    ) -> Result<Vec<PromptCache>, RolloutError> {
-        let beginning = PromptCache::new(self.model, self.rows(shared)?)?;
+    ) -> Result<Vec<TextCache>, RolloutError> {
+        let beginning = read.followed_by(self.model, &self.rows(shared)?)?;
         if own.is_empty() {
             return Ok(vec![beginning]);
         }
-        own.iter().map(|own| Ok(beginning.followed_by(&self.rows(own.clone())?)?)).collect()
+        let whole =
+            |own: &Range<usize>| Ok(beginning.followed_by(self.model, &self.rows(own.clone())?)?);
+        own.iter().map(whole).collect()
     }
 
     fn rows(&self, rows: Range<usize>) -> Result<Vec<(Tensor, Tensor)>, RolloutError> {

@@ -127,7 +127,6 @@ impl SamplingService {
         let engine = EngineConfig {
             max_rows: config.engine.max_rows.div_ceil(workers),
             record_mib: config.engine.record_mib.div_ceil(workers),
-            keep_tokens: config.engine.keep_tokens.div_ceil(workers),
             workers: Workers::Count(1),
             ..config.engine
         };

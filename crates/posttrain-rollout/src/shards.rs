@@ -118,12 +118,3 @@ fn demands(waiting: &VecDeque<Waiting>) -> Vec<Demand> {
     }
     demands
 }
-
-impl SamplingStats {
-    fn add(&mut self, other: &Self) {
-        self.prompt_tokens += other.prompt_tokens;
-        self.kept_tokens += other.kept_tokens;
-        self.sampled_tokens += other.sampled_tokens;
-        self.steps += other.steps;
-    }
-}

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Tokens that prompts must share to be computed together: below, the additional pass over their
 /// keys costs what it saves.
-const SHARED_TOKENS: usize = 16;
+pub(crate) const SHARED_TOKENS: usize = 16;
 
 /// Prompts that share their first tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,8 @@ fn saved(shared: usize, longest: usize, tokens: usize, count: usize) -> usize {
     (shared * (count - 1)).saturating_sub(padding)
 }
 
-fn shared_tokens(one: &[i64], other: &[i64]) -> usize {
+/// How many tokens two texts begin with in common.
+pub(crate) fn shared_tokens(one: &[i64], other: &[i64]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 

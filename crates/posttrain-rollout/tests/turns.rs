@@ -1,5 +1,5 @@
-//! The turns of a conversation: what was read is not read again, and nobody can tell from what
-//! comes out.
+//! Prompts that begin like what was read before, such as the turns of a conversation: what was read
+//! is not read again, and nobody can tell from what comes out.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -70,6 +70,31 @@ fn turns_are_computed_once_and_are_as_if_read_from_the_start() {
     assert_eq!(nothing.kept_tokens, 0);
 }
 
+/// A branch of a long text, cut off by copying, and a budget that the long one nearly fills.
+#[test]
+fn a_branch_of_a_long_text_is_kept_within_the_budget() {
+    let model = model();
+    let config =
+        EngineConfig { keep_tokens: 220, workers: Workers::Count(1), ..EngineConfig::default() };
+    let mut engine = Engine::new(model.clone(), None, config).unwrap();
+    let long = questions(200, 1).remove(0).prompt;
+    engine.complete([Request::new(long.clone(), sampled(2, 1))]).unwrap();
+
+    for (cut, kept) in [(110, 110), (110, 140), (60, 60), (60, 90)] {
+        let before = engine.stats().kept_tokens;
+        let own: Vec<i64> = (0..40).map(|t| (t * 13 + cut as i64) % 63 + 1).collect();
+        let branch = Request::new(
+            [&long[..cut], &own[..30], &own[..kept - cut + 1]].concat(),
+            sampled(4, 3),
+        );
+        let alone = run(&model, EngineConfig::default(), vec![branch.clone()]).remove(0).remove(0);
+        let completions = engine.complete([branch]).unwrap();
+        assert_same(&completions[0][0], &alone.unwrap(), "a branch");
+        let found = engine.stats().kept_tokens - before;
+        assert!(found >= kept, "{found} of {kept} tokens were found behind a cut at {cut}");
+    }
+}
+
 #[test]
 fn what_the_budget_does_not_hold_is_read_again() {
     let (small, stats) = conversations(30);
@@ -126,4 +151,106 @@ fn a_services_conversations_stay_with_their_engine() {
             prompt.push(11);
         }
     }
+    // What a turn adds, its last sampled token and one more, is computed; the first turns whole.
+    let stats = client.stats();
+    assert_eq!(stats.sampled_tokens, 9 * 3 * 5);
+    assert_eq!(stats.prompt_tokens + stats.kept_tokens, 9 * (20 + 26 + 32));
+    assert!(stats.kept_tokens >= 9 * (24 + 30), "{stats:?}");
+}
+
+/// Questions behind one system message, in the order in which they come.
+fn questions(system: usize, count: usize) -> Vec<Request> {
+    let system: Vec<i64> = (0..system as i64).map(|t| (t * 11 + 5) % 63 + 1).collect();
+    let question = |which: usize| {
+        let own = (0..4 + which as i64 % 5).map(|t| (t * 3 + which as i64 * 17) % 63 + 1);
+        let prompt = system.iter().copied().chain(own).collect();
+        Request::new(prompt, sampled(3 + which % 4, which as u64)).samples(1 + which % 2)
+    };
+    (0..count).map(question).collect()
+}
+
+#[test]
+fn a_system_message_is_read_once_whenever_its_questions_come() {
+    let model = model();
+    let policy = adapter(&model, 1);
+    // A short message, which every prompt has a copy of, and a long one, which they share.
+    for system in [40, 150] {
+        let config = EngineConfig {
+            keep_tokens: 400,
+            workers: Workers::Count(1),
+            ..EngineConfig::default()
+        };
+        let mut engine = Engine::new(model.clone(), None, config).unwrap();
+        let mut rest = 0;
+
+        for (which, request) in questions(system, 12).into_iter().enumerate() {
+            let request = request.policy((which % 3 == 0).then(|| policy.clone()));
+            let alone = run(&model, EngineConfig::default(), vec![request.clone()]).remove(0);
+            rest += request.prompt.len() - system;
+
+            let samples = request.samples;
+            engine.submit(request);
+            let mut outcomes = Vec::new();
+            while !engine.is_idle() {
+                outcomes.extend(engine.step().unwrap());
+            }
+            outcomes.sort_by_key(|outcome| outcome.sample);
+            assert_eq!(outcomes.len(), samples);
+            for (outcome, alone) in outcomes.iter().zip(&alone) {
+                let (one, other) = (outcome.result.as_ref().unwrap(), alone.as_ref().unwrap());
+                assert_same(one, other, &format!("question {which} behind {system} tokens"));
+            }
+        }
+        // Once by the base and once by the adapter; what questions begin with in common may be
+        // found, too.
+        let stats = engine.stats();
+        assert!(stats.prompt_tokens <= 2 * system + rest, "{stats:?}");
+        assert!(stats.kept_tokens >= 10 * system, "{stats:?}");
+    }
+}
+
+#[test]
+fn prompts_that_begin_with_what_is_kept_are_computed_together() {
+    let model = model();
+    let config =
+        EngineConfig { keep_tokens: 2000, workers: Workers::Count(1), ..EngineConfig::default() };
+    let mut engine = Engine::new(model.clone(), None, config).unwrap();
+    let mut requests = questions(90, 9);
+    let first = requests.remove(0);
+    engine.complete([first]).unwrap();
+    let before = engine.stats();
+
+    // Some begin with what is kept, some do not; two begin alike behind it.
+    let mut other = requests[0].prompt[50..].to_vec();
+    other.push(3);
+    requests.push(Request::new(other, sampled(5, 5)));
+    for own in [1, 2] {
+        let prompt = [&requests[0].prompt[..90], &[7; 20], &[own]].concat();
+        requests.push(Request::new(prompt, sampled(4, 40 + own as u64)));
+    }
+    let together = engine.complete(requests.clone()).unwrap();
+    for (completions, request) in together.iter().zip(&requests) {
+        let alone = run(&model, EngineConfig::default(), vec![request.clone()]).remove(0);
+        for (completion, alone) in completions.iter().zip(alone) {
+            assert_same(completion, &alone.unwrap(), "one of many");
+        }
+    }
+
+    let stats = engine.stats();
+    assert!(stats.kept_tokens - before.kept_tokens >= 10 * 90, "{stats:?}");
+    let own: usize = requests[..8].iter().map(|request| request.prompt.len() - 90).sum();
+    let computed = stats.prompt_tokens - before.prompt_tokens;
+    assert!(computed <= own + requests[8].prompt.len() + 20 + 2, "{computed}");
+}
+
+#[test]
+fn an_adapter_that_nobody_samples_by_any_more_is_freed() {
+    let model = model();
+    let config =
+        EngineConfig { keep_tokens: 1000, workers: Workers::Count(1), ..EngineConfig::default() };
+    let mut engine = Engine::new(model.clone(), None, config).unwrap();
+    let policy = adapter(&model, 1);
+    let freed = Arc::downgrade(&policy.adapter);
+    engine.complete([questions(30, 1).remove(0).policy(policy)]).unwrap();
+    assert!(freed.upgrade().is_none(), "what it read keeps it");
 }

@@ -94,6 +94,9 @@ pub struct Limits {
     pub pending: usize,
     /// Completions of one request.
     pub samples: usize,
+    /// Prompt tokens whose keys and values each sampling thread keeps for requests that begin alike
+    /// under the same policy; 0 keeps none.
+    pub keep_tokens: usize,
     /// Entries (positions times targets) of one training call.
     pub entries: usize,
     /// Bytes of results that nobody has fetched yet, or may fetch again.
@@ -119,6 +122,7 @@ impl Default for Limits {
             samplers: 16,
             pending: 16_384,
             samples: 1024,
+            keep_tokens: 4096,
             entries: 8 << 20,
             result_bytes: 1 << 30,
             disk_bytes: 100 << 30,

@@ -105,8 +105,11 @@ pub(crate) fn prometheus(app: &App) -> String {
         registry.models.values().map(|model| model.waiting.load(Ordering::Relaxed)).sum();
     let open =
         registry.sessions.values().filter(|session| session.record.finished.is_none()).count();
+    let sampling = app.sampling.stats();
     let plain = [
         ("posttrain_sampled_tokens_total", "counter", app.counters.tokens()),
+        ("posttrain_prompt_tokens_computed_total", "counter", sampling.prompt_tokens as u64),
+        ("posttrain_prompt_tokens_kept_total", "counter", sampling.kept_tokens as u64),
         (
             "posttrain_checkpoints_written_total",
             "counter",

@@ -63,6 +63,10 @@ struct Args {
     /// Seconds without a heartbeat after which a session's models are freed.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_timeout.as_secs())]
     session_timeout: u64,
+    /// Prompt tokens whose keys and values each sampling thread keeps for requests that begin alike
+    /// (a system message, a conversation); 0 keeps none.
+    #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().keep_tokens)]
+    keep_tokens: usize,
 }
 
 #[tokio::main]
@@ -101,7 +105,7 @@ fn config(args: &Args) -> Result<ServerConfig> {
     };
     let keys = args.keys.as_deref().map(Keys::read).transpose()?;
     let session_timeout = Duration::from_secs(args.session_timeout);
-    let limits = Limits { session_timeout, ..Limits::default() };
+    let limits = Limits { session_timeout, keep_tokens: args.keep_tokens, ..Limits::default() };
     let learn = args.learn.as_deref().map(learn_config).transpose()?;
     Ok(ServerConfig { keys, limits, learn, ..ServerConfig::new(name, &args.data) })
 }

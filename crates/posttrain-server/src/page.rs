@@ -67,10 +67,13 @@ pub(crate) async fn state(State(app): State<Arc<App>>, owner: Owner) -> Json200 
     let samplers = registry.samplers.values().filter(|sampler| sampler.owner == owner).count();
     drop(registry);
 
+    let sampling = app.sampling.stats();
     Json200(json!({
         "model": app.config.name,
         "uptime_seconds": app.started.elapsed().as_secs(),
         "sampled_tokens": app.counters.tokens(),
+        "prompt_tokens": sampling.prompt_tokens,
+        "kept_prompt_tokens": sampling.kept_tokens,
         "samples_pending": app.sampling.pending(),
         "results_pending": app.promises.pending(),
         "samplers": samplers,

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use posttrain_model::TextModel;
+use posttrain_rollout::EngineConfig;
 use posttrain_rollout::service::{SamplingService, SamplingServiceConfig};
 use posttrain_train::{TrainError, TrainingService, TrainingServiceConfig};
 use std::path::Path;
@@ -48,7 +49,9 @@ impl Server {
         run: Option<&Path>,
     ) -> Result<Self, ServerError> {
         config.validate()?;
+        let keep_tokens = config.limits.keep_tokens;
         let sampling = SamplingServiceConfig {
+            engine: EngineConfig { keep_tokens, ..EngineConfig::default() },
             max_pending: config.limits.pending,
             ..SamplingServiceConfig::default()
         };

@@ -1,6 +1,6 @@
 //! Sequential paired tests: looked at after every question, and stopped as soon as they are sure.
 
-use crate::{PairCounts, StatisticsError};
+use crate::{Share, StatisticsError};
 
 /// Bets between 0 and the largest.
 const BETS: usize = 256;
@@ -21,16 +21,16 @@ pub enum Claim {
     },
 }
 
-/// A sequential test on paired binary outcomes, which may be looked at after every question: under
-/// the null hypothesis the probability that [`p_value`](Self::p_value) *ever* falls to `α` is at
+/// A sequential test on paired outcomes, right or wrong or a share of several answers that are right,
+/// which may be looked at after every question: under the null hypothesis the probability that [`p_value`](Self::p_value) *ever* falls to `α` is at
 /// most `α`.
 ///
 /// McNemar's test promises that for a number of questions that was fixed beforehand; looked at
 /// after every question, it is wrong many times as often.
 ///
 /// The evidence is the wealth of a gambler who bets against the null. A question whose outcomes
-/// differ by `d` (1 where only the first is right, −1 where only the second is, else 0) multiplies
-/// the stake of a bet `λ` by `1 + λ·(d + margin)`, which under the null grows no stake on average;
+/// differ by `d` (1 where only the first is right, −1 where only the second is, 0 where both are or
+/// neither; of shares their difference) multiplies the stake of a bet `λ` by `1 + λ·(d + margin)`, which under the null grows no stake on average;
 /// the stakes are spread evenly over all bets that cannot be lost beyond nothing
 /// (`0 < λ < 1/(1 − margin)`, for [`Claim::Different`] `−1 < λ < 1`). Without a margin this is
 /// Robbins' mixture of sequential probability ratio tests, with the probability that a disagreement
@@ -62,20 +62,23 @@ pub enum Claim {
 /// ```
 #[derive(Debug, Clone)]
 pub struct SequentialPairedTest {
-    bets: Vec<Bet>,
-    counts: PairCounts,
+    stakes: Vec<Stake>,
+    margin: f64,
+    questions: usize,
+    /// The sums of either side's shares.
+    first: f64,
+    second: f64,
     /// Logarithm of the wealth.
     log_wealth: f64,
     /// The largest that it has been.
     log_most: f64,
 }
 
-/// Logarithms of what a stake is multiplied by.
+/// A bet `λ`, and the logarithm of what its stake has become.
 #[derive(Debug, Clone, Copy)]
-struct Bet {
-    first_only: f64,
-    second_only: f64,
-    agree: f64,
+struct Stake {
+    bet: f64,
+    log: f64,
 }
 
 impl SequentialPairedTest {
@@ -99,10 +102,13 @@ impl SequentialPairedTest {
         let largest = 1.0 / (1.0 - margin);
         let width = largest / BETS as f64;
         let count = ((largest - smallest) / width).round() as usize;
-        let bet = |index: usize| Bet::new(smallest + (index as f64 + 0.5) * width, margin);
+        let stake = |index: usize| Stake { bet: smallest + (index as f64 + 0.5) * width, log: 0.0 };
         Ok(Self {
-            bets: (0..count).map(bet).collect(),
-            counts: PairCounts::default(),
+            stakes: (0..count).map(stake).collect(),
+            margin,
+            questions: 0,
+            first: 0.0,
+            second: 0.0,
             log_wealth: 0.0,
             log_most: 0.0,
         })
@@ -110,15 +116,59 @@ impl SequentialPairedTest {
 
     /// Takes in one question's outcomes: whether either side was right.
     pub fn observe(&mut self, first: bool, second: bool) {
-        self.counts.add(first, second);
+        self.take(f64::from(u8::from(first)), f64::from(u8::from(second)));
+    }
+
+    /// Takes in one question that both sides answered several times: the share of either's answers
+    /// that were right. It says more than one answer of each does, and less than as many questions.
+    ///
+    /// ```
+    /// use posttrain_statistics::{Claim, SequentialPairedTest};
+    ///
+    /// let mut test = SequentialPairedTest::new(Claim::Better)?;
+    /// test.observe_shares(0.75, 0.5)?;
+    /// // The mean of 1 + λ/4 over bets from 0 to 1.
+    /// assert!((test.e_value() - 1.125).abs() < 1e-4);
+    /// # Ok::<(), posttrain_statistics::StatisticsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StatisticsError::Config`] for a share that is not from 0 to 1; nothing is taken in then.
+    pub fn observe_shares(&mut self, first: f64, second: f64) -> Result<(), StatisticsError> {
+        for (field, got) in [("first", first), ("second", second)] {
+            if !(0.0..=1.0).contains(&got) {
+                return Err(StatisticsError::Config { field, expected: "from 0 to 1", got });
+            }
+        }
+        self.take(first, second);
+        Ok(())
+    }
+
+    fn take(&mut self, first: f64, second: f64) {
+        self.questions += 1;
+        self.first += first;
+        self.second += second;
+
+        let gain = first - second + self.margin;
+        for stake in &mut self.stakes {
+            stake.log += (stake.bet * gain).ln_1p();
+        }
         self.log_wealth = self.mean_log_wealth();
         self.log_most = self.log_most.max(self.log_wealth);
     }
 
     /// The questions so far.
     #[must_use]
-    pub fn counts(&self) -> PairCounts {
-        self.counts
+    pub fn questions(&self) -> usize {
+        self.questions
+    }
+
+    /// The share of the first side's answers that were right, and the second's. Of several answers
+    /// to a question the interval is that of one: it is wide enough.
+    #[must_use]
+    pub fn shares(&self) -> [Share; 2] {
+        let mean = |sum: f64| Share::of_mean(sum / self.questions.max(1) as f64, self.questions);
+        [mean(self.first), mean(self.second)]
     }
 
     /// The evidence against the null hypothesis so far: at most 1 on average if it is true,
@@ -134,37 +184,18 @@ impl SequentialPairedTest {
         (-self.log_most).exp()
     }
 
-    /// The logarithm of the mean of all stakes. It depends on the counts alone: multiplication does
-    /// not ask for the order.
+    /// The logarithm of the mean of all stakes.
     fn mean_log_wealth(&self) -> f64 {
-        let PairCounts { both, first_only, second_only, neither } = self.counts;
-        let agree = (both + neither) as f64;
-        let stakes = self.bets.iter().map(|bet| {
-            first_only as f64 * bet.first_only
-                + second_only as f64 * bet.second_only
-                + agree * bet.agree
-        });
-
-        let most = stakes.clone().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = stakes.map(|stake| (stake - most).exp()).sum();
-        most + (sum / self.bets.len() as f64).ln()
-    }
-}
-
-impl Bet {
-    fn new(lambda: f64, margin: f64) -> Self {
-        Self {
-            first_only: (lambda * (1.0 + margin)).ln_1p(),
-            second_only: (lambda * (margin - 1.0)).ln_1p(),
-            agree: (lambda * margin).ln_1p(),
-        }
+        let most = self.stakes.iter().map(|stake| stake.log).fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = self.stakes.iter().map(|stake| (stake.log - most).exp()).sum();
+        most + (sum / self.stakes.len() as f64).ln()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::McNemar;
+    use crate::{McNemar, PairCounts};
     use proptest::prelude::*;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -259,6 +290,47 @@ mod tests {
         assert!((test.e_value() - 1.3).abs() < 1e-4, "{}", test.e_value());
     }
 
+    /// Questions that the two sides answer several times, each answer by itself: how often the test
+    /// is sure after at most `questions`, and after how many.
+    fn stops_of_shares(lead: f64, answers: u32, runs: u64, questions: usize) -> Vec<usize> {
+        let stop = |seed| {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let mut uniform = move || f64::from(random.next_u32()) / f64::from(u32::MAX);
+            let mut test = SequentialPairedTest::new(Claim::Better).unwrap();
+            (1..=questions).find(|_| {
+                // Some questions are hard for both.
+                let ease = 0.2 + 0.6 * uniform();
+                let mut share = |ease: f64| {
+                    let right = (0..answers).filter(|_| uniform() < ease).count();
+                    right as f64 / f64::from(answers)
+                };
+                let (first, second) = (share(ease + lead), share(ease));
+                test.observe_shares(first, second).unwrap();
+                test.p_value() <= 0.05
+            })
+        };
+        (0..runs).filter_map(stop).collect()
+    }
+
+    #[test]
+    fn several_answers_to_a_question_show_more_and_are_wrong_no_more_often() {
+        assert!(stops_of_shares(0.0, 4, 1000, 300).len() <= 50 + 21);
+        let shown = |answers| stops_of_shares(0.06, answers, 100, 600).len();
+        let (one, four) = (shown(1), shown(4));
+        assert!(four >= 90 && one <= 60, "{one} with one answer, {four} with four");
+    }
+
+    #[test]
+    fn shares_out_of_range_are_refused_and_change_nothing() {
+        let mut test = SequentialPairedTest::new(Claim::Better).unwrap();
+        for (first, second) in [(1.1, 0.0), (0.0, -0.1), (f64::NAN, 0.0)] {
+            assert!(test.observe_shares(first, second).is_err());
+        }
+        assert_eq!((test.questions(), test.e_value()), (0, 1.0));
+        test.observe_shares(0.5, 0.25).unwrap();
+        assert_eq!(test.shares().map(|share| share.share), [0.5, 0.25]);
+    }
+
     #[test]
     fn a_margin_out_of_range_is_refused_and_much_evidence_does_not_overflow() {
         for margin in [0.0, 1.0, -0.1, f64::NAN] {
@@ -292,12 +364,14 @@ mod tests {
                 (Claim::NotWorse { margin }, behind_by_more, false),
             ];
             for (claim, world, exactly) in cases {
-                let counts = PairCounts { both: agree, first_only: ahead, second_only: behind, neither: 0 };
-                let test = SequentialPairedTest { counts, ..SequentialPairedTest::new(claim).unwrap() };
+                let mut test = SequentialPairedTest::new(claim).unwrap();
+                (0..ahead).for_each(|_| test.observe(true, false));
+                (0..behind).for_each(|_| test.observe(false, true));
+                (0..agree).for_each(|_| test.observe(true, true));
                 let after = |first, second| {
                     let mut next = test.clone();
                     next.observe(first, second);
-                    next.log_wealth - test.mean_log_wealth()
+                    next.log_wealth - test.log_wealth
                 };
                 let tie = 1.0 - world.first_only - world.second_only;
                 let mean = world.first_only * after(true, false).exp()

@@ -26,6 +26,9 @@ pub struct Simulation {
     pub accuracy: f64,
     /// The share of tasks on which two equal policies differ: both were right at times.
     pub disagreement: f64,
+    /// The share of tasks whose samples differ alike: there one policy knows what the other does not.
+    /// On the others each sample differs by chance.
+    pub by_task: f64,
     /// Held-out tasks that there are.
     pub tasks: usize,
 }
@@ -78,23 +81,29 @@ fn decide(
     let config = GateConfig { tasks: simulation.tasks.min(config.tasks), ..config.clone() };
     let mut test = GateTest::new(&config, ["all"])?;
     for pair in 0..config.tasks {
-        let place = random.uniform();
         let both = random.uniform() < simulation.accuracy;
-        let (own, present) = if place < world.gained {
-            (true, false)
-        } else if place < world.gained + world.lost {
-            (false, true)
-        } else {
-            (both, both)
-        };
-        let usual = GateOutcome { right: present, short: true, readable: true, willing: true };
-        let candidate = GateOutcome {
-            right: own,
-            short: random.uniform() >= world.long,
-            readable: random.uniform() >= world.unreadable,
-            willing: random.uniform() >= world.refusing,
-        };
-        test.observe("all", candidate, usual)?;
+        let of_task = (random.uniform() < simulation.by_task).then(|| random.uniform());
+
+        let mut own = Vec::with_capacity(config.samples);
+        let mut other = Vec::with_capacity(config.samples);
+        for _ in 0..config.samples {
+            let place = of_task.unwrap_or_else(|| random.uniform());
+            let (candidate, present) = if place < world.gained {
+                (true, false)
+            } else if place < world.gained + world.lost {
+                (false, true)
+            } else {
+                (both, both)
+            };
+            other.push(GateOutcome { right: present, short: true, readable: true, willing: true });
+            own.push(GateOutcome {
+                right: candidate,
+                short: random.uniform() >= world.long,
+                readable: random.uniform() >= world.unreadable,
+                willing: random.uniform() >= world.refusing,
+            });
+        }
+        test.observe("all", &own, &other)?;
         let looks = (pair + 1) % config.batch == 0;
         if looks && (test.verdict().is_some() || test.is_futile()) {
             break;

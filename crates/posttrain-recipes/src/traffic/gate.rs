@@ -1,7 +1,7 @@
 //! Whether a candidate may serve: paired sequential tests on tasks that training never sees.
 
 use crate::RecipeError;
-use posttrain_statistics::{Claim, PairCounts, SequentialPairedTest, Share, StatisticsError};
+use posttrain_statistics::{Claim, SequentialPairedTest, Share, StatisticsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,9 @@ pub struct GateConfig {
     pub guard_margin: f64,
     /// Held-out tasks that a decision may take, 1 and up. One that is clear takes fewer.
     pub tasks: usize,
+    /// Answers of either policy to each task, 1 and up. Several show of fewer tasks which policy is
+    /// better, for most of what one answer says is chance; and a prompt is computed once for them.
+    pub samples: usize,
     /// Tasks between two looks, 1 and up.
     pub batch: usize,
     /// Tokens above which an answer is long; `None`: twice what nine in ten of the present policy's
@@ -36,6 +39,7 @@ impl Default for GateConfig {
             margin: 0.05,
             guard_margin: 0.1,
             tasks: 1000,
+            samples: 4,
             batch: 64,
             long: None,
             refusals: refusals.map(str::to_owned).to_vec(),
@@ -59,6 +63,7 @@ impl GateConfig {
         }
         RecipeError::check_counts(&[
             ("gate.tasks", self.tasks as u64),
+            ("gate.samples", self.samples as u64),
             ("gate.batch", self.batch as u64),
             ("gate.long", self.long.unwrap_or(1) as u64),
         ])
@@ -100,7 +105,8 @@ pub enum Verdict {
     Refused,
 }
 
-/// One comparison of a decision, in numbers.
+/// One comparison of a decision, in numbers. A pair is a task that both policies have answered, as
+/// often as each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compared {
@@ -140,7 +146,7 @@ pub struct Compared {
 /// let mut test = GateTest::new(&GateConfig::default(), ["math"])?;
 /// let mut pairs = 0;
 /// while test.verdict().is_none() {
-///     test.observe("math", fine, if pairs % 5 == 0 { wrong } else { fine })?;
+///     test.observe("math", &[fine], &[if pairs % 5 == 0 { wrong } else { fine }])?;
 ///     pairs += 1;
 /// }
 /// assert_eq!(test.verdict(), Some(Verdict::Accepted));
@@ -176,20 +182,19 @@ impl Comparison {
         })
     }
 
-    fn observe(&mut self, candidate: bool, present: bool) {
-        self.not_worse.observe(candidate, present);
-        self.better.observe(candidate, present);
-        self.worse.observe(present, candidate);
+    /// Takes in the shares of either side's answers to a task that were as they should be.
+    fn observe(&mut self, candidate: f64, present: f64) -> Result<(), StatisticsError> {
+        self.not_worse.observe_shares(candidate, present)?;
+        self.better.observe_shares(candidate, present)?;
+        self.worse.observe_shares(present, candidate)
     }
 
     fn compared(&self) -> Compared {
-        let counts = self.better.counts();
-        let n = total(counts);
-        let share = |k: usize| k as f64 / n.max(1) as f64;
+        let [candidate, present] = self.better.shares();
         Compared {
-            n,
-            candidate: share(counts.both + counts.first_only),
-            present: share(counts.both + counts.second_only),
+            n: self.better.questions(),
+            candidate: candidate.share,
+            present: present.share,
             not_worse: self.not_worse.p_value(),
             worse: self.worse.p_value(),
             better: self.better.p_value(),
@@ -220,24 +225,29 @@ impl GateTest {
         })
     }
 
-    /// Takes in both answers to a task.
+    /// Takes in both policies' answers to a task.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] for a domain that the test does not have.
+    /// [`RecipeError::Config`] for a domain that the test does not have, or a side without an answer.
     pub fn observe(
         &mut self,
         domain: &str,
-        candidate: GateOutcome,
-        present: GateOutcome,
+        candidate: &[GateOutcome],
+        present: &[GateOutcome],
     ) -> Result<(), RecipeError> {
+        for (field, answers) in [("candidate", candidate), ("present", present)] {
+            RecipeError::check(field, !answers.is_empty(), "at least one answer", "none")?;
+        }
         let Some(own) = self.domains.get_mut(domain) else {
             return RecipeError::check("domain", false, "one of the gate's", domain);
         };
-        own.observe(candidate.right, present.right);
-        self.pooled.observe(candidate.right, present.right);
+
+        let right = |outcome: &GateOutcome| outcome.right;
+        own.observe(share(candidate, right), share(present, right))?;
+        self.pooled.observe(share(candidate, right), share(present, right))?;
         for (name, of) in GUARDS {
             if let Some(guard) = self.guards.get_mut(name) {
-                guard.observe(of(&candidate), of(&present));
+                guard.observe(share(candidate, of), share(present, of))?;
             }
         }
 
@@ -263,8 +273,8 @@ impl GateTest {
     #[must_use]
     pub fn is_futile(&self) -> bool {
         let leads = |domain: &Comparison| {
-            let counts = domain.better.counts();
-            counts.first_only > counts.second_only
+            let [candidate, present] = domain.better.shares();
+            candidate.share > present.share
         };
         2 * self.pairs() >= self.tasks && !self.domains.values().any(leads)
     }
@@ -278,7 +288,7 @@ impl GateTest {
     /// Pairs so far.
     #[must_use]
     pub fn pairs(&self) -> usize {
-        total(self.pooled.better.counts())
+        self.pooled.better.questions()
     }
 
     /// Every comparison in numbers: domains by their names, guards as `guard: <name>`.
@@ -290,15 +300,15 @@ impl GateTest {
     /// The candidate's share of right answers over all domains.
     #[must_use]
     pub fn candidate(&self) -> Share {
-        let counts = self.pooled.better.counts();
-        Share::of(counts.both + counts.first_only, total(counts))
+        let [candidate, _] = self.pooled.better.shares();
+        candidate
     }
 
     /// The present policy's.
     #[must_use]
     pub fn present(&self) -> Share {
-        let counts = self.pooled.better.counts();
-        Share::of(counts.both + counts.second_only, total(counts))
+        let [_, present] = self.pooled.better.shares();
+        present
     }
 
     /// Why it stands as it does, for a person.
@@ -340,8 +350,9 @@ impl GateTest {
     }
 }
 
-fn total(counts: PairCounts) -> usize {
-    counts.both + counts.first_only + counts.second_only + counts.neither
+/// The share of answers that are as they should be.
+fn share(answers: &[GateOutcome], good: impl Fn(&GateOutcome) -> bool) -> f64 {
+    answers.iter().filter(|answer| good(answer)).count() as f64 / answers.len() as f64
 }
 
 impl From<StatisticsError> for RecipeError {

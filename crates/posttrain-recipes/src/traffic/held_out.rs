@@ -2,8 +2,8 @@
 
 use super::{GateConfig, GateOutcome, GateTest, HeldOutConfig};
 use crate::{
-    Answer, Decoding, Evaluator, PolicyQuestion, PromptForm, PromptStyle, RecipeError, Reward,
-    RlConfig, Silent,
+    Answer, Evaluator, PolicyQuestion, PromptForm, PromptStyle, RecipeError, Reward, RlConfig,
+    Silent,
 };
 use posttrain_chat::{Tool, ToolFormat};
 use posttrain_data::{Example, ReadConfig, read};
@@ -107,11 +107,13 @@ impl HeldOut {
                 [candidate, present].map(|policy| PolicyQuestion { example, policy: Some(policy) })
             });
             let asked: Vec<_> = asked.collect();
-            let answers = evaluator.answers(&asked, Decoding::Sampled, &mut Silent)?;
+            let answers = evaluator.several_answers(&asked, config.samples, &mut Silent)?;
+
             let long = *long.get_or_insert_with(|| usual_length(&answers) * 2);
-            for pair in answers.chunks_exact(2) {
-                if let Some((own, other)) = self.outcomes(config, (&pair[0], &pair[1]), long) {
-                    test.observe(&pair[0].domain, own, other)?;
+            for (task, pair) in tasks.iter().zip(answers.chunks_exact(2)) {
+                let (own, other) = self.outcomes(config, (&pair[0], &pair[1]), long);
+                if !own.is_empty() {
+                    test.observe(&task.domain, &own, &other)?;
                 }
             }
             if test.verdict().is_some() || test.is_futile() || stop() {
@@ -143,19 +145,24 @@ impl HeldOut {
         drawn
     }
 
-    /// What the candidate's and the present policy's answers to one task were like. A task on which
-    /// the verifier fails for the present policy says nothing; one on which it fails for the
-    /// candidate alone is not right, so that nothing is gained by answers that break it.
+    /// What the candidate's and the present policy's answers to one task were like, of as many as the
+    /// verifier took. A sample on which it fails for the present policy says nothing; one on which it
+    /// fails for the candidate alone is not right, so that nothing is gained by answers that break it.
     fn outcomes(
         &self,
         config: &GateConfig,
-        (candidate, present): (&Answer, &Answer),
+        (candidate, present): (&[Answer], &[Answer]),
         long: usize,
-    ) -> Option<(GateOutcome, GateOutcome)> {
-        let other = present.is_right()?;
-        let own = candidate.is_right().unwrap_or(false);
-        let outcome = |answer, right| self.outcome(config, answer, right, long);
-        Some((outcome(candidate, own), outcome(present, other)))
+    ) -> (Vec<GateOutcome>, Vec<GateOutcome>) {
+        let mut outcomes = (Vec::new(), Vec::new());
+        for (own, other) in candidate.iter().zip(present) {
+            if let Some(right) = other.is_right() {
+                let own_right = own.is_right().unwrap_or(false);
+                outcomes.0.push(self.outcome(config, own, own_right, long));
+                outcomes.1.push(self.outcome(config, other, right, long));
+            }
+        }
+        outcomes
     }
 
     fn outcome(
@@ -177,8 +184,9 @@ impl HeldOut {
 }
 
 /// What nine in ten of the present policy's answers have at most.
-fn usual_length(answers: &[Answer]) -> usize {
-    let mut lengths: Vec<usize> = answers.chunks_exact(2).map(|pair| pair[1].tokens).collect();
+fn usual_length(answers: &[Vec<Answer>]) -> usize {
+    let present = answers.chunks_exact(2).flat_map(|pair| &pair[1]);
+    let mut lengths: Vec<usize> = present.map(|answer| answer.tokens).collect();
     lengths.sort_unstable();
     lengths.get(lengths.len() * 9 / 10).copied().unwrap_or(1).max(1)
 }
@@ -214,7 +222,11 @@ mod tests {
             tools: Vec::new(),
         };
         let config = GateConfig::default();
-        let of = |own: &Answer, other: &Answer| held_out.outcomes(&config, (own, other), 10);
+        let of = |own: &Answer, other: &Answer| {
+            let sides = (std::slice::from_ref(own), std::slice::from_ref(other));
+            let (own, other) = held_out.outcomes(&config, sides, 10);
+            own.first().copied().zip(other.first().copied())
+        };
         let fine = GateOutcome { right: true, short: true, readable: true, willing: true };
         let right = answer("2", Some(1.0));
 

@@ -345,12 +345,12 @@ impl Traffic {
         let Some(trial) = &mut inner.trial else { return Ok(()) };
         trial.observe(heard, present);
         let own = trial.version;
-        let counts = trial.worse.counts();
+        let [served, tried] = trial.worse.shares();
         let told = format!(
-            "in {} pairs of feedback only the present version's was good {} times, only the candidate's {} times; worse with p = {:.1e}",
+            "of {} pairs of feedback {} were good of the candidate's, {} of the present version's; worse with p = {:.1e}",
             trial.pairs,
-            counts.first_only,
-            counts.second_only,
+            tried.count(),
+            served.count(),
             trial.worse.p_value(),
         );
         let time = now();

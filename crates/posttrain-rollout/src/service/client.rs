@@ -2,7 +2,7 @@
 
 use super::queue::{Queue, Room, Submission, Ticket};
 use super::{Published, Transition};
-use crate::{Outcome, PolicySnapshot, Request, SampledToken, ServiceError};
+use crate::{Outcome, PolicySnapshot, Request, SampledToken, SamplingStats, ServiceError};
 use futures::Stream;
 use futures::channel::{mpsc, oneshot};
 use futures::executor::block_on;
@@ -158,6 +158,12 @@ impl SamplingClient {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.queue.pending()
+    }
+
+    /// What the service's engines have done since it started.
+    #[must_use]
+    pub fn stats(&self) -> SamplingStats {
+        self.queue.stats()
     }
 
     /// A request with the policy that its name stands for now. When there is room, which may be

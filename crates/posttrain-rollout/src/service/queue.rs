@@ -3,7 +3,7 @@
 
 use super::{Published, Transition};
 use crate::service::client::SampleEvent;
-use crate::{PolicySnapshot, Request, RequestError};
+use crate::{PolicySnapshot, Request, RequestError, SamplingStats};
 use futures::channel::{mpsc, oneshot};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -69,6 +69,8 @@ struct Assigned {
     commands: VecDeque<Command>,
     /// Its samples that are not answered yet.
     samples: usize,
+    /// What its engines have done.
+    stats: SamplingStats,
 }
 
 /// The meeting place of clients and workers.
@@ -250,6 +252,18 @@ impl Queue {
     /// Samples that are accepted and not answered yet.
     pub fn pending(&self) -> usize {
         self.lock().pending
+    }
+
+    /// Takes down what a worker's engines have done so far.
+    pub fn worked(&self, worker: usize, stats: SamplingStats) {
+        self.lock().workers[worker].stats = stats;
+    }
+
+    /// What all workers' engines have done.
+    pub fn stats(&self) -> SamplingStats {
+        let mut all = SamplingStats::default();
+        self.lock().workers.iter().for_each(|worker| all.add(&worker.stats));
+        all
     }
 
     /// Stops taking requests.

@@ -4,7 +4,7 @@ use super::client::SampleEvent;
 use super::queue::{Command, Job, Queue, State, Ticket};
 use crate::{
     Engine, EngineConfig, Outcome, PolicySnapshot, RequestError, RequestId, RolloutError,
-    SampledToken,
+    SampledToken, SamplingStats,
 };
 use futures::channel::mpsc::UnboundedSender;
 use posttrain_model::{Decoder, TextTokenizer};
@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     tokenizer: Option<Arc<TextTokenizer>>,
     config: EngineConfig,
     engine: Engine,
+    /// What engines that failed had done.
+    past: SamplingStats,
     running: BTreeMap<RequestId, Running>,
 }
 
@@ -43,7 +45,16 @@ impl Worker {
         config: EngineConfig,
     ) -> Result<Self, RolloutError> {
         let engine = Engine::new(model.clone(), tokenizer.clone(), config.clone())?;
-        Ok(Self { queue, index, model, tokenizer, config, engine, running: BTreeMap::new() })
+        Ok(Self {
+            queue,
+            index,
+            model,
+            tokenizer,
+            config,
+            engine,
+            past: SamplingStats::default(),
+            running: BTreeMap::new(),
+        })
     }
 
     /// Works until the service ends.
@@ -131,6 +142,9 @@ impl Worker {
         };
         let engine = &mut self.engine;
         let stepped = catch_unwind(AssertUnwindSafe(|| engine.step_with(&mut tell)));
+        let mut stats = self.past;
+        stats.add(&self.engine.stats());
+        self.queue.worked(self.index, stats);
 
         match stepped {
             Ok(Ok(outcomes)) => outcomes.into_iter().for_each(|outcome| self.answer(&outcome)),
@@ -172,6 +186,7 @@ impl Worker {
     fn begin_anew(&mut self, reason: &str) {
         tracing::warn!("an engine failed, and its requests with it: {reason}");
         self.give_up(&RequestError::EngineFailed { reason: reason.to_owned() });
+        self.past.add(&self.engine.stats());
         // The configuration was good for the first one.
         if let Ok(engine) =
             Engine::new(self.model.clone(), self.tokenizer.clone(), self.config.clone())
