@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The pairs are the data's own (metadata with `chosen` and `rejected`, TRL's columns), or, with
-//! `lesson.completions`, what the base itself answers: the best and the worst of so many answers by
+//! `lesson.completions`, what the policy itself answers at first: the best and the worst of so many answers by
 //! the reward.
 
 use anyhow::{Result, bail};
@@ -16,7 +16,7 @@ use posttrain::data::Example;
 use posttrain::loss::ObjectiveConfig;
 use posttrain::model::TextModel;
 use posttrain::recipes::lesson::{Preference, sample_pairs};
-use posttrain::recipes::{Console, GroupSampler, Ranks};
+use posttrain::recipes::{Console, GroupSampler, Ranks, load_policy};
 use posttrain::rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +26,10 @@ use serde::{Deserialize, Serialize};
 struct PreferenceLesson {
     /// `dpo`, `ipo` or `simpo`, with its settings.
     objective: ObjectiveConfig,
-    /// Answers that the base is asked for to pair; without it the data have pairs.
+    /// Answers that the policy is asked for at first, to be paired; without it the data have pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completions: Option<usize>,
-    /// Whether the base's log-probabilities of a pair are computed once, for all epochs.
+    /// Whether the reference's log-probabilities of a pair are computed once, for all epochs.
     #[serde(default)]
     precompute_reference: bool,
 }
@@ -88,7 +88,7 @@ fn check_pairs(examples: &[Example]) -> Result<()> {
     Ok(())
 }
 
-/// The base's own best and worst answers.
+/// The best and worst answers of what the run begins with.
 fn pairs(
     config: &FineTuneFile<PreferenceLesson>,
     model: &TextModel,
@@ -101,5 +101,8 @@ fn pairs(
     sampler.engine = config.fine_tune.engine.clone();
     let sampling =
         SamplingParams { seed: config.fine_tune.seed, ..config.fine_tune.sampling.clone() };
-    Ok(sample_pairs(&sampler, examples, completions, &sampling, &mut Console::default())?)
+    let begins = config.fine_tune.adapter.as_deref();
+    let policy = begins.map(|folder| load_policy(folder, &model.decoder)).transpose()?;
+    let console = &mut Console::default();
+    Ok(sample_pairs(&sampler, policy.as_ref(), examples, completions, &sampling, console)?)
 }

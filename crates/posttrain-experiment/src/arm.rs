@@ -132,6 +132,12 @@ fn check_names(arms: &[Arm]) -> Result<(), ExperimentError> {
 /// Both sides must see the same examples the same number of times; otherwise the comparison
 /// compares data.
 fn check_data(arms: &[Arm], splits: &Splits) -> Result<(), ExperimentError> {
+    if let Some(adapter) = arms.iter().find_map(|arm| arm.rl.adapter.as_ref()) {
+        let expected = "left out where arms are compared with the base that they begin as";
+        let got = adapter.display().to_string();
+        return Err(ExperimentError::Field { field: "rl.adapter", expected, got });
+    }
+
     let Some(generalist) = arms.iter().find(|arm| !arm.is_specialist()) else { return Ok(()) };
 
     let expected = "left out where arms are compared: it would have them see other examples";

@@ -23,6 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// The folder of the base's answers.
+const BASE: &str = "base";
+
 /// Whether a part of an experiment is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartStatus {
@@ -168,7 +171,7 @@ impl Experiment {
     /// # Errors
     /// Whatever sampling, rewards or the disk do.
     pub fn run_base(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
-        let folder = self.folder.join("base");
+        let folder = self.folder.join(BASE);
         if TestAnswers::read(&folder)?.is_none() {
             self.test("base: test", &vec![None; self.splits.test.len()], &folder, observer)?;
         }
@@ -279,14 +282,33 @@ impl Experiment {
     /// # Errors
     /// Those of the parts.
     pub fn run(&self, observer: &mut dyn Observer) -> Result<PartStatus, ExperimentError> {
-        if self.run_base(observer)? == PartStatus::Stopped {
-            return Ok(PartStatus::Stopped);
-        }
+        self.run_telling(observer, &mut |_| Ok(()))
+    }
 
-        for arm in &self.arms {
-            if self.run_arm(&arm.name, observer)? == PartStatus::Stopped {
+    /// Does what [`Experiment::run`] does, and calls `tested` with the name of each model (`base`,
+    /// then the arms') when its answers to the test split have just been written: there is something
+    /// to look at, and [`assemble`](crate::assemble) can join what there is so far.
+    ///
+    /// # Errors
+    /// Those of the parts, and of `tested`.
+    pub fn run_telling(
+        &self,
+        observer: &mut dyn Observer,
+        tested: &mut dyn FnMut(&str) -> Result<(), ExperimentError>,
+    ) -> Result<PartStatus, ExperimentError> {
+        let arms = self.arms.iter().map(|arm| arm.name.as_str());
+        for model in std::iter::once(BASE).chain(arms) {
+            if TestAnswers::read(&self.folder.join(model))?.is_some() {
+                continue;
+            }
+            let status = match model {
+                BASE => self.run_base(observer)?,
+                arm => self.run_arm(arm, observer)?,
+            };
+            if status == PartStatus::Stopped {
                 return Ok(PartStatus::Stopped);
             }
+            tested(model)?;
         }
 
         self.finish(observer)

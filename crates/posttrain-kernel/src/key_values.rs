@@ -240,13 +240,11 @@ impl KeyValues {
     }
 
     fn check_heads(&self, heads: Heads) -> Result<(), TensorError> {
-        match self.heads == heads {
-            true => Ok(()),
-            false => {
-                let own = [self.heads.key_value as i64, self.heads.width as i64];
-                Err(heads.misfit("rows", own.to_vec()))
-            }
+        if self.heads == heads {
+            return Ok(());
         }
+        let own = [self.heads.key_value as i64, self.heads.width as i64];
+        Err(heads.misfit("rows", own.to_vec()))
     }
 
     fn layer_count(&self) -> usize {

@@ -1,19 +1,19 @@
-//! GGUF files: llama.cpp's format, read and dequantized by candle's reader.
+//! GGUF files: llama.cpp's format.
 
+mod blocks;
 mod header;
 
 use crate::{Architecture, AttentionBias, ModelConfig, ModelError, RopeScaling};
-use candle_core::quantized::gguf_file::{Content, Value};
-use header::Header;
+use header::{Header, Value};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// A GGUF file whose header has been read.
 pub struct GgufFile {
     path: PathBuf,
-    content: Content,
+    header: Header,
     heads: Heads,
 }
 
@@ -46,25 +46,10 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Io`] or [`ModelError::Format`] names the file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let mut reader = Header::new(open(path)?);
-
-        // The reader divides by the alignment that the file gives, which a hostile one sets to
-        // zero.
-        let read =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Content::read(&mut reader)));
-        let content = match read {
-            Ok(Ok(content)) => content,
-            Ok(Err(e)) => return Err(format_error(path, format!("not a readable GGUF: {e}"))),
-            Err(_) => {
-                return Err(format_error(
-                    path,
-                    "not a readable GGUF: its header makes no sense".into(),
-                ));
-            }
-        };
-
-        check_length(path, &content)?;
-        let mut file = Self { path: path.into(), content, heads: Heads { query: 1, key_value: 1 } };
+        let header = Header::read(open(path)?)
+            .map_err(|reason| format_error(path, format!("not a readable GGUF: {reason}")))?;
+        check_length(path, &header)?;
+        let mut file = Self { path: path.into(), header, heads: Heads { query: 1, key_value: 1 } };
         let config = file.config()?;
         file.heads =
             Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads };
@@ -90,7 +75,7 @@ impl GgufFile {
                 architecture,
             ));
         }
-        if self.content.metadata.keys().any(|k| k.starts_with("llama.rope.scaling")) {
+        if self.header.metadata.keys().any(|k| k.starts_with("llama.rope.scaling")) {
             return Err(self.key_error(
                 "llama.rope.scaling",
                 "absent (scaled rotary positions are not supported)",
@@ -118,7 +103,7 @@ impl GgufFile {
             rope_theta: self.positive_or("llama.rope.freq_base", 10_000.0)?,
             rope_scaling: RopeScaling::None,
             max_position_embeddings: self.size("llama.context_length")?,
-            tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
+            tie_word_embeddings: !self.header.weights.contains_key("output.weight"),
             eos_token_ids: self.integer("tokenizer.ggml.eos_token_id").into_iter().collect(),
         };
 
@@ -128,8 +113,8 @@ impl GgufFile {
 
     /// The names of the weights in the Hugging Face layout; one that has none there keeps its own.
     pub fn weight_names(&self) -> impl Iterator<Item = String> {
-        self.content
-            .tensor_infos
+        self.header
+            .weights
             .keys()
             .map(|name| hugging_face_name(name).unwrap_or_else(|| name.clone()))
     }
@@ -139,17 +124,21 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Format`] for data that is cut short.
     pub fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
-        let Some(own) = gguf_name(name).filter(|n| self.content.tensor_infos.contains_key(n))
-        else {
+        let Some(own) = gguf_name(name).filter(|n| self.header.weights.contains_key(n)) else {
             return Ok(None);
         };
 
-        let bad = |e: candle_core::Error| format_error(&self.path, format!("weight `{own}`: {e}"));
-        let cpu = candle_core::Device::Cpu;
-        let stored = self.content.tensor(&mut open(&self.path)?, &own, &cpu).map_err(bad)?;
-        let shape: Vec<i64> = stored.shape().dims().iter().map(|&d| d as i64).collect();
-        let values =
-            stored.dequantize(&cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).map_err(bad)?;
+        let stored = &self.header.weights[&own];
+        let numbers: u64 = stored.shape.iter().product();
+        let blocks = numbers as usize / stored.form.numbers();
+        let mut bytes = vec![0; blocks * stored.form.bytes()];
+
+        let mut file = open(&self.path)?;
+        let read =
+            file.seek(SeekFrom::Start(stored.offset)).and_then(|_| file.read_exact(&mut bytes));
+        read.map_err(|error| format_error(&self.path, format!("weight `{own}`: {error}")))?;
+        let values = stored.form.dequantized(&bytes);
+        let shape: Vec<i64> = stored.shape.iter().map(|&size| size as i64).collect();
 
         let tensor = Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?;
         Ok(Some(self.unpermuted(name, tensor)?))
@@ -174,8 +163,8 @@ impl GgufFile {
     }
 
     fn embedding_rows(&self) -> Result<i64, ModelError> {
-        let info = self.content.tensor_infos.get("token_embd.weight");
-        info.and_then(|i| i.shape.dims().first()).map(|&rows| rows as i64).ok_or_else(|| {
+        let info = self.header.weights.get("token_embd.weight");
+        info.and_then(|weight| weight.shape.first()).map(|&rows| rows as i64).ok_or_else(|| {
             ModelError::MissingWeight {
                 path: self.path.clone(),
                 name: "token_embd.weight".into(),
@@ -194,13 +183,20 @@ impl GgufFile {
     }
 
     /// A metadata string, if there is one.
+    #[must_use]
     pub fn optional_text(&self, key: &str) -> Option<&str> {
-        self.content.metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str)
+        match self.header.metadata.get(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
     }
 
     /// A metadata truth value, if there is one.
     pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        self.content.metadata.get(key)?.to_bool().ok()
+        match self.header.metadata.get(key)? {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
     }
 
     /// A metadata list of strings.
@@ -208,20 +204,28 @@ impl GgufFile {
     /// # Errors
     /// [`ModelError::Config`] if it is missing or holds anything else.
     pub fn texts(&self, key: &str) -> Result<Vec<&str>, ModelError> {
-        let list = self.content.metadata.get(key).and_then(|v| v.to_vec().ok());
-        let texts =
-            list.and_then(|l| l.iter().map(|v| v.to_string().ok().map(String::as_str)).collect());
-        texts.ok_or_else(|| self.key_error(key, "a list of strings", "nothing of the kind"))
+        match self.header.metadata.get(key) {
+            Some(Value::Texts(texts)) => Ok(texts.iter().map(String::as_str).collect()),
+            _ => Err(self.key_error(key, "a list of strings", "nothing of the kind")),
+        }
     }
 
     /// A metadata list of whole numbers, if there is one.
+    #[must_use]
     pub fn integers(&self, key: &str) -> Option<Vec<i64>> {
-        self.content.metadata.get(key)?.to_vec().ok()?.iter().map(integer).collect()
+        match self.header.metadata.get(key)? {
+            Value::Integers(integers) => Some(integers.clone()),
+            _ => None,
+        }
     }
 
     /// A metadata whole number, if there is one.
+    #[must_use]
     pub fn integer(&self, key: &str) -> Option<i64> {
-        self.content.metadata.get(key).and_then(integer)
+        match self.header.metadata.get(key)? {
+            Value::Integer(integer) => Some(*integer),
+            _ => None,
+        }
     }
 
     fn size(&self, key: &str) -> Result<i64, ModelError> {
@@ -232,23 +236,25 @@ impl GgufFile {
     }
 
     fn size_or(&self, key: &str, default: i64) -> Result<i64, ModelError> {
-        if self.content.metadata.contains_key(key) { self.size(key) } else { Ok(default) }
+        if self.header.metadata.contains_key(key) { self.size(key) } else { Ok(default) }
     }
 
     fn positive(&self, key: &str) -> Result<f64, ModelError> {
-        let value = self.content.metadata.get(key);
-        let number = value.and_then(|v| v.to_f32().map(f64::from).or_else(|_| v.to_f64()).ok());
+        let number = match self.header.metadata.get(key) {
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        };
         number
             .filter(|v| *v > 0.0)
             .ok_or_else(|| self.key_error(key, "a number above 0", self.shown(key)))
     }
 
     fn positive_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
-        if self.content.metadata.contains_key(key) { self.positive(key) } else { Ok(default) }
+        if self.header.metadata.contains_key(key) { self.positive(key) } else { Ok(default) }
     }
 
     fn shown(&self, key: &str) -> String {
-        self.content
+        self.header
             .metadata
             .get(key)
             .map_or("nothing".into(), |v| format!("{v:?}").chars().take(80).collect())
@@ -276,21 +282,30 @@ fn open(path: &Path) -> Result<BufReader<File>, ModelError> {
 
 /// Every weight must lie within the file: one that was cut short is refused before anything is
 /// read.
-fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
+fn check_length(path: &Path, header: &Header) -> Result<(), ModelError> {
     let length = std::fs::metadata(path)
         .map_err(|source| ModelError::Io { path: path.into(), source })?
         .len();
 
-    for (name, info) in &content.tensor_infos {
-        let sizes = info.shape.dims();
-        let elements = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-        let Some(elements) = elements.filter(|_| sizes.iter().all(|&size| size > 0)) else {
+    for (name, weight) in &header.weights {
+        let sizes = &weight.shape;
+        let numbers = sizes.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
+        let Some(numbers) = numbers.filter(|_| sizes.iter().all(|&size| size > 0)) else {
             return Err(format_error(path, format!("weight `{name}` has the shape {sizes:?}")));
         };
 
-        let blocks = elements.div_ceil(info.ggml_dtype.block_size().max(1)) as u64;
-        let bytes = blocks.saturating_mul(info.ggml_dtype.type_size() as u64);
-        let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
+        // Rows are whole blocks, of which a row cannot have a part.
+        let form = weight.form;
+        let row = sizes.last().copied().unwrap_or(1);
+        if !row.is_multiple_of(form.numbers() as u64) {
+            let reason = format!(
+                "weight `{name}` has rows of {row} numbers, in blocks of {}",
+                form.numbers()
+            );
+            return Err(format_error(path, reason));
+        }
+        let bytes = (numbers / form.numbers() as u64).saturating_mul(form.bytes() as u64);
+        let end = weight.offset.saturating_add(bytes);
         if end > length {
             let reason =
                 format!("cut short: weight `{name}` ends at byte {end}, the file at {length}");
@@ -302,20 +317,6 @@ fn check_length(path: &Path, content: &Content) -> Result<(), ModelError> {
 
 fn format_error(path: &Path, reason: String) -> ModelError {
     ModelError::Format { path: path.into(), reason }
-}
-
-fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::U8(v) => Some((*v).into()),
-        Value::I8(v) => Some((*v).into()),
-        Value::U16(v) => Some((*v).into()),
-        Value::I16(v) => Some((*v).into()),
-        Value::U32(v) => Some((*v).into()),
-        Value::I32(v) => Some((*v).into()),
-        Value::U64(v) => i64::try_from(*v).ok(),
-        Value::I64(v) => Some(*v),
-        _ => None,
-    }
 }
 
 /// `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`.
@@ -356,18 +357,17 @@ mod tests {
         assert_eq!(hugging_face_name("blk.0.attn_q.bias"), None);
     }
 
-    /// An array of numbers of a byte each, of which the reader keeps 32.
+    /// An array of numbers of a byte each, of which the reader keeps eight.
     #[test]
     fn a_header_that_would_take_gigabytes_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("zeros.gguf");
-        let count = 12_000_000u64;
+        let count = 40_000_000u64;
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend([0u64, 1, 1].map(u64::to_le_bytes).concat());
         bytes.push(b'k');
         bytes.extend([9u32, 0].map(u32::to_le_bytes).concat());
         bytes.extend(count.to_le_bytes());
-        bytes.resize(bytes.len() + count as usize, 0);
         std::fs::write(&path, bytes).unwrap();
 
         let error = GgufFile::open(&path).err().unwrap().to_string();

@@ -79,10 +79,12 @@ fn a_text_in_parts_is_the_text_at_once() {
             [(1, None), (16, Some(&adapter)), (17, None), (100, Some(&adapter)), (204, None)]
         {
             let whole = |tokens: &[i64]| {
-                let logits = read(&model, &[empty.clone()], &[prompt(tokens)], adapter).1;
+                let logits =
+                    read(&model, std::slice::from_ref(&empty), &[prompt(tokens)], adapter).1;
                 logits.get(-1)
             };
-            let longer = &read(&model, &[empty.clone()], &[prompt(&text)], adapter).0[0];
+            let longer =
+                &read(&model, std::slice::from_ref(&empty), &[prompt(&text)], adapter).0[0];
             let beginning = longer.beginning(cut).unwrap();
             assert_eq!(beginning.tokens(), cut);
 

@@ -16,6 +16,7 @@ use posttrain_reward::ScorerConfig;
 use posttrain_rollout::{EngineConfig, SamplingParams};
 use posttrain_train::{TrainerConfig, derive_seed};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// When and on what a run is evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,12 @@ pub struct RlConfig {
     pub learning_rate: f64,
     /// How it moves.
     pub schedule: Schedule,
+    /// A PEFT folder that the policy begins with, of the layers, ranks and scales that `lora`
+    /// describes: what supervised fine-tuning has taught, for one. It is the reference, too, where
+    /// the objective has one, and is copied into the run's folder. Left out, the policy begins as the
+    /// base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
     /// The adapter.
     pub lora: LoraConfig,
     /// How completions are sampled in training. Truncation (top-k, top-p, min-p) is refused: the
@@ -127,6 +134,7 @@ impl Default for RlConfig {
             group_size: 8,
             learning_rate: 1e-4,
             schedule: Schedule::Constant,
+            adapter: None,
             lora: LoraConfig::default(),
             sampling: SamplingParams::default(),
             advantage: AdvantageConfig::default(),

@@ -11,13 +11,14 @@ use crate::metrics::{MetricsLog, MetricsRecord, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
 use crate::run::{RunOutcome, load_policy};
+use crate::start::Start;
 use crate::{Ranks, RecipeError, Reward};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
 use posttrain_model::TextModel;
 use posttrain_optim::Schedule;
 use posttrain_reward::ScorerConfig;
-use posttrain_rollout::{EngineConfig, SamplingParams};
+use posttrain_rollout::{EngineConfig, PolicySnapshot, SamplingParams};
 use posttrain_store::lock_folder;
 use posttrain_train::{Trainer, TrainerConfig, derive_seed, peak_memory_bytes};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,12 @@ pub struct FineTuneConfig {
     pub learning_rate: f64,
     /// How it moves.
     pub schedule: Schedule,
+    /// A PEFT folder that the policy begins with, of the layers, ranks and scales that `lora`
+    /// describes: what supervised fine-tuning has taught, for one. It is the reference, too, where
+    /// the objective has one, and is copied into the run's folder. Left out, the policy begins as the
+    /// base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
     /// The adapter.
     pub lora: LoraConfig,
     /// Passes and optimizer.
@@ -74,6 +81,7 @@ impl Default for FineTuneConfig {
             batch: 8,
             learning_rate: 2e-4,
             schedule: Schedule::Constant,
+            adapter: None,
             lora: LoraConfig::default(),
             trainer: TrainerConfig::default(),
             sampling: SamplingParams::default(),
@@ -317,8 +325,7 @@ impl<L: Lesson> FineTuneRun<L> {
         let ranks = &self.ranks;
         let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
         ranks.check_same("data", &(train, validation))?;
-        let decoder = self.model.decoder.clone();
-        let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
+        let mut trainer = self.start().trainer(ranks)?;
 
         let (kept, base) = (self.kept()?, &self.base_model);
         let mut checkpoints =
@@ -375,8 +382,29 @@ impl<L: Lesson> FineTuneRun<L> {
         Ok(metrics)
     }
 
-    /// Evaluates a saved adapter, or the base where `adapter` is `None`, on examples, by the
-    /// reward. The same seed samples the same answers.
+    /// What the policy begins as.
+    fn start(&self) -> Start<'_> {
+        let config = &self.config;
+        Start {
+            model: &self.model.decoder,
+            lora: &config.lora,
+            adapter: config.adapter.as_deref(),
+            trainer: config.trainer,
+            seed: config.seed,
+            folder: &self.folder,
+        }
+    }
+
+    /// A saved adapter's policy, or what the run begins with.
+    fn policy(&self, adapter: Option<&Path>) -> Result<Option<PolicySnapshot>, RecipeError> {
+        match adapter {
+            Some(path) => Ok(Some(load_policy(path, &self.model.decoder)?)),
+            None => self.start().policy(&self.ranks),
+        }
+    }
+
+    /// Evaluates a saved adapter, or what the run begins with where `adapter` is `None`, on examples,
+    /// by the reward. The same seed samples the same answers.
     ///
     /// # Errors
     /// [`RecipeError::Config`] of a run without [`FineTuneRun::with_accuracy`];
@@ -390,14 +418,14 @@ impl<L: Lesson> FineTuneRun<L> {
         mode: EvaluationMode,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, RecipeError> {
-        let snapshot = adapter.map(|path| load_policy(path, &self.model.decoder)).transpose()?;
+        let snapshot = self.policy(adapter)?;
         let evaluation =
             self.evaluator()?.evaluate(snapshot.as_ref(), examples, 1, mode, observer)?;
         observer.see(&Event::Evaluated { what, evaluation: &evaluation });
         Ok(evaluation)
     }
 
-    /// One answer to each question, sampled, by a saved adapter, or by the base.
+    /// One answer to each question, sampled, by a saved adapter, or by what the run begins with.
     ///
     /// # Errors
     /// Those of [`FineTuneRun::evaluate`].
@@ -407,13 +435,13 @@ impl<L: Lesson> FineTuneRun<L> {
         examples: &[Example],
         observer: &mut dyn Observer,
     ) -> Result<Vec<Answer>, RecipeError> {
-        let policy = adapter.map(|path| load_policy(path, &self.model.decoder)).transpose()?;
+        let policy = self.policy(adapter)?;
         let question = |example| PolicyQuestion { example, policy: policy.as_ref() };
         let questions: Vec<_> = examples.iter().map(question).collect();
         self.evaluator()?.answers(&questions, Decoding::Sampled, observer)
     }
 
-    /// The lesson's own measure of a saved adapter, or of a fresh one (which is the base).
+    /// The lesson's own measure of a saved adapter, or of what the run begins with.
     ///
     /// # Errors
     /// [`RecipeError::Config`] without examples; [`RecipeError::Lora`] for an adapter that cannot be
@@ -426,9 +454,7 @@ impl<L: Lesson> FineTuneRun<L> {
         let count = examples.len();
         RecipeError::check("examples", count > 0, "at least one to measure", &count)?;
 
-        let config = &self.config;
-        let decoder = self.model.decoder.clone();
-        let mut trainer = Trainer::new(decoder, &config.lora, config.trainer, config.seed)?;
+        let mut trainer = self.start().trainer(&self.ranks)?;
         if let Some(path) = adapter {
             trainer.load_weights(path)?;
         }

@@ -82,6 +82,7 @@ mod rollout;
 mod run;
 mod samples;
 mod shaping;
+mod start;
 mod step;
 mod streamed;
 pub mod traffic;

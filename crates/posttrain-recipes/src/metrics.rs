@@ -1,7 +1,6 @@
 //! A run's metrics: `metrics.jsonl`, a line a step, and TensorBoard's scalars.
 
 use crate::config::RlConfig;
-use crate::rollout::Rollout;
 use crate::step::Trained;
 use crate::{Evaluation, RecipeError};
 use posttrain_rollout::FinishReason;
@@ -149,10 +148,14 @@ impl StepRecord {
             cost.sampled_tokens as f64 / cost.seconds_sampling.max(1e-9);
     }
 
-    /// Takes down how far a trainer at `version` was ahead of what was sampled.
-    pub(crate) fn describe_staleness(&mut self, rollout: &Rollout, version: u64) {
-        let written = rollout.completions().flat_map(|scored| &scored.completion.token_versions);
-        let behind: Vec<u64> = written.map(|written| version.saturating_sub(*written)).collect();
+    /// Takes down how far the trainer was ahead of what was sampled. Of several optimizer steps the
+    /// later ones are further ahead.
+    pub(crate) fn describe_staleness(&mut self, trained: &Trained) {
+        let mut behind: Vec<u64> = Vec::new();
+        for (scored, version) in trained.rollout.completions().zip(&trained.versions) {
+            let written = &scored.completion.token_versions;
+            behind.extend(written.iter().map(|written| version.saturating_sub(*written)));
+        }
         self.staleness = Some(share(behind.iter().sum::<u64>() as usize, behind.len()));
         self.staleness_max = Some(behind.iter().copied().max().unwrap_or(0));
     }

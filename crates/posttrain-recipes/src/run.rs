@@ -20,6 +20,7 @@ use crate::ranks::Ranks;
 use crate::remote::SamplerConfig;
 use crate::rollout::{GroupSampler, Rollout, ScoredGroup};
 use crate::samples::SampleLine;
+use crate::start::Start;
 use crate::step::{StepTrainer, Trained};
 use crate::streamed::streamed;
 use crate::{RecipeError, Reward};
@@ -187,8 +188,7 @@ impl RlRun {
         let ranks = &self.sampler().ranks;
         let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
         ranks.check_same("data", &(train, validation))?;
-        let model = self.decoder().clone();
-        let mut trainer = Trainer::new(model, &config.lora, config.trainer, config.seed)?;
+        let mut trainer = self.start().trainer(ranks)?;
 
         let mut checkpoints = self.checkpoints()?;
         let alone = [(ALONE, &mut trainer)];
@@ -237,8 +237,8 @@ impl RlRun {
         })
     }
 
-    /// Evaluates a saved adapter, or the base where `adapter` is `None`, on examples. The same seed
-    /// samples the same answers, so that before and after differ by the policy alone.
+    /// Evaluates a saved adapter, or what the run begins with where `adapter` is `None`, on examples.
+    /// The same seed samples the same answers, so that before and after differ by the policy alone.
     ///
     /// # Errors
     /// [`RecipeError::Lora`] for an adapter that cannot be read; else whatever sampling and rewards
@@ -251,10 +251,26 @@ impl RlRun {
         mode: EvaluationMode,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, RecipeError> {
-        let snapshot = adapter.map(|path| load_policy(path, self.decoder())).transpose()?;
+        let snapshot = match adapter {
+            Some(path) => Some(load_policy(path, self.decoder())?),
+            None => self.start().policy(&self.sampler().ranks)?,
+        };
         let evaluation = self.evaluator.evaluate(snapshot.as_ref(), examples, 1, mode, observer)?;
         observer.see(&Event::Evaluated { what, evaluation: &evaluation });
         Ok(evaluation)
+    }
+
+    /// What the policy begins as.
+    fn start(&self) -> Start<'_> {
+        let config = &self.config;
+        Start {
+            model: self.decoder(),
+            lora: &config.lora,
+            adapter: config.adapter.as_deref(),
+            trainer: config.trainer,
+            seed: config.seed,
+            folder: &self.folder,
+        }
     }
 
     fn sampler(&self) -> &GroupSampler {
@@ -416,7 +432,7 @@ impl RlRun {
         };
         record.describe_rollout(&trained, config);
         if config.mode == Mode::Asynchronous {
-            record.describe_staleness(&trained.rollout, version);
+            record.describe_staleness(&trained);
         }
         record.describe_training(&trained, config.objective.kl.is_some());
         record.seconds = started.elapsed().as_secs_f64();

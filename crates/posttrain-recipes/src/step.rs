@@ -26,6 +26,9 @@ pub(crate) struct Trained {
     /// Of each completion of the rollout the trainer's log-probabilities; empty where they were not
     /// computed.
     pub logprobs: Vec<Vec<f32>>,
+    /// Of each completion of the rollout the version that was trained on it; empty where groups are
+    /// trained on as they come.
+    pub versions: Vec<u64>,
     /// The optimizer steps that were taken.
     pub optim: Vec<OptimStep>,
     /// Seconds that training took.
@@ -65,9 +68,11 @@ impl StepTrainer<'_> {
         observer.see(&Event::Progress { phase: Phase::Training, done: 0, total: 1 });
         let datums = rollout.datums(&advantages, &shaping, config.sampling.temperature);
         let mut parts = Vec::new();
+        let mut versions = Vec::with_capacity(datums.len());
         let mut optim = Vec::new();
         for part in parts_of(&rollout.groups, config.optimizer_steps as usize) {
             let part = &datums[part];
+            versions.extend(std::iter::repeat_n(trainer.policy_version(), part.len()));
             let has_signal = part.iter().any(|datum| self.teaches(datum));
             let passes = info_span!("training", step = self.step)
                 .in_scope(|| trainer.forward_backward(part, &config.objective))?;
@@ -82,7 +87,7 @@ impl StepTrainer<'_> {
         let seconds = started.elapsed().as_secs_f64();
         let mut passes = merged(parts)?;
         let logprobs = std::mem::take(&mut passes.scores.logprobs);
-        Ok(Trained { rollout, replaced, advantages, passes, logprobs, optim, seconds })
+        Ok(Trained { rollout, replaced, advantages, passes, logprobs, versions, optim, seconds })
     }
 
     /// Whether a datum has a gradient: by its advantage, or by the objective's other terms, which

@@ -74,7 +74,8 @@ pub(crate) fn streamed(
     }
     let Applied { optim, seconds, .. } = applied;
     let replaced = ended.replaced;
-    Ok(Trained { rollout, replaced, advantages, passes, logprobs, optim, seconds })
+    let versions = Vec::new();
+    Ok(Trained { rollout, replaced, advantages, passes, logprobs, versions, optim, seconds })
 }
 
 /// Samples a step's groups, and those that come in the place of others.

@@ -282,7 +282,8 @@ fn several_optimizer_steps_are_as_many_versions_and_the_same_in_parts() {
     let ahead = RlConfig { mode: Mode::Asynchronous, max_staleness: 3, ..many };
     assert_eq!(ahead.steps_ahead(), 1);
     let records = train(&world, ahead, &dir.path().join("ahead"), reward());
-    assert!(records.iter().all(|record| record.staleness_max.unwrap() <= 2), "{records:?}");
+    let most = records.iter().map(|record| record.staleness_max.unwrap()).max();
+    assert_eq!(most, Some(3), "{records:?}");
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn pairs_are_a_right_and_a_wrong_answer_of_the_base() {
     // Answers end at some digits: one that is cut is neither right nor wrong.
     let stop = ["1", "4", "8"].map(str::to_owned).to_vec();
     let sampling = SamplingParams { max_tokens: 12, seed: 3, stop, ..SamplingParams::default() };
-    let pairs = sample_pairs(&sampler, &examples(0..30), 12, &sampling, &mut Silent).unwrap();
+    let pairs = sample_pairs(&sampler, None, &examples(0..30), 12, &sampling, &mut Silent).unwrap();
     assert!(!pairs.is_empty());
     for pair in &pairs {
         let metadata = pair.metadata.as_ref().unwrap();
@@ -173,7 +173,7 @@ fn pairs_are_a_right_and_a_wrong_answer_of_the_base() {
         assert!(right("chosen") && !right("rejected"), "{metadata:?}");
     }
     assert_eq!(
-        sample_pairs(&sampler, &examples(0..30), 12, &sampling, &mut Silent).unwrap(),
+        sample_pairs(&sampler, None, &examples(0..30), 12, &sampling, &mut Silent).unwrap(),
         pairs
     );
 }

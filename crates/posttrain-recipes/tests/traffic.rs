@@ -167,7 +167,10 @@ fn what_is_said_makes_a_better_policy_that_serves_and_is_taken_up_again() {
     let state = site.traffic.state();
     assert!(state.accepted() >= 2, "{:?}", state.decisions);
     let last = state.gate().filter(|d| d.verdict == Verdict::Accepted).last().unwrap();
-    assert!(last.candidate_share.low > last.present_share.share, "{last:?}");
+    assert!(
+        last.better <= 0.05 && last.candidate_share.share > last.present_share.share,
+        "{last:?}"
+    );
     assert_eq!(state.present, last.version);
     assert!(passed(&folder).contains(&state.present));
     // What is learned from is told by version, with who was asked.
@@ -593,8 +596,9 @@ fn a_gate_draws_as_a_policy_is_trained() {
     assert!(error.contains("held_out.sampling.temperature"), "{error}");
 }
 
-const FINE: GateOutcome = GateOutcome { right: true, short: true, readable: true, willing: true };
-const WRONG: GateOutcome = GateOutcome { right: false, ..FINE };
+const FINE: GateOutcome =
+    GateOutcome { right: Some(true), short: true, readable: true, willing: true };
+const WRONG: GateOutcome = GateOutcome { right: Some(false), ..FINE };
 
 /// The verdict after so many pairs, of which every `every`-th is as given.
 fn verdict(pairs: usize, every: usize, odd: (GateOutcome, GateOutcome)) -> Option<Verdict> {
@@ -633,6 +637,32 @@ fn the_gate_wants_better_somewhere_and_worse_nowhere() {
     let config = GateConfig { error_rate: 0.0, ..GateConfig::default() };
     let error = GateTest::new(&config, ["a"]).unwrap_err().to_string();
     assert!(error.contains("gate.error_rate"), "{error}");
+}
+
+/// A judge that fails at random makes nobody worse; answers that break it make nobody better.
+#[test]
+fn answers_without_a_verdict_are_no_evidence_of_being_worse() {
+    const FAILED: GateOutcome = GateOutcome { right: None, ..FINE };
+    let mut test = GateTest::new(&GateConfig::default(), ["a"]).unwrap();
+    for task in 0..400 {
+        let right = if task % 2 == 0 { FINE } else { WRONG };
+        let mut own = [right; 4];
+        if task % 3 == 0 {
+            own[task % 4] = FAILED;
+        }
+        test.observe("a", &own, &[right; 4]).unwrap();
+    }
+    assert_ne!(test.verdict(), Some(Verdict::Refused), "{}", test.reason());
+    let compared = &test.compared()["a"];
+    assert!(compared.candidate < compared.present && compared.worse > 0.9, "{compared:?}");
+
+    let mut test = GateTest::new(&GateConfig::default(), ["a"]).unwrap();
+    (0..400).for_each(|_| test.observe("a", &[FAILED; 4], &[WRONG; 4]).unwrap());
+    assert_eq!(test.verdict(), None);
+    // What fails for the present policy says nothing at all.
+    test.observe("a", &[FINE; 4], &[FAILED; 4]).unwrap();
+    assert_eq!(test.pairs(), 400);
+    assert!(test.observe("a", &[FINE; 4], &[FINE; 3]).is_err());
 }
 
 #[test]
@@ -691,7 +721,8 @@ fn served_child() {
     use std::io::Write;
     let Ok(folder) = std::env::var(KILLED) else { return };
     let folder = Path::new(&folder);
-    let gate = GateConfig { tasks: 100, margin: 0.3, guard_margin: 0.3, ..config().gate };
+    let gate =
+        GateConfig { tasks: 100, samples: 1, margin: 0.3, guard_margin: 0.3, ..config().gate };
     let mut site = Site::open(&folder.join("traffic"), TrafficConfig { gate, ..config() });
     let mut acknowledged = std::fs::File::options()
         .create(true)

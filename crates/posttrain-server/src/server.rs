@@ -53,7 +53,6 @@ impl Server {
         let sampling = SamplingServiceConfig {
             engine: EngineConfig { keep_tokens, ..EngineConfig::default() },
             max_pending: config.limits.pending,
-            ..SamplingServiceConfig::default()
         };
         let decoder = model.decoder.clone();
         let sampling =

@@ -47,7 +47,7 @@ pub struct Datum {
     /// ratio to the sampler's. `None` where the sampler's stand for both.
     pub old_logprobs: Option<Vec<f32>>,
     /// `[S·K]` nats, under a reference or a teacher. Where an objective needs a reference and there
-    /// is none here, the base without an adapter is the reference.
+    /// is none here, it is the base without an adapter, or what `Trainer::with_reference` was given.
     pub reference_logprobs: Option<Vec<f32>>,
     /// What the logits are divided by before they are scored: the temperature that the targets were
     /// sampled at.

@@ -16,6 +16,8 @@ use tch::Tensor;
 pub(crate) struct Passes<'a> {
     pub model: &'a Decoder,
     pub policy: &'a PolicySnapshot,
+    /// The reference policy's adapter; without one the base is the reference.
+    pub reference: Option<&'a AdapterView>,
     pub objective: &'a dyn Objective,
     pub totals: &'a StepTotals,
     pub config: &'a TrainerConfig,
@@ -132,9 +134,9 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// The base's own log-probabilities: the reference of a LoRA policy needs no second model.
+    /// The reference policy's log-probabilities, which need no second model.
     fn reference(&self, micro: &MicroBatch, packed: &Packed) -> Result<Vec<f32>, TrainError> {
-        let (logprobs, _) = score_rows(self.model, None, packed, micro)?;
+        let (logprobs, _) = score_rows(self.model, self.reference, packed, micro)?;
         Ok(logprobs)
     }
 }

@@ -84,6 +84,8 @@ pub struct OptimStep {
 pub struct Trainer {
     model: Arc<Decoder>,
     adapter: Adapter,
+    /// The reference policy's adapter; without one the base is the reference.
+    reference: Option<Arc<AdapterView>>,
     optimizer: AdamW,
     config: TrainerConfig,
     /// Those that this trainer is one of.
@@ -136,6 +138,7 @@ impl Trainer {
         Ok(Self {
             model,
             adapter,
+            reference: None,
             optimizer,
             config,
             ranks: Arc::new(Alone),
@@ -146,6 +149,14 @@ impl Trainer {
             micro_batches: 0,
             gradients_checked: false,
         })
+    }
+
+    /// Takes an adapter's frozen copy for the reference policy, in the base's place: what a policy
+    /// was when a run of preference optimization, or one with a penalty for moving away, began.
+    #[must_use]
+    pub fn with_reference(mut self, adapter: impl Into<Arc<AdapterView>>) -> Self {
+        self.reference = Some(adapter.into());
+        self
     }
 
     /// The frozen base.
@@ -180,9 +191,9 @@ impl Trainer {
         self.scores(Some(&*snapshot.adapter), datums)
     }
 
-    /// Scores a batch's targets under the base without the adapter: the reference policy, or a
-    /// teacher that reads another prompt than the policy does. A LoRA policy needs no second model
-    /// for either. No gradient flows.
+    /// Scores a batch's targets under the reference policy: the base without the adapter, or what
+    /// [`Trainer::with_reference`] was given. A LoRA policy needs no second model for it. No gradient
+    /// flows.
     ///
     /// ```
     /// use posttrain_lora::LoraConfig;
@@ -201,6 +212,15 @@ impl Trainer {
     /// # Errors
     /// Those of [`Trainer::forward`].
     pub fn forward_reference(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
+        self.scores(self.reference.as_deref(), datums)
+    }
+
+    /// Scores a batch's targets under the base without any adapter: a teacher that reads another
+    /// prompt than the policy does. No gradient flows.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::forward`].
+    pub fn forward_base(&self, datums: &[Datum]) -> Result<DatumScores, TrainError> {
         self.scores(None, datums)
     }
 
@@ -328,6 +348,7 @@ impl Trainer {
         let passes = Passes {
             model: &self.model,
             policy: &policy,
+            reference: self.reference.as_deref(),
             objective,
             totals,
             config: &self.config,

@@ -7,7 +7,8 @@
 //!
 //! Trains a specialist a domain and a generalist on one base, tests all of them and the base on
 //! every domain, measures routers, puts every test question to the specialist that the router
-//! chooses, and writes `report.html` and `report.json`. Interrupted or killed, it goes on where it
+//! chooses, and writes `report.html` and `report.json`: after each model what there is so far, with
+//! some of its answers beside the base's on the terminal. Interrupted or killed, it goes on where it
 //! was when it is started again with the same arguments.
 //!
 //! `--launch slurm` submits the arms as an array of jobs of a Slurm cluster, and the report as a job
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 mod launch;
+mod so_far;
 
 /// The exit status of a run that was interrupted and can go on, as a shell gives it to one that an
 /// interrupt has ended.
@@ -176,7 +178,9 @@ fn with_model(args: &Args, config: &ExperimentConfig) -> Result<PartStatus> {
     Ok(match &args.arm {
         Some(arm) => experiment.run_arm(arm, &mut console)?,
         None if args.report || args.parallel > 1 => experiment.finish(&mut console)?,
-        None => experiment.run(&mut console)?,
+        None => {
+            experiment.run_telling(&mut console, &mut |model| so_far::tell(&args.out, model))?
+        }
     })
 }
 

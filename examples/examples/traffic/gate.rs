@@ -95,9 +95,10 @@ fn decide(
             } else {
                 (both, both)
             };
-            other.push(GateOutcome { right: present, short: true, readable: true, willing: true });
+            let right = Some(present);
+            other.push(GateOutcome { right, short: true, readable: true, willing: true });
             own.push(GateOutcome {
-                right: candidate,
+                right: Some(candidate),
                 short: random.uniform() >= world.long,
                 readable: random.uniform() >= world.unreadable,
                 willing: random.uniform() >= world.refusing,

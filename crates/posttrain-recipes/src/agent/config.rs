@@ -74,7 +74,8 @@ pub struct RoleConfig {
     pub every: u64,
     /// The first step that it is trained in, from 0, below `every`.
     pub offset: u64,
-    /// A PEFT folder that it begins with: a warm start.
+    /// A PEFT folder that it begins with: a warm start, and the reference where the objective has
+    /// one.
     pub adapter: Option<PathBuf>,
     /// The adapter, where none is given.
     pub lora: LoraConfig,

@@ -296,7 +296,9 @@ impl AgentRun {
             None => Trainer::new(model, &config.lora, self.config.trainer, seed)?,
             Some(folder) => {
                 let adapter = model.load_adapter(folder)?;
+                let reference = adapter.snapshot(model.kind())?;
                 Trainer::with_adapter(model, adapter, self.config.trainer, seed)?
+                    .with_reference(reference)
             }
         })
     }

@@ -8,7 +8,7 @@ use crate::rollout::{GroupSampler, RolloutRequest, ScoredCompletion};
 use posttrain_data::Example;
 use posttrain_loss::{Objective, ObjectiveConfig, Scope};
 use posttrain_model::TextModel;
-use posttrain_rollout::{FinishReason, SamplingParams};
+use posttrain_rollout::{FinishReason, PolicySnapshot, SamplingParams};
 use posttrain_train::{Datum, Trainer, derive_seed};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,8 +24,8 @@ pub struct PreferencePair {
     pub rejected: String,
 }
 
-/// Preference optimization by an objective of pairs: DPO, IPO or SimPO. The reference is the base
-/// without the adapter. Its held-out measure is `preference_accuracy`, the share of pairs whose
+/// Preference optimization by an objective of pairs: DPO, IPO or SimPO. The reference is what the run
+/// began with: the base, or an adapter of another run. Its held-out measure is `preference_accuracy`, the share of pairs whose
 /// chosen answer has gained more log-probability over the reference than the rejected one.
 pub struct Preference {
     model: TextModel,
@@ -148,7 +148,7 @@ impl Lesson for Preference {
     }
 }
 
-/// Pairs from what the base itself answers: of each example's completions one that scored best and
+/// Pairs from what a policy itself answers, the base where there is none: of each example's completions one that scored best and
 /// one that scored worst, in the example's metadata; examples whose completions all scored alike are
 /// left out. Completions that were cut are neither.
 ///
@@ -156,6 +156,7 @@ impl Lesson for Preference {
 /// Those of [`GroupSampler::rollout`].
 pub fn sample_pairs(
     sampler: &GroupSampler,
+    policy: Option<&PolicySnapshot>,
     examples: &[Example],
     completions: usize,
     sampling: &SamplingParams,
@@ -167,7 +168,7 @@ pub fn sample_pairs(
     };
     let request = RolloutRequest {
         examples,
-        policies: vec![None; examples.len()],
+        policies: vec![policy.cloned(); examples.len()],
         completions,
         sampling: examples.iter().map(seeded).collect(),
         phase: Phase::Evaluating,

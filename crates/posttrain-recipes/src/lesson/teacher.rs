@@ -167,9 +167,9 @@ impl Teacher {
             texts.iter().map(datum).collect()
         };
         Ok(match &self.reader {
-            Reader::Base => own.forward_reference(&datums())?.logprobs,
+            Reader::Base => own.forward_base(&datums())?.logprobs,
             Reader::Adapter(teacher) => teacher.forward(&datums())?.logprobs,
-            Reader::Model(teacher) => teacher.forward_reference(&datums())?.logprobs,
+            Reader::Model(teacher) => teacher.forward_base(&datums())?.logprobs,
             Reader::Server(server) => server.logprobs(&texts)?,
             Reader::ByDomain(_) => Vec::new(),
         })

@@ -40,7 +40,7 @@ impl Default for GateConfig {
             guard_margin: 0.1,
             tasks: 1000,
             samples: 4,
-            batch: 64,
+            batch: 32,
             long: None,
             refusals: refusals.map(str::to_owned).to_vec(),
         }
@@ -73,8 +73,8 @@ impl GateConfig {
 /// What an answer to a held-out task was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GateOutcome {
-    /// Whether the verifier took it.
-    pub right: bool,
+    /// Whether the verifier took it; `None` where the verifier failed.
+    pub right: Option<bool>,
     /// Whether it is short enough.
     pub short: bool,
     /// Whether every call of a tool in it can be read.
@@ -140,8 +140,8 @@ pub struct Compared {
 /// ```
 /// use posttrain_recipes::traffic::{GateConfig, GateOutcome, GateTest, Verdict};
 ///
-/// let fine = GateOutcome { right: true, short: true, readable: true, willing: true };
-/// let wrong = GateOutcome { right: false, ..fine };
+/// let fine = GateOutcome { right: Some(true), short: true, readable: true, willing: true };
+/// let wrong = GateOutcome { right: Some(false), ..fine };
 /// // Right where the present policy is not, one time in five.
 /// let mut test = GateTest::new(&GateConfig::default(), ["math"])?;
 /// let mut pairs = 0;
@@ -173,6 +173,16 @@ struct Comparison {
     better: SequentialPairedTest,
 }
 
+/// What both sides made of a task.
+#[derive(Clone, Copy)]
+struct Shares {
+    candidate: f64,
+    present: f64,
+    /// The candidate's and the present policy's share of those samples that there is a verdict on for
+    /// both, if there are any.
+    judged: Option<[f64; 2]>,
+}
+
 impl Comparison {
     fn new(margin: f64) -> Result<Self, StatisticsError> {
         Ok(Self {
@@ -183,10 +193,13 @@ impl Comparison {
     }
 
     /// Takes in the shares of either side's answers to a task that were as they should be.
-    fn observe(&mut self, candidate: f64, present: f64) -> Result<(), StatisticsError> {
-        self.not_worse.observe_shares(candidate, present)?;
-        self.better.observe_shares(candidate, present)?;
-        self.worse.observe_shares(present, candidate)
+    fn observe(&mut self, shares: Shares) -> Result<(), StatisticsError> {
+        self.not_worse.observe_shares(shares.candidate, shares.present)?;
+        self.better.observe_shares(shares.candidate, shares.present)?;
+        match shares.judged {
+            Some([candidate, present]) => self.worse.observe_shares(present, candidate),
+            None => Ok(()),
+        }
     }
 
     fn compared(&self) -> Compared {
@@ -225,29 +238,51 @@ impl GateTest {
         })
     }
 
-    /// Takes in both policies' answers to a task.
+    /// Takes in both policies' answers to a task, as many of each, sample by sample.
+    ///
+    /// A sample on which the verifier failed for the present policy says nothing. One on which it
+    /// failed for the candidate alone is not right where the candidate is to be shown to be good, so
+    /// that nothing is gained by answers that break it; it says nothing of its being worse.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] for a domain that the test does not have, or a side without an answer.
+    /// [`RecipeError::Config`] for a domain that the test does not have, or another number of answers.
     pub fn observe(
         &mut self,
         domain: &str,
         candidate: &[GateOutcome],
         present: &[GateOutcome],
     ) -> Result<(), RecipeError> {
-        for (field, answers) in [("candidate", candidate), ("present", present)] {
-            RecipeError::check(field, !answers.is_empty(), "at least one answer", "none")?;
-        }
+        let alike = !candidate.is_empty() && candidate.len() == present.len();
+        let got = format!("{} and {}", candidate.len(), present.len());
+        RecipeError::check("answers", alike, "as many of either policy, at least one", &got)?;
         let Some(own) = self.domains.get_mut(domain) else {
             return RecipeError::check("domain", false, "one of the gate's", domain);
         };
 
-        let right = |outcome: &GateOutcome| outcome.right;
-        own.observe(share(candidate, right), share(present, right))?;
-        self.pooled.observe(share(candidate, right), share(present, right))?;
+        let both = candidate.iter().zip(present);
+        let (candidate, present): (Vec<GateOutcome>, Vec<GateOutcome>) =
+            both.filter(|(_, other)| other.right.is_some()).unzip();
+        if present.is_empty() {
+            return Ok(());
+        }
+
+        let right = |outcome: &GateOutcome| outcome.right == Some(true);
+        let both = candidate.iter().zip(&present);
+        let (judged, beside): (Vec<GateOutcome>, Vec<GateOutcome>) =
+            both.filter(|(own, _)| own.right.is_some()).unzip();
+        let shares = Shares {
+            candidate: share(&candidate, right),
+            present: share(&present, right),
+            judged: (!judged.is_empty()).then(|| [share(&judged, right), share(&beside, right)]),
+        };
+        own.observe(shares)?;
+        self.pooled.observe(shares)?;
+
         for (name, of) in GUARDS {
+            let shares = [share(&candidate, of), share(&present, of)];
+            let [candidate, present] = shares;
             if let Some(guard) = self.guards.get_mut(name) {
-                guard.observe(share(candidate, of), share(present, of))?;
+                guard.observe(Shares { candidate, present, judged: Some(shares) })?;
             }
         }
 

@@ -111,10 +111,13 @@ impl HeldOut {
 
             let long = *long.get_or_insert_with(|| usual_length(&answers) * 2);
             for (task, pair) in tasks.iter().zip(answers.chunks_exact(2)) {
-                let (own, other) = self.outcomes(config, (&pair[0], &pair[1]), long);
-                if !own.is_empty() {
-                    test.observe(&task.domain, &own, &other)?;
-                }
+                let [own, other] = [&pair[0], &pair[1]].map(|answers| {
+                    answers
+                        .iter()
+                        .map(|answer| self.outcome(config, answer, long))
+                        .collect::<Vec<_>>()
+                });
+                test.observe(&task.domain, &own, &other)?;
             }
             if test.verdict().is_some() || test.is_futile() || stop() {
                 break;
@@ -145,37 +148,12 @@ impl HeldOut {
         drawn
     }
 
-    /// What the candidate's and the present policy's answers to one task were like, of as many as the
-    /// verifier took. A sample on which it fails for the present policy says nothing; one on which it
-    /// fails for the candidate alone is not right, so that nothing is gained by answers that break it.
-    fn outcomes(
-        &self,
-        config: &GateConfig,
-        (candidate, present): (&[Answer], &[Answer]),
-        long: usize,
-    ) -> (Vec<GateOutcome>, Vec<GateOutcome>) {
-        let mut outcomes = (Vec::new(), Vec::new());
-        for (own, other) in candidate.iter().zip(present) {
-            if let Some(right) = other.is_right() {
-                let own_right = own.is_right().unwrap_or(false);
-                outcomes.0.push(self.outcome(config, own, own_right, long));
-                outcomes.1.push(self.outcome(config, other, right, long));
-            }
-        }
-        outcomes
-    }
-
-    fn outcome(
-        &self,
-        config: &GateConfig,
-        answer: &Answer,
-        right: bool,
-        long: usize,
-    ) -> GateOutcome {
+    /// What an answer was like.
+    fn outcome(&self, config: &GateConfig, answer: &Answer, long: usize) -> GateOutcome {
         let text = answer.response.trim_start().to_lowercase();
         let refuses = |words: &String| text.starts_with(&words.to_lowercase());
         GateOutcome {
-            right,
+            right: answer.is_right(),
             short: answer.tokens <= long && answer.finish_reason != FinishReason::Length,
             readable: self.tool_format.parse(&answer.response).malformed.is_empty(),
             willing: !config.refusals.iter().any(refuses),
@@ -211,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_breaks_the_verifier_is_not_right() -> Result<(), RecipeError> {
+    fn an_answer_is_what_the_verifier_and_the_guards_say_of_it() -> Result<(), RecipeError> {
         let held_out = HeldOut {
             tasks: Vec::new(),
             reward: RewardConfig::default().build()?,
@@ -221,32 +199,22 @@ mod tests {
             tool_format: ToolFormat::Hermes,
             tools: Vec::new(),
         };
-        let config = GateConfig::default();
-        let of = |own: &Answer, other: &Answer| {
-            let sides = (std::slice::from_ref(own), std::slice::from_ref(other));
-            let (own, other) = held_out.outcomes(&config, sides, 10);
-            own.first().copied().zip(other.first().copied())
-        };
-        let fine = GateOutcome { right: true, short: true, readable: true, willing: true };
+        let fine = GateOutcome { right: Some(true), short: true, readable: true, willing: true };
         let right = answer("2", Some(1.0));
-
-        let broken = GateOutcome { right: false, ..fine };
-        assert_eq!(of(&right, &right), Some((fine, fine)));
-        assert_eq!(of(&answer("2", None), &right), Some((broken, fine)));
-        assert_eq!(of(&right, &answer("2", None)), None);
-
-        let of = |own: &Answer| of(own, &right).map(|(own, _)| own);
         let cases = [
+            (right.clone(), fine),
+            (answer("2", None), GateOutcome { right: None, ..fine }),
+            (answer("3", Some(0.0)), GateOutcome { right: Some(false), ..fine }),
             (answer("i cannot say", Some(1.0)), GateOutcome { willing: false, ..fine }),
             (answer("<tool_call>{\"name\"", Some(1.0)), GateOutcome { readable: false, ..fine }),
             (Answer { tokens: 11, ..right.clone() }, GateOutcome { short: false, ..fine }),
             (
-                Answer { finish_reason: FinishReason::Length, ..right.clone() },
+                Answer { finish_reason: FinishReason::Length, ..right },
                 GateOutcome { short: false, ..fine },
             ),
         ];
         for (answer, outcome) in cases {
-            assert_eq!(of(&answer), Some(outcome));
+            assert_eq!(held_out.outcome(&GateConfig::default(), &answer, 10), outcome);
         }
         Ok(())
     }
