@@ -83,19 +83,16 @@ impl Form {
         unit / self.spread * self.width + row * self.spread + unit % self.spread
     }
 
-    /// Packed rows, each of which `read(row, unit)` gives.
-    fn pack<T: Copy + Default>(
+    /// Packed rows: `read(unit)` gives that unit of each row, in the rows' order.
+    fn pack<T: Copy + Default, I: Iterator<Item = T>>(
         self,
-        rows: usize,
         units: usize,
-        read: impl Fn(usize, usize) -> T,
+        read: impl Fn(usize) -> I,
     ) -> Vec<T> {
         let mut packed = vec![T::default(); units / self.spread * self.width];
         for unit in 0..units {
             let places = packed[self.place(unit, 0)..].iter_mut().step_by(self.spread);
-            for (row, to) in places.take(rows).enumerate() {
-                *to = read(row, unit);
-            }
+            places.zip(read(unit)).for_each(|(to, value)| *to = value);
         }
         packed
     }
@@ -174,33 +171,32 @@ impl PackedColumns {
             (Values::Bf16(x), Layout::Rows) => {
                 let form = Form::of(count, features / 2, BF16_WIDE);
                 let x = &x[first * features..];
-                let read = |row: usize, unit: usize| {
-                    let at = row * features + 2 * unit;
-                    pair(x[at], x[at + 1])
+                let read = |unit: usize| {
+                    let own = x.chunks_exact(features).take(count);
+                    own.map(move |row| pair(row[2 * unit], row[2 * unit + 1]))
                 };
-                (Numbers::Bf16(form.pack(count, features / 2, read)), form)
+                (Numbers::Bf16(form.pack(features / 2, read)), form)
             }
             (Values::Bf16(x), Layout::Columns) => {
                 let form = Form::of(count, features / 2, BF16_WIDE);
-                let x = &x[first..];
-                let read = |row: usize, unit: usize| {
-                    let at = 2 * unit * all + row;
-                    pair(x[at], x[at + all])
+                let column = |feature: usize| &x[feature * all + first..][..count];
+                let read = |unit: usize| {
+                    let both = column(2 * unit).iter().zip(column(2 * unit + 1));
+                    both.map(|(first, second)| pair(*first, *second))
                 };
-                (Numbers::Bf16(form.pack(count, features / 2, read)), form)
+                (Numbers::Bf16(form.pack(features / 2, read)), form)
             }
             (Values::F32(x), Layout::Rows) => {
                 let form = Form::of(count, features, F32_WIDE);
                 let x = &x[first * features..];
-                (
-                    Numbers::F32(form.pack(count, features, |row, unit| x[row * features + unit])),
-                    form,
-                )
+                let read =
+                    |unit: usize| x.chunks_exact(features).take(count).map(move |row| row[unit]);
+                (Numbers::F32(form.pack(features, read)), form)
             }
             (Values::F32(x), Layout::Columns) => {
                 let form = Form::of(count, features, F32_WIDE);
-                let x = &x[first..];
-                (Numbers::F32(form.pack(count, features, |row, unit| x[unit * all + row])), form)
+                let read = |unit: usize| x[unit * all + first..][..count].iter().copied();
+                (Numbers::F32(form.pack(features, read)), form)
             }
         };
 
