@@ -23,8 +23,6 @@ pub struct TurnRequest<'a> {
     pub observed: &'a [Message],
     /// How the turn is drawn.
     pub params: SamplingParams,
-    /// The number of the conversation, by which keys and values are kept from turn to turn.
-    pub conversation: u64,
     /// How long it may take.
     pub deadline: Option<Duration>,
 }
@@ -84,11 +82,11 @@ impl Actor for PolicyActor {
         turn: TurnRequest<'a>,
     ) -> BoxFuture<'a, Result<Completion, EpisodeError>> {
         async move {
-            let mut request = Request::new(turn.tokens.to_vec(), turn.params);
+            let mut sampled = Request::new(turn.tokens.to_vec(), turn.params);
             if let Policy::Snapshot(policy) = &self.policy {
-                request = request.policy(policy.clone());
+                sampled = sampled.policy(policy.clone());
             }
-            let mut request = SampleRequest::new(request).conversation(turn.conversation);
+            let mut request = SampleRequest::new(sampled);
             if let Policy::Name(name) = &self.policy {
                 request = request.policy_name(name);
             }

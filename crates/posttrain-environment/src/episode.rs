@@ -1,7 +1,6 @@
 //! Playing episodes: the loop between a policy and its environment.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use posttrain_chat::{Message, ToolFormat};
@@ -83,9 +82,6 @@ pub struct EpisodePlayer {
     config: EpisodeConfig,
 }
 
-/// Conversations are numbered over the whole process, whoever plays them.
-static CONVERSATIONS: AtomicU64 = AtomicU64::new(1 << 32);
-
 impl EpisodePlayer {
     /// A player of `actor`'s episodes.
     ///
@@ -156,7 +152,6 @@ struct Episode<'a> {
     trajectory: Trajectory,
     /// What the policy has read since it last wrote.
     observed: Vec<Message>,
-    conversation: u64,
     seed: u64,
 }
 
@@ -190,7 +185,6 @@ impl<'a> Episode<'a> {
             segment: Segment::new(tokens),
             trajectory,
             observed,
-            conversation: CONVERSATIONS.fetch_add(1, Ordering::Relaxed),
             seed,
         })
     }
@@ -253,7 +247,6 @@ impl<'a> Episode<'a> {
             tokens: &self.segment.tokens,
             observed: &self.observed,
             params,
-            conversation: self.conversation,
             deadline: self.meter.left(self.segment.tokens.len()).time,
         };
         self.player.actor.write(request).await

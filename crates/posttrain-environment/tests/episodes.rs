@@ -34,7 +34,7 @@ fn block_on<T>(played: impl Future<Output = T>) -> T {
 /// Notes every prompt, and what was sampled from it.
 struct Noted<A> {
     actor: A,
-    turns: Mutex<Vec<(u64, Vec<i64>, Completion)>>,
+    turns: Mutex<Vec<(Vec<i64>, Completion)>>,
 }
 
 impl<A: Actor> Actor for Noted<A> {
@@ -43,9 +43,9 @@ impl<A: Actor> Actor for Noted<A> {
         request: TurnRequest<'a>,
     ) -> BoxFuture<'a, Result<Completion, EpisodeError>> {
         async move {
-            let (conversation, tokens) = (request.conversation, request.tokens.to_vec());
+            let tokens = request.tokens.to_vec();
             let completion = self.actor.write(request).await?;
-            self.turns.lock().unwrap().push((conversation, tokens, completion.clone()));
+            self.turns.lock().unwrap().push((tokens, completion.clone()));
             Ok(completion)
         }
         .boxed()
@@ -80,9 +80,9 @@ fn what_was_sampled_is_read_again_token_for_token() {
         let tokens = &trajectory.segments[0].tokens;
         for turn in &trajectory.turns {
             let range = turn.place.range.clone();
-            let (_, _, completion) = turns
+            let (_, completion) = turns
                 .iter()
-                .find(|(_, prompt, completion)| {
+                .find(|(prompt, completion)| {
                     prompt == &tokens[..range.start] && completion.tokens == tokens[range.clone()]
                 })
                 .expect("the prompt was what the trajectory has before the turn");

@@ -66,7 +66,8 @@ impl Site {
     fn open(folder: &Path, config: TrafficConfig) -> Self {
         let world = World::new();
         let tokenizer = Some(world.model.tokenizer.clone());
-        let settings = SamplingServiceConfig::default();
+        let engine = EngineConfig { keep_tokens: 1000, ..EngineConfig::default() };
+        let settings = SamplingServiceConfig { engine, ..SamplingServiceConfig::default() };
         let service =
             SamplingService::start(world.model.decoder.clone(), tokenizer, settings).unwrap();
         let model = world.model.clone();
@@ -116,6 +117,27 @@ impl Site {
         };
         assert!(self.traffic.capture(served, || question).unwrap());
         completion.text.split(' ').take(2).any(|word| word == "7")
+    }
+
+    /// Takes down a completion of nobody's by the present version.
+    fn capture(&self, prompt: &[i64]) {
+        let version = self.traffic.state().present;
+        let served = Served {
+            id: "a long one".into(),
+            time: now(),
+            user: None,
+            conversation: None,
+            route: None,
+            version,
+            propensity: 1.0,
+            temperature: 1.0,
+            prompt: prompt.to_vec(),
+            tokens: vec![2],
+            logprobs: vec![-1.0],
+            versions: vec![version],
+            text: None,
+        };
+        assert!(self.traffic.capture(served, String::new).unwrap());
     }
 
     fn say(&self, id: &str, value: f64) -> Option<Joined> {
@@ -326,7 +348,22 @@ fn what_was_built_on_a_version_that_was_withdrawn_does_not_serve() {
     assert_eq!(state.present, back.to);
 
     assert!(site.traffic.reinstate(back.to, "it serves").is_err());
+
+    // It reads what was asked last before it serves.
+    let client = site.service.client();
+    let prompt: Vec<i64> = (0..40).map(|n| 2 + n * 7 % 10).collect();
+    site.capture(&prompt);
+    let before = client.stats();
     site.traffic.reinstate(present, "again").unwrap();
+    let warm = client.stats();
+    assert_eq!(warm.prompt_tokens - before.prompt_tokens, 40);
+    let policy = site.traffic.choose("anybody").policy;
+    assert_eq!(policy.version, present);
+    let params = SamplingParams { max_tokens: 1, ..SamplingParams::default() };
+    let request = SampleRequest::new(Request::new(prompt, params).policy(policy));
+    client.submit_blocking(request).unwrap().wait().remove(0).result.unwrap();
+    assert_eq!(client.stats().kept_tokens - warm.kept_tokens, 39);
+
     assert_eq!(site.traffic.roll_back("again").unwrap().to, back.to);
 }
 

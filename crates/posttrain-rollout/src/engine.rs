@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
 /// How much runs at once.
@@ -38,8 +39,8 @@ pub struct EngineConfig {
     /// Tokens whose keys and values an engine keeps, for later prompts that begin alike under the
     /// same policy: the next turn of a conversation, or another question behind the same system
     /// message, computes only what is new. 0 keeps none. They take the memory of as many tokens of
-    /// running rows, in each engine of a service. An engine's own workers ([`Engine::run`]) keep
-    /// nothing from run to run.
+    /// running rows; a service's engines share them. An engine's own workers ([`Engine::run`])
+    /// keep nothing from run to run.
     pub keep_tokens: usize,
     /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass
     /// from ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not
@@ -103,6 +104,8 @@ pub struct SamplingStats {
     pub sampled_tokens: usize,
     /// Decoding steps.
     pub steps: usize,
+    /// Time in which it computed, of all engines together.
+    pub busy: Duration,
 }
 
 impl SamplingStats {
@@ -111,6 +114,7 @@ impl SamplingStats {
         self.kept_tokens += other.kept_tokens;
         self.sampled_tokens += other.sampled_tokens;
         self.steps += other.steps;
+        self.busy += other.busy;
     }
 }
 
@@ -162,9 +166,19 @@ impl Engine {
         config: EngineConfig,
     ) -> Result<Self, RolloutError> {
         config.validate()?;
+        let kept = KeptTexts::new(config.keep_tokens);
+        Ok(Self::sharing(model, tokenizer, config, kept))
+    }
 
-        Ok(Self {
-            kept: KeptTexts::new(config.keep_tokens),
+    /// An engine by a checked configuration, one of several that keep what they read together.
+    pub(crate) fn sharing(
+        model: Arc<Decoder>,
+        tokenizer: Option<Arc<TextTokenizer>>,
+        config: EngineConfig,
+        kept: KeptTexts,
+    ) -> Self {
+        Self {
+            kept,
             model,
             tokenizer,
             config,
@@ -174,7 +188,7 @@ impl Engine {
             submitted: 0,
             stats: SamplingStats::default(),
             recorded: 0,
-        })
+        }
     }
 
     /// Queues a request and returns its number. One that cannot be served comes out of the next
@@ -227,11 +241,16 @@ impl Engine {
     ) -> Result<Vec<Outcome>, RolloutError> {
         let _guard = tch::no_grad_guard();
         let mut done = std::mem::take(&mut self.refused);
+        if self.is_idle() {
+            return Ok(done);
+        }
 
+        let began = Instant::now();
         self.admit(&mut done, watch)?;
         if !self.batch.is_empty() {
             self.decode(&mut done, watch)?;
         }
+        self.stats.busy += began.elapsed();
         Ok(done)
     }
 

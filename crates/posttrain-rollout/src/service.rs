@@ -6,6 +6,7 @@ mod worker;
 
 pub use client::{SampleEvent, SampleRequest, SampleStream, SamplingClient};
 
+use crate::kept::KeptTexts;
 use crate::{EngineConfig, PolicySnapshot, RolloutError, Workers};
 use posttrain_model::{Decoder, TextTokenizer};
 use queue::{Queue, State};
@@ -131,6 +132,7 @@ impl SamplingService {
             ..config.engine
         };
         let mut service = Self { queue: queue.clone(), threads: Vec::with_capacity(workers) };
+        let kept = KeptTexts::new(engine.keep_tokens);
         let (ready, all_ready) = std::sync::mpsc::channel();
         for index in 0..workers {
             let worker = Worker::new(
@@ -139,7 +141,8 @@ impl SamplingService {
                 model.clone(),
                 tokenizer.clone(),
                 engine.clone(),
-            )?;
+                kept.clone(),
+            );
             // Rows are divided, so that each engine's operations stay on one thread's share of the
             // cores.
             let share = (threads / workers as i32).max(1);
@@ -166,6 +169,12 @@ impl SamplingService {
     #[must_use]
     pub fn client(&self) -> SamplingClient {
         SamplingClient::new(self.queue.clone())
+    }
+
+    /// How many engines it has: those of [`SamplingClient::stats`], together.
+    #[must_use]
+    pub fn engines(&self) -> usize {
+        self.threads.len()
     }
 
     /// Takes nothing more, finishes everything that it has accepted, and ends.

@@ -4,8 +4,11 @@
 
 mod support;
 
+use futures::executor::block_on_stream;
 use posttrain_model::{Decoder, ModelConfig};
-use posttrain_rollout::service::{SampleRequest, SamplingService, SamplingServiceConfig};
+use posttrain_rollout::service::{
+    SampleEvent, SampleRequest, SamplingService, SamplingServiceConfig,
+};
 use posttrain_rollout::{
     Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingStats, Workers,
 };
@@ -129,7 +132,7 @@ fn another_policy_reads_for_itself() {
 }
 
 #[test]
-fn a_services_conversations_stay_with_their_engine() {
+fn a_services_engines_read_for_each_other() {
     let model = model();
     let engine =
         EngineConfig { keep_tokens: 2000, workers: Workers::Count(3), ..EngineConfig::default() };
@@ -141,7 +144,7 @@ fn a_services_conversations_stay_with_their_engine() {
             (0..20).map(|t| (t * 3 + conversation as i64) % 63 + 1).collect();
         for turn in 0..3 {
             let request = Request::new(prompt.clone(), sampled(5, turn));
-            let turn = SampleRequest::new(request.clone()).conversation(conversation);
+            let turn = SampleRequest::new(request.clone());
             let outcome = client.submit_blocking(turn).unwrap().wait().remove(0);
             let alone =
                 run(&model, EngineConfig::default(), vec![request]).remove(0).remove(0).unwrap();
@@ -156,6 +159,24 @@ fn a_services_conversations_stay_with_their_engine() {
     assert_eq!(stats.sampled_tokens, 9 * 3 * 5);
     assert_eq!(stats.prompt_tokens + stats.kept_tokens, 9 * (20 + 26 + 32));
     assert!(stats.kept_tokens >= 9 * (24 + 30), "{stats:?}");
+
+    // As many requests as there are engines run at a time, so that each goes to another one.
+    let prompt: Vec<i64> = (0..40).map(|t| t % 9 + 50).collect();
+    let request = Request::new(prompt, sampled(60, 1));
+    let first = client.submit_blocking(SampleRequest::new(request.clone()).with_tokens()).unwrap();
+    let mut first = block_on_stream(first);
+    assert!(matches!(first.next(), Some(SampleEvent::Token(_))));
+    let others: Vec<_> = (0..2)
+        .map(|_| client.submit_blocking(SampleRequest::new(request.clone())).unwrap())
+        .collect();
+    for other in others {
+        other.wait().remove(0).result.unwrap();
+    }
+    first.for_each(drop);
+    let after = client.stats();
+    assert_eq!(after.prompt_tokens - stats.prompt_tokens, 40 + 2);
+    assert_eq!(after.kept_tokens - stats.kept_tokens, 2 * 39);
+    assert!(after.busy > stats.busy);
 }
 
 /// Questions behind one system message, in the order in which they come.

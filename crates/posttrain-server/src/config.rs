@@ -94,8 +94,8 @@ pub struct Limits {
     pub pending: usize,
     /// Completions of one request.
     pub samples: usize,
-    /// Prompt tokens whose keys and values each sampling thread keeps for requests that begin alike
-    /// under the same policy; 0 keeps none.
+    /// Prompt tokens whose keys and values are kept for requests that begin alike under the same
+    /// policy; 0 keeps none.
     pub keep_tokens: usize,
     /// Entries (positions times targets) of one training call.
     pub entries: usize,
@@ -122,7 +122,7 @@ impl Default for Limits {
             samplers: 16,
             pending: 16_384,
             samples: 1024,
-            keep_tokens: 4096,
+            keep_tokens: 8192,
             entries: 8 << 20,
             result_bytes: 1 << 30,
             disk_bytes: 100 << 30,

@@ -110,6 +110,7 @@ pub(crate) fn prometheus(app: &App) -> String {
         ("posttrain_sampled_tokens_total", "counter", app.counters.tokens()),
         ("posttrain_prompt_tokens_computed_total", "counter", sampling.prompt_tokens as u64),
         ("posttrain_prompt_tokens_kept_total", "counter", sampling.kept_tokens as u64),
+        ("posttrain_sampling_busy_milliseconds_total", "counter", sampling.busy.as_millis() as u64),
         (
             "posttrain_checkpoints_written_total",
             "counter",

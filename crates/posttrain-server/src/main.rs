@@ -63,8 +63,8 @@ struct Args {
     /// Seconds without a heartbeat after which a session's models are freed.
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_timeout.as_secs())]
     session_timeout: u64,
-    /// Prompt tokens whose keys and values each sampling thread keeps for requests that begin alike
-    /// (a system message, a conversation); 0 keeps none.
+    /// Prompt tokens whose keys and values are kept for requests that begin alike (a system message,
+    /// a conversation); 0 keeps none.
     #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().keep_tokens)]
     keep_tokens: usize,
 }

@@ -45,8 +45,7 @@ pub struct AgentConfig {
     pub trainer: TrainerConfig,
     /// How episodes are played.
     pub episode: EpisodeConfig,
-    /// The generation engine. `keep_tokens`, of each of its threads, is what holds keys and values
-    /// between turns.
+    /// The generation engine. `keep_tokens` is what holds keys and values between turns.
     pub engine: EngineConfig,
     /// Episodes that are played at the same time, 1 and up: while one waits for its tools, the
     /// others are sampled.
@@ -129,7 +128,7 @@ impl Default for AgentConfig {
             objective: PolicyObjective::default(),
             trainer: TrainerConfig::default(),
             episode: EpisodeConfig::default(),
-            engine: EngineConfig { keep_tokens: 8192, ..EngineConfig::default() },
+            engine: EngineConfig { keep_tokens: 16_384, ..EngineConfig::default() },
             in_flight: 256,
             max_failures: 0.2,
             evaluation: AgentEvaluationConfig::default(),

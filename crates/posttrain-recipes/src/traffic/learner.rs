@@ -401,6 +401,9 @@ impl Learner {
             seconds_gate: started.elapsed().as_secs_f64(),
         };
         tracing::info!("version {candidate}: {:?}: {}", decision.verdict, decision.reason);
+        if let Some(policy) = policy.as_ref().filter(|_| verdict == Verdict::Accepted) {
+            self.traffic.warm_up(policy);
+        }
         self.settle(decision, policy)
     }
 

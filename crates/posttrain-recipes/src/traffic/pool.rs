@@ -54,6 +54,8 @@ pub(crate) struct Pool {
     /// Completions that were learned from or grew old, as far back as they are remembered.
     past: HashSet<String>,
     past_order: VecDeque<String>,
+    /// What was asked last: its completion's id, and the prompt.
+    latest: Option<(String, Vec<i64>)>,
     /// What was taken last, but for what was deleted since.
     taken: HashSet<String>,
     pub tallies: BTreeMap<u64, Tally>,
@@ -96,6 +98,7 @@ impl Pool {
     pub fn serve(&mut self, served: Served) {
         self.tally(served.version).served += 1;
         self.order.push_back(served.id.clone());
+        self.latest = Some((served.id.clone(), served.prompt.clone()));
         let rewarded = Rewarded { served, said: BTreeMap::new() };
         self.entries.insert(rewarded.served.id.clone(), rewarded);
 
@@ -142,6 +145,11 @@ impl Pool {
     pub fn ids_of(&self, user: &str) -> impl Iterator<Item = String> {
         let own = move |entry: &&Rewarded| entry.served.user.as_deref() == Some(user);
         self.entries.values().filter(own).map(|entry| entry.served.id.clone())
+    }
+
+    /// What was asked last.
+    pub fn latest_prompt(&self) -> Option<Vec<i64>> {
+        self.latest.as_ref().map(|(_, prompt)| prompt.clone())
     }
 
     /// The text of a completion which waits, where it is kept.
@@ -191,6 +199,7 @@ impl Pool {
 
     /// Forgets completions for good.
     pub fn forget(&mut self, ids: &HashSet<String>) {
+        self.latest.take_if(|(id, _)| ids.contains(id));
         self.entries.retain(|id, _| !ids.contains(id));
         self.past.retain(|id| !ids.contains(id));
         self.taken.retain(|id| !ids.contains(id));

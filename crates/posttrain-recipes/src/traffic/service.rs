@@ -13,8 +13,8 @@ use crate::error::in_one_line;
 use crate::{RecipeError, Reward};
 use posttrain_model::TextModel;
 use posttrain_reward::{RewardConfig, Sample};
-use posttrain_rollout::PolicySnapshot;
-use posttrain_rollout::service::{SamplingClient, Transition};
+use posttrain_rollout::service::{SampleRequest, SamplingClient, Transition};
+use posttrain_rollout::{PolicySnapshot, Request, SamplingParams};
 use posttrain_statistics::Share;
 use posttrain_store::{FolderLock, JsonLog, Versions, lock_folder};
 use posttrain_train::Trainer;
@@ -68,7 +68,8 @@ pub(super) struct Inner {
     ledger: JsonLog<LedgerLine>,
     lines: Vec<LedgerLine>,
     pub standings: Standings,
-    /// The policies that may answer.
+    /// The policies that may answer; and the one that answered before them, where it is still in
+    /// memory, for a roll back.
     pub policies: BTreeMap<u64, PolicySnapshot>,
     trial: Option<Trial>,
     /// When something was last learned from.
@@ -130,6 +131,9 @@ pub struct TrafficState {
     /// Why nothing is learned any more.
     pub failed: Option<String>,
 }
+
+/// How long a version may take to read what requests begin with.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// The file of everything that was decided.
 const DECISIONS: &str = "decisions.jsonl";
@@ -377,8 +381,11 @@ impl Traffic {
         inner.lines.push(line);
 
         let (present, canary) = (inner.standings.present(), inner.standings.canary);
+        let back = inner.standings.before().map_or(present, |(_, back)| back);
         inner.policies.extend(policy.map(|policy| (policy.version, policy)));
-        inner.policies.retain(|version, _| *version == present || canary == Some(*version));
+        inner
+            .policies
+            .retain(|version, _| [present, back].contains(version) || canary == Some(*version));
         inner.trial = match canary {
             Some(version) if inner.trial.as_ref().is_none_or(|t| t.version != version) => {
                 Some(Trial::new(version)?)
@@ -389,6 +396,18 @@ impl Traffic {
         self.publish(inner);
         self.wake.notify_all();
         Ok(())
+    }
+
+    /// Has a version read what the latest request began with, before it serves: whoever comes next
+    /// need not wait for that. It goes before what waits, and takes [`WARM_UP`] at most.
+    pub(super) fn warm_up(&self, policy: &PolicySnapshot) {
+        let Some(prompt) = self.inner().pool.latest_prompt() else { return };
+        let params = SamplingParams { max_tokens: 1, ..SamplingParams::default() };
+        let request = Request::new(prompt, params).policy(policy.clone()).priority(i32::MAX);
+        // Where it cannot be done, the first request does it.
+        if let Ok(sampled) = self.client.try_submit(SampleRequest::new(request).deadline(WARM_UP)) {
+            drop(sampled.wait());
+        }
     }
 
     fn publish(&self, inner: &Inner) {
@@ -402,8 +421,8 @@ impl Traffic {
     /// served before it serves again. The learner goes on from there.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] where none served before it; [`RecipeError::Store`] where that one
-    /// is no longer kept.
+    /// [`RecipeError::Config`] where none served before it, or that one is no longer kept;
+    /// [`RecipeError::Store`] where its files are damaged.
     pub fn roll_back(&self, reason: &str) -> Result<RollBack, RecipeError> {
         let before = self.inner().standings.before()?;
         let policy = self.policy(before.1)?;
@@ -421,8 +440,8 @@ impl Traffic {
     /// The learner goes on from there.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] for a version that the gate has not passed; [`RecipeError::Store`]
-    /// for one that is no longer kept.
+    /// [`RecipeError::Config`] for a version that the gate has not passed, that serves, or that is
+    /// no longer kept; [`RecipeError::Store`] for one whose files are damaged.
     pub fn reinstate(&self, version: u64, reason: &str) -> Result<(), RecipeError> {
         let accepted = |line: &LedgerLine| match line {
             LedgerLine::Decided(decision) => {
@@ -433,11 +452,17 @@ impl Traffic {
         // What was passed stays passed.
         let passed = version == 0 || self.inner().lines.iter().any(accepted);
         RecipeError::check("version", passed, "one that the gate has passed", &version)?;
+        let check = |inner: &Inner| {
+            let serves = inner.standings.present() == version && inner.standings.canary.is_none();
+            RecipeError::check("version", !serves, "one that does not serve", &version)?;
+            self.check_kept(version)
+        };
+        check(&self.inner())?;
         let policy = self.policy(version)?;
+        self.warm_up(&policy);
+        // Others may have decided meanwhile.
         let mut inner = self.inner();
-        let serves = inner.standings.present() == version && inner.standings.canary.is_none();
-        RecipeError::check("version", !serves, "one that does not serve", &version)?;
-        self.check_kept(version)?;
+        check(&inner)?;
         let line = LedgerLine::Reinstated { version, time: now(), reason: reason.to_owned() };
         self.settle(&mut inner, line, Some(policy))
     }

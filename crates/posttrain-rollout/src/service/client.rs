@@ -25,16 +25,13 @@ pub struct SampleRequest {
     pub deadline: Option<Duration>,
     /// Whether tokens are told as they are drawn.
     pub tokens: bool,
-    /// The conversation that it is a turn of. All of one go to one engine, which keeps their keys
-    /// and values from turn to turn ([`crate::EngineConfig::keep_tokens`]).
-    pub conversation: Option<u64>,
 }
 
 impl SampleRequest {
     /// A request for completions alone, without a deadline.
     #[must_use]
     pub fn new(request: Request) -> Self {
-        Self { request, policy_name: None, deadline: None, tokens: false, conversation: None }
+        Self { request, policy_name: None, deadline: None, tokens: false }
     }
 
     /// Samples from the policy that is published under a name.
@@ -47,12 +44,6 @@ impl SampleRequest {
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { deadline: Some(deadline), ..self }
-    }
-
-    /// Is a turn of a conversation.
-    #[must_use]
-    pub fn conversation(self, conversation: u64) -> Self {
-        Self { conversation: Some(conversation), ..self }
     }
 
     /// Has tokens told as they are drawn.
@@ -191,7 +182,6 @@ impl SamplingClient {
             policy_name: request.policy_name,
             deadline,
             tokens: request.tokens,
-            conversation: request.conversation,
         };
         let ticket = self.queue.submit(submission, &send);
         SampleStream { queue: self.queue.clone(), ticket, left, events }

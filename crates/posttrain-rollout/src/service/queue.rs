@@ -38,7 +38,6 @@ pub(crate) struct Submission {
     pub policy_name: Option<String>,
     pub deadline: Option<Instant>,
     pub tokens: bool,
-    pub conversation: Option<u64>,
 }
 
 /// Some samples of a request, for one worker.
@@ -153,7 +152,7 @@ impl Queue {
         submission: Submission,
         events: &mpsc::UnboundedSender<SampleEvent>,
     ) -> Ticket {
-        let Submission { mut request, policy_name, deadline, tokens, conversation } = submission;
+        let Submission { mut request, policy_name, deadline, tokens } = submission;
         let mut inner = self.lock();
         if let Some(policy) = policy_name.and_then(|name| inner.policies.get(&name)) {
             request.policy = Some(policy.clone());
@@ -173,12 +172,7 @@ impl Queue {
         }
 
         let workers = inner.workers.len();
-        let home = conversation.map(|conversation| (conversation % workers as u64) as usize);
-        let parts = if home.is_some() {
-            1
-        } else {
-            request.samples.div_ceil(SAMPLES_PER_PART).clamp(1, workers)
-        };
+        let parts = request.samples.div_ceil(SAMPLES_PER_PART).clamp(1, workers);
         for part in 0..parts {
             let start = request.samples * part / parts;
             let end = request.samples * (part + 1) / parts;
@@ -190,11 +184,7 @@ impl Queue {
                 tokens,
                 events: events.clone(),
             };
-            let worker = match home {
-                Some(home) => inner.workers.get_mut(home),
-                None => inner.workers.iter_mut().min_by_key(|worker| worker.samples),
-            };
-            if let Some(worker) = worker {
+            if let Some(worker) = inner.workers.iter_mut().min_by_key(|worker| worker.samples) {
                 worker.samples += end - start;
                 worker.commands.push_back(Command::Submit(Box::new(job)));
             }

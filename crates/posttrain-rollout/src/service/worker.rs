@@ -2,9 +2,10 @@
 
 use super::client::SampleEvent;
 use super::queue::{Command, Job, Queue, State, Ticket};
+use crate::kept::KeptTexts;
 use crate::{
-    Engine, EngineConfig, Outcome, PolicySnapshot, RequestError, RequestId, RolloutError,
-    SampledToken, SamplingStats,
+    Engine, EngineConfig, Outcome, PolicySnapshot, RequestError, RequestId, SampledToken,
+    SamplingStats,
 };
 use futures::channel::mpsc::UnboundedSender;
 use posttrain_model::{Decoder, TextTokenizer};
@@ -30,6 +31,7 @@ pub(crate) struct Worker {
     model: Arc<Decoder>,
     tokenizer: Option<Arc<TextTokenizer>>,
     config: EngineConfig,
+    kept: KeptTexts,
     engine: Engine,
     /// What engines that failed had done.
     past: SamplingStats,
@@ -43,18 +45,21 @@ impl Worker {
         model: Arc<Decoder>,
         tokenizer: Option<Arc<TextTokenizer>>,
         config: EngineConfig,
-    ) -> Result<Self, RolloutError> {
-        let engine = Engine::new(model.clone(), tokenizer.clone(), config.clone())?;
-        Ok(Self {
+        kept: KeptTexts,
+    ) -> Self {
+        let engine =
+            Engine::sharing(model.clone(), tokenizer.clone(), config.clone(), kept.clone());
+        Self {
             queue,
             index,
             model,
             tokenizer,
             config,
+            kept,
             engine,
             past: SamplingStats::default(),
             running: BTreeMap::new(),
-        })
+        }
     }
 
     /// Works until the service ends.
@@ -187,12 +192,14 @@ impl Worker {
         tracing::warn!("an engine failed, and its requests with it: {reason}");
         self.give_up(&RequestError::EngineFailed { reason: reason.to_owned() });
         self.past.add(&self.engine.stats());
-        // The configuration was good for the first one.
-        if let Ok(engine) =
-            Engine::new(self.model.clone(), self.tokenizer.clone(), self.config.clone())
-        {
-            self.engine = engine;
-        }
+        // It may be one of them that the engine failed of.
+        self.kept.clear();
+        self.engine = Engine::sharing(
+            self.model.clone(),
+            self.tokenizer.clone(),
+            self.config.clone(),
+            self.kept.clone(),
+        );
     }
 }
 
