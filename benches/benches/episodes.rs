@@ -1,12 +1,12 @@
-//! Conversations whose tools take 50 to 500 ms: played beside each other, each going on as soon as
+//! Conversations whose tools take 50 to 500 ms (log-uniform: 195 on average): played beside each other, each going on as soon as
 //! its tool has answered, and with a barrier a turn, behind which all wait for the slowest tool.
 //! The model is a small one without sense; a turn is as long as it must be for sampling one turn of
-//! all conversations to take about as long as a tool. Printed are seconds for all conversations,
+//! all conversations to take half as long as a tool; reading what the tools say comes on top. Printed are seconds for all conversations,
 //! and the share of the time in which the engines work.
 //!
 //! ```text
 //! cargo bench -p benches --bench episodes
-//! cargo bench -p benches --bench episodes -- 64 4     # conversations, turns
+//! cargo bench -p benches --bench episodes -- 64 8     # conversations, turns
 //! ```
 
 use anyhow::{Context, Result};
@@ -51,7 +51,7 @@ impl Waits {
 
     fn latency(&self) -> Duration {
         let share = self.draw("latency", 0) as f64 / u64::MAX as f64;
-        Duration::from_secs_f64(TOOL[0] + (TOOL[1] - TOOL[0]) * share)
+        Duration::from_secs_f64(TOOL[0] * (TOOL[1] / TOOL[0]).powf(share))
     }
 }
 
@@ -176,7 +176,7 @@ impl Bench {
 fn main() -> Result<()> {
     let numbers: Vec<u64> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     let conversations = numbers.first().copied().unwrap_or(256) as usize;
-    let turns = numbers.get(1).copied().unwrap_or(8);
+    let turns = numbers.get(1).copied().unwrap_or(24);
 
     let model = model()?;
     let engine = EngineConfig {
@@ -192,8 +192,8 @@ fn main() -> Result<()> {
     // The first is warm-up.
     bench.sampling(8)?;
     let (few, many) = (bench.sampling(8)?, bench.sampling(40)?);
-    let mean = f64::midpoint(TOOL[0], TOOL[1]);
-    let tokens = (mean * 32.0 / (many - few).max(1e-6)).clamp(4.0, 256.0) as usize;
+    let mean = (TOOL[1] - TOOL[0]) / (TOOL[1] / TOOL[0]).ln();
+    let tokens = (0.5 * mean * 32.0 / (many - few).max(1e-6)).clamp(4.0, 256.0) as usize;
     println!(
         "{conversations} conversations of {turns} turns of {tokens} tokens; {} engines",
         bench.service.engines()

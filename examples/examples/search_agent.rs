@@ -109,6 +109,9 @@ impl EnvironmentBuilder for Builder {
 fn tasks(config: &AgentFile<SearchFile>, seed: u64) -> Result<AgentTasks> {
     let environment = &config.environment;
     environment.search.validate()?;
+    if environment.asked == 0 || environment.asked > environment.people {
+        anyhow::bail!("`environment.asked`: expected from 1 to `environment.people`");
+    }
     if environment.people > FIRST.len() * LAST.len() {
         anyhow::bail!("`environment.people`: expected at most {}", FIRST.len() * LAST.len());
     }
@@ -185,7 +188,7 @@ struct Reached {
     recall: f64,
     without_prune: f64,
     warm_start: f64,
-    prune_accuracy: f64,
+    prune_accuracy: Option<f64>,
     precision: f64,
 }
 
@@ -207,7 +210,7 @@ fn run() -> Result<()> {
         let after = learned.run.evaluate(&learned.after, test, console)?;
         let before = learned.run.evaluate(&learned.before, test, console)?;
         let without = learned.run.evaluate_in(&without, &learned.after, test, console)?;
-        // Of the episodes in which anything was pruned.
+        // Of the episodes in which anything was pruned, if it was in any.
         let pruned: f64 = mean_of(&after, metric("pruned"));
         let rightly =
             mean_of(&after, |t| metric("pruned")(t) * metric("prune_accuracy")(t)) / pruned;
@@ -216,23 +219,27 @@ fn run() -> Result<()> {
             recall: mean_of(&after, metric("recall")),
             without_prune: mean_of(&without, metric("recall")),
             warm_start: mean_of(&before, metric("recall")),
-            prune_accuracy: rightly,
+            prune_accuracy: Some(rightly).filter(|rightly| rightly.is_finite()),
             precision: mean_of(&after, metric("precision")),
         })
     })?;
     let Some(reports) = reports else { return Ok(()) };
 
     let of = |value: fn(&Reached) -> f64| reports.iter().map(value).collect::<Vec<f64>>();
-    let (_, low, high) = over_seeds(&of(|r| r.recall - r.without_prune));
+    let (difference, low, high) = over_seeds(&of(|r| r.recall - r.without_prune));
+    let pruned: Vec<f64> = reports.iter().filter_map(|r| r.prune_accuracy).collect();
     examples::write_summary(
         &args.out,
         &json!({
             "seeds": reports.iter().map(|r| r.seed).collect::<Vec<_>>(),
             "recall": over_seeds(&of(|r| r.recall)).0,
             "recall_without_prune": over_seeds(&of(|r| r.without_prune)).0,
+            // Of the same policies, which have learned to prune, without the tool.
+            "difference": difference,
             "low": low,
             "high": high,
-            "prune_accuracy": over_seeds(&of(|r| r.prune_accuracy)).0,
+            "prune_accuracy": (!pruned.is_empty()).then(|| over_seeds(&pruned).0),
+            "seeds_that_prune": pruned.len(),
             "precision": over_seeds(&of(|r| r.precision)).0,
             "recall_after_warm_start": over_seeds(&of(|r| r.warm_start)).0,
         }),

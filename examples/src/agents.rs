@@ -16,7 +16,7 @@ use posttrain::recipes::{Console, MetricsLog, ModelSource, Ranks};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -100,6 +100,10 @@ where
     let named = || args.config.display().to_string();
     config.agent.validate().with_context(|| format!("{}: [agent]", named()))?;
     check_name(&args.config, &config.name)?;
+    let distinct: BTreeSet<u64> = config.seeds.iter().copied().collect();
+    if distinct.len() < config.seeds.len() {
+        bail!("{}: `seeds`: one stands twice", named());
+    }
     if config.seeds.is_empty() || config.tasks.train == 0 || config.tasks.test == 0 {
         bail!("{}: `seeds`, `tasks.train` and `tasks.test` must not be empty", named());
     }
@@ -182,7 +186,8 @@ fn warm_up<T>(
 
     let role = &agent.roles[&agent.main_role];
     let base = config.model.path.display().to_string();
-    let losses = warm_start(&model.decoder, &played, (warm, role), (adapter, &base), console)?;
+    let losses =
+        warm_start(&model.decoder, &played, (warm, role, agent), (adapter, &base), console)?;
     if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
         console.line(&format!("warm start: {} steps, loss {first:.3} -> {last:.3}", losses.len()));
     }
@@ -201,8 +206,7 @@ fn curves_of(seed: u64, records: &[AgentRecord]) -> Vec<Curve> {
         over("Critical steps", &|r| Some(r.episodes.critical_steps)),
         over("Malformed calls", &|r| Some(r.episodes.malformed_calls)),
     ];
-    let names: std::collections::BTreeSet<&String> =
-        records.iter().flat_map(|r| r.episodes.metrics.keys()).collect();
+    let names: BTreeSet<&String> = records.iter().flat_map(|r| r.episodes.metrics.keys()).collect();
     for name in names {
         curves.push(over(name, &|r| r.episodes.metrics.get(name).copied()));
     }
@@ -304,12 +308,15 @@ pub fn over_seeds(values: &[f64]) -> (f64, f64, f64) {
 
 /// The 97.5% quantile of Student's t (tables; the normal one's beyond).
 fn student_975(freedom: usize) -> f64 {
-    const TABLE: [f64; 10] =
-        [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    const TABLE: [f64; 30] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+        2.052, 2.048, 2.045, 2.042,
+    ];
     TABLE.get(freedom - 1).copied().unwrap_or(1.96)
 }
 
-/// The mean reward of one episode of each task; failures are told, and count for nothing.
+/// The mean of a number over one episode of each task; those that failed have none.
 #[must_use]
 pub fn mean_of(groups: &[EpisodeGroup], value: impl Fn(&Trajectory) -> f64) -> f64 {
     let played: Vec<f64> = groups

@@ -145,13 +145,21 @@ pub fn begin(args: &RunArgs, config: &impl Serialize, ranks: &Ranks) -> Result<O
 
 /// Fields of a run that may change when it goes on: what is watched and saved, how patiently rewards
 /// are asked for, and who samples.
-const FREE: [&str; 6] =
-    ["checkpoint_every", "checkpoints", "guards", "logged_samples", "sampler", "scorer"];
+const FREE: [&str; 8] = [
+    "checkpoint_every",
+    "checkpoints",
+    "guards",
+    "in_flight",
+    "logged_episodes",
+    "logged_samples",
+    "sampler",
+    "scorer",
+];
 
 /// A configuration without what may change when its run goes on.
 fn bound(config: &str) -> Result<String> {
     let mut table: toml::Table = config.parse()?;
-    for run in ["rl", "fine_tune"] {
+    for run in ["rl", "fine_tune", "agent"] {
         if let Some(run) = table.get_mut(run).and_then(toml::Value::as_table_mut) {
             FREE.iter().for_each(|field| drop(run.remove(*field)));
         }

@@ -324,6 +324,11 @@ impl<'a> Episode<'a> {
         }
         self.trajectory.end = end;
         self.trajectory.metrics = environment.metrics();
+        // It would be written as nothing, and not be read again.
+        let none = self.trajectory.metrics.iter().find(|(_, value)| !value.is_finite());
+        if let Some((name, got)) = none {
+            return Err(EpisodeError::Metric { name: name.clone(), got: *got });
+        }
         self.trajectory.seconds = self.meter.elapsed().as_secs_f64();
         self.trajectory.segments.push(self.segment);
         Ok(self.trajectory)

@@ -139,6 +139,14 @@ pub enum EpisodeError {
         /// What came.
         got: f64,
     },
+    /// A number that an environment tells is none.
+    #[error("expected a finite `{name}` from the environment, got {got}")]
+    Metric {
+        /// Its name.
+        name: String,
+        /// What came.
+        got: f64,
+    },
     /// Whoever plays has no turn to give.
     #[error("turn {turn}: {reason}")]
     Actor {

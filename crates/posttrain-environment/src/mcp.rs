@@ -2,7 +2,9 @@
 //! HTTP.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::process::Stdio;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,8 +21,9 @@ use tokio::sync::Mutex;
 
 use crate::{ToolError, Toolkit};
 
-/// Where an MCP server is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where an MCP server is. What its environment and its address say beyond where it is (keys, for
+/// one) is not shown by `Debug`, nor in any error.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum McpConfig {
     /// A program, spoken to by its standard streams. It is ended with the toolkit.
@@ -41,6 +44,50 @@ pub enum McpConfig {
     },
 }
 
+impl McpConfig {
+    /// Where it is, for people.
+    fn place(&self) -> &str {
+        match self {
+            Self::Program { command, .. } => command,
+            // Behind a question mark, or before an at sign, there may be a key.
+            Self::Http { url } => {
+                let url = url.split(['?', '#']).next().unwrap_or_default();
+                url.rsplit_once('@').map_or(url, |(_, host)| host)
+            }
+        }
+    }
+
+    /// A text without what is not to be shown.
+    fn without_secrets(&self, text: &str) -> String {
+        match self {
+            Self::Program { .. } => text.to_owned(),
+            Self::Http { url } => {
+                let (_, query) = url.split_once('?').unwrap_or_default();
+                let (user, _) = url.rsplit_once('@').unwrap_or_default();
+                let secrets = [url, query, user].into_iter().filter(|secret| !secret.is_empty());
+                secrets.fold(text.to_owned(), |text, secret| text.replace(secret, self.place()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for McpConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program { command, args, env } => f
+                .debug_struct("Program")
+                .field("command", command)
+                .field("args", &args.len())
+                .field("env", &env.keys())
+                .finish(),
+            Self::Http { .. } => f.debug_struct("Http").field("url", &self.place()).finish(),
+        }
+    }
+}
+
+/// How long a server may take until it has said what tools there are.
+const START: Duration = Duration::from_secs(60);
+
 /// The most that one answer over HTTP may have; what a policy reads of it is less
 /// ([`crate::ToolLimits::result_bytes`]).
 const ANSWER_BYTES: usize = 16 << 20;
@@ -56,19 +103,27 @@ pub struct McpToolkit {
 }
 
 impl McpToolkit {
-    /// Connects, and asks for the tools that there are.
+    /// Asks the server for the tools that there are, and ends the connection: the first call makes
+    /// one of its own, on the runtime that it is made on.
     ///
     /// # Errors
-    /// [`ToolError::Failed`] says why the server cannot be started, reached or understood.
+    /// [`ToolError::Failed`] says why the server cannot be started, reached or understood;
+    /// [`ToolError::TimedOut`] where it says nothing for a minute.
     pub async fn connect(config: McpConfig) -> Result<Self, ToolError> {
-        let connection = connect(&config).await?;
-        let listed = connection.list_all_tools().await.map_err(|error| failed(&config, &error))?;
+        let list = async {
+            let connection = connect(&config).await?;
+            let listed = connection.list_all_tools().await;
+            drop(connection.cancel().await);
+            listed.map_err(|error| failed(&config, &error))
+        };
+        let late = |_| Err(ToolError::TimedOut { seconds: START.as_secs_f64() });
+        let listed = tokio::time::timeout(START, list).await.unwrap_or_else(late)?;
         let tools = listed.into_iter().map(|tool| {
             let description = tool.description.unwrap_or_default();
             let parameters = Value::Object(tool.input_schema.as_ref().clone());
             Tool::new(tool.name, description, parameters)
         });
-        Ok(Self { tools: tools.collect(), config, connection: Mutex::new(Some(connection)) })
+        Ok(Self { tools: tools.collect(), config, connection: Mutex::new(None) })
     }
 
     /// Makes a call over the connection, or over a new one where that has ended.
@@ -156,15 +211,12 @@ fn text(result: &CallToolResult) -> String {
 }
 
 fn failed(config: &McpConfig, error: &dyn std::error::Error) -> ToolError {
-    let place = match config {
-        McpConfig::Program { command, .. } => command,
-        McpConfig::Http { url } => url,
-    };
-    let mut reason = format!("MCP server {place}: {error}");
+    let mut reason = format!("{error}");
     let mut below = error.source();
     while let Some(source) = below {
         reason += &format!(": {source}");
         below = source.source();
     }
-    ToolError::Failed { reason }
+    let reason = config.without_secrets(&reason);
+    ToolError::Failed { reason: format!("MCP server {}: {reason}", config.place()) }
 }

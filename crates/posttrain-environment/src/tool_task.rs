@@ -69,11 +69,11 @@ impl Environment for ToolTask {
     }
 
     fn metrics(&self) -> BTreeMap<String, f64> {
-        let mut metrics = BTreeMap::from([
+        BTreeMap::from([
             ("tool_calls".to_owned(), self.calls as f64),
             ("malformed_calls".to_owned(), self.malformed as f64),
-        ]);
-        metrics.extend(self.value.map(|value| ("right".to_owned(), value)));
-        metrics
+            // Whoever does not answer is not right.
+            ("right".to_owned(), self.value.unwrap_or(0.0)),
+        ])
     }
 }

@@ -182,8 +182,12 @@ impl Tools {
     /// Puts toolkits together.
     ///
     /// # Errors
-    /// [`EnvironmentError::Tools`] names a tool that stands twice, or whose schema is none.
+    /// [`EnvironmentError::Tools`] names a tool that stands twice, or whose schema is none;
+    /// [`EnvironmentError::Failed`] a limit that is out of range.
     pub fn new(kits: Vec<Arc<dyn Toolkit>>, limits: ToolLimits) -> Result<Self, EnvironmentError> {
+        limits
+            .validate()
+            .map_err(|error| EnvironmentError::Failed { reason: error.to_string() })?;
         let mut by_name = BTreeMap::new();
         for (kit, toolkit) in kits.iter().enumerate() {
             for tool in toolkit.tools() {
@@ -229,7 +233,7 @@ impl Tools {
                 Some(left) if left == most => format!("not called: {left} calls were left"),
                 _ => format!("not called: a turn may have {most} calls"),
             };
-            answers.push(told(call, &Err(ToolError::Refused { reason })));
+            answers.push(told(call, format!("Error: {reason}")));
         }
         for call in &reply.malformed {
             let reason = format!("Error: the call cannot be read: {}", call.reason);
@@ -253,7 +257,8 @@ impl Tools {
         if let Err(error) = &result {
             debug!(tool = call.function.name, %error, "a call has no result");
         }
-        Ok(told(call, &result.map(|text| self.cut(text))))
+        let text = result.unwrap_or_else(|error| format!("Error: {error}"));
+        Ok(told(call, self.cut(text)))
     }
 
     async fn result(&self, call: &ToolCall) -> Result<String, ToolError> {
@@ -268,8 +273,8 @@ impl Tools {
             check(schema, arguments)?;
         }
 
-        let answer = self.kits[place.kit].call(name, arguments);
         // A tool of somebody else's may panic: it takes its call with it, and no other.
+        let answer = async { self.kits[place.kit].call(name, arguments).await };
         let answer = std::panic::AssertUnwindSafe(answer).catch_unwind();
         match tokio::time::timeout(self.limits.span(), answer).await {
             Ok(Ok(result)) => result,
@@ -302,11 +307,7 @@ fn check(schema: &Validator, arguments: &Value) -> Result<(), ToolError> {
     Err(ToolError::Refused { reason })
 }
 
-fn told(call: &ToolCall, result: &Result<String, ToolError>) -> Message {
-    let text = match result {
-        Ok(text) => text.clone(),
-        Err(error) => format!("Error: {error}"),
-    };
+fn told(call: &ToolCall, text: String) -> Message {
     let answer = Message::new(Role::Tool, text);
     let name = Some(call.function.name.clone());
     Message { tool_call_id: call.id.clone(), name, ..answer }

@@ -138,6 +138,10 @@ fn what_cannot_be_reached_is_named() {
         McpConfig::Program { command: "true".into(), args: Vec::new(), env: Default::default() };
     assert!(failed(silent).contains("MCP server true"));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let keyed = McpConfig::Http { url: format!("http://127.0.0.1:{port}/mcp?key=hunter2") };
+    assert!(!format!("{keyed:?}").contains("hunter2"));
+    let told = failed(keyed);
+    assert!(!told.contains("hunter2") && told.contains("127.0.0.1"), "{told}");
     let nobody = McpConfig::Http { url: format!("http://127.0.0.1:{port}/mcp") };
     assert!(failed(nobody).contains(&port.to_string()));
 }

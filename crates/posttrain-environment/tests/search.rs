@@ -63,11 +63,17 @@ fn a_search_shows_what_is_not_in_the_context_yet() {
     let mut task = task(results(2));
     let query = call("search", r#"{"query": "Ada London"}"#);
     let first = read(&mut task, &query, LEFT);
-    assert_eq!(first, "[4] Ada lived in London.\n[1] Ada was born in London.\n(1000 tokens left)");
-    assert_eq!(read(&mut task, &query, LEFT), "[2] Ada wrote about engines.\n(1000 tokens left)");
-    assert_eq!(read(&mut task, &query, LEFT), "Nothing new.\n(1000 tokens left)");
+    assert_eq!(
+        first,
+        "[4] Ada lived in London.\n[1] Ada was born in London.\n(about 982 tokens left)"
+    );
+    assert_eq!(
+        read(&mut task, &query, LEFT),
+        "[2] Ada wrote about engines.\n(about 990 tokens left)"
+    );
+    assert_eq!(read(&mut task, &query, LEFT), "Nothing new.\n(about 996 tokens left)");
     let grep = call("grep", r#"{"text": "BOATS"}"#);
-    assert_eq!(read(&mut task, &grep, LEFT), "[5] Emil painted boats.\n(1000 tokens left)");
+    assert_eq!(read(&mut task, &grep, LEFT), "[5] Emil painted boats.\n(about 992 tokens left)");
 }
 
 #[test]
@@ -115,13 +121,13 @@ fn a_full_context_only_prunes_and_answers() {
     let refused = read(&mut task, &search, full);
     assert_eq!(
         refused,
-        "Error: the context is full: prune or answer.\n(95 tokens left; prune soon)"
+        "Error: the context is full: prune or answer.\n(about 80 tokens left; prune soon)"
     );
     assert_eq!(task.metrics()["searches"], 0.0);
 
     let mut without = self::task(SearchConfig { prune: false, ..results(2) });
     let refused = read(&mut without, &search, full);
-    assert_eq!(refused, "Error: the context is full: answer.\n(95 tokens left; answer soon)");
+    assert_eq!(refused, "Error: the context is full: answer.\n(about 83 tokens left; answer soon)");
     let prune = call("prune", r#"{"ids": [1]}"#);
     assert!(read(&mut without, &prune, LEFT).starts_with("Error: there is no such tool."));
 }

@@ -14,7 +14,7 @@ pub enum Schedule {
     /// 1 throughout: what tinker-cookbook's RL loop and prime-rl do.
     #[default]
     Constant,
-    /// Up from 0 over the warm-up, then straight down to `floor` at the last step.
+    /// Up from 0 over the warm-up, then straight down to `floor` at the step behind the last.
     Linear {
         /// Steps of the warm-up.
         #[serde(default)]
@@ -23,7 +23,7 @@ pub enum Schedule {
         #[serde(default)]
         floor: f64,
     },
-    /// Up from 0 over the warm-up, then down along half a cosine to `floor` at the last step.
+    /// Up from 0 over the warm-up, then down along half a cosine to `floor` at the step behind the last.
     Cosine {
         /// Steps of the warm-up.
         #[serde(default)]

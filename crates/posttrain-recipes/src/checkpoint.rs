@@ -53,14 +53,21 @@ impl CheckpointConfig {
         step.is_multiple_of(every) || kept || (self.best && best == Some(step))
     }
 
-    /// Lets go of the states that nothing keeps.
-    pub(crate) fn retain(&self, states: &Versions, best: Option<u64>) -> Result<(), StoreError> {
-        let numbers = states.numbers()?;
+    /// Lets go of the states that nothing keeps, once that of `step` is written. Later ones are
+    /// damaged, or of a life that the run did not go on from.
+    pub(crate) fn retain(
+        &self,
+        states: &Versions,
+        step: u64,
+        best: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let numbers: Vec<u64> = states.numbers()?.into_iter().filter(|n| *n <= step).collect();
         let last = &numbers[numbers.len().saturating_sub(self.last)..];
         states.retain(|number| {
-            last.contains(&number)
+            let kept = last.contains(&number)
                 || self.every.is_some_and(|every| number.is_multiple_of(every))
-                || (self.best && best == Some(number))
+                || (self.best && best == Some(number));
+            kept && number <= step
         })
     }
 }
@@ -143,14 +150,20 @@ impl RunState {
         }
         let states = Versions::reader(&root, STEP);
         for number in states.numbers()?.into_iter().rev() {
-            // It may have gone since, for a newer one.
-            let saved = read_json_if_there::<Saved<Self>>(&states.path(number).join(RUN))?;
-            if let Some(saved) = saved {
+            // It may have gone since, for a newer one; one that is torn is passed over.
+            let saved = read_json_if_there::<Saved<Self>>(&states.path(number).join(RUN));
+            if let Ok(Some(saved)) = saved {
                 return Ok(Some(saved.run));
             }
         }
         Ok(None)
     }
+}
+
+/// Whether a run has a saved state.
+pub(crate) fn has_states(run: &Path) -> Result<bool, RecipeError> {
+    let root = run.join(CHECKPOINTS);
+    Ok(root.exists() && !Versions::reader(&root, STEP).numbers()?.is_empty())
 }
 
 /// The name of a state's folder, before its number.
@@ -364,7 +377,7 @@ impl<S: Standing> Writer<S> {
         }
         let run = &self.saved.run;
         self.states.write(run.step(), |fresh| self.fill(fresh))?;
-        Ok(self.config.retain(&self.states, run.best_step())?)
+        Ok(self.config.retain(&self.states, run.step(), run.best_step())?)
     }
 
     fn fill(&self, fresh: &Path) -> Result<(), RecipeError> {

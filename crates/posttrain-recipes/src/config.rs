@@ -10,6 +10,7 @@ use crate::remote::SamplerConfig;
 use crate::shaping::{OverlongPenalty, TruncatedCompletions};
 use posttrain_data::{BatchConfig, BatchStream, Example, LastBatch};
 use posttrain_lora::LoraConfig;
+use posttrain_loss::policy::PolicyLoss;
 use posttrain_loss::{AdvantageConfig, Objective, PolicyObjective};
 use posttrain_optim::Schedule;
 use posttrain_reward::ScorerConfig;
@@ -174,6 +175,7 @@ impl RlConfig {
             ("checkpoint_every", self.checkpoint_every),
             ("smallest_group", self.smallest_group as u64),
             ("optimizer_steps", self.optimizer_steps),
+            ("evaluation.examples", self.evaluation.examples.unwrap_or(1) as u64),
         ])?;
         RecipeError::check_learning_rate(self.learning_rate)?;
         let share = self.max_reward_failures;
@@ -191,7 +193,7 @@ impl RlConfig {
             expected,
             &record_mib,
         )?;
-        self.validate_sampling()?;
+        check_sampling("sampling", &self.sampling)?;
         self.validate_groups()?;
         self.validate_mode()?;
         self.guards.validate()?;
@@ -200,8 +202,20 @@ impl RlConfig {
         self.lora.validate()?;
         self.advantage.validate()?;
         self.objective.validate()?;
+        self.validate_correction()?;
         self.scorer.validate()?;
         Ok(self.trainer.validate()?)
+    }
+
+    /// Beside a correction the bounds of a loss are about the policy at the step's beginning. What
+    /// that is worth is not computed, so that they would bound nothing behind its first optimizer
+    /// step.
+    fn validate_correction(&self) -> Result<(), RecipeError> {
+        let unbounded = PolicyLoss::ImportanceSampling { ratio_cap: None };
+        let plain = self.objective.correction.is_none() || self.objective.loss == unbounded;
+        let expected = "1 beside a correction, unless the loss is importance_sampling without a cap: its bounds would bound nothing";
+        let steps = self.optimizer_steps;
+        RecipeError::check("optimizer_steps", steps == 1 || plain, expected, &steps)
     }
 
     /// The batches of a run on `train`, from their beginning: each example comes once an epoch.
@@ -223,10 +237,10 @@ impl RlConfig {
     }
 
     /// Groups that are sampled, scored or waiting at a time, where they are trained on as they
-    /// arrive.
+    /// arrive: one waits for as many steps as it may be stale, and no longer.
     #[must_use]
     pub fn queued_groups(&self) -> usize {
-        let whole_batches = self.prompts.saturating_mul(self.max_staleness.saturating_add(1));
+        let whole_batches = self.prompts.saturating_mul(self.steps_ahead().max(1));
         self.asynchronous.queued_groups.unwrap_or(whole_batches as usize)
     }
 
@@ -301,24 +315,24 @@ impl RlConfig {
         let unused = self.asynchronous == AsynchronousConfig::default();
         RecipeError::check("asynchronous", unused, expected, &format!("{:?}", self.asynchronous))
     }
+}
 
-    fn validate_sampling(&self) -> Result<(), RecipeError> {
-        let s = &self.sampling;
-        let truncated = s.top_k.is_some()
-            || s.top_p.is_some_and(|p| p < 1.0)
-            || s.min_p.is_some_and(|p| p > 0.0);
-        let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
-        RecipeError::check("sampling", !truncated, expected, "truncated")?;
-        RecipeError::check(
-            "sampling.temperature",
-            s.temperature > 0.0,
-            "above 0 in training",
-            &s.temperature,
-        )?;
-        s.validate().map_err(|e| RecipeError::Config {
-            field: "sampling",
-            expected: "in range",
-            got: e.to_string(),
-        })
-    }
+/// Checks that what is sampled can be trained on.
+pub(crate) fn check_sampling(
+    field: &'static str,
+    sampling: &SamplingParams,
+) -> Result<(), RecipeError> {
+    let s = sampling;
+    let truncated =
+        s.top_k.is_some() || s.top_p.is_some_and(|p| p < 1.0) || s.min_p.is_some_and(|p| p > 0.0);
+    let expected = "without top_k, top_p and min_p: the importance ratio of a truncated distribution is biased";
+    RecipeError::check(field, !truncated, expected, "truncated")?;
+    let drawn = s.temperature > 0.0;
+    let got = format!("temperature {}", s.temperature);
+    RecipeError::check(field, drawn, "at a temperature above 0 in training", &got)?;
+    s.validate().map_err(|e| RecipeError::Config {
+        field,
+        expected: "in range",
+        got: e.to_string(),
+    })
 }

@@ -391,6 +391,7 @@ impl<L: Lesson> FineTuneRun<L> {
             adapter: config.adapter.as_deref(),
             trainer: config.trainer,
             seed: config.seed,
+            run: &self.folder,
             folder: &self.folder,
         }
     }

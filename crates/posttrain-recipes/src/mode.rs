@@ -55,8 +55,8 @@ pub struct AsynchronousConfig {
     /// they began with, or follow the new one from their next token on.
     pub transition: Transition,
     /// Groups that are sampled, scored or waiting to be trained on at a time, at least a step's
-    /// prompts; by default a step's prompts times `max_staleness + 1`. Sampling waits where there
-    /// are as many.
+    /// prompts; by default as many steps' prompts as they may be steps stale, one's at least. Sampling
+    /// waits where there are as many.
     pub queued_groups: Option<usize>,
 }
 

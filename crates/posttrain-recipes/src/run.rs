@@ -210,8 +210,13 @@ impl RlRun {
                 state.step += 1;
 
                 step.record.validation = self.validate(&state, &trainer, validation, observer)?;
-                let kept =
-                    self.keep_best(&mut state, &checkpoints, &trainer, step.record.validation);
+                let kept = self.keep_best(
+                    &mut state,
+                    &checkpoints,
+                    &trainer,
+                    step.record.validation,
+                    validation,
+                );
                 let written = kept.and_then(|()| match &mut books {
                     Some(books) => self.write_down(books, &state, &step, observer),
                     None => Ok(None),
@@ -269,6 +274,7 @@ impl RlRun {
             adapter: config.adapter.as_deref(),
             trainer: config.trainer,
             seed: config.seed,
+            run: &self.folder,
             folder: &self.folder,
         }
     }
@@ -497,15 +503,27 @@ impl RlRun {
         Ok(Some(evaluation))
     }
 
+    /// Whether enough of an evaluation's answers have a verdict for it to choose by.
+    fn is_judged(&self, evaluation: &Evaluation, validation: &[Example]) -> bool {
+        let config = &self.config.evaluation;
+        let examples = config.examples.unwrap_or(usize::MAX).min(validation.len());
+        let asked = examples * config.samples;
+        let failed = asked.saturating_sub(evaluation.sampled.n);
+        failed as f64 <= self.config.max_reward_failures * asked as f64
+    }
+
     fn keep_best(
         &self,
         state: &mut RunState,
         checkpoints: &Checkpoints,
         trainer: &Trainer,
         evaluation: Option<Evaluation>,
+        validation: &[Example],
     ) -> Result<(), RecipeError> {
-        let Some(accuracy) = evaluation.map(|e| e.sampled.share) else { return Ok(()) };
-        if state.best.is_none_or(|best| accuracy > best.accuracy) {
+        let Some(evaluation) = evaluation else { return Ok(()) };
+        let accuracy = evaluation.sampled.share;
+        let best_so_far = state.best.is_none_or(|best| accuracy > best.accuracy);
+        if best_so_far && self.is_judged(&evaluation, validation) {
             let best = BestStep { step: state.step, accuracy };
             state.best = Some(best);
             if self.sampler().ranks.is_leader() {

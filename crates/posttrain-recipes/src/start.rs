@@ -1,6 +1,6 @@
 //! What a run's policy begins as: a fresh adapter, or one that another run has trained.
 
-use crate::checkpoint::RunState;
+use crate::checkpoint::has_states;
 use crate::run::load_policy;
 use crate::{Ranks, RecipeError};
 use posttrain_lora::{Adapter, LoraConfig, LoraPair};
@@ -28,6 +28,8 @@ pub(crate) struct Start<'a> {
     pub trainer: TrainerConfig,
     pub seed: u64,
     /// The run's folder.
+    pub run: &'a Path,
+    /// The folder in which what it begins with is kept.
     pub folder: &'a Path,
 }
 
@@ -59,7 +61,7 @@ impl Start<'_> {
     }
 
     fn copy(&self, named: &Path, kept: &Path) -> Result<(), RecipeError> {
-        if RunState::peek(self.folder)?.is_some() {
+        if has_states(self.run)? {
             let expected = "left out, or with its copy in the run's folder, which has saved states";
             let got = format!("{}, and no {}", named.display(), kept.display());
             return RecipeError::check("adapter", kept.exists(), expected, &got);

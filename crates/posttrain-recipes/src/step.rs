@@ -5,7 +5,7 @@ use crate::config::RlConfig;
 use crate::observer::{Event, Observer, Phase};
 use crate::rollout::{Rollout, ScoredGroup};
 use crate::shaping::RewardShaping;
-use posttrain_loss::Advantages;
+use posttrain_loss::{Advantages, PolicyObjective};
 use posttrain_optim::AdamParams;
 use posttrain_train::{Datum, ForwardBackward, OptimStep, Trainer};
 use std::collections::BTreeMap;
@@ -90,14 +90,9 @@ impl StepTrainer<'_> {
         Ok(Trained { rollout, replaced, advantages, passes, logprobs, versions, optim, seconds })
     }
 
-    /// Whether a datum has a gradient: by its advantage, or by the objective's other terms, which
-    /// every token that counts has.
+    /// Whether a datum has a gradient.
     pub fn teaches(&self, datum: &Datum) -> bool {
-        let objective = &self.config.objective;
-        if objective.kl.is_none() && objective.entropy_coefficient == 0.0 {
-            return datum.has_signal();
-        }
-        datum.weights.as_ref().is_none_or(|weights| weights.iter().any(|weight| *weight != 0.0))
+        teaches(&self.config.objective, datum)
     }
 
     /// Applies the collected gradient. One without any signal takes no optimizer step: momentum
@@ -183,6 +178,15 @@ pub(crate) fn merged(parts: Vec<ForwardBackward>) -> Result<ForwardBackward, Rec
         all.denominator = 1.0;
     }
     Ok(all)
+}
+
+/// Whether a datum has a gradient: by its advantage, or by the objective's other terms, which every
+/// token that counts has.
+pub(crate) fn teaches(objective: &PolicyObjective, datum: &Datum) -> bool {
+    if objective.kl.is_none() && objective.entropy_coefficient == 0.0 {
+        return datum.has_signal();
+    }
+    datum.weights.as_ref().is_none_or(|weights| weights.iter().any(|weight| *weight != 0.0))
 }
 
 #[cfg(test)]

@@ -278,7 +278,7 @@ impl<'a> Groups<'a> {
         let datums = self.datums(group)?;
         self.counted += 1;
         self.totals.merge(&step_totals(&datums)?);
-        self.has_signal |= datums.iter().any(Datum::has_signal);
+        self.has_signal |= datums.iter().any(|datum| self.step.teaches(datum));
         Ok(datums)
     }
 

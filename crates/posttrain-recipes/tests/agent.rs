@@ -308,7 +308,8 @@ fn a_demonstration_is_learned_before_anything_is_reinforced() {
     let adapter = dir.path().join("warm");
     let model = &world.model.decoder;
     let losses =
-        warm_start(model, &played, (&warm, &role()), (&adapter, "tiny"), &mut Silent).unwrap();
+        warm_start(model, &played, (&warm, &role(), &config(1)), (&adapter, "tiny"), &mut Silent)
+            .unwrap();
     assert!(losses.last().unwrap() < &(losses[0] / 2.0), "{losses:?}");
 
     let reward = |adapters: BTreeMap<_, _>| {
@@ -333,6 +334,14 @@ fn what_is_out_of_range_is_named() {
     let nobody = RoleConfig { trained: false, ..role() };
     let roles = BTreeMap::from([("policy".to_owned(), nobody)]);
     assert_eq!(field(AgentConfig { roles, ..config(1) }), "roles");
+    let sampled = |sampling: SamplingParams| {
+        let episode = EpisodeConfig { sampling, ..config(1).episode };
+        AgentConfig { episode, ..config(1) }
+    };
+    let cut = SamplingParams { top_p: Some(0.9), ..SamplingParams::default() };
+    assert_eq!(field(sampled(cut)), "episode.sampling");
+    let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    assert_eq!(field(sampled(greedy)), "episode.sampling");
     let late = RoleConfig { every: 2, offset: 2, ..role() };
     let roles = BTreeMap::from([("policy".to_owned(), late)]);
     assert_eq!(field(AgentConfig { roles, ..config(1) }), "roles.offset");

@@ -182,7 +182,7 @@ fn left_behind(range: std::ops::Range<u32>) -> Vec<Example> {
 fn what_a_teacher_left_in_a_file_is_covered() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let lesson = || OffPolicyDistillation::new(world.model.clone(), PromptStyle::default());
-    let config = FineTuneConfig { learning_rate: 5e-3, epochs: 4, ..FineTuneConfig::default() };
+    let config = FineTuneConfig { learning_rate: 2e-3, epochs: 4, ..FineTuneConfig::default() };
     let run = FineTuneRun::new(world.model.clone(), lesson(), config, dir.path()).unwrap();
     run.train(&left_behind(0..40), &[], &mut Silent).unwrap();
 

@@ -10,10 +10,12 @@ use crate::refusal::Refusal;
 use crate::routed::RoutedModel;
 use crate::signatures::Signatures;
 use crate::{ServerConfig, ServerError};
+use chrono::Utc;
 use posttrain_model::TextModel;
 use posttrain_rollout::PolicySnapshot;
 use posttrain_rollout::service::SamplingClient;
 use posttrain_train::{TrainingClient, TrainingService};
+use serde_json::Map;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -137,6 +139,9 @@ pub(crate) struct App {
     pub learning: Option<Learning>,
     /// Passes that score texts, one at a time: each uses all cores.
     pub scoring: Arc<Semaphore>,
+    writing_sessions: Mutex<()>,
+    /// Held by every answer to OpenAI's clients that is under way.
+    pub answering: Arc<()>,
     pub stopping: AtomicBool,
     pub started: Instant,
     registry: Mutex<Registry>,
@@ -191,6 +196,8 @@ impl App {
             started: Instant::now(),
             registry: Mutex::new(registry),
             reviving: Mutex::default(),
+            writing_sessions: Mutex::default(),
+            answering: Arc::default(),
         })
     }
 
@@ -283,18 +290,50 @@ impl App {
         ))
     }
 
-    /// Takes a model in, and its run.
+    /// Takes a model in, and its run, if there is still room.
     pub fn add_model(&self, model: Model, record: RunRecord) -> Result<Arc<Model>, Refusal> {
-        self.checkpoints.add_run(&model.owner, record)?;
         let model = Arc::new(model);
-        self.registry().models.insert(model.id.clone(), model.clone());
+        {
+            let mut registry = self.registry();
+            self.room_among(&registry)?;
+            registry.models.insert(model.id.clone(), model.clone());
+        }
+        if let Err(error) = self.checkpoints.add_run(&model.owner, record) {
+            self.registry().models.remove(&model.id);
+            return Err(error.into());
+        }
         Ok(model)
+    }
+
+    /// Opens a model's session again, where the server's end was longer than a client's silence may
+    /// be: its end frees the model.
+    pub fn session_again(&self, model: &Model) {
+        let mut registry = self.registry();
+        if registry.sessions.contains_key(&model.session) {
+            return;
+        }
+        let record = SessionRecord {
+            id: model.session.clone(),
+            owner: model.owner.as_str().into(),
+            created: Utc::now(),
+            sdk_version: String::new(),
+            tags: Vec::new(),
+            display_name: None,
+            user_metadata: Map::new(),
+            finished: None,
+        };
+        let session = Session { owner: model.owner.clone(), record, seen: Instant::now() };
+        registry.sessions.insert(model.session.clone(), session);
     }
 
     /// Checks that there is room for another model.
     pub fn room_for_model(&self) -> Result<(), Refusal> {
+        self.room_among(&self.registry())
+    }
+
+    fn room_among(&self, registry: &Registry) -> Result<(), Refusal> {
         let most = self.config.limits.models;
-        if self.registry().models.len() >= most {
+        if registry.models.len() >= most {
             return Err(Refusal::invalid(format!(
                 "{most} models are in training, as many as this server keeps: finish a session, or wait until one ends"
             )));
@@ -332,10 +371,10 @@ impl App {
 
     /// Keeps the sessions there are for the next start.
     pub fn write_sessions(&self) {
-        // Written under the lock: of two writers the later one has the later list.
-        let registry = self.registry();
+        // Of two writers the later one has the later list, and no request waits for the disk.
+        let _alone = self.writing_sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let records: Vec<SessionRecord> =
-            registry.sessions.values().map(|session| session.record.clone()).collect();
+            self.registry().sessions.values().map(|session| session.record.clone()).collect();
         if let Err(error) = self.checkpoints.write_sessions(&records) {
             tracing::warn!("the list of sessions cannot be written: {error}");
         }

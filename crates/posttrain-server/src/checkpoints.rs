@@ -433,6 +433,11 @@ impl Checkpoints {
             over.map(|(owner, record)| (owner, record.path.clone())).collect()
         };
         for (owner, path) in expired {
+            // Another one may have been written in its place meanwhile.
+            let record = self.get(&owner, &path);
+            if record.is_ok_and(|record| record.expires.is_none_or(|at| at > now)) {
+                continue;
+            }
             if let Err(error) = self.remove(&owner, &path) {
                 tracing::warn!("{path} has expired and cannot be removed: {}", error.detail);
             }

@@ -133,13 +133,16 @@ async fn open(
     }
     let id = uuid::Uuid::new_v4().simple().to_string();
     let role = opening.role.unwrap_or_else(|| "policy".into());
+    if role.len() > 200 {
+        return Err(Refusal::field("role", "at most 200 bytes", role.len()));
+    }
     let episode = Episode {
         id: id.clone(),
         capture: Mutex::new(Capture::new(role)),
         used: Mutex::new(Instant::now()),
     };
     let mut open = locked(&app.episodes.open);
-    if open.len() >= OPEN {
+    if open.keys().filter(|(whose, _)| *whose == owner).count() >= OPEN {
         return Err(Refusal::busy(format!("{OPEN} episodes are open: reward or delete some")));
     }
     open.insert((owner, id.clone()), Arc::new(episode));

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use adapters::models;
 pub(crate) use chat::{ChatRequest, answer};
+pub(crate) use job::check_stops;
 
 /// Everything under `/v1`.
 pub(crate) fn routes() -> Router<Arc<App>> {

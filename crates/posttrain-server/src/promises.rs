@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -119,6 +119,8 @@ pub(crate) enum Taken {
     Again,
 }
 
+/// Bytes of a promise beside its id and its outcome, about.
+const PROMISE: usize = 256;
 /// How long a result that was fetched may be fetched once more, where its answer was lost.
 const FETCHED: Duration = Duration::from_secs(10 * 60);
 /// How long a result waits for somebody to fetch it.
@@ -158,7 +160,7 @@ impl Promises {
     pub fn keep(&self, id: &str, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
         let mut inner = self.lock();
-        let bytes = outcome.bytes();
+        let bytes = id.len() + PROMISE + outcome.bytes();
         let Some(promise) = inner.promises.get_mut(id) else { return };
         if promise.finished.is_some() {
             return;
@@ -276,25 +278,32 @@ impl Promises {
 }
 
 impl Inner {
-    /// Throws results out until they fit: those first that were fetched, the oldest first.
+    /// Throws results out until they fit: of the owner who has most those first that were fetched,
+    /// the oldest first.
     fn make_room(&mut self, most: usize) {
         if self.bytes <= most {
             return;
         }
-        let mut finished: Vec<(bool, Instant, String)> = Vec::new();
+        let mut owners: HashMap<Owner, (usize, BTreeSet<(bool, Instant, String)>)> = HashMap::new();
         for (id, promise) in &self.promises {
-            finished.extend(promise.finished.map(|at| (!promise.retrieved, at, id.clone())));
-        }
-        finished.sort();
-
-        // The newest stays whatever its size: its client is on the way.
-        finished.pop();
-        for (_, _, id) in finished {
-            if self.bytes <= most {
-                return;
+            if let Some(at) = promise.finished {
+                let (bytes, own) = owners.entry(promise.owner.clone()).or_default();
+                *bytes += promise.bytes;
+                own.insert((!promise.retrieved, at, id.clone()));
             }
+        }
+        // An owner's newest stays whatever its size: its client is on the way.
+        for (_, own) in owners.values_mut() {
+            let newest = own.iter().max_by_key(|(_, at, _)| *at).cloned();
+            newest.map(|newest| own.remove(&newest));
+        }
+        while self.bytes > most {
+            let with_some = owners.values_mut().filter(|(_, own)| !own.is_empty());
+            let Some((bytes, own)) = with_some.max_by_key(|(bytes, _)| *bytes) else { return };
+            let Some((_, _, id)) = own.pop_first() else { return };
             if let Some(promise) = self.promises.remove(&id) {
                 self.bytes -= promise.bytes;
+                *bytes -= promise.bytes;
             }
         }
     }
@@ -316,9 +325,12 @@ mod tests {
     use super::*;
 
     fn ready(promises: &Promises, id: &str) -> Option<Outcome> {
+        ready_of(promises, id, &Owner::local())
+    }
+
+    fn ready_of(promises: &Promises, id: &str, owner: &Owner) -> Option<Outcome> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let owner = Owner::local();
-        let waited = runtime.block_on(promises.wait(id, &owner, Duration::ZERO));
+        let waited = runtime.block_on(promises.wait(id, owner, Duration::ZERO));
         waited.ok().flatten().map(|outcome| (*outcome).clone())
     }
 
@@ -340,18 +352,28 @@ mod tests {
 
     #[test]
     fn results_are_bounded_and_the_fetched_go_first() {
-        let promises = Promises::new(250);
+        let promises = Promises::new(25_000);
         let owner = Owner::local();
         for id in ["fetched", "waiting", "newest"] {
             promises.take(id, &owner, "sample").unwrap();
         }
-        promises.keep("waiting", Bytes::from(vec![0; 100]));
-        promises.keep("fetched", Bytes::from(vec![0; 100]));
+        let large = || Bytes::from(vec![0; 10_000]);
+        promises.keep("waiting", large());
+        promises.keep("fetched", large());
         assert!(ready(&promises, "fetched").is_some());
-        promises.keep("newest", Bytes::from(vec![0; 100]));
+        promises.keep("newest", large());
         assert!(ready(&promises, "fetched").is_none());
         assert!(ready(&promises, "waiting").is_some() && ready(&promises, "newest").is_some());
-        assert_eq!(promises.bytes(), 200);
+        assert_eq!(promises.bytes(), 2 * (10_000 + PROMISE) + "waiting".len() + "newest".len());
+
+        // Whoever has most makes room, whatever others wait for.
+        let other = Owner::of_folder("other");
+        promises.take("small", &other, "sample").unwrap();
+        promises.keep("small", Bytes::from(vec![0; 1000]));
+        promises.take("more", &owner, "sample").unwrap();
+        promises.keep("more", large());
+        assert!(ready(&promises, "waiting").is_none());
+        assert!(ready_of(&promises, "small", &other).is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// A JSON body. A field that is not known is refused by its name, as is any other content type: a
@@ -94,4 +95,19 @@ impl<'de> Deserialize<'de> for Sequence {
             _ => Err(serde::de::Error::custom(format!("expected a number from 0, got {number}"))),
         }
     }
+}
+
+/// What clients may say of their own in one place, written as JSON: it is kept in memory and told in
+/// lists.
+const METADATA_BYTES: usize = 16 << 10;
+
+/// A client's own words, if they are not too many.
+pub(crate) fn metadata(given: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refusal> {
+    let given = given.unwrap_or_default();
+    let bytes = serde_json::to_string(&given).map_or(usize::MAX, |text| text.len());
+    if bytes > METADATA_BYTES {
+        let expected = format!("at most {METADATA_BYTES} bytes of JSON");
+        return Err(Refusal::field("user_metadata", &expected, bytes));
+    }
+    Ok(given)
 }

@@ -136,14 +136,21 @@ fn connect(
     });
 }
 
+/// How long an end waits for answers that nothing but their readers holds up.
+const SLOW_READERS: Duration = Duration::from_secs(120);
+
 /// Refuses what is new, waits for what was taken, and keeps what is in memory alone.
 async fn drain(app: &Arc<App>) {
     app.stopping.store(true, Ordering::Relaxed);
-    let mut told = Instant::now();
-    while app.promises.pending() > 0 {
+    let began = Instant::now();
+    let mut told = began;
+    // Whoever reads an answer too slowly is not waited for without end.
+    let answering = || Arc::strong_count(&app.answering) > 1 && began.elapsed() < SLOW_READERS;
+    while app.promises.pending() > 0 || answering() {
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
-            tracing::warn!("{} requests are still being done", app.promises.pending());
+            let answers = Arc::strong_count(&app.answering) - 1;
+            tracing::warn!("{} requests are still being done", app.promises.pending() + answers);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -157,8 +164,11 @@ async fn drain(app: &Arc<App>) {
         let own = app.clone();
         let of = model.clone();
         let kept = model.client.call(move |trainer| {
-            own.checkpoints
-                .write_live(&of.owner, &of.id, &record, |state| trainer.save_state(state))
+            own.checkpoints.write_live(&of.owner, &of.id, &record, |state| {
+                trainer.save_state(state)?;
+                // What passes have collected, no client sends again.
+                trainer.save_gradient(state)
+            })
         });
         match kept.await {
             Ok(()) => tracing::info!("model {} is kept for the next start", model.id),

@@ -69,6 +69,36 @@ fn an_interrupt_keeps_models_in_training_and_ends_with_130() {
 }
 
 #[test]
+fn an_interrupt_between_two_passes_loses_neither() {
+    let mut running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let session = client.session();
+    // Two of the same seed, one of which is interrupted.
+    let whole = client.create_model(&session, 0, &running.model());
+    let cut = client.create_model(&session, 1, &running.model());
+    let texts: [&[i32]; 2] = [&[3, 4, 5], &[6, 7, 8, 9]];
+    let pass = |client: &Client, model: &str, seq: i32| {
+        let id = client.taken(&wire::cross_entropy(model, seq, texts[seq as usize - 1], false));
+        client.result(&id);
+    };
+    let norm = |client: &Client, model: &str| {
+        client.step(model, 3)["metrics"]["unclipped_grad_l2:mean"].as_f64().unwrap()
+    };
+    pass(&client, &whole, 1);
+    pass(&client, &whole, 2);
+    let expected = norm(&client, &whole);
+
+    pass(&client, &cut, 1);
+    running.interrupt();
+    assert_eq!(running.wait().code(), Some(130));
+    running.again();
+    let client = Client::new(&running.url);
+    pass(&client, &cut, 2);
+    let got = norm(&client, &cut);
+    assert!((got / expected - 1.0).abs() < 1e-5, "{got} {expected}");
+}
+
+#[test]
 fn kills_at_any_moment_leave_checkpoints_whole() {
     let mut running = Running::start(&[]);
     let mut acknowledged: Vec<String> = Vec::new();

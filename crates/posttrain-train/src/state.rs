@@ -3,13 +3,16 @@
 use crate::TrainError;
 use posttrain_lora::{Adapter, save_peft};
 use posttrain_optim::AdamW;
-use posttrain_store::{read_json, replace_folder, write_json_pretty};
+use posttrain_store::{read_json, read_json_if_there, replace_folder, write_json_pretty};
+use posttrain_tensor::{read_tensors, write_tensors};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const ADAPTER: &str = "adapter";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const TRAINER: &str = "trainer.json";
+const GRADIENT: &str = "gradient.safetensors";
+const COLLECTED: &str = "collected.json";
 
 /// Everything that going on needs of a trainer at one moment: adapter, moments, counters, in tensors
 /// of its own ([`Trainer::state`](crate::Trainer::state)).
@@ -25,6 +28,13 @@ pub struct TrainerState {
 struct Saved {
     policy_version: u64,
     optimizer_steps: u64,
+}
+
+/// What is known of a gradient that is not applied yet.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Collected {
+    micro_batches: u64,
 }
 
 impl TrainerState {
@@ -59,6 +69,45 @@ pub(crate) fn save(
     optimizer.save(&dir.join(OPTIMIZER))?;
     let saved = Saved { policy_version, optimizer_steps: optimizer.steps() };
     Ok(write_json_pretty(&dir.join(TRAINER), &saved)?)
+}
+
+/// Writes a gradient that is not applied yet, and the passes that it came from, which dropout's next
+/// masks follow.
+pub(crate) fn save_gradient(
+    dir: &Path,
+    adapter: &Adapter,
+    micro_batches: u64,
+) -> Result<(), TrainError> {
+    let named = adapter.parameters().into_iter().zip(adapter.gradients()?);
+    let there = named.filter_map(|((name, _), gradient)| Some((name, gradient?)));
+    write_tensors(&dir.join(GRADIENT), &there.collect::<Vec<_>>())?;
+    Ok(write_json_pretty(&dir.join(COLLECTED), &Collected { micro_batches })?)
+}
+
+/// Gives an adapter the gradient that was written; the passes that it came from, or none where there
+/// is none.
+pub(crate) fn load_gradient(dir: &Path, adapter: &Adapter) -> Result<Option<u64>, TrainError> {
+    let Some(collected) = read_json_if_there::<Collected>(&dir.join(COLLECTED))? else {
+        return Ok(None);
+    };
+    let path = dir.join(GRADIENT);
+    let mut written = read_tensors(&path)?;
+    let mut gradients = Vec::new();
+    for (name, parameter) in adapter.parameters() {
+        let gradient = written.remove(&name);
+        if gradient.as_ref().is_some_and(|gradient| gradient.size() != parameter.size()) {
+            let reason = format!("the gradient of `{name}` has another shape");
+            return Err(TrainError::State { path, reason });
+        }
+        gradients.push(gradient);
+    }
+    if let Some(name) = written.into_keys().next() {
+        let reason = format!("`{name}` is the gradient of nothing");
+        return Err(TrainError::State { path, reason });
+    }
+    let _guard = tch::no_grad_guard();
+    adapter.set_gradients(&gradients)?;
+    Ok(Some(collected.micro_batches))
 }
 
 pub(crate) fn save_adapter(

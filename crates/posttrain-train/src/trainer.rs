@@ -501,6 +501,32 @@ impl Trainer {
         Ok(())
     }
 
+    /// Writes the gradient that is collected and not applied yet beside a saved state; nothing where
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`] or [`TrainError::Tensor`] names what could not be written.
+    pub fn save_gradient(&self, dir: &Path) -> Result<(), TrainError> {
+        if !self.has_gradient {
+            return Ok(());
+        }
+        state::save_gradient(dir, &self.adapter, self.micro_batches)
+    }
+
+    /// Takes up the gradient that [`Trainer::save_gradient`] wrote beside the state that the trainer
+    /// is in; whether there was one.
+    ///
+    /// # Errors
+    /// [`TrainError::State`] names a tensor that is missing or has another shape.
+    pub fn load_gradient(&mut self, dir: &Path) -> Result<bool, TrainError> {
+        let Some(micro_batches) = state::load_gradient(dir, &self.adapter)? else {
+            return Ok(false);
+        };
+        self.has_gradient = true;
+        self.micro_batches = micro_batches;
+        Ok(true)
+    }
+
     /// Takes up the weights of a PEFT folder with a fresh optimizer, as version 0: a warm start.
     ///
     /// # Errors

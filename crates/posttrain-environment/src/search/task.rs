@@ -24,7 +24,8 @@ pub struct SearchConfig {
     pub prune: bool,
     /// Tokens of the context below which the policy is asked to prune.
     pub soft: usize,
-    /// Tokens of the context below which nothing but pruning and answering is done.
+    /// Tokens of the context below which nothing but pruning and answering is done. It must hold what
+    /// a search shows, and the call that prunes it.
     pub hard: usize,
     /// Whether the policy is told of its tools by their schemas, or in a line: a small context has
     /// no room for schemas, and a policy that was warmed up needs none.
@@ -93,10 +94,13 @@ impl SearchReward {
         // (1 + b²)·right / (b²·wanted + answered), which is 0 for nothing.
         let below = square * wanted as f64 + answered as f64;
         let f_beta = if below > 0.0 { (1.0 + square) * right as f64 / below } else { 0.0 };
-        let found = f64::from(u8::from(right == wanted));
+        let found = f64::from(u8::from(wanted > 0 && right == wanted));
         self.f_beta * f_beta + self.found * found - self.turn * turns as f64
     }
 }
+
+/// Of a text in English with names and numbers.
+const BYTES_A_TOKEN: usize = 3;
 
 /// A question whose answer is a set of passages.
 pub struct SearchTask {
@@ -230,25 +234,28 @@ impl SearchTask {
         vec![Message::system(tools), Message::user(text)]
     }
 
-    /// What the policy is told of its budget.
-    fn status(&self, left: usize) -> String {
+    /// What the policy is told of its budget once it has read `text`. Its tokens are counted when
+    /// they are in the context: here by a length that few words are below.
+    fn status(&self, left: usize, text: &str) -> String {
+        let left = left.saturating_sub(text.len().div_ceil(BYTES_A_TOKEN));
         let ask = match (left < self.config.soft, self.config.prune) {
             (true, true) => "; prune soon",
             (true, false) => "; answer soon",
             _ => "",
         };
-        format!("({left} tokens left{ask})")
+        format!("(about {left} tokens left{ask})")
     }
 
-    fn done(&mut self, answered: &BTreeSet<u32>) -> Step {
-        // A passage that was never read is no answer: nobody guesses numbers.
-        self.answered = answered.intersection(&self.seen).copied().collect();
-        Step::done(self.value())
+    /// How many of the passages that were answered are right. One that was never read is not: nobody
+    /// guesses numbers.
+    fn right(&self) -> usize {
+        let seen = |id: &&u32| self.seen.contains(id);
+        self.answered.intersection(&self.wanted).filter(seen).count()
     }
 
     fn value(&self) -> f64 {
-        let right = self.answered.intersection(&self.wanted).count();
-        self.config.reward.value(right, self.answered.len(), self.wanted.len(), self.turns)
+        let (answered, wanted) = (self.answered.len(), self.wanted.len());
+        self.config.reward.value(self.right(), answered, wanted, self.turns)
     }
 }
 
@@ -289,11 +296,14 @@ impl Environment for SearchTask {
         };
         let step = match outcome {
             Outcome::Read(text) => {
-                let text = format!("{text}\n{}", self.status(left));
+                let text = format!("{text}\n{}", self.status(left, &text));
                 Step::next(Message::new(Role::Tool, text))
             }
             Outcome::Pruned => Step::rewritten(self.context()),
-            Outcome::Answer(ids) => self.done(&ids),
+            Outcome::Answer(ids) => {
+                self.answered = ids;
+                Step::done(self.value())
+            }
         };
         std::future::ready(Ok(step)).boxed()
     }
@@ -304,7 +314,7 @@ impl Environment for SearchTask {
     }
 
     fn metrics(&self) -> BTreeMap<String, f64> {
-        let right = self.answered.intersection(&self.wanted).count() as f64;
+        let right = self.right() as f64;
         let share = |of: f64, all: usize| if all == 0 { 0.0 } else { of / all as f64 };
         let mut metrics = BTreeMap::from([
             ("recall".to_owned(), share(right, self.wanted.len())),

@@ -2,10 +2,11 @@
 
 use crate::RecipeError;
 use crate::checkpoint::CheckpointConfig;
+use crate::config::check_sampling;
 use posttrain_data::BatchConfig;
 use posttrain_environment::EpisodeConfig;
 use posttrain_lora::LoraConfig;
-use posttrain_loss::{AdvantageConfig, PolicyObjective};
+use posttrain_loss::{AdvantageConfig, Objective, PolicyObjective};
 use posttrain_optim::Schedule;
 use posttrain_rollout::EngineConfig;
 use posttrain_train::{TrainerConfig, derive_seed};
@@ -39,7 +40,8 @@ pub struct AgentConfig {
     pub main_role: String,
     /// What an episode is worth beside the others of its role and task.
     pub advantage: AdvantageConfig,
-    /// The loss.
+    /// The loss. An episode of several contexts is one sequence to `sequence_mean`; ratios of
+    /// sequences are each context's own.
     pub objective: PolicyObjective,
     /// Passes and optimizer.
     pub trainer: TrainerConfig,
@@ -176,8 +178,13 @@ impl AgentConfig {
         RecipeError::check("roles", trained, "at least one that is trained", "none")?;
 
         self.advantage.validate()?;
+        self.objective.validate()?;
         self.checkpoints.validate()?;
         self.episode.validate()?;
+        check_sampling("episode.sampling", &self.episode.sampling)?;
+        let recorded = self.engine.record_mib;
+        let expected = "0: a policy's turns are trained on anew";
+        RecipeError::check("engine.record_mib", recorded == 0, expected, &recorded)?;
         self.engine.validate()?;
         Ok(self.trainer.validate()?)
     }

@@ -4,11 +4,12 @@ use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
 use crate::error::in_one_line;
 use crate::observer::{Event, Observer, Phase};
 use crate::{RecipeError, ScoreFailure};
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use posttrain_data::Example;
-use posttrain_environment::{EpisodeError, Segment, Trajectory};
+use posttrain_environment::{EnvironmentError, EpisodeError, Segment, Trajectory};
 use posttrain_train::{Datum, derive_seed};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -56,14 +57,19 @@ pub(crate) async fn play(
             playing.push(async move {
                 // The semaphore is never closed.
                 let _place = places.acquire_owned().await;
-                let episode_of = EpisodeRequest { task, seed, stage };
-                let played = match builder.environment(episode_of) {
-                    Ok(mut environment) => {
-                        player.play(environment.as_mut(), request.role, seed).await
-                    }
-                    Err(source) => Err(EpisodeError::Environment { turn: 0, source }),
+                let failed = |source| EpisodeError::Environment { turn: 0, source };
+                let playing = async {
+                    let episode_of = EpisodeRequest { task, seed, stage };
+                    let mut environment = builder.environment(episode_of).map_err(failed)?;
+                    player.play(environment.as_mut(), request.role, seed).await
                 };
-                (row, episode, played)
+                // An environment is somebody else's: where it panics, its episode has failed.
+                let played = AssertUnwindSafe(playing).catch_unwind().await;
+                let panicked = |_| {
+                    let reason = "it panicked: standard error says where".into();
+                    Err(failed(EnvironmentError::Failed { reason }))
+                };
+                (row, episode, played.unwrap_or_else(panicked))
             });
         }
     }

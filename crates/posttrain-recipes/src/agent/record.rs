@@ -126,8 +126,10 @@ impl AgentEvaluation {
     #[must_use]
     pub fn line(&self) -> String {
         let named = self.metrics.iter().map(|(name, value)| format!(" {name} {value:.3}"));
+        let failed: usize = self.failures.values().sum();
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         format!(
-            "reward {:.3} turns {:.1} tokens {:.0} calls {:.1} malformed {:.2}{} n = {}",
+            "reward {:.3} turns {:.1} tokens {:.0} calls {:.1} malformed {:.2}{} n = {}{failed}",
             self.reward,
             self.turns,
             self.sampled_tokens,
@@ -186,6 +188,7 @@ impl MetricsRecord for AgentRecord {
             ("reward/mean".into(), self.episodes.reward),
             ("reward/std".into(), self.episodes.reward_std),
             ("reward/groups_with_signal".into(), self.groups_with_signal),
+            ("episodes/failed".into(), self.episodes.failures.values().sum::<usize>() as f64),
             ("episodes/turns".into(), self.episodes.turns),
             ("episodes/critical_steps".into(), self.episodes.critical_steps),
             ("episodes/sampled_tokens".into(), self.episodes.sampled_tokens),

@@ -1,6 +1,5 @@
 //! A run in environments: episodes, advantages, a step for each policy.
 
-use crate::RecipeError;
 use crate::agent::config::{AgentConfig, RoleConfig};
 use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums};
 use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
@@ -9,8 +8,12 @@ use crate::checkpoint::{CheckpointConfig, Checkpoints, Resumed, Standing, kept_c
 use crate::metrics::{MetricsLog, lost_steps};
 use crate::observer::{Event, Observer, Phase};
 use crate::run::load_policy;
+use crate::start::Start;
+use crate::step::teaches;
+use crate::{Ranks, RecipeError};
 use posttrain_data::{BatchStream, Example, StreamState};
 use posttrain_environment::{Actor, EpisodeError, EpisodePlayer, PolicyActor, Trajectory};
+use posttrain_loss::Aggregation;
 use posttrain_model::TextModel;
 use posttrain_rollout::service::{
     SamplingClient, SamplingService, SamplingServiceConfig, Transition,
@@ -203,10 +206,16 @@ impl AgentRun {
         tasks: &[Example],
         observer: &mut dyn Observer,
     ) -> Result<Vec<EpisodeGroup>, RecipeError> {
-        let cast = self.cast()?;
+        let mut cast = self.cast()?;
         for (role, folder) in adapters {
+            let Some(player) = cast.stage.players.get_mut(role) else {
+                let expected = "of roles that the configuration has";
+                return RecipeError::check("adapters", false, expected, role).map(|()| Vec::new());
+            };
             let policy = load_policy(folder, &self.model.decoder)?;
             cast.client.publish(role, policy, Transition::Finish);
+            // One that is not trained has played as the base so far.
+            *player = player.with_actor(Arc::new(PolicyActor::name(cast.client.clone(), role)));
         }
         self.play_held_out(builder, &cast, tasks, observer)
     }
@@ -239,7 +248,11 @@ impl AgentRun {
     /// The folder's saved states. What must be the same when a run goes on is everything but what
     /// is saved when, what is logged, and how many episodes wait beside each other.
     fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
+        // What a role begins with is kept, wherever it came from.
+        let mut roles = self.config.roles.clone();
+        roles.values_mut().for_each(|role| role.adapter = None);
         let kept = kept_config(&AgentConfig {
+            roles,
             checkpoint_every: 1,
             checkpoints: CheckpointConfig::default(),
             logged_episodes: 0,
@@ -262,14 +275,16 @@ impl AgentRun {
         let mut trainers = BTreeMap::new();
         let mut players = BTreeMap::new();
         for (role, config) in &self.config.roles {
+            let folder = self.folder.join(role);
+            let seed = derive_seed(self.config.seed, role, 0, 0);
+            let start = self.start(config, &folder, seed);
             let policy = if config.trained {
-                let trainer = self.trainer(role, config)?;
+                let trainer = start.trainer(&Ranks::default())?;
                 let snapshot = trainer.snapshot()?;
                 trainers.insert(role.clone(), trainer);
                 Some(snapshot)
             } else {
-                let load = |folder: &PathBuf| load_policy(folder, &self.model.decoder);
-                config.adapter.as_ref().map(load).transpose()?
+                start.policy(&Ranks::default())?
             };
 
             let actor = match policy {
@@ -289,18 +304,17 @@ impl AgentRun {
         Ok(Cast { trainers, client, stage: Stage { players }, _service: service })
     }
 
-    fn trainer(&self, role: &str, config: &RoleConfig) -> Result<Trainer, RecipeError> {
-        let seed = derive_seed(self.config.seed, role, 0, 0);
-        let model = self.model.decoder.clone();
-        Ok(match &config.adapter {
-            None => Trainer::new(model, &config.lora, self.config.trainer, seed)?,
-            Some(folder) => {
-                let adapter = model.load_adapter(folder)?;
-                let reference = adapter.snapshot(model.kind())?;
-                Trainer::with_adapter(model, adapter, self.config.trainer, seed)?
-                    .with_reference(reference)
-            }
-        })
+    /// What a role's policy begins as.
+    fn start<'a>(&'a self, role: &'a RoleConfig, folder: &'a Path, seed: u64) -> Start<'a> {
+        Start {
+            model: &self.model.decoder,
+            lora: &role.lora,
+            adapter: role.adapter.as_deref(),
+            trainer: self.config.trainer,
+            seed,
+            run: &self.folder,
+            folder,
+        }
     }
 
     fn step(
@@ -343,8 +357,8 @@ impl AgentRun {
             }
             let due = step % settings.every == settings.offset;
             let Some(trainer) = cast.trainers.get_mut(role).filter(|_| due) else { continue };
-            let datums = learned.datums(config.episode.sampling.temperature);
-            if !datums.iter().any(Datum::has_signal) {
+            let datums = learned.datums(config);
+            if !datums.iter().any(|datum| teaches(&config.objective, datum)) {
                 continue;
             }
 
@@ -441,12 +455,9 @@ impl AgentRun {
         }
 
         let tasks = &validation[..config.tasks.unwrap_or(usize::MAX).min(validation.len())];
-        let evaluation = AgentEvaluation::of(&self.play_held_out(
-            self.builder.as_ref(),
-            cast,
-            tasks,
-            observer,
-        )?);
+        let groups = self.play_held_out(self.builder.as_ref(), cast, tasks, observer)?;
+        let evaluation = AgentEvaluation::of(&groups);
+        self.check_failures(state.step, &groups, &evaluation)?;
         let text = format!("validation after step {}: {}", state.step, evaluation.line());
         observer.see(&Event::Note { text: &text });
         if state.best.is_none_or(|(_, reward)| evaluation.reward > reward) {
@@ -486,10 +497,17 @@ struct Learned<'a> {
 }
 
 impl Learned<'_> {
-    fn datums(&self, temperature: f64) -> Vec<Datum> {
+    fn datums(&self, config: &AgentConfig) -> Vec<Datum> {
+        let temperature = config.episode.sampling.temperature;
         let all = self.trajectories.iter().zip(&self.advantages);
         all.flat_map(|((_, trajectory), advantage)| {
-            trajectory_datums(trajectory, *advantage, temperature)
+            // Where each context counts as one sequence, an episode of several is still one.
+            let written = trajectory.segments.iter().filter(|s| !s.written.is_empty()).count();
+            let share = match config.objective.aggregation {
+                Aggregation::SequenceMean {} => 1.0 / written.max(1) as f32,
+                _ => 1.0,
+            };
+            trajectory_datums(trajectory, advantage * share, temperature)
         })
         .collect()
     }

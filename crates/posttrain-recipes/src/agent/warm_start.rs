@@ -2,14 +2,14 @@
 //! reinforcement has something to reinforce.
 
 use crate::RecipeError;
-use crate::agent::config::RoleConfig;
+use crate::agent::config::{AgentConfig, RoleConfig};
 use crate::agent::episodes::demonstration_datums;
 use crate::observer::{Event, Observer, Phase};
 use posttrain_environment::Trajectory;
 use posttrain_loss::{Aggregation, CrossEntropy};
 use posttrain_model::Decoder;
 use posttrain_optim::Schedule;
-use posttrain_train::{Trainer, TrainerConfig, derive_seed};
+use posttrain_train::{Trainer, derive_seed};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -53,14 +53,14 @@ impl WarmStartConfig {
 }
 
 /// Learns demonstrations into an adapter, a PEFT folder at `adapter`, for
-/// [`RoleConfig::adapter`]. One that is there already is left as it is. The losses, step by step.
+/// [`RoleConfig::adapter`], by the run's seed and its way to compute passes. One that is there already is left as it is. The losses, step by step.
 ///
 /// # Errors
 /// [`RecipeError::Config`] where nothing is demonstrated; else whatever training and the disk do.
 pub fn warm_start(
     model: &Arc<Decoder>,
     demonstrations: &[Trajectory],
-    (config, role): (&WarmStartConfig, &RoleConfig),
+    (config, role, agent): (&WarmStartConfig, &RoleConfig, &AgentConfig),
     (adapter, base_model): (&Path, &str),
     observer: &mut dyn Observer,
 ) -> Result<Vec<f64>, RecipeError> {
@@ -71,7 +71,8 @@ pub fn warm_start(
     let datums = demonstration_datums(demonstrations);
     RecipeError::check("warm_start.demonstrations", !datums.is_empty(), "at least 1", "none")?;
 
-    let mut trainer = Trainer::new(model.clone(), &role.lora, TrainerConfig::default(), 0)?;
+    let seed = derive_seed(agent.seed, "warm start", 0, 0);
+    let mut trainer = Trainer::new(model.clone(), &role.lora, agent.trainer, seed)?;
     let objective = CrossEntropy { aggregation: Aggregation::TokenMean {} };
     let a_epoch = datums.len().div_ceil(config.batch) as u64;
     let steps = config.epochs * a_epoch;
@@ -79,7 +80,7 @@ pub fn warm_start(
     for step in 0..steps {
         // Another order in each epoch.
         let mut order: Vec<usize> = (0..datums.len()).collect();
-        order.sort_by_key(|index| derive_seed(0, "order", step / a_epoch, *index as u64));
+        order.sort_by_key(|index| derive_seed(seed, "order", step / a_epoch, *index as u64));
         let from = (step % a_epoch) as usize * config.batch;
         let to = (from + config.batch).min(order.len());
         let batch: Vec<_> = order[from..to].iter().map(|index| datums[*index].clone()).collect();

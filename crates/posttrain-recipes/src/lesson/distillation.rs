@@ -1,6 +1,7 @@
 //! Distillation: the policy answers, and a teacher says of each token how likely it is; or a teacher
 //! has answered, and left what it held likely.
 
+use super::turns::fitting;
 use super::{HeldOut, Lesson, Teacher, TokenAnswer};
 use crate::observer::{Phase, Silent};
 use crate::prompt::PromptStyle;
@@ -185,12 +186,16 @@ impl OffPolicyDistillation {
         let prompt =
             self.style.encode(&example.question, &self.model.tokenizer, &self.model.template)?;
         let top = || answer.top_logprobs.iter().flatten();
-        Ok(Datum {
+        let datum = Datum {
             targets_per_position: entries,
             targets: top().map(|(token, _)| *token).collect(),
             ..Datum::completion(&prompt, &answer.tokens)
-        }
-        .with_reference_logprobs(top().map(|(_, logprob)| *logprob).collect()))
+        };
+        // A token's entries are a sum, and tokens are averaged over.
+        let weights = vec![entries as f32; datum.targets.len()];
+        let logprobs = top().map(|(_, logprob)| *logprob).collect();
+        let datum = datum.with_weights(weights).with_reference_logprobs(logprobs);
+        fitting(&self.model, example, datum)
     }
 }
 

@@ -106,7 +106,23 @@ pub fn answer_datum(
     if tokens.is_empty() {
         return Err(RecipeError::example(example, "an empty answer".into()));
     }
-    Ok(Datum::completion(&prompt, &tokens))
+    fitting(model, example, Datum::completion(&prompt, &tokens))
+}
+
+/// A datum that the model's context holds.
+pub(super) fn fitting(
+    model: &TextModel,
+    example: &Example,
+    datum: Datum,
+) -> Result<Datum, RecipeError> {
+    let context = model.decoder.config().max_position_embeddings as usize;
+    match datum.input.len() {
+        tokens if tokens > context => {
+            let reason = format!("{tokens} tokens, and the model's context is {context}");
+            Err(RecipeError::example(example, reason))
+        }
+        _ => Ok(datum),
+    }
 }
 
 /// Where an answer ends: with the token that ends a turn. What the template writes behind it (a
@@ -144,5 +160,5 @@ fn learned_turns(
         let end = before.len() + turn_end(model, &after[before.len()..]);
         weights[before.len()..end].fill(1.0);
     }
-    Ok(Datum::text(&tokens, &weights))
+    fitting(model, example, Datum::text(&tokens, &weights))
 }

@@ -1,7 +1,9 @@
 //! `/v1/chat/completions`.
 
 use super::adapters::{Target, target};
-use super::job::{Draw, draw, finish_word, most_tokens, new_id, now, route_headers, usage};
+use super::job::{
+    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, usage,
+};
 use super::logprobs::{TOP, chat_form, scored};
 use super::stream::{Form, Streamed, stream};
 use super::tools::spoken;
@@ -38,6 +40,8 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     tool_choice: Option<Value>,
     #[serde(default)]
+    parallel_tool_calls: Option<bool>,
+    #[serde(default)]
     response_format: Option<Value>,
     #[serde(flatten)]
     draw: Draw,
@@ -46,8 +50,8 @@ pub(crate) struct ChatRequest {
 }
 
 /// Fields that change nothing here.
-const WITHOUT_EFFECT: [&str; 6] =
-    ["user", "metadata", "store", "parallel_tool_calls", "service_tier", "safety_identifier"];
+const WITHOUT_EFFECT: [&str; 5] =
+    ["user", "metadata", "store", "service_tier", "safety_identifier"];
 
 /// Refuses a field that is neither known nor without effect.
 pub(crate) fn check_rest(rest: &Map<String, Value>, taken: &[&str]) -> Result<(), Refusal> {
@@ -111,6 +115,7 @@ pub(crate) async fn answer(
     request: ChatRequest,
     episode: Option<Arc<Episode>>,
 ) -> Result<Response, Refusal> {
+    let _answering = answering(app)?;
     check_rest(&request.rest, &DRAW)?;
     let streamed = request.draw.stream == Some(true);
     let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
@@ -197,6 +202,7 @@ async fn prepare(
     episode: Option<&Episode>,
 ) -> Result<Prepared, Refusal> {
     let messages = read_messages(request.messages)?;
+    check_text(app, "messages", messages.iter().map(|message| message.text().len()).sum())?;
     let tools = match request.tool_choice.as_ref().and_then(Value::as_str) {
         None if request.tool_choice.as_ref().is_none_or(Value::is_null) => request.tools,
         Some("auto") => request.tools,
@@ -206,9 +212,20 @@ async fn prepare(
             return Err(Refusal::field("tool_choice", "auto or none", got));
         }
     };
-    let format = request.response_format.as_ref().and_then(|format| format.get("type"));
-    if let Some(kind) = format.and_then(Value::as_str).filter(|kind| *kind != "text") {
-        return Err(Refusal::field("response_format.type", "text", kind));
+    if let Some(format) = request.response_format.filter(|format| !format.is_null()) {
+        let kind = format.get("type").unwrap_or(&format);
+        if kind != "text" {
+            return Err(Refusal::field("response_format.type", "text", kind));
+        }
+    }
+    let any_tools = tools.as_ref().is_some_and(|tools| !tools.is_empty());
+    if any_tools && request.parallel_tool_calls == Some(false) {
+        let expected = "true or left out: nothing keeps the model from several calls";
+        return Err(Refusal::field("parallel_tool_calls", expected, false));
+    }
+    if any_tools && request.draw.stream == Some(true) && request.logprobs == Some(true) {
+        let expected = "false with `stream` and `tools`: calls show when they are whole";
+        return Err(Refusal::field("logprobs", expected, true));
     }
     let logprobs = match (request.logprobs, request.top_logprobs) {
         (Some(true), top) => Some(top.unwrap_or(0)),

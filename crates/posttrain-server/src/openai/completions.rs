@@ -2,7 +2,9 @@
 
 use super::adapters::{Target, target};
 use super::chat::{DRAW, check_rest};
-use super::job::{Draw, draw, finish_word, most_tokens, new_id, now, route_headers, usage};
+use super::job::{
+    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, usage,
+};
 use super::logprobs::{TOP, read, scored, text_form};
 use super::stream::{Form, Streamed, stream};
 use crate::app::App;
@@ -56,7 +58,10 @@ const PROMPTS: usize = 256;
 
 impl Prompt {
     fn tokens(self, app: &App) -> Result<Vec<Vec<i64>>, Refusal> {
-        let encode = |text: &String| Ok(app.model.tokenizer.encode_text(text)?);
+        let encode = |text: &String| {
+            check_text(app, "prompt", text.len())?;
+            Ok(app.model.tokenizer.encode_prompt(text)?)
+        };
         let prompts: Vec<Vec<i64>> = match self {
             Self::Text(text) => vec![encode(&text)?],
             Self::Tokens(tokens) => vec![tokens],
@@ -82,6 +87,7 @@ pub(crate) async fn complete(
     owner: Owner,
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, Refusal> {
+    let _answering = answering(&app)?;
     check_rest(&request.rest, &DRAW)?;
     check_unserved(&request)?;
     let top = request.logprobs;
@@ -99,6 +105,14 @@ pub(crate) async fn complete(
     let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
     let prompts = request.prompt.tokens(&app)?;
     let samples = request.draw.samples(&app)?;
+    let (most, asked) = (app.config.limits.samples, prompts.len() * samples);
+    if asked > most {
+        return Err(Refusal::field(
+            "n",
+            &format!("at most {most} completions of all prompts"),
+            asked,
+        ));
+    }
 
     let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
     let echo = request.echo == Some(true);

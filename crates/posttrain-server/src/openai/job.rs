@@ -125,8 +125,47 @@ impl Draw {
             seed,
         };
         params.validate()?;
+        check_stops(&params)?;
         Ok(params)
     }
+}
+
+/// Checks that what ends a completion is soon looked for: it is, at every token.
+pub(crate) fn check_stops(params: &SamplingParams) -> Result<(), Refusal> {
+    const TEXTS: usize = 64;
+    const BYTES: usize = 1024;
+    const TOKENS: usize = 256;
+    if params.stop.len() > TEXTS {
+        return Err(Refusal::field("stop", &format!("at most {TEXTS} texts"), params.stop.len()));
+    }
+    if let Some(long) = params.stop.iter().map(String::len).find(|bytes| *bytes > BYTES) {
+        return Err(Refusal::field("stop", &format!("texts of at most {BYTES} bytes"), long));
+    }
+    let tokens = params.stop_token_ids.len();
+    if tokens > TOKENS {
+        let expected = format!("at most {TOKENS} token ids");
+        return Err(Refusal::field("stop_token_ids", &expected, tokens));
+    }
+    Ok(())
+}
+
+/// Refuses a text of so many bytes if no tokenizer makes it fit the context, before one tries.
+pub(crate) fn check_text(app: &App, field: &str, bytes: usize) -> Result<(), Refusal> {
+    const BYTES_A_TOKEN: usize = 512;
+    let most = app.context().saturating_mul(BYTES_A_TOKEN);
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Refusal::field(field, &format!("at most {most} bytes"), bytes))
+}
+
+/// What is held while an answer is under way, for which the server's end waits.
+pub(crate) fn answering(app: &App) -> Result<Arc<()>, Refusal> {
+    let answering = app.answering.clone();
+    if app.is_stopping() {
+        return Err(Refusal::stopping());
+    }
+    Ok(answering)
 }
 
 /// Tokens of a completion at most: what was asked for, as far as the context has room.
@@ -158,9 +197,6 @@ pub(crate) async fn submit(
     samples: usize,
     tokens: bool,
 ) -> Result<SampleStream, Refusal> {
-    if app.is_stopping() {
-        return Err(Refusal::stopping());
-    }
     if app.sampling.pending() + samples > app.config.limits.pending {
         return Err(Refusal::busy("the server has as many samples to draw as it takes"));
     }

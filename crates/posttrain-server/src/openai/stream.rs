@@ -66,6 +66,7 @@ struct State {
     /// Where completions are taken down, with what they were sampled from.
     learned: Option<(Captured, Vec<i64>, SamplingParams)>,
     captured: Option<(Arc<Episode>, CapturedCall)>,
+    _answering: Arc<()>,
 }
 
 /// Begins to draw, and streams what is drawn.
@@ -101,6 +102,7 @@ pub(crate) async fn stream(
         written: 0,
         left: request.samples,
         ended: false,
+        _answering: app.answering.clone(),
         captured: request.captured,
     };
     state.begin(request.samples);

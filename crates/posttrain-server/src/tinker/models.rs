@@ -6,7 +6,7 @@ use crate::checkpoints::{LoraSpec, RunRecord};
 use crate::keys::Owner;
 use crate::promises::Taken;
 use crate::refusal::Refusal;
-use crate::request::{Json, Sequence};
+use crate::request::{Json, Sequence, metadata};
 use axum::extract::State;
 use chrono::Utc;
 use posttrain_train::{DeadGroups, Trainer, TrainerConfig};
@@ -116,7 +116,7 @@ pub(crate) async fn create(
         session: request.session_id,
         spec,
         seed,
-        user_metadata: request.user_metadata.unwrap_or_default(),
+        user_metadata: metadata(request.user_metadata)?,
     };
     let id = new.id.clone();
     let promise = new.promise();
@@ -173,22 +173,25 @@ pub(crate) async fn create_once(
     }
 
     let own = app.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        own.room_for_model()?;
-        let mut trainer = fresh_trainer(&own, new.spec, new.seed)?;
-        fill(&mut trainer)?;
-        let record = new.record(&own.config.name);
-        add(&own, new, trainer, HashSet::new(), record)
+    // A task of its own: a client that hangs up takes the promise with it otherwise, and whoever
+    // asks again waits for it for ever.
+    let kept = tokio::spawn(async move {
+        let of_work = own.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            of_work.room_for_model()?;
+            let mut trainer = fresh_trainer(&of_work, new.spec, new.seed)?;
+            fill(&mut trainer)?;
+            let record = new.record(&of_work.config.name);
+            add(&of_work, new, trainer, HashSet::new(), record)
+        });
+        let outcome = match made.await {
+            Ok(Ok(_)) => crate::promises::Outcome::Json(answer),
+            Ok(Err(refusal)) => crate::promises::Outcome::Failed(refusal),
+            Err(error) => crate::promises::Outcome::Failed(Refusal::server(&error)),
+        };
+        own.promises.keep(&promise, outcome);
     });
-    match made.await {
-        Ok(Ok(_)) => app.promises.keep(&promise, answer),
-        Ok(Err(refusal)) => app.promises.keep(&promise, crate::promises::Outcome::Failed(refusal)),
-        Err(error) => {
-            let failed = crate::promises::Outcome::Failed(Refusal::server(&error));
-            app.promises.keep(&promise, failed);
-        }
-    }
-    Ok(())
+    kept.await.map_err(|error| Refusal::server(&error))
 }
 
 fn fresh_trainer(app: &App, spec: LoraSpec, seed: u64) -> Result<Trainer, Refusal> {
@@ -229,13 +232,16 @@ pub(crate) fn revived(app: &App, owner: &Owner, id: &str) -> Result<Option<Arc<M
         return Ok(Some(model.clone()));
     }
     let Some(run) = app.checkpoints.run(owner, id).filter(|run| run.live) else { return Ok(None) };
+    // What is taken up now would not be kept again.
+    if app.is_stopping() {
+        return Err(Refusal::stopping());
+    }
     app.room_for_model()?;
     let Some((live, state)) = app.checkpoints.live(owner, id)? else { return Ok(None) };
 
     let mut trainer = fresh_trainer(app, run.record.lora, run.record.seed)?;
     load_state(&mut trainer, &state)?;
-    app.checkpoints.forget_live(owner, id);
-    tracing::info!("model {id} goes on where the server's last end left it");
+    trainer.load_gradient(&state)?;
 
     let new = NewModel {
         id: id.into(),
@@ -245,7 +251,11 @@ pub(crate) fn revived(app: &App, owner: &Owner, id: &str) -> Result<Option<Arc<M
         seed: run.record.seed,
         user_metadata: run.record.user_metadata.clone(),
     };
-    add(app, new, trainer, live.applied.into_iter().collect(), run.record).map(Some)
+    let model = add(app, new, trainer, live.applied.into_iter().collect(), run.record)?;
+    app.session_again(&model);
+    app.checkpoints.forget_live(owner, id);
+    tracing::info!("model {id} goes on where the server's last end left it");
+    Ok(Some(model))
 }
 
 /// Reads a trainer's state.
@@ -297,6 +307,7 @@ pub(crate) async fn unload(
     let promise = format!("{}:unload", model.id);
     if app.promises.take(&promise, &owner, "unload_model")? == Taken::New {
         app.registry().models.remove(&model.id);
+        let _ = app.sampling.retire(&model.id);
         let answer = json!({ "type": "unload_model", "model_id": model.id });
         app.promises.keep(&promise, answer);
     }

@@ -9,6 +9,7 @@ use super::wire::{
 };
 use crate::app::{App, Sampler, Weights};
 use crate::keys::Owner;
+use crate::openai::check_stops;
 use crate::promises::{Outcome, Taken};
 use crate::refusal::Refusal;
 use crate::request::{Json, Sequence};
@@ -266,6 +267,7 @@ impl Params {
             Some(Stop::Tokens(tokens)) => params.stop_token_ids.clone_from(tokens),
         }
         params.validate()?;
+        check_stops(&params)?;
         Ok(params)
     }
 }

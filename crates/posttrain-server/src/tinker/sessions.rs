@@ -5,7 +5,7 @@ use crate::checkpoints::SessionRecord;
 use crate::keys::Owner;
 use crate::promises::{Outcome, try_again};
 use crate::refusal::Refusal;
-use crate::request::Json;
+use crate::request::{Json, metadata};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -84,7 +84,7 @@ pub(crate) async fn create(
         sdk_version: shortened(&request.sdk_version),
         tags: request.tags.iter().take(32).map(|tag| shortened(tag)).collect(),
         display_name: request.display_name.as_deref().map(shortened),
-        user_metadata: request.user_metadata.unwrap_or_default(),
+        user_metadata: metadata(request.user_metadata)?,
         finished: None,
     };
 

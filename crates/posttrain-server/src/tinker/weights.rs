@@ -11,7 +11,7 @@ use crate::checkpoints::{CheckpointKind, CheckpointPath, CheckpointRecord};
 use crate::keys::Owner;
 use crate::promises::Outcome;
 use crate::refusal::Refusal;
-use crate::request::{Json, Sequence};
+use crate::request::{Json, Sequence, metadata};
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use posttrain_lora::{load_peft, save_peft};
@@ -56,18 +56,7 @@ impl NewCheckpoint {
     fn record(self, app: &App, model: &Model) -> Result<CheckpointRecord, Refusal> {
         let name = self.name.unwrap_or_else(|| format!("{:06}", self.seq));
         let path = CheckpointPath::new(&model.id, self.kind, &name)?;
-        if !self.overwrite && app.checkpoints.has(&model.owner, &path) {
-            let detail = format!("{path} is there already: give another name, or `overwrite`");
-            return Err(Refusal::invalid(detail));
-        }
-
-        let most = app.config.limits.disk_bytes;
-        let used = app.checkpoints.bytes(&model.owner);
-        if used >= most {
-            return Err(Refusal::invalid(format!(
-                "the checkpoints of this key take {used} bytes of the {most} that they may: delete some"
-            )));
-        }
+        may_write(app, &model.owner, &path, self.overwrite)?;
         Ok(CheckpointRecord {
             path,
             request: request_id(&model.id, self.seq),
@@ -77,10 +66,32 @@ impl NewCheckpoint {
             step: 0,
             created: Utc::now(),
             expires: self.ttl_seconds.map(expiry).transpose()?,
-            user_metadata: self.user_metadata.unwrap_or_default(),
+            user_metadata: metadata(self.user_metadata)?,
             bytes: 0,
         })
     }
+}
+
+/// Whether an owner may write a checkpoint: asked when the request comes, and again when its turn
+/// does, before which others may have been written.
+fn may_write(
+    app: &App,
+    owner: &Owner,
+    path: &CheckpointPath,
+    overwrite: bool,
+) -> Result<(), Refusal> {
+    if !overwrite && app.checkpoints.has(owner, path) {
+        let detail = format!("{path} is there already: give another name, or `overwrite`");
+        return Err(Refusal::invalid(detail));
+    }
+    let most = app.config.limits.disk_bytes;
+    let used = app.checkpoints.bytes(owner);
+    if used >= most {
+        return Err(Refusal::invalid(format!(
+            "the checkpoints of this key take {used} bytes of the {most} that they may: delete some"
+        )));
+    }
+    Ok(())
 }
 
 /// When a checkpoint of this time to live expires: 1 hour to 10 years, as the SDK says.
@@ -114,7 +125,7 @@ pub(crate) async fn save(
 
 /// Has a checkpoint written when its turn comes, and answers once it is on the disk.
 fn write(app: &Arc<App>, model: &Arc<Model>, new: NewCheckpoint) -> Result<Value, Refusal> {
-    let seq = new.seq;
+    let (seq, overwrite) = (new.seq, new.overwrite);
     let kind = new.kind.request();
     let record = match new.record(app, model) {
         Ok(record) => record,
@@ -125,6 +136,9 @@ fn write(app: &Arc<App>, model: &Arc<Model>, new: NewCheckpoint) -> Result<Value
     let owner = model.owner.clone();
     let work = move |trainer: &mut Trainer| {
         let path = record.path.clone();
+        if let Err(refusal) = may_write(&app_of_job, &owner, &path, overwrite) {
+            return Ok(Outcome::Failed(refusal));
+        }
         let record = CheckpointRecord { step: trainer.policy_version(), ..record };
         let base = record.base_model.clone();
         app_of_job.checkpoints.write(&owner, record, |folder| match path.kind {
@@ -221,7 +235,9 @@ fn snapshot(
         let weights = match kind {
             SamplerKind::Snapshot => Weights::Policy(policy),
             SamplerKind::Inflight => {
-                // Whoever samples by the name goes on under the new weights from the next token.
+                // Whoever samples by the name goes on under the new weights from the next token, and
+                // nobody else: an ordinary snapshot of this version is another policy.
+                let policy = PolicySnapshot::new((*policy.adapter).clone(), policy.version);
                 own.sampling.publish(&name, policy, Transition::Follow);
                 Weights::Inflight(name)
             }
@@ -393,7 +409,7 @@ async fn create_via_load(
         session,
         spec: record.lora,
         seed: if request.optimizer { record.seed } else { random_seed() },
-        user_metadata: request.user_metadata.unwrap_or_default(),
+        user_metadata: metadata(request.user_metadata)?,
     };
     let promise = new.promise();
     let id = new.id.clone();
