@@ -217,7 +217,7 @@ fn a_tool_that_waits_holds_nobody_up() {
     let model = model();
     let waiting = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
-    let (now, seen) = (waiting.clone(), most.clone());
+    let (now, seen) = (waiting, most.clone());
     let slow = tool_fn(Tool::new("wait", "", json!({"type": "object"})), move |_| {
         let (now, seen) = (now.clone(), seen.clone());
         async move {

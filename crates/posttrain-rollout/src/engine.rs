@@ -533,7 +533,7 @@ impl Engine {
     }
 
     /// Keeps the text of a row that is finished.
-    fn keep(&mut self, batch: &mut Batch, index: usize) -> Result<(), RolloutError> {
+    fn keep(&self, batch: &mut Batch, index: usize) -> Result<(), RolloutError> {
         let row = &batch.rows_mut()[index];
         let (group, text) = (row.group.clone(), row.text());
         // What an earlier policy wrote is not what this one would have read.
