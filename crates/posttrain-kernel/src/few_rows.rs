@@ -30,9 +30,9 @@ fn packed_rows(kind: Kind) -> RangeInclusive<usize> {
         return 1..=128;
     }
     // One f32 row libtorch multiplies as fast. A thread of its own took 6 times as long for 8 rows,
-    // 2.5 times for 12, and as long for 32.
+    // 2.5 times for 12, 1.2 for 32 and 64.
     match tch::get_num_threads() {
-        ..=1 => 2..=32,
+        ..=1 => 2..=64,
         2 => 2..=12,
         3..=6 => 2..=8,
         _ => 0..=0,
@@ -131,7 +131,7 @@ impl PackedColumns {
 
     /// The rows `rows` of `x: [N, in]`; `None` where libtorch multiplies them better: in another
     /// kind, on another device or processor, more than 128 rows in bf16, one row in f32 or more than
-    /// 32 (fewer where libtorch has several threads), an odd number of features in bf16.
+    /// 64 (fewer where libtorch has several threads), an odd number of features in bf16.
     ///
     /// # Errors
     /// [`KernelError`] if `x` is not a matrix, or has fewer rows.
@@ -440,7 +440,7 @@ mod tests {
         let x = by_columns(&noise([200, 3], 0.0));
         assert!(none(&x.to_kind(Kind::Double), 0..5) && none(&x, 2..2));
         assert!(none(&x, 0..5) && none(&x, 0..129));
-        assert!(none(&x.to_kind(Kind::Float), 0..1) && none(&x.to_kind(Kind::Float), 0..33));
+        assert!(none(&x.to_kind(Kind::Float), 0..1) && none(&x.to_kind(Kind::Float), 0..65));
     }
 
     #[test]
