@@ -24,10 +24,10 @@ pub struct Simulation {
     pub better: f64,
     /// The present policy's share of right answers.
     pub accuracy: f64,
-    /// The share of tasks on which two equal policies differ: both were right at times.
+    /// The share of answers in which two equal policies differ.
     pub disagreement: f64,
-    /// The share of tasks whose samples differ alike: there one policy knows what the other does not.
-    /// On the others each sample differs by chance.
+    /// The share of that which is the task's: there one policy knows what the other does not. The rest
+    /// is chance, in each answer anew.
     pub by_task: f64,
     /// Held-out tasks that there are.
     pub tasks: usize,

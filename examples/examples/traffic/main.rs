@@ -1,6 +1,6 @@
 //! A policy that learns from traffic, with a gate that can say no: a simulated population asks a real
-//! server for a day, says noisily and late what it thinks of some answers, and never says right or
-//! wrong; a verifier that training never sees decides which version may serve.
+//! server for a day, and says of some answers, late and sometimes wrongly, whether they were right; by
+//! held-out tasks, which training never sees, the same verifier decides which version may serve.
 //!
 //! ```text
 //! cargo run --release -p examples --example traffic -- --config examples/configs/traffic.toml --out runs/traffic
@@ -61,7 +61,7 @@ struct Day {
     before: Share,
     after: Share,
     versions: Vec<Decision>,
-    /// Seconds from a candidate's last feedback to its service, the longest.
+    /// Seconds of training and gate, from a candidate's beginning to its service, the longest.
     capture_to_swap: f64,
     requests: usize,
     seconds: f64,

@@ -22,7 +22,7 @@ pub struct Swaps {
     pub n: usize,
     /// Requests without swaps, and as many at least with them.
     pub requests: usize,
-    /// Completions whose log-probabilities are computed again.
+    /// Completions whose log-probabilities are computed again, from all over the load.
     pub checked: usize,
 }
 
@@ -43,6 +43,8 @@ pub struct Swapped {
     pub p99_ratio: f64,
     /// Completions whose log-probabilities were computed again by the version that they name.
     pub checked: usize,
+    /// Those of them that the other version is nearer to.
+    pub mixed: usize,
     /// The largest mean difference of one, nats a token.
     pub largest_gap: f64,
     /// The same by the other version, on the average: what a mix-up would look like.
@@ -116,6 +118,7 @@ pub fn under_load(
     let (without, _) = load(&client, config, questions, swaps.requests, (&unwatched, &always));
 
     let (answered, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut refused = None;
     let (with, dropped) = std::thread::scope(|scope| {
         let loaded =
             scope.spawn(|| load(&client, config, questions, swaps.requests, (&answered, &done)));
@@ -126,7 +129,8 @@ pub fn under_load(
             }
             let version = if n % 2 == 0 { one } else { other };
             let body = json!({ "version": version, "reason": "swapped under load" });
-            if client.post("/traffic/reinstate", &body).is_err() {
+            if let Err(error) = client.post("/traffic/reinstate", &body) {
+                refused = Some(error.context(format!("swap {}", n + 1)));
                 break;
             }
         }
@@ -134,9 +138,13 @@ pub fn under_load(
         loaded.join().expect("the load does not panic")
     });
     server.stop()?;
+    if let Some(error) = refused {
+        return Err(error);
+    }
 
-    let (checked, largest_gap, gap_of_other) =
-        recomputed(config, &traffic, (one, other), swaps.checked)?;
+    let of_load = with.len();
+    let Recomputed { checked, mixed, largest_gap, gap_of_other } =
+        recomputed(config, &traffic, (one, other), (of_load, swaps.checked))?;
     let (p99_without, p99_with) = (p99(without), p99(with.clone()));
     Ok(Swapped {
         n: swaps.n,
@@ -146,18 +154,28 @@ pub fn under_load(
         p99_with,
         p99_ratio: p99_with / p99_without,
         checked,
+        mixed,
         largest_gap,
         gap_of_other,
     })
 }
 
-/// The last completions' log-probabilities, by the version that they name and by the other.
+/// What came of computing completions again.
+struct Recomputed {
+    checked: usize,
+    mixed: usize,
+    largest_gap: f64,
+    gap_of_other: f64,
+}
+
+/// The log-probabilities of some of the last `of_load` completions, spread over them, by the version
+/// that they name and by the other.
 fn recomputed(
     config: &TrafficFile,
     traffic: &Path,
     (one, other): (u64, u64),
-    most: usize,
-) -> Result<(usize, f64, f64)> {
+    (of_load, most): (usize, usize),
+) -> Result<Recomputed> {
     let mut served = Vec::new();
     let mut files: Vec<_> = std::fs::read_dir(traffic.join("log"))?.flatten().collect();
     files.sort_by_key(std::fs::DirEntry::file_name);
@@ -169,7 +187,9 @@ fn recomputed(
             }
         }));
     }
-    let last = served.split_off(served.len().saturating_sub(most));
+    let last = served.split_off(served.len().saturating_sub(of_load));
+    let apart = last.len().div_ceil(most.max(1)).max(1);
+    let some: Vec<_> = last.into_iter().step_by(apart).collect();
 
     let model = config.model.load()?.decoder;
     let mut trainers = BTreeMap::new();
@@ -190,12 +210,17 @@ fn recomputed(
 
     let mut largest: f64 = 0.0;
     let mut of_other = 0.0;
-    for served in &last {
+    let mut mixed = 0;
+    for served in &some {
         let datum = Datum::completion(&served.prompt, &served.tokens);
         let datum = datum.with_temperature(served.temperature);
         let not = if served.version == one { other } else { one };
-        largest = largest.max(gap(served.version, &datum, &served.logprobs)?);
-        of_other += gap(not, &datum, &served.logprobs)?;
+        let own = gap(served.version, &datum, &served.logprobs)?;
+        let others = gap(not, &datum, &served.logprobs)?;
+        largest = largest.max(own);
+        of_other += others;
+        mixed += usize::from(others < own);
     }
-    Ok((last.len(), largest, of_other / last.len().max(1) as f64))
+    let gap_of_other = of_other / some.len().max(1) as f64;
+    Ok(Recomputed { checked: some.len(), mixed, largest_gap: largest, gap_of_other })
 }
