@@ -23,7 +23,8 @@ pub enum Schedule {
         #[serde(default)]
         floor: f64,
     },
-    /// Up from 0 over the warm-up, then down along half a cosine to `floor` at the step behind the last.
+    /// Up from 0 over the warm-up, then down along half a cosine to `floor` at the step behind the
+    /// last.
     Cosine {
         /// Steps of the warm-up.
         #[serde(default)]

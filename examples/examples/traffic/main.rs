@@ -61,7 +61,7 @@ struct Day {
     before: Share,
     after: Share,
     versions: Vec<Decision>,
-    /// Seconds of training and gate, from a candidate's beginning to its service, the longest.
+    /// Seconds from a candidate's last feedback to its decision, the longest of those accepted.
     capture_to_swap: f64,
     requests: usize,
     seconds: f64,

@@ -6,11 +6,13 @@ use anyhow::{Context, Result, bail};
 use examples::{task_seed, write};
 use posttrain::data::Example;
 use posttrain::recipes::Reward;
-use posttrain::recipes::traffic::{Decision, HeldOutConfig, TrafficConfig, Verdict};
+use posttrain::recipes::traffic::{Decision, HeldOutConfig, TrafficConfig, TrafficLine, Verdict};
 use posttrain::reward::Sample;
 use posttrain::statistics::Share;
+use posttrain::store::read_log;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -199,18 +201,41 @@ pub fn day(
     let state = wait(&client, config, Wait::Idle)?;
     let versions = decisions(&state)?;
     let after = accuracy(&client, config, name, &questions.fresh)?;
-    let spent = |d: &Decision| d.seconds_training + d.seconds_gate;
-    let swaps = versions.iter().filter(|d| d.verdict == Verdict::Accepted).map(spent);
     server.stop()?;
+    let capture_to_swap = capture_to_swap(&folder.join("data/traffic"), &versions)?;
     Ok(Day {
         seed,
         before,
         after,
-        capture_to_swap: swaps.fold(0.0, f64::max),
+        capture_to_swap,
         versions,
         requests,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// Seconds from the last feedback that an accepted candidate was made of to its decision, the
+/// longest: what it waited behind an earlier one included.
+fn capture_to_swap(traffic: &Path, versions: &[Decision]) -> Result<f64> {
+    let mut said: HashMap<String, f64> = HashMap::new();
+    for file in std::fs::read_dir(traffic.join("log"))? {
+        for line in read_log::<TrafficLine>(&file?.path())? {
+            if let TrafficLine::Feedback(feedback) = line {
+                said.insert(feedback.id, feedback.time);
+            }
+        }
+    }
+
+    let mut longest: f64 = 0.0;
+    for decision in versions.iter().filter(|d| d.verdict == Verdict::Accepted) {
+        let path = traffic.join(format!("provenance/version-{:06}.json", decision.version));
+        let made: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let sources = made["completions"].as_array().context("`completions`")?;
+        let times = sources.iter().filter_map(|source| said.get(source["id"].as_str()?));
+        let last = times.copied().filter(|time| *time < decision.time).fold(0.0, f64::max);
+        longest = longest.max(decision.time - last);
+    }
+    Ok(longest)
 }
 
 /// What the day's clock waits for.

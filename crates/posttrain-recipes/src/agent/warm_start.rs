@@ -53,7 +53,8 @@ impl WarmStartConfig {
 }
 
 /// Learns demonstrations into an adapter, a PEFT folder at `adapter`, for
-/// [`RoleConfig::adapter`], by the run's seed and its way to compute passes. One that is there already is left as it is. The losses, step by step.
+/// [`RoleConfig::adapter`], by the run's seed and its way to compute passes. One that is there
+/// already is left as it is. The losses, step by step.
 ///
 /// # Errors
 /// [`RecipeError::Config`] where nothing is demonstrated; else whatever training and the disk do.
