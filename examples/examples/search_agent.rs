@@ -12,7 +12,9 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{AgentFile, AgentTasks, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use examples::{
+    AgentFile, AgentTasks, Arm, PEOPLE, RunArgs, mean_of, name, over_seeds, task_seed, train_agents,
+};
 use posttrain::chat::{Message, Role, ToolCall, ToolFormat};
 use posttrain::data::Example;
 use posttrain::environment::search::{Corpus, Passage, SearchConfig, SearchTask};
@@ -50,22 +52,6 @@ const FACTS: [(&str, &str, &str, &[&str]); 5] = [
     ("sailed", "sailed", "sailed to", &["Madeira", "Iceland", "Corsica", "Malta", "Crete"]),
 ];
 
-const FIRST: [&str; 40] = [
-    "Anna", "Boris", "Clara", "David", "Elsa", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin",
-    "Leon", "Marta", "Nils", "Olga", "Paul", "Rosa", "Simon", "Thea", "Victor", "Alma", "Bruno",
-    "Celia", "Edgar", "Flora", "Gustav", "Helen", "Ivan", "Julia", "Kurt", "Laura", "Martin",
-    "Nora", "Oscar", "Petra", "Robert", "Sonja", "Tom", "Vera", "Walter",
-];
-const LAST: [&str; 25] = [
-    "Berg", "Cole", "Dahl", "Eaton", "Ford", "Gray", "Hale", "Iver", "Jung", "Kent", "Lane",
-    "Marsh", "North", "Olsen", "Page", "Quinn", "Reed", "Stone", "Thorne", "Unger", "Vance",
-    "West", "York", "Zeller", "Adler",
-];
-
-fn name(person: usize) -> String {
-    format!("{} {}", FIRST[person % FIRST.len()], LAST[person / FIRST.len() % LAST.len()])
-}
-
 /// Passage `fact` of a person has this number.
 fn number(person: usize, fact: usize) -> u32 {
     (person * FACTS.len() + fact) as u32
@@ -100,7 +86,9 @@ impl EnvironmentBuilder for Builder {
         &self,
         episode: EpisodeRequest<'_>,
     ) -> Result<Box<dyn Environment>, EnvironmentError> {
-        let (corpus, config) = (self.corpus.clone(), self.config.clone());
+        let reward = self.config.reward.at(episode.progress);
+        let (corpus, config) =
+            (self.corpus.clone(), SearchConfig { reward, ..self.config.clone() });
         let task = episode.task;
         Ok(Box::new(SearchTask::new(corpus, config, &task.question, wanted(task))))
     }
@@ -112,8 +100,8 @@ fn tasks(config: &AgentFile<SearchFile>, seed: u64) -> Result<AgentTasks> {
     if environment.asked == 0 || environment.asked > environment.people {
         anyhow::bail!("`environment.asked`: expected from 1 to `environment.people`");
     }
-    if environment.people > FIRST.len() * LAST.len() {
-        anyhow::bail!("`environment.people`: expected at most {}", FIRST.len() * LAST.len());
+    if environment.people > PEOPLE {
+        anyhow::bail!("`environment.people`: expected at most {PEOPLE}");
     }
     let draw = |split: &str, count: usize| -> Vec<Example> {
         let task = |index: u64| {
@@ -147,17 +135,17 @@ fn tasks(config: &AgentFile<SearchFile>, seed: u64) -> Result<AgentTasks> {
         train: draw("train", config.tasks.train),
         validation: draw("validation", config.tasks.validation),
         test: draw("test", config.tasks.test),
-        builder: Arc::new(Builder { corpus, config: environment.search.clone() }),
+        arms: Arm::only(Arc::new(Builder { corpus, config: environment.search.clone() })),
     })
 }
 
 /// Searches for one person after another, prunes what is not asked for, and answers.
-fn demonstrator(model: &TextModel, task: &Example) -> Arc<dyn Actor> {
+fn demonstrator(model: &TextModel, _role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
     let names: Vec<String> = serde_json::from_value(field(task, "names")).unwrap_or_default();
     let searched = field(task, "searched").as_str().unwrap_or_default().to_owned();
     let wanted: BTreeSet<u32> = wanted(task).into_iter().collect();
     let left = Mutex::new(names.into_iter());
-    Arc::new(ScriptedActor::new(model.clone(), move |_, read: &[Message]| {
+    Some(Arc::new(ScriptedActor::new(model.clone(), move |_, read: &[Message]| {
         let useless = useless(read, &wanted);
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
         let call = if !useless.is_empty() {
@@ -168,7 +156,7 @@ fn demonstrator(model: &TextModel, task: &Example) -> Arc<dyn Actor> {
             ToolCall::new("", "answer", json!({ "ids": wanted }))
         };
         Some(ToolFormat::Hermes.write(&[call]))
-    }))
+    })))
 }
 
 /// What a search has just shown and nobody asked for.

@@ -9,7 +9,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{AgentFile, AgentTasks, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use examples::{AgentFile, AgentTasks, Arm, RunArgs, mean_of, over_seeds, task_seed, train_agents};
 use posttrain::chat::{Message, Tool, ToolCall, ToolFormat};
 use posttrain::data::Example;
 use posttrain::environment::{
@@ -108,18 +108,18 @@ fn tasks(config: &AgentFile<Arithmetic>, seed: u64) -> Result<AgentTasks> {
         train: draw("train", config.tasks.train),
         validation: draw("validation", config.tasks.validation),
         test: draw("test", config.tasks.test),
-        builder: Arc::new(Builder { tools: Arc::new(tools), reward }),
+        arms: Arm::only(Arc::new(Builder { tools: Arc::new(tools), reward })),
     })
 }
 
 /// Calls the calculator, and says what it says.
-fn demonstrator(model: &TextModel, task: &Example) -> Arc<dyn Actor> {
+fn demonstrator(model: &TextModel, _role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
     let arguments = task.metadata.clone().map_or(Value::Null, Value::Object);
     let call = ToolFormat::Hermes.write(&[ToolCall::new("", "calculate", arguments)]);
-    Arc::new(ScriptedActor::new(model.clone(), move |turn, read: &[Message]| match turn {
+    Some(Arc::new(ScriptedActor::new(model.clone(), move |turn, read: &[Message]| match turn {
         0 => Some(call.clone()),
         _ => Some(read.last()?.text().into_owned()),
-    }))
+    })))
 }
 
 fn main() -> std::process::ExitCode {

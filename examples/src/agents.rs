@@ -62,17 +62,39 @@ pub struct AgentTasks {
     pub validation: Vec<Example>,
     /// That are reported.
     pub test: Vec<Example>,
-    /// Environments of them.
-    pub builder: Arc<dyn EnvironmentBuilder>,
+    /// Whatever is compared: each is a run of its own on the same tasks.
+    pub arms: Vec<Arm>,
 }
 
-/// Whoever plays a task that knows how.
-pub type Demonstrator<'a> = &'a dyn Fn(&TextModel, &Example) -> Arc<dyn Actor>;
+/// A run of a seed.
+pub struct Arm {
+    /// Its name, and that of its folder.
+    pub name: &'static str,
+    /// Environments of the tasks.
+    pub builder: Arc<dyn EnvironmentBuilder>,
+    /// The name of its warm start: arms that are shown the same share one.
+    pub shown: &'static str,
+}
 
-/// What a seed's run has learned, and how to play with it.
+impl Arm {
+    /// The one run of an example that compares none.
+    #[must_use]
+    pub fn only(builder: Arc<dyn EnvironmentBuilder>) -> Vec<Self> {
+        vec![Self { name: "run", builder, shown: "warm-start" }]
+    }
+}
+
+/// Whoever plays a role in a task and knows how; nobody, where a role is not shown.
+pub type Demonstrator<'a> = &'a dyn Fn(&TextModel, &str, &Example) -> Option<Arc<dyn Actor>>;
+
+/// What a run has learned, and how to play with it.
 pub struct Learned<'a> {
+    /// The arm's name.
+    pub arm: &'static str,
     /// The run.
     pub run: &'a AgentRun,
+    /// The same with nothing learned: its roles play as the base does that is prompted.
+    pub base: AgentRun,
     /// The seed's tasks.
     pub tasks: &'a AgentTasks,
     /// The adapters before reinforcement, by role: the warm start's.
@@ -81,7 +103,8 @@ pub struct Learned<'a> {
     pub after: BTreeMap<String, PathBuf>,
 }
 
-/// Trains each seed's policies, hands what they have learned to `report`, and writes the page.
+/// Trains each seed's policies, arm by arm, hands what they have learned to `report`, and writes
+/// the page.
 /// Interrupted or killed, it goes on when it is started again.
 ///
 /// # Errors
@@ -119,84 +142,104 @@ where
     let mut curves = Vec::new();
     let mut conversations = Vec::new();
     for &seed in &config.seeds {
-        let folder = args.out.join(format!("seed-{seed}"));
         let tasks = tasks(&config, seed)?;
-        let mut agent = AgentConfig { seed, ..config.agent.clone() };
-        let mut before = BTreeMap::new();
-        if let Some(warm) = &config.warm_start {
-            let adapter = folder.join("warm-start");
-            warm_up(
-                &config,
-                (&model, &tasks),
-                (warm, &agent),
-                &adapter,
-                demonstrator,
-                &mut console,
-            )?;
-            let role = agent.main_role.clone();
-            if let Some(main) = agent.roles.get_mut(&role) {
-                main.adapter = Some(adapter.clone());
+        for arm in &tasks.arms {
+            let place = args.out.join(format!("seed-{seed}"));
+            let folder = place.join(arm.name);
+            let mut agent = AgentConfig { seed, ..config.agent.clone() };
+            let nobody = place.join("base");
+            let base = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), &nobody)?;
+            let mut before = BTreeMap::new();
+            if let Some(warm) = &config.warm_start {
+                let place = place.join(arm.shown);
+                let (from, shown) = ((&model, &tasks, arm), (warm, demonstrator));
+                before = warm_up(&config, from, shown, &agent, &place, &mut console)?;
+                for (role, adapter) in &before {
+                    if let Some(role) = agent.roles.get_mut(role) {
+                        role.adapter = Some(adapter.clone());
+                    }
+                }
             }
-            before.insert(role, adapter);
-        }
 
-        let trained: Vec<String> =
-            agent.roles.iter().filter(|(_, role)| role.trained).map(|(n, _)| n.clone()).collect();
-        let run = AgentRun::new(model.clone(), tasks.builder.clone(), agent, &folder)?
-            .with_base_model(config.model.path.display().to_string())
-            .with_stop_flag(stop.clone());
-        if !run.train(&tasks.train, &tasks.validation, &mut console)? {
-            console.line("stopped; start it again to go on");
-            return Ok(None);
-        }
-        let after = trained.into_iter().map(|role| {
-            let best = folder.join(&role).join("best");
-            let last = folder.join(&role).join("last");
-            (role, if best.exists() { best } else { last })
-        });
-        let learned = Learned { run: &run, tasks: &tasks, before, after: after.collect() };
-        reports.push(report(seed, &learned, &mut console)?);
+            let roles = agent.roles.iter().filter(|(_, role)| role.trained);
+            let trained: Vec<String> = roles.map(|(name, _)| name.clone()).collect();
+            let run = AgentRun::new(model.clone(), arm.builder.clone(), agent, &folder)?
+                .with_base_model(config.model.path.display().to_string())
+                .with_stop_flag(stop.clone());
+            console.line(&format!("seed {seed}, {}", arm.name));
+            if !run.train(&tasks.train, &tasks.validation, &mut console)? {
+                console.line("stopped; start it again to go on");
+                return Ok(None);
+            }
+            let after = trained.into_iter().map(|role| {
+                let best = folder.join(&role).join("best");
+                let last = folder.join(&role).join("last");
+                (role, if best.exists() { best } else { last })
+            });
+            let after = after.collect();
+            let learned = Learned { arm: arm.name, run: &run, base, tasks: &tasks, before, after };
+            reports.push(report(seed, &learned, &mut console)?);
 
-        let (_, records) = MetricsLog::<AgentRecord>::open(&folder, u64::MAX)?;
-        curves.extend(curves_of(seed, &records));
-        conversations.extend(logged(&folder)?);
+            let (_, records) = MetricsLog::<AgentRecord>::open(&folder, u64::MAX)?;
+            let title = match tasks.arms.len() {
+                1 => format!("seed {seed}"),
+                _ => format!("seed {seed}, {}", arm.name),
+            };
+            curves.extend(curves_of(&title, &records));
+            conversations.extend(logged(&folder, &title)?);
+        }
     }
     write_page(args, &config.name, curves, conversations)?;
     Ok(Some(reports))
 }
 
+/// The adapters of the roles that are shown something, in `place`.
 fn warm_up<T>(
     config: &AgentFile<T>,
-    (model, tasks): (&TextModel, &AgentTasks),
-    (warm, agent): (&WarmStartConfig, &AgentConfig),
-    adapter: &Path,
-    demonstrator: Demonstrator<'_>,
+    (model, tasks, arm): (&TextModel, &AgentTasks, &Arm),
+    (warm, demonstrator): (&WarmStartConfig, Demonstrator<'_>),
+    agent: &AgentConfig,
+    place: &Path,
     console: &mut Console,
-) -> Result<()> {
-    if adapter.exists() {
-        return Ok(());
-    }
-    // Whoever demonstrates has the environment and nothing of the run's folder.
-    let scratch = adapter.with_extension("run");
-    let run = AgentRun::new(model.clone(), tasks.builder.clone(), agent.clone(), &scratch)?;
+) -> Result<BTreeMap<String, PathBuf>> {
     let shown = &tasks.train[..warm.demonstrations.min(tasks.train.len())];
-    let played = run.demonstrate(shown, &|task| demonstrator(model, task))?;
+    let knows = |role: &&String| demonstrator(model, role, &tasks.train[0]).is_some();
+    let roles = agent.roles.keys().filter(knows);
+    let mut adapters: BTreeMap<String, PathBuf> =
+        roles.map(|role| (role.clone(), place.join(role))).collect();
+    if adapters.values().all(|adapter| adapter.exists()) {
+        return Ok(adapters);
+    }
+
+    // Whoever demonstrates has the environment and nothing of the run's folder.
+    let scratch = place.with_extension("run");
+    let run = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), &scratch)?;
+    let played = run.demonstrate(shown, &|role, task| demonstrator(model, role, task))?;
     let reward = played.iter().map(Trajectory::reward).sum::<f64>() / played.len().max(1) as f64;
     console.line(&format!("warm start: {} demonstrations, reward {reward:.3}", played.len()));
 
-    let role = &agent.roles[&agent.main_role];
     let base = config.model.path.display().to_string();
-    let losses =
-        warm_start(&model.decoder, &played, (warm, role, agent), (adapter, &base), console)?;
-    if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
-        console.line(&format!("warm start: {} steps, loss {first:.3} -> {last:.3}", losses.len()));
+    let its = |role: &str| {
+        let all = played.iter().flat_map(Trajectory::with_children);
+        all.filter(|trajectory| trajectory.role == role).collect::<Vec<_>>()
+    };
+    // A role that an arm has nothing to do for is shown nothing.
+    adapters.retain(|role, _| !its(role).is_empty());
+    for (role, adapter) in &adapters {
+        let its = its(role);
+        let how = (warm, &agent.roles[role], agent);
+        let losses = warm_start(&model.decoder, its, how, (adapter, &base), console)?;
+        if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
+            let steps = losses.len();
+            console.line(&format!("{role}: {steps} steps, loss {first:.3} -> {last:.3}"));
+        }
     }
-    Ok(())
+    Ok(adapters)
 }
 
-fn curves_of(seed: u64, records: &[AgentRecord]) -> Vec<Curve> {
+fn curves_of(run: &str, records: &[AgentRecord]) -> Vec<Curve> {
     let over = |title: &str, value: &dyn Fn(&AgentRecord) -> Option<f64>| Curve {
-        title: format!("{title}, seed {seed}"),
+        title: format!("{title}, {run}"),
         points: records.iter().filter_map(|r| Some((r.step as f64, value(r)?))).collect(),
     };
     let mut curves = vec![
@@ -223,18 +266,18 @@ struct Logged {
 }
 
 /// A run's first and last episodes on record.
-fn logged(folder: &Path) -> Result<Vec<Conversation>> {
+fn logged(folder: &Path, run: &str) -> Result<Vec<Conversation>> {
     let lines: Vec<Logged> = posttrain::store::read_log(&folder.join("episodes.jsonl"))?;
     let (first, last) = (lines.first().map(|l| l.step), lines.last().map(|l| l.step));
     let shown = lines.iter().filter(|line| Some(line.step) == first || Some(line.step) == last);
-    Ok(shown.map(conversation).collect())
+    Ok(shown.map(|line| conversation(line, run)).collect())
 }
 
-fn conversation(line: &Logged) -> Conversation {
+fn conversation(line: &Logged, run: &str) -> Conversation {
     let trajectory = &line.trajectory;
     Conversation {
         title: format!(
-            "{}, step {}, {}: reward {:.2}, advantage {:+.2}",
+            "{run}, {}, step {}, {}: reward {:.2}, advantage {:+.2}",
             folder_name(&line.task),
             line.step,
             trajectory.role,

@@ -16,13 +16,14 @@ mod interrupt;
 mod lines;
 mod loaded;
 mod page;
+mod people;
 mod ranks;
 mod run_folder;
 mod text_line;
 mod verifiers;
 
 pub use agents::{
-    AgentFile, AgentTasks, Demonstrator, Learned, TaskCounts, mean_of, over_seeds, task_seed,
+    AgentFile, AgentTasks, Arm, Demonstrator, Learned, TaskCounts, mean_of, over_seeds, task_seed,
     train_agents, write_summary,
 };
 pub use curve::draw_rewards;
@@ -32,6 +33,7 @@ pub use interrupt::stop_on_interrupt;
 pub use lines::{each_line, read_lines};
 pub use loaded::{ModelArgs, log_and_trace, log_to_stderr};
 pub use page::{Conversation, Curve, Page, PageSample, Said};
+pub use people::{PEOPLE, name};
 pub use ranks::{console, join_ranks, refuse_ranks};
 pub use run_folder::{
     RunArgs, Summary, Timed, begin, check_name, evaluated_once, read_config, write,

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use posttrain_chat::Message;
 use posttrain_data::Example;
 use posttrain_environment::{
-    Action, Budget, Environment, EnvironmentError, EpisodeConfig, EpisodePlayer, Opening,
+    Action, Actor, Budget, Environment, EnvironmentError, EpisodeConfig, EpisodePlayer, Opening,
     ScriptedActor, Step, Trajectory,
 };
 use posttrain_lora::LoraConfig;
@@ -22,8 +22,8 @@ use posttrain_rollout::SamplingParams;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use world::{World, examples};
 
 /// Two turns, each worth a half if a 7 is said in it; between them a digit is read.
@@ -290,16 +290,59 @@ fn an_episode_that_fails_is_no_zero_and_too_many_end_the_run_in_words() {
     assert!(error.contains("24 of 24") && error.contains("the disk is full"), "{error}");
 }
 
+/// Somebody who says one thing, and then the other.
+fn says(world: &World, texts: [&'static str; 2]) -> Arc<dyn Actor> {
+    let script = move |turn: usize, _: &[Message]| texts.get(turn).map(|&text| text.to_owned());
+    Arc::new(ScriptedActor::new(world.model.clone(), script))
+}
+
+#[test]
+fn each_role_is_shown_what_is_its_own() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(&world, Arc::new(asks), two_roles(1), dir.path());
+    let tasks = examples(0..3);
+
+    let both = |role: &str, _: &Example| match role {
+        "asker" => Some(says(&world, ["7 2", ""])),
+        _ => Some(says(&world, ["7 1", "2 7"])),
+    };
+    let played = run.demonstrate(&tasks, &both).unwrap();
+    assert!(played.iter().all(|trajectory| trajectory.reward() == 1.5));
+    let worker = played[0].children().next().unwrap();
+    assert_eq!((worker.turns[0].text.as_str(), worker.turns[1].text.as_str()), ("7 1", "2 7"));
+
+    // A role that is not shown plays by itself: it samples.
+    let one = |role: &str, _: &Example| (role == "asker").then(|| says(&world, ["7 2", ""]));
+    let played = run.demonstrate(&tasks, &one).unwrap();
+    let sampled =
+        |trajectory: &Trajectory| trajectory.turns.iter().all(|turn| !turn.logprobs.is_empty());
+    assert!(played.iter().all(|t| !sampled(t) && t.children().all(sampled)));
+}
+
+#[test]
+fn an_environment_is_told_how_far_the_run_is() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let told: Arc<Mutex<Vec<f64>>> = Arc::default();
+    let seen = told.clone();
+    let builder = move |episode: EpisodeRequest<'_>| {
+        seen.lock().unwrap().push(episode.progress);
+        sevens(episode)
+    };
+    let run = run(&world, Arc::new(builder), config(4), dir.path());
+    run.train(&examples(0..40), &examples(40..42), &mut Silent).unwrap();
+    let mut told = told.lock().unwrap().clone();
+    told.dedup();
+    assert_eq!(told, [0.0, 0.25, 0.5, 0.75, 1.0]);
+}
+
 #[test]
 fn a_demonstration_is_learned_before_anything_is_reinforced() {
     let world = World::new();
     let dir = tempfile::tempdir().unwrap();
     let run = run(&world, Arc::new(sevens), config(1), &dir.path().join("run"));
-    let script = |_: &Example| -> Arc<dyn posttrain_environment::Actor> {
-        Arc::new(ScriptedActor::new(world.model.clone(), |turn, _: &[Message]| {
-            Some(if turn == 0 { "7 1" } else { "2 7" }.to_owned())
-        }))
-    };
+    let script = |_: &str, _: &Example| Some(says(&world, ["7 1", "2 7"]));
     let tasks = examples(0..20);
     let played = run.demonstrate(&tasks, &script).unwrap();
     assert!(played.iter().all(|trajectory| trajectory.reward() == 1.0));

@@ -60,8 +60,13 @@ impl SearchConfig {
         check("search.results", self.results > 0, "at least 1", "0".into())?;
         check("search.hard", self.hard <= self.soft, "at most `soft`", self.hard.to_string())?;
         let reward = &self.reward;
-        let beta = reward.beta.is_finite() && reward.beta > 0.0;
-        check("search.reward.beta", beta, "finite and above 0", reward.beta.to_string())?;
+        let betas = [
+            ("search.reward.beta", reward.beta),
+            ("search.reward.final_beta", reward.final_beta.unwrap_or(1.0)),
+        ];
+        for (field, beta) in betas {
+            check(field, beta.is_finite() && beta > 0.0, "finite and above 0", beta.to_string())?;
+        }
         let finite = [reward.f_beta, reward.found, reward.turn].iter().all(|w| w.is_finite());
         check("search.reward", finite, "finite weights", format!("{reward:?}"))
     }
@@ -73,6 +78,9 @@ impl SearchConfig {
 pub struct SearchReward {
     /// The weight of recall beside precision in `F_beta`: above 1 recall counts more.
     pub beta: f64,
+    /// What `beta` becomes by a run's last step, for a curriculum from recall to precision; it stays
+    /// where this is left out.
+    pub final_beta: Option<f64>,
     /// The weight of `F_beta` of the passages that were answered.
     pub f_beta: f64,
     /// What it is worth that all are among them.
@@ -84,11 +92,28 @@ pub struct SearchReward {
 impl Default for SearchReward {
     /// Recall before precision, as Context-1 begins its curriculum.
     fn default() -> Self {
-        Self { beta: 2.0, f_beta: 1.0, found: 0.5, turn: 0.01 }
+        Self { beta: 2.0, final_beta: None, f_beta: 1.0, found: 0.5, turn: 0.01 }
     }
 }
 
 impl SearchReward {
+    /// The reward at a share of a run, from 0 to 1: `beta` goes from its first value to its last in
+    /// equal ratios.
+    ///
+    /// ```
+    /// use posttrain_environment::search::SearchReward;
+    ///
+    /// let reward = SearchReward { beta: 4.0, final_beta: Some(1.0), ..SearchReward::default() };
+    /// let beta = |progress| reward.at(progress).beta;
+    /// assert_eq!((beta(0.0), beta(0.5), beta(1.0)), (4.0, 2.0, 1.0));
+    /// ```
+    #[must_use]
+    pub fn at(self, progress: f64) -> Self {
+        let last = self.final_beta.unwrap_or(self.beta);
+        let beta = self.beta * (last / self.beta).powf(progress.clamp(0.0, 1.0));
+        Self { beta, final_beta: None, ..self }
+    }
+
     fn value(&self, right: usize, answered: usize, wanted: usize, turns: usize) -> f64 {
         let square = self.beta * self.beta;
         // (1 + b²)·right / (b²·wanted + answered), which is 0 for nothing.
@@ -336,7 +361,7 @@ mod tests {
 
     #[test]
     fn the_reward_is_f_beta_with_what_turns_cost() {
-        let reward = SearchReward { beta: 1.0, f_beta: 1.0, found: 0.5, turn: 0.1 };
+        let reward = SearchReward { beta: 1.0, turn: 0.1, ..SearchReward::default() };
         // Precision 1/2, recall 1: F1 = 2/3.
         assert!((reward.value(2, 4, 2, 3) - (2.0 / 3.0 + 0.5 - 0.3)).abs() < 1e-12);
         assert_eq!(reward.value(0, 0, 2, 0), 0.0);
@@ -353,5 +378,8 @@ mod tests {
         assert_eq!(field(SearchConfig { hard: 999, ..SearchConfig::default() }), "search.hard");
         let reward = SearchReward { beta: 0.0, ..SearchReward::default() };
         assert_eq!(field(SearchConfig { reward, ..SearchConfig::default() }), "search.reward.beta");
+        let reward = SearchReward { final_beta: Some(-1.0), ..SearchReward::default() };
+        let last = field(SearchConfig { reward, ..SearchConfig::default() });
+        assert_eq!(last, "search.reward.final_beta");
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct PlayRequest<'a> {
     /// Seed of each task's first episode's; the others' follow from it.
     pub seeds: Vec<u64>,
     pub in_flight: usize,
+    /// [`EpisodeRequest::progress`].
+    pub progress: f64,
     pub phase: Phase,
 }
 
@@ -59,7 +61,8 @@ pub(crate) async fn play(
                 let _place = places.acquire_owned().await;
                 let failed = |source| EpisodeError::Environment { turn: 0, source };
                 let playing = async {
-                    let episode_of = EpisodeRequest { task, seed, stage };
+                    let progress = request.progress;
+                    let episode_of = EpisodeRequest { task, seed, progress, stage };
                     let mut environment = builder.environment(episode_of).map_err(failed)?;
                     player.play(environment.as_mut(), request.role, seed).await
                 };
@@ -145,8 +148,10 @@ pub fn trajectory_datums(trajectory: &Trajectory, advantage: f32, temperature: f
 /// What is learned from episodes that somebody played who knows how
 /// ([`ScriptedActor`](posttrain_environment::ScriptedActor)): their turns, by cross-entropy.
 #[must_use]
-pub fn demonstration_datums(trajectories: &[Trajectory]) -> Vec<Datum> {
-    let segments = trajectories.iter().flat_map(|trajectory| &trajectory.segments);
+pub fn demonstration_datums<'a>(
+    trajectories: impl IntoIterator<Item = &'a Trajectory>,
+) -> Vec<Datum> {
+    let segments = trajectories.into_iter().flat_map(|trajectory| &trajectory.segments);
     segments.filter(|segment| !segment.written.is_empty()).map(text_datum).collect()
 }
 

@@ -220,25 +220,30 @@ impl AgentRun {
         self.play_held_out(builder, &cast, tasks, observer)
     }
 
-    /// Plays one episode of each task by somebody who knows how: `actor` makes, of a task, whoever
-    /// plays it ([`ScriptedActor`](posttrain_environment::ScriptedActor)). Sub-agents, where there
-    /// are any, play as the configuration begins them.
+    /// Plays one episode of each task by somebody who knows how: `actor` makes, of a role and a
+    /// task, whoever plays it ([`ScriptedActor`](posttrain_environment::ScriptedActor)). A role that it
+    /// makes nobody for plays as the configuration begins it.
     ///
     /// # Errors
     /// [`RecipeError::Episode`] of the first task that cannot be played to its end.
     pub fn demonstrate(
         &self,
         tasks: &[Example],
-        actor: &dyn Fn(&Example) -> Arc<dyn Actor>,
+        actor: &dyn Fn(&str, &Example) -> Option<Arc<dyn Actor>>,
     ) -> Result<Vec<Trajectory>, RecipeError> {
         let cast = self.cast()?;
         let role = &self.config.main_role;
         let failed = |source| EpisodeError::Environment { turn: 0, source };
         let mut demonstrations = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let player = cast.stage.player(role).map_err(failed)?.with_actor(actor(task));
-            let episode = EpisodeRequest { task, seed: 0, stage: &cast.stage };
+            let players = cast.stage.players.iter().map(|(role, player)| {
+                let shown = actor(role, task).map(|actor| player.with_actor(actor));
+                (role.clone(), shown.unwrap_or_else(|| player.clone()))
+            });
+            let stage = Stage { players: players.collect() };
+            let episode = EpisodeRequest { task, seed: 0, progress: 1.0, stage: &stage };
             let mut environment = self.builder.environment(episode).map_err(failed)?;
+            let player = stage.player(role).map_err(failed)?;
             let played = player.play(environment.as_mut(), role, 0);
             demonstrations.push(self.runtime.block_on(played)?);
         }
@@ -337,6 +342,7 @@ impl AgentRun {
             role: &config.main_role,
             seeds: (0..tasks.len() as u64).map(seed).collect(),
             in_flight: config.in_flight,
+            progress: step as f64 / config.steps as f64,
             phase: Phase::Sampling,
         };
         let playing = play(request, self.builder.as_ref(), &cast.stage, observer);
@@ -482,6 +488,7 @@ impl AgentRun {
             role: &self.config.main_role,
             seeds: tasks.iter().map(seed).collect(),
             in_flight: self.config.in_flight,
+            progress: 1.0,
             phase: Phase::Evaluating,
         };
         let playing = play(request, builder, &cast.stage, observer);

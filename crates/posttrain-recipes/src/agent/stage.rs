@@ -31,6 +31,9 @@ pub struct EpisodeRequest<'a> {
     /// The episode's seed: another for each episode of a task, the same when a run is repeated.
     /// Sub-agents' follow from it.
     pub seed: u64,
+    /// The share of the run's steps that are done, from 0: what a curriculum, or a reward that
+    /// fades, goes by. 1 where episodes are played to be measured or shown.
+    pub progress: f64,
     /// Whoever may act.
     pub stage: &'a Stage,
 }

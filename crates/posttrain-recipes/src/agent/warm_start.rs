@@ -52,15 +52,15 @@ impl WarmStartConfig {
     }
 }
 
-/// Learns demonstrations into an adapter, a PEFT folder at `adapter`, for
+/// Learns a role's demonstrations into an adapter, a PEFT folder at `adapter`, for
 /// [`RoleConfig::adapter`], by the run's seed and its way to compute passes. One that is there
 /// already is left as it is. The losses, step by step.
 ///
 /// # Errors
 /// [`RecipeError::Config`] where nothing is demonstrated; else whatever training and the disk do.
-pub fn warm_start(
+pub fn warm_start<'a>(
     model: &Arc<Decoder>,
-    demonstrations: &[Trajectory],
+    demonstrations: impl IntoIterator<Item = &'a Trajectory>,
     (config, role, agent): (&WarmStartConfig, &RoleConfig, &AgentConfig),
     (adapter, base_model): (&Path, &str),
     observer: &mut dyn Observer,
