@@ -10,7 +10,8 @@
 //! [`QuestionEnvironment`] is a question with a reward; [`ToolTask`] a question with [`Tools`], which
 //! come from [`Toolkit`]s: functions ([`tool_fn`]), an environment's own, and with the feature `mcp`
 //! the tools of any MCP server (`mcp::McpToolkit`). A [`Capture`] joins the calls of an agent program that
-//! nobody here wrote to a trajectory.
+//! nobody here wrote to a trajectory. With the feature `openenv`, environments of OpenEnv servers are
+//! acted in (`openenv::OpenEnv`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -62,6 +63,8 @@ mod episode;
 mod error;
 #[cfg(feature = "mcp")]
 pub mod mcp;
+#[cfg(feature = "openenv")]
+pub mod openenv;
 mod question;
 #[cfg(feature = "search")]
 pub mod search;

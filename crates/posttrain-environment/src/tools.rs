@@ -284,17 +284,21 @@ impl Tools {
     }
 
     /// A result that is no longer than allowed.
-    fn cut(&self, mut text: String) -> String {
-        let most = self.limits.result_bytes;
-        if text.len() <= most {
-            return text;
-        }
-        let whole = text.len();
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(&format!("\n[cut: {end} of {whole} bytes]"));
-        text
+    fn cut(&self, text: String) -> String {
+        cut(text, self.limits.result_bytes)
     }
+}
+
+/// A text of at most so many bytes, which says so where it was longer.
+pub(crate) fn cut(mut text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let whole = text.len();
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
+    text.push_str(&format!("\n[cut: {end} of {whole} bytes]"));
+    text
 }
 
 /// Arguments that do not fit are told by the first place that is wrong.
