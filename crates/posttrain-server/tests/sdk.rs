@@ -65,6 +65,11 @@ fn an_agent_program_of_openais_client_is_captured_token_for_token() {
 }
 
 #[test]
+fn an_agent_program_is_trained_as_it_is() {
+    drive("train_agent.py");
+}
+
+#[test]
 fn what_openais_client_is_answered_can_be_spoken_of() {
     let (_folder, path) = learn(8);
     drive_with("traffic.py", &["--learn", &path]);
