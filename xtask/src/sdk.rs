@@ -1,5 +1,5 @@
-//! The clients that the server is driven by in tests: Tinker's SDK and OpenAI's, in an environment
-//! of their own.
+//! The packages that tests speak with: Tinker's SDK and OpenAI's client, MCP's and OpenEnv's servers, in
+//! an environment of their own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,14 +12,20 @@ use crate::workspace::{Workspace, make_folder};
 
 const REQUIREMENTS: &str = "crates/posttrain-server/tests/sdk/requirements.txt";
 
+/// What is installed without what it asks for, which is a web interface's and a command line's.
+const ALONE: &str = "crates/posttrain-server/tests/sdk/requirements-alone.txt";
+
 /// Installs the clients unless they are there, and returns the Python that has them.
 pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let lock = workspace.lock()?;
     make_folder(&workspace.servers())?;
     let venv = Venv::for_sdk(workspace, &lock);
-    let requirements = workspace.root.join(REQUIREMENTS);
-    let wanted = fs::read_to_string(&requirements)
-        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    let files = [REQUIREMENTS, ALONE].map(|file| workspace.root.join(file));
+    let mut wanted = String::new();
+    for file in &files {
+        wanted += &fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+    }
 
     // Written last, so that an interruption leaves nothing that looks whole.
     let marker = workspace.servers().join("sdk-installed");
@@ -28,8 +34,10 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
         disk::require(&workspace.servers(), 1_000_000_000, "the clients of the server's tests")?;
         println!("installing {}", wanted.trim().replace('\n', ", "));
         venv.open()?;
-        let mut pip = venv.pip()?;
-        run(pip.args(["install", "--quiet", "--requirement"]).arg(&requirements))?;
+        for (file, more) in files.iter().zip([[].as_slice(), &["--no-deps"]]) {
+            let mut pip = venv.pip()?;
+            run(pip.args(["install", "--quiet"]).args(more).arg("--requirement").arg(file))?;
+        }
         venv.clear_scratch()?;
         fs::write(&marker, &wanted)
             .with_context(|| format!("cannot write {}", marker.display()))?;
