@@ -23,8 +23,8 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let files = [REQUIREMENTS, ALONE].map(|file| workspace.root.join(file));
     let mut wanted = String::new();
     for file in &files {
-        wanted += &fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        wanted +=
+            &fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     }
 
     // Written last, so that an interruption leaves nothing that looks whole.

@@ -9,9 +9,10 @@
 //!
 //! [`QuestionEnvironment`] is a question with a reward; [`ToolTask`] a question with [`Tools`], which
 //! come from [`Toolkit`]s: functions ([`tool_fn`]), an environment's own, and with the feature `mcp`
-//! the tools of any MCP server (`mcp::McpToolkit`). A [`Capture`] joins the calls of an agent program that
+//! the tools of any MCP server (`mcp::McpToolkit`); [`SpreadsheetTask`] a workbook that is edited by
+//! programs. A [`Capture`] joins the calls of an agent program that
 //! nobody here wrote to a trajectory. With the feature `openenv`, environments of OpenEnv servers are
-//! acted in (`openenv::OpenEnv`).
+//! acted in (`openenv::OpenEnv`); with `harbor`, task folders in Harbor's format (`harbor::HarborTask`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -61,6 +62,8 @@ mod capture;
 mod environment;
 mod episode;
 mod error;
+#[cfg(all(unix, feature = "harbor"))]
+pub mod harbor;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "openenv")]
@@ -68,6 +71,8 @@ pub mod openenv;
 mod question;
 #[cfg(feature = "search")]
 pub mod search;
+#[cfg(unix)]
+mod spreadsheet_task;
 mod tool_task;
 mod tools;
 mod trajectory;
@@ -80,6 +85,8 @@ pub use environment::{Action, Environment, Observation, Opening, Step};
 pub use episode::{EpisodeConfig, EpisodePlayer};
 pub use error::{EnvironmentError, EpisodeError, ToolError};
 pub use question::QuestionEnvironment;
+#[cfg(unix)]
+pub use spreadsheet_task::SpreadsheetTask;
 pub use tool_task::ToolTask;
 pub use tools::{ToolFailure, ToolFn, ToolLimits, Toolkit, Tools, tool_fn};
 pub use trajectory::{EpisodeEnd, Place, Segment, Trajectory, Turn};

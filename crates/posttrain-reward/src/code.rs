@@ -6,8 +6,10 @@ mod config;
 mod execution;
 mod output_match;
 mod test_case;
+mod workspace;
 
 pub use crate::sandbox::Isolation;
 pub use config::{CodeExecutionConfig, Unisolated};
 pub use execution::CodeExecution;
 pub use output_match::OutputMatch;
+pub use workspace::{CommandRun, Workspace};

@@ -107,9 +107,16 @@ impl Sandbox {
         Process::spawn(command, STDERR_BYTES)
     }
 
-    /// The command that runs `program` in `folder`; `output` names the file that comes out.
-    fn command(&self, folder: &RunFolder, program: &[String], output: &str) -> Command {
-        let words = self.words(&folder.path().to_string_lossy(), program, output);
+    /// The command that runs `program` in `folder`; `output` names the file that comes out, `roots`
+    /// the folders that stand at the top of the file system.
+    fn command(
+        &self,
+        folder: &RunFolder,
+        program: &[String],
+        output: &str,
+        roots: &str,
+    ) -> Command {
+        let words = self.words(&folder.path().to_string_lossy(), program, output, roots);
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -119,7 +126,7 @@ impl Sandbox {
         command
     }
 
-    fn words(&self, folder: &str, program: &[String], output: &str) -> Vec<String> {
+    fn words(&self, folder: &str, program: &[String], output: &str, roots: &str) -> Vec<String> {
         let bytes = self.rules.box_bytes.to_string();
         let mode = if self.way.namespaces { "namespaces" } else { "plain" };
         let mut words: Vec<String> = Vec::new();
@@ -140,7 +147,7 @@ impl Sandbox {
             words.extend(unshare.split(' ').map(str::to_owned));
         }
         words.extend(
-            ["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes]
+            ["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes, roots]
                 .map(str::to_owned),
         );
         if self.way.limits {

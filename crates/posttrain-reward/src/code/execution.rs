@@ -7,6 +7,7 @@ use super::asserts::{Outcome, run_asserts};
 use super::block::last_block;
 use super::config::CodeExecutionConfig;
 use super::test_case::{Streams, Tests};
+use super::workspace::{CommandRun, Workspace};
 use crate::code::Isolation;
 use crate::outside::ProgramFailure;
 use crate::sandbox::{Ended, Ending, InputFile, Job, Sandbox};
@@ -100,22 +101,51 @@ impl CodeExecution {
     pub(crate) async fn edit(
         &self,
         response: &str,
-        mut files: Vec<InputFile>,
+        files: Vec<InputFile>,
         output: &str,
     ) -> Result<Result<Vec<u8>, String>, RewardError> {
-        let Some(code) = self.program(response) else {
+        let Some(ended) = self.beside(response, files, output).await? else {
             return Ok(Err("no program in the response".to_owned()));
         };
-        let _clock = clock::stop();
-        let cancelled = |_| RewardError::Cancelled { reward: self.name().to_owned() };
-        let _permit = self.free.acquire().await.map_err(cancelled)?;
-        files.push((self.config.file_name.clone(), code.as_bytes().to_vec()));
-        let ended = self.execute(Job { files, output: output.to_owned(), ..self.job() }).await?;
         Ok(match fault(&ended) {
             Some(fault) => Err(fault),
             None if ended.output.is_empty() => Err(format!("it left no `{output}`")),
             None => Ok(ended.output),
         })
+    }
+
+    /// What the program of `response` says when it is run beside `files`, and whether it left
+    /// `output`; nothing where there is no program.
+    pub(crate) async fn tried(
+        &self,
+        response: &str,
+        files: Vec<InputFile>,
+        output: &str,
+    ) -> Result<Option<CommandRun>, RewardError> {
+        let ended = self.beside(response, files, output).await?;
+        Ok(ended.map(|ended| {
+            let exit = match ended.ending {
+                Ending::Exited(code) => Some(code),
+                _ => None,
+            };
+            let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &ended.stderr;
+            let ended_by = if exit.is_some() { None } else { fault(&ended) };
+            CommandRun { output: said, exit, kept: !ended.output.is_empty(), ended_by }
+        }))
+    }
+
+    /// Runs the program of `response` beside `files`, and takes `output` out; nothing where there is
+    /// no program.
+    async fn beside(
+        &self,
+        response: &str,
+        mut files: Vec<InputFile>,
+        output: &str,
+    ) -> Result<Option<Ended>, RewardError> {
+        let Some(code) = self.program(response) else { return Ok(None) };
+        files.push((self.config.file_name.clone(), code.as_bytes().to_vec()));
+        let job = Job { files, output: output.to_owned(), ..self.job() };
+        self.in_turn(job).await.map(Some)
     }
 
     /// How many tests pass, and what the first that does not says.
@@ -176,6 +206,98 @@ impl CodeExecution {
             }
             None => Err("another output".to_owned()),
         })
+    }
+
+    /// Runs a command in a workspace: the interpreter with `-c` and the text (a shell's, or Python's),
+    /// in the folder `directory`, with `environment` beside the sandbox's own. What it changes stays
+    /// in the workspace, unless it is ended by a limit: then nothing does.
+    ///
+    /// # Errors
+    /// [`RewardError::Program`] where the sandbox cannot run it, or the machine kept it waiting.
+    ///
+    /// ```
+    /// use posttrain_reward::code::{CodeExecutionConfig, Workspace};
+    ///
+    /// let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() }.build()?;
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// let mut workspace = Workspace::default();
+    /// workspace.add_file("notes.txt", b"one\n")?;
+    /// let run = runtime.block_on(code.command(&mut workspace, ".", &[], "echo two >> notes.txt"))?;
+    /// assert_eq!((run.exit, run.kept), (Some(0), true));
+    /// let run = runtime.block_on(code.command(&mut workspace, ".", &[], "cat notes.txt; exit 3"))?;
+    /// assert_eq!((run.output.as_str(), run.exit), ("one\ntwo\n", Some(3)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn command(
+        &self,
+        workspace: &mut Workspace,
+        directory: &str,
+        environment: &[(String, String)],
+        command: &str,
+    ) -> Result<CommandRun, RewardError> {
+        let program = self.shell(environment, command);
+        let ended = self.in_turn(workspace.job(directory, program)).await?;
+        let exit = match ended.ending {
+            Ending::Exited(code) => Some(code),
+            _ => None,
+        };
+        // An archive as large as may come out may have been larger.
+        let whole = (ended.output.len() as u64) < self.config.max_folder_bytes;
+        let kept = exit.is_some() && !ended.output.is_empty() && whole;
+        let output = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let ended_by = match fault(&ended) {
+            _ if exit.is_some() && !kept => {
+                Some("its files are more than there is room for".into())
+            }
+            _ if exit.is_some() => None,
+            fault => fault,
+        };
+        if kept {
+            workspace.replace(ended.output);
+        }
+        Ok(CommandRun { output, exit, kept, ended_by })
+    }
+
+    /// Runs a command as [`command`](Self::command) does, and gives a file that it left (a path in the
+    /// workspace; nothing where there is none) beside what it said; the workspace stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`command`](Self::command).
+    pub async fn inspect(
+        &self,
+        workspace: &Workspace,
+        directory: &str,
+        environment: &[(String, String)],
+        (command, file): (&str, &str),
+    ) -> Result<(CommandRun, Vec<u8>), RewardError> {
+        let program = self.shell(environment, command);
+        let job = Job { output: file.to_owned(), ..workspace.job(directory, program) };
+        let ended = self.in_turn(job).await?;
+        let exit = match ended.ending {
+            Ending::Exited(code) => Some(code),
+            _ => None,
+        };
+        let ended_by = if exit.is_some() { None } else { fault(&ended) };
+        let output = String::from_utf8_lossy(&ended.stdout).into_owned();
+        Ok((CommandRun { output, exit, kept: false, ended_by }, ended.output))
+    }
+
+    /// The interpreter with a text to run, in an environment.
+    fn shell(&self, environment: &[(String, String)], command: &str) -> Vec<String> {
+        let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut program = vec!["env".to_owned()];
+        program.extend(variables);
+        program.extend(self.config.interpreter.iter().cloned());
+        program.extend(["-c".to_owned(), command.to_owned()]);
+        program
+    }
+
+    /// Runs a job once there is a place for it.
+    async fn in_turn(&self, job: Job) -> Result<Ended, RewardError> {
+        let _clock = clock::stop();
+        let cancelled = |_| RewardError::Cancelled { reward: self.name().to_owned() };
+        let _permit = self.free.acquire().await.map_err(cancelled)?;
+        self.execute(job).await
     }
 
     /// The program's file run by the interpreter.

@@ -31,6 +31,8 @@ pub(crate) struct Job {
     pub(crate) stdin: Vec<u8>,
     /// The file that comes out; empty for none.
     pub(crate) output: String,
+    /// Names of its folders that it finds at the top of the file system.
+    pub(crate) roots: Vec<String>,
 }
 
 /// How a run ended.
@@ -132,10 +134,10 @@ impl Sandbox {
         job: Job,
     ) -> Result<(Running, ChildStdin, ChildStdout), ProgramFailure> {
         let nobody = self.way.nobody;
-        let (program, output) = (job.program, job.output);
+        let (program, output, roots) = (job.program, job.output, job.roots.join(" "));
         let made = tokio::task::spawn_blocking(move || RunFolder::new(&job.files, nobody)).await;
         let folder = made.map_err(io::Error::other).and_then(|made| made).map_err(io_failure)?;
-        let spawned = self.spawn(&mut self.command(&folder, &program, &output));
+        let spawned = self.spawn(&mut self.command(&folder, &program, &output, &roots));
         let (process, stdin, stdout) =
             spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
         Ok((Running { folder, process }, stdin, stdout))

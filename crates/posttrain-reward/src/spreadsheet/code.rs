@@ -9,7 +9,7 @@ use super::area::Area;
 use super::compare::{Outcome, score};
 use super::task::{InputCase, Task};
 use super::workbook::{Workbook, read_file};
-use crate::code::{CodeExecution, CodeExecutionConfig, Isolation};
+use crate::code::{CodeExecution, CodeExecutionConfig, CommandRun, Isolation};
 use crate::spreadsheet::{BadAnswer, Spreadsheet, SpreadsheetConfig};
 use crate::{Reward, RewardError, Sample, Score};
 
@@ -187,16 +187,33 @@ impl SpreadsheetCode {
         self.code.isolation()
     }
 
+    /// Runs the program of a response on the first case's workbook and says what it said, for a
+    /// policy that tries before it answers; `kept` says whether it left the output. Nothing where
+    /// the response has no program.
+    ///
+    /// # Errors
+    /// Those of scoring, but for the comparison's.
+    pub async fn try_out(&self, sample: &Sample) -> Result<Option<CommandRun>, RewardError> {
+        let task = Task::<InputCase>::of(sample, EXPECTED)?;
+        let files = self.files(&task.cases[0]).await?;
+        self.code.tried(&sample.response, files, &self.config.output).await
+    }
+
+    /// A case's workbook, as the program finds it.
+    async fn files(&self, case: &InputCase) -> Result<Vec<(String, Vec<u8>)>, RewardError> {
+        let (path, limit) =
+            (self.spreadsheet.path(&case.input), self.config.spreadsheet.limits.max_file_bytes);
+        let input = self.aside(move || read_file(&path, limit)).await?;
+        Ok(vec![(self.config.input.clone(), input)])
+    }
+
     async fn case(
         &self,
         response: &str,
         case: &InputCase,
         areas: &[Area],
     ) -> Result<Outcome, RewardError> {
-        let (path, limit) =
-            (self.spreadsheet.path(&case.input), self.config.spreadsheet.limits.max_file_bytes);
-        let input = self.aside(move || read_file(&path, limit)).await?;
-        let files = vec![(self.config.input.clone(), input)];
+        let files = self.files(case).await?;
         let bytes = match self.code.edit(response, files, &self.config.output).await? {
             Ok(bytes) => bytes,
             Err(fault) => return Ok(Outcome { agrees: false, note: fault }),
