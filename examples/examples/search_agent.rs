@@ -171,12 +171,17 @@ fn useless(read: &[Message], wanted: &BTreeSet<u32>) -> Vec<u32> {
 }
 
 /// What one seed's policy reached.
+#[derive(Serialize, Deserialize)]
 struct Reached {
     seed: u64,
+    /// Questions.
+    n: usize,
     recall: f64,
     without_prune: f64,
     warm_start: f64,
     prune_accuracy: Option<f64>,
+    /// Of what searches showed, what nobody asked for: what pruning without a look would get right.
+    unwanted: f64,
     precision: f64,
 }
 
@@ -207,6 +212,8 @@ fn run() -> Result<()> {
             recall: mean_of(&after, metric("recall")),
             without_prune: mean_of(&without, metric("recall")),
             warm_start: mean_of(&before, metric("recall")),
+            n: test.len(),
+            unwanted: mean_of(&after, metric("unwanted")),
             prune_accuracy: Some(rightly).filter(|rightly| rightly.is_finite()),
             precision: mean_of(&after, metric("precision")),
         })
@@ -220,6 +227,7 @@ fn run() -> Result<()> {
         &args.out,
         &json!({
             "seeds": reports.iter().map(|r| r.seed).collect::<Vec<_>>(),
+            "n": reports.first().map(|r| r.n),
             "recall": over_seeds(&of(|r| r.recall)).0,
             "recall_without_prune": over_seeds(&of(|r| r.without_prune)).0,
             // Of the same policies, which have learned to prune, without the tool.
@@ -227,6 +235,7 @@ fn run() -> Result<()> {
             "low": low,
             "high": high,
             "prune_accuracy": (!pruned.is_empty()).then(|| over_seeds(&pruned).0),
+            "unwanted": over_seeds(&of(|r| r.unwanted)).0,
             "seeds_that_prune": pruned.len(),
             "precision": over_seeds(&of(|r| r.precision)).0,
             "recall_after_warm_start": over_seeds(&of(|r| r.warm_start)).0,

@@ -209,6 +209,11 @@ fn tasks(config: &AgentFile<SummariesFile>, seed: u64) -> Result<AgentTasks> {
     let environment = &config.environment;
     anyhow::ensure!(environment.parts >= 1, "`environment.parts`: expected at least 1, got 0");
     anyhow::ensure!(environment.notes >= 2, "`environment.notes`: expected at least 2");
+    let (turns, parts) = (config.agent.episode.budget.turns, environment.parts);
+    anyhow::ensure!(
+        turns > parts,
+        "`agent.episode.budget.turns`: expected more than `environment.parts`, got {turns}"
+    );
     let cost = environment.token_cost;
     anyhow::ensure!(
         cost.is_finite() && cost >= 0.0,
@@ -256,10 +261,20 @@ fn demonstrator(model: &TextModel, _role: &str, task: &Example) -> Option<Arc<dy
 }
 
 /// What a policy reached on the test's sessions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Reached {
     error: f64,
     tokens: f64,
+}
+
+/// What a seed's policies reached.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Seed {
+    seed: u64,
+    n: usize,
+    prompted: Reached,
+    warm_start: Reached,
+    trained: Reached,
 }
 
 fn main() -> std::process::ExitCode {
@@ -268,9 +283,7 @@ fn main() -> std::process::ExitCode {
 
 fn run() -> Result<()> {
     let args = RunArgs::parse();
-    let mut seeds = Vec::new();
     let reports = train_agents(&args, tasks, &demonstrator, |seed, learned, console| {
-        seeds.push(seed);
         let metric =
             |name: &'static str| move |t: &Trajectory| t.metrics.get(name).copied().unwrap_or(0.0);
         let mut reached = |run: &posttrain::recipes::agent::AgentRun, adapters: &_| {
@@ -281,32 +294,34 @@ fn run() -> Result<()> {
             })
         };
         let prompted = reached(&learned.base, &BTreeMap::new())?;
-        let before = reached(learned.run, &learned.before)?;
-        let after = reached(learned.run, &learned.after)?;
-        Ok([prompted, before, after])
+        let warm_start = reached(learned.run, &learned.before)?;
+        let trained = reached(learned.run, &learned.after)?;
+        Ok(Seed { seed, n: learned.tasks.test.len(), prompted, warm_start, trained })
     })?;
     let Some(reports) = reports else { return Ok(()) };
 
-    let of = |which: usize, value: fn(&Reached) -> f64| -> Vec<f64> {
-        reports.iter().map(|report| value(&report[which])).collect()
-    };
-    let mean = |which, value| over_seeds(&of(which, value)).0;
-    let less: Vec<f64> =
-        reports.iter().map(|[prompted, _, after]| prompted.error - after.error).collect();
-    let (difference, low, high) = over_seeds(&less);
+    let mean = |value: fn(&Seed) -> f64| over_seeds(&reports.iter().map(value).collect::<Vec<_>>());
+    let (difference, low, high) = mean(|r| r.prompted.error - r.trained.error);
+    let reinforced = mean(|r| r.warm_start.error - r.trained.error);
     examples::write_summary(
         &args.out,
         &json!({
-            "seeds": seeds,
-            "error": mean(2, |r| r.error),
-            "error_prompted": mean(0, |r| r.error),
-            "tokens": mean(2, |r| r.tokens),
-            "tokens_prompted": mean(0, |r| r.tokens),
+            "seeds": reports.iter().map(|r| r.seed).collect::<Vec<_>>(),
+            "n": reports.first().map(|r| r.n),
+            "error": mean(|r| r.trained.error).0,
+            "error_prompted": mean(|r| r.prompted.error).0,
+            "tokens": mean(|r| r.trained.tokens).0,
+            "tokens_prompted": mean(|r| r.prompted.tokens).0,
             // Of the errors, prompted less trained.
             "difference": difference,
             "low": low,
             "high": high,
-            "warm_start": { "error": mean(1, |r| r.error), "tokens": mean(1, |r| r.tokens) },
+            "warm_start": {
+                "error": mean(|r| r.warm_start.error).0,
+                "tokens": mean(|r| r.warm_start.tokens).0,
+            },
+            // What reinforcement took off the warm start's error.
+            "reinforced": { "difference": reinforced.0, "low": reinforced.1, "high": reinforced.2 },
         }),
     )
 }

@@ -50,8 +50,8 @@ struct SwarmFile {
 struct SwarmReward {
     /// λ1, of parallel: how many helpers a turn starts, 0 for one and 1 for as many as it may.
     parallel: f64,
-    /// λ2, of finish: the share of helpers that found out what nobody had before them and the
-    /// question asks.
+    /// λ2, of finish: the share of helpers that found out what the question asks and nobody had
+    /// found out before them.
     finish: f64,
 }
 
@@ -169,9 +169,7 @@ impl Swarm {
     /// Has helpers work side by side; what each says.
     async fn ask(&mut self, names: &[String]) -> Result<Vec<String>, EnvironmentError> {
         let (served, refused) = names.split_at(names.len().min(self.most));
-        self.asking_turns += 1;
         let first = self.started;
-        self.started += served.len();
 
         let play = |(index, name): (usize, &String)| {
             let person = self.people.get(name).copied();
@@ -200,7 +198,10 @@ impl Swarm {
             }
             lines.push(format!("{name}: {said}"));
             self.children.push(trajectory);
+            // A name of nobody starts nobody.
+            self.started += 1;
         }
+        self.asking_turns += usize::from(self.started > first);
         lines.extend(refused.iter().map(|name| format!("{name}: not started")));
         Ok(lines)
     }
@@ -214,8 +215,10 @@ impl Swarm {
         (a_turn - 1.0) / (self.most - 1) as f64
     }
 
+    /// Of the helpers that were started, or the people that the question asks about where they are
+    /// more, those that found out.
     fn finish(&self) -> f64 {
-        if self.started == 0 { 0.0 } else { self.found.len() as f64 / self.started as f64 }
+        self.found.len() as f64 / self.started.max(self.task.people.len()) as f64
     }
 
     fn reward(&self) -> f64 {
@@ -223,9 +226,9 @@ impl Swarm {
     }
 }
 
-/// Whether a word is said.
+/// Whether a word is said, and no other.
 fn right(said: &str, wanted: &str) -> bool {
-    said.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case(wanted))
+    said.trim().trim_end_matches('.').eq_ignore_ascii_case(wanted)
 }
 
 impl Environment for Swarm {
@@ -257,9 +260,10 @@ impl Environment for Swarm {
             };
             let said: Vec<&str> = answer.split(',').collect();
             let people = &self.task.people;
-            let hits = people.iter().zip(&said).filter(|(person, said)| {
-                right(said, value(**person, self.task.fact)) && said.split_whitespace().count() < 4
-            });
+            let hits = people
+                .iter()
+                .zip(&said)
+                .filter(|(person, said)| right(said, value(**person, self.task.fact)));
             let hits = if said.len() == people.len() { hits.count() } else { 0 };
             self.right = hits as f64 / people.len() as f64;
             Ok(Step::done(self.reward()))
@@ -322,9 +326,24 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
     let environment = &config.environment;
     let (asked, most) = (environment.asked, environment.most);
     anyhow::ensure!(asked >= 2, "`environment.asked`: expected at least 2, got {asked}");
-    anyhow::ensure!(most >= asked, "`environment.most`: expected at least `asked`, got {most}");
-    let Shown { parallel, spurious } = environment.shown;
-    let shares = parallel >= 0.0 && spurious >= 0.0 && parallel + spurious <= 1.0;
+    anyhow::ensure!(
+        (asked..=PEOPLE).contains(&most),
+        "`environment.most`: expected from `asked` to {PEOPLE}, got {most}"
+    );
+    let turns = config.agent.episode.budget.turns;
+    anyhow::ensure!(
+        turns > asked,
+        "`agent.episode.budget.turns`: expected more than `environment.asked`, got {turns}"
+    );
+    let SwarmReward { parallel, finish } = environment.reward;
+    for (field, value) in [("parallel", parallel), ("finish", finish)] {
+        anyhow::ensure!(
+            value.is_finite(),
+            "`environment.reward.{field}`: expected a finite number"
+        );
+    }
+    let Shown { parallel: at_once, spurious } = environment.shown;
+    let shares = at_once >= 0.0 && spurious >= 0.0 && at_once + spurious <= 1.0;
     anyhow::ensure!(shares, "`environment.shown`: expected shares that are 1 together at most");
 
     let draw = |split: &str, count: usize| -> Vec<Example> {
@@ -343,8 +362,8 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
             let others = people.split_off(asked);
             let share = drawn("shown") as f64 / usize::MAX as f64;
             let width = match share {
-                share if share < parallel => asked,
-                share if share < parallel + spurious => most,
+                share if share < at_once => asked,
+                share if share < at_once + spurious => most,
                 _ => 1,
             };
             let fact = drawn("fact") % FACTS.len();
@@ -372,7 +391,6 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
             people: people.clone(),
         }),
     };
-    let SwarmReward { parallel, finish } = environment.reward;
     Ok(AgentTasks {
         train: draw("train", config.tasks.train),
         validation: draw("validation", config.tasks.validation),
@@ -381,7 +399,7 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
             arm("swarm", "warm-start", most, parallel, finish),
             arm("without_parallel", "warm-start", most, 0.0, finish),
             arm("without_finish", "warm-start", most, parallel, 0.0),
-            arm("serial", "warm-start-serial", 1, 0.0, 0.0),
+            arm("serial", "warm-start-serial", 1, 0.0, finish),
         ],
     })
 }
@@ -430,13 +448,20 @@ fn reads(text: &str) -> Option<&str> {
 }
 
 /// What a run's policy reached on the test's questions.
+#[derive(Serialize, Deserialize)]
 struct Reached {
     seed: u64,
-    arm: &'static str,
+    arm: String,
+    /// Episodes.
+    n: usize,
     critical_steps: f64,
+    /// Those of the episodes whose answer was right, if any was: who gives up is quick.
+    critical_steps_right: Option<f64>,
     right: f64,
     helpers: f64,
+    parallel: f64,
     finish: f64,
+    /// Critical steps and accuracy before reinforcement.
     warm_start: (f64, f64),
 }
 
@@ -453,12 +478,17 @@ fn run() -> Result<()> {
         let metric =
             |name: &'static str| move |t: &Trajectory| t.metrics.get(name).copied().unwrap_or(0.0);
         let steps = |trajectory: &Trajectory| trajectory.critical_steps() as f64;
+        let all_right = |t: &Trajectory| f64::from(u8::from(metric("right")(t) == 1.0));
+        let steps_right = mean_of(&after, |t| all_right(t) * steps(t)) / mean_of(&after, all_right);
         Ok(Reached {
             seed,
-            arm: learned.arm,
+            arm: learned.arm.to_owned(),
+            n: test.len(),
             critical_steps: mean_of(&after, steps),
+            critical_steps_right: Some(steps_right).filter(|steps| steps.is_finite()),
             right: mean_of(&after, metric("right")),
             helpers: mean_of(&after, metric("helpers")),
+            parallel: mean_of(&after, metric("parallel")),
             finish: mean_of(&after, metric("finish")),
             warm_start: (mean_of(&before, steps), mean_of(&before, metric("right"))),
         })
@@ -469,33 +499,52 @@ fn run() -> Result<()> {
         reports.iter().filter(|report| report.arm == arm).map(value).collect()
     };
     let mean = |arm: &str, value| over_seeds(&of(arm, value)).0;
+    // By pairs of the same seed: the swarm's less another's.
+    let less = |arm: &str, value: fn(&Reached) -> f64| {
+        let pairs = of("swarm", value).into_iter().zip(of(arm, value));
+        let (difference, low, high) = over_seeds(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>());
+        json!({ "difference": difference, "low": low, "high": high })
+    };
     let table = |arm: &str| {
+        let right: Vec<f64> = reports
+            .iter()
+            .filter(|report| report.arm == arm)
+            .filter_map(|report| report.critical_steps_right)
+            .collect();
         json!({
             "critical_steps": mean(arm, |r| r.critical_steps),
+            "critical_steps_right": (!right.is_empty()).then(|| over_seeds(&right).0),
             "accuracy": mean(arm, |r| r.right),
             "helpers": mean(arm, |r| r.helpers),
+            "parallel": mean(arm, |r| r.parallel),
             "finish": mean(arm, |r| r.finish),
+            "swarm_less": {
+                "critical_steps": less(arm, |r| r.critical_steps),
+                "helpers": less(arm, |r| r.helpers),
+                "finish": less(arm, |r| r.finish),
+            },
         })
     };
-    let pairs = of("swarm", |r| r.right).into_iter().zip(of("serial", |r| r.right));
-    let (difference, low, high) = over_seeds(&pairs.map(|(a, b)| a - b).collect::<Vec<_>>());
+    let accuracy = less("serial", |r| r.right);
     examples::write_summary(
         &args.out,
         &json!({
             "seeds": reports.iter().map(|r| r.seed).collect::<BTreeSet<_>>(),
+            "n": reports.first().map(|r| r.n),
             "critical_steps": mean("swarm", |r| r.critical_steps),
             "critical_steps_serial": mean("serial", |r| r.critical_steps),
             "accuracy": mean("swarm", |r| r.right),
             "accuracy_serial": mean("serial", |r| r.right),
             // Of the accuracies, swarm less serial.
-            "difference": difference,
-            "low": low,
-            "high": high,
+            "difference": accuracy["difference"],
+            "low": accuracy["low"],
+            "high": accuracy["high"],
             "warm_start": {
                 "critical_steps": mean("swarm", |r| r.warm_start.0),
                 "accuracy": mean("swarm", |r| r.warm_start.1),
             },
             "swarm": table("swarm"),
+            "serial": table("serial"),
             "without_parallel": table("without_parallel"),
             "without_finish": table("without_finish"),
         }),

@@ -7,8 +7,9 @@
 //! After Cosine's orchestrator and workers, at a size for a laptop: a module of several functions is
 //! wanted. The orchestrator reads what, and writes a line for each worker; a worker reads its line
 //! and nothing else, and writes one function. Functions are run against tests in a sandbox. A worker
-//! earns what its function does, the orchestrator what the module does. Compared with the pair before
-//! training, and with a single policy that writes the whole module and is trained as long.
+//! earns what its function does, the orchestrator what the module does. The test's functions are none
+//! that anybody was trained on. Compared with the pair before training, and with a single policy that
+//! writes the whole module and is trained for as many steps.
 
 use anyhow::Result;
 use clap::Parser;
@@ -28,6 +29,7 @@ use posttrain::reward::{Reward, Sample};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The environment's configuration.
@@ -192,6 +194,9 @@ const FUNCTIONS: [Function; 24] = [
     ),
 ];
 
+/// The last so many are in no task but the test's.
+const HELD_OUT: usize = 8;
+
 impl Function {
     fn name(&self) -> &str {
         self.signature.split('(').next().unwrap_or_default()
@@ -214,9 +219,10 @@ struct Tester {
 }
 
 impl Tester {
-    /// 1 if `code` defines the function and it passes its tests, else 0.
-    async fn passes(&self, function: usize, code: &str) -> Result<f64, EnvironmentError> {
-        let key = (function, code.to_owned());
+    /// 1 if a text defines the function and it passes its tests, else 0.
+    async fn passes(&self, function: usize, text: &str) -> Result<f64, EnvironmentError> {
+        let Some(code) = definition(text, FUNCTIONS[function].name()) else { return Ok(0.0) };
+        let key = (function, code.clone());
         let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = seen().get(&key).copied();
         if let Some(value) = known {
@@ -234,16 +240,38 @@ impl Tester {
     }
 }
 
-/// What a policy wrote, as code: without the fence that it may have put around it.
-fn code(text: &str) -> String {
-    let lines = text.trim().lines().filter(|line| !line.trim_start().starts_with("```"));
-    lines.collect::<Vec<_>>().join("\n")
+/// What a text says of a function, as code: its last definition, with what is imported before it. Words
+/// and fences around it are no fault, whoever wrote them.
+fn definition(text: &str, name: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let start = format!("def {name}(");
+    let at = lines.iter().rposition(|line| line.starts_with(&start))?;
+    let inside = |line: &&&str| line.trim().is_empty() || line.starts_with(char::is_whitespace);
+    let body = lines[at + 1..].iter().take_while(inside);
+    let imports =
+        lines[..at].iter().filter(|line| line.starts_with("import ") || line.starts_with("from "));
+    let all: Vec<&str> = imports.chain(&lines[at..=at]).chain(body).copied().collect();
+    Some(all.join("\n").trim_end().to_owned())
 }
 
-/// A worker's task: a line, and a function that is wanted behind it.
+/// The function that a line is about, of those that are wanted: the first that it names with its
+/// bracket.
+fn about(line: &str, wanted: &[usize]) -> Option<usize> {
+    let place = |index: &usize| {
+        let call = format!("{}(", FUNCTIONS[*index].name());
+        line.match_indices(&call).map(|(at, _)| at).find(|at| {
+            let before = line[..*at].chars().next_back();
+            before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+        })
+    };
+    let places = wanted.iter().enumerate().filter_map(|(at, index)| Some((place(index)?, at)));
+    places.min().map(|(_, at)| at)
+}
+
+/// A worker's task: a line, and the function that is wanted by it.
 struct Work {
     line: String,
-    function: Option<usize>,
+    function: usize,
     tester: Arc<Tester>,
 }
 
@@ -254,15 +282,7 @@ impl Environment for Work {
     }
 
     fn act<'a>(&'a mut self, action: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
-        async move {
-            let value = match self.function {
-                Some(function) => self.tester.passes(function, &code(action.text)).await?,
-                // A line that asks for nothing wanted: no worker can be right.
-                None => 0.0,
-            };
-            Ok(Step::done(value))
-        }
-        .boxed()
+        async move { Ok(Step::done(self.tester.passes(self.function, action.text).await?)) }.boxed()
     }
 }
 
@@ -289,18 +309,15 @@ impl Team {
         worker: EpisodePlayer,
         text: &str,
     ) -> Result<f64, EnvironmentError> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let mut open: Vec<usize> = self.functions.clone();
-        // A worker for each function at most: the budget is the single policy's.
-        let given: Vec<(String, Option<usize>)> = lines
-            .take(self.functions.len())
-            .map(|line| {
-                let named = open.iter().position(|index| line.contains(FUNCTIONS[*index].name()));
-                (line.chars().take(200).collect(), named.map(|place| open.remove(place)))
-            })
-            .collect();
+        // A worker for each function at most; a line about none of them starts nobody.
+        let given = text.lines().filter_map(|line| {
+            let function = open.remove(about(line, &open)?);
+            Some((line.trim().chars().take(200).collect(), function))
+        });
+        let given: Vec<(String, usize)> = given.collect();
 
-        let play = |(index, (line, function)): (usize, (String, Option<usize>))| {
+        let play = |(index, (line, function)): (usize, (String, usize))| {
             let mut work = Work { line, function, tester: self.tester.clone() };
             let worker = worker.clone();
             let seed = task_seed(self.seed, "worker", index as u64);
@@ -314,18 +331,9 @@ impl Team {
     /// Which wanted functions pass of a module that one policy wrote: each as if the others were
     /// not there, so that one that is wrong takes none with it.
     async fn alone(&self, text: &str) -> Result<f64, EnvironmentError> {
-        let module = code(text);
         let mut passed = 0.0;
         for &function in &self.functions {
-            let start = format!("def {}(", FUNCTIONS[function].name());
-            let Some(at) = module.find(&start) else { continue };
-            let own: Vec<&str> = module[at..]
-                .lines()
-                .enumerate()
-                .take_while(|(index, line)| *index == 0 || line.is_empty() || line.starts_with(' '))
-                .map(|(_, line)| line)
-                .collect();
-            passed += self.tester.passes(function, own.join("\n").trim_end()).await?;
+            passed += self.tester.passes(function, text).await?;
         }
         Ok(passed)
     }
@@ -406,21 +414,23 @@ impl EnvironmentBuilder for Builder {
 
 fn tasks(config: &AgentFile<TeamFile>, seed: u64) -> Result<AgentTasks> {
     let environment = &config.environment;
-    let most = FUNCTIONS.len();
+    let most = HELD_OUT.min(FUNCTIONS.len() - HELD_OUT);
     anyhow::ensure!(
         (1..=most).contains(&environment.functions),
         "`environment.functions`: expected from 1 to {most}, got {}",
         environment.functions
     );
-    let draw = |split: &str, count: usize| -> Vec<Example> {
+    // The functions of the test are none that anybody was trained on.
+    let known = FUNCTIONS.len() - HELD_OUT;
+    let draw = |split: &str, count: usize, from: Range<usize>| -> Vec<Example> {
         let task = |index: u64| {
             let mut functions: Vec<usize> = Vec::new();
             for draw in 0.. {
                 if functions.len() == environment.functions {
                     break;
                 }
-                let drawn =
-                    task_seed(seed, &format!("{split} function {draw}"), index) as usize % most;
+                let drawn = task_seed(seed, &format!("{split} function {draw}"), index) as usize;
+                let drawn = from.start + drawn % from.len();
                 if !functions.contains(&drawn) {
                     functions.push(drawn);
                 }
@@ -449,9 +459,9 @@ fn tasks(config: &AgentFile<TeamFile>, seed: u64) -> Result<AgentTasks> {
         builder: Arc::new(Builder { workers, tester: tester.clone() }),
     };
     Ok(AgentTasks {
-        train: draw("train", config.tasks.train),
-        validation: draw("validation", config.tasks.validation),
-        test: draw("test", config.tasks.test),
+        train: draw("train", config.tasks.train, 0..known),
+        validation: draw("validation", config.tasks.validation, 0..known),
+        test: draw("test", config.tasks.test, known..FUNCTIONS.len()),
         arms: vec![arm("team", "warm-start", true), arm("single", "warm-start-single", false)],
     })
 }
@@ -479,9 +489,12 @@ fn demonstrator(model: &TextModel, role: &str, task: &Example) -> Option<Arc<dyn
 }
 
 /// What a run's policies reached on the test's modules, before training and behind it.
+#[derive(Serialize, Deserialize)]
 struct Reached {
     seed: u64,
-    arm: &'static str,
+    arm: String,
+    /// Modules.
+    n: usize,
     base: f64,
     before: f64,
     after: f64,
@@ -503,7 +516,8 @@ fn run() -> Result<()> {
         let after = learned.run.evaluate(&learned.after, test, console)?;
         Ok(Reached {
             seed,
-            arm: learned.arm,
+            arm: learned.arm.to_owned(),
+            n: test.len(),
             base: mean_of(&base, metric("passed")),
             before: mean_of(&before, metric("passed")),
             after: mean_of(&after, metric("passed")),
@@ -523,6 +537,7 @@ fn run() -> Result<()> {
         &args.out,
         &json!({
             "seeds": reports.iter().map(|r| r.seed).collect::<BTreeSet<_>>(),
+            "n": reports.first().map(|r| r.n),
             "trained": mean("team", |r| r.after),
             "untrained": mean("team", |r| r.before),
             "single": mean("single", |r| r.after),

@@ -78,7 +78,13 @@ impl EnvironmentBuilder for Builder {
 
 /// Questions of one seed.
 fn tasks(config: &AgentFile<Arithmetic>, seed: u64) -> Result<AgentTasks> {
-    let below = 10_u64.pow(config.environment.digits.min(9));
+    let digits = config.environment.digits;
+    anyhow::ensure!(
+        (2..=9).contains(&digits),
+        "`environment.digits`: expected from 2 to 9, got {digits}: with one there are too few questions \
+         for a test of its own"
+    );
+    let below = 10_u64.pow(digits);
     let draw = |split: &str, count: usize| -> Vec<Example> {
         let task = |index: u64| {
             let number = |what: &str| task_seed(seed, &format!("{split} {what}"), index) % below;
@@ -128,19 +134,17 @@ fn main() -> std::process::ExitCode {
 
 fn run() -> Result<()> {
     let args = RunArgs::parse();
-    let mut seeds = Vec::new();
     let reports = train_agents(&args, tasks, &demonstrator, |seed, learned, console| {
-        seeds.push(seed);
         let right = |adapters| {
             let played = learned.run.evaluate(adapters, &learned.tasks.test, console)?;
             Ok::<_, anyhow::Error>(mean_of(&played, |trajectory| trajectory.reward()))
         };
         let mut right = right;
-        Ok([right(&learned.before)?, right(&learned.after)?])
+        Ok((seed, [right(&learned.before)?, right(&learned.after)?]))
     })?;
     let Some(reports) = reports else { return Ok(()) };
 
-    let share = |which: usize| reports.iter().map(|report| report[which]).collect::<Vec<_>>();
+    let share = |which: usize| reports.iter().map(|(_, share)| share[which]).collect::<Vec<_>>();
     let (before, after) = (share(0), share(1));
     let gained: Vec<f64> =
         after.iter().zip(&before).map(|(after, before)| after - before).collect();
@@ -148,7 +152,7 @@ fn run() -> Result<()> {
     examples::write_summary(
         &args.out,
         &json!({
-            "seeds": seeds,
+            "seeds": reports.iter().map(|(seed, _)| *seed).collect::<Vec<u64>>(),
             "warm_start": over_seeds(&before).0,
             "accuracy": over_seeds(&after).0,
             "gained": over_seeds(&gained).0,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A configuration file of policies in an environment that is configured by a `T`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,8 +104,8 @@ pub struct Learned<'a> {
 }
 
 /// Trains each seed's policies, arm by arm, hands what they have learned to `report`, and writes
-/// the page.
-/// Interrupted or killed, it goes on when it is started again.
+/// the page. Interrupted or killed, it goes on when it is started again; what `report` said of an arm
+/// is kept.
 ///
 /// # Errors
 /// Whatever is wrong with the configuration or the model, by name.
@@ -117,11 +117,19 @@ pub fn train_agents<T, R>(
 ) -> Result<Option<Vec<R>>>
 where
     T: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
 {
     let _trace = log_and_trace(args.trace.as_deref())?;
     let config: AgentFile<T> = read_config(&args.config)?;
     let named = || args.config.display().to_string();
     config.agent.validate().with_context(|| format!("{}: [agent]", named()))?;
+    if let Some(warm) = &config.warm_start {
+        warm.validate().with_context(named)?;
+        let given = config.agent.roles.iter().find(|(_, role)| role.adapter.is_some());
+        if let Some((role, _)) = given {
+            bail!("{}: `agent.roles.{role}.adapter`: a warm start makes one of its own", named());
+        }
+    }
     check_name(&args.config, &config.name)?;
     let distinct: BTreeSet<u64> = config.seeds.iter().copied().collect();
     if distinct.len() < config.seeds.len() {
@@ -143,7 +151,13 @@ where
     let mut conversations = Vec::new();
     for &seed in &config.seeds {
         let tasks = tasks(&config, seed)?;
+        // A role that is not trained is the same in all arms.
+        let mut frozen: BTreeMap<String, PathBuf> = BTreeMap::new();
         for arm in &tasks.arms {
+            if stop.load(Ordering::Relaxed) {
+                console.line("stopped; start it again to go on");
+                return Ok(None);
+            }
             let place = args.out.join(format!("seed-{seed}"));
             let folder = place.join(arm.name);
             let mut agent = AgentConfig { seed, ..config.agent.clone() };
@@ -153,10 +167,13 @@ where
             if let Some(warm) = &config.warm_start {
                 let place = place.join(arm.shown);
                 let (from, shown) = ((&model, &tasks, arm), (warm, demonstrator));
-                before = warm_up(&config, from, shown, &agent, &place, &mut console)?;
+                before = warm_up(&config, from, shown, (&agent, &frozen), &place, &mut console)?;
                 for (role, adapter) in &before {
-                    if let Some(role) = agent.roles.get_mut(role) {
-                        role.adapter = Some(adapter.clone());
+                    if let Some(settings) = agent.roles.get_mut(role) {
+                        settings.adapter = Some(adapter.clone());
+                        if !settings.trained {
+                            frozen.insert(role.clone(), adapter.clone());
+                        }
                     }
                 }
             }
@@ -178,7 +195,14 @@ where
             });
             let after = after.collect();
             let learned = Learned { arm: arm.name, run: &run, base, tasks: &tasks, before, after };
-            reports.push(report(seed, &learned, &mut console)?);
+            let kept = folder.join("reached.json");
+            reports.push(if kept.exists() {
+                read_json(&kept)?
+            } else {
+                let reached = report(seed, &learned, &mut console)?;
+                write(&kept, &serde_json::to_string_pretty(&reached)?)?;
+                reached
+            });
 
             let (_, records) = MetricsLog::<AgentRecord>::open(&folder, u64::MAX)?;
             let title = match tasks.arms.len() {
@@ -198,7 +222,7 @@ fn warm_up<T>(
     config: &AgentFile<T>,
     (model, tasks, arm): (&TextModel, &AgentTasks, &Arm),
     (warm, demonstrator): (&WarmStartConfig, Demonstrator<'_>),
-    agent: &AgentConfig,
+    (agent, frozen): (&AgentConfig, &BTreeMap<String, PathBuf>),
     place: &Path,
     console: &mut Console,
 ) -> Result<BTreeMap<String, PathBuf>> {
@@ -207,6 +231,7 @@ fn warm_up<T>(
     let roles = agent.roles.keys().filter(knows);
     let mut adapters: BTreeMap<String, PathBuf> =
         roles.map(|role| (role.clone(), place.join(role))).collect();
+    adapters.extend(frozen.clone());
     if adapters.values().all(|adapter| adapter.exists()) {
         return Ok(adapters);
     }
@@ -235,6 +260,12 @@ fn warm_up<T>(
         }
     }
     Ok(adapters)
+}
+
+fn read_json<R: DeserializeOwned>(path: &Path) -> Result<R> {
+    let named = || format!("{}: what an arm has reached", path.display());
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    serde_json::from_str(&text).with_context(named)
 }
 
 fn curves_of(run: &str, records: &[AgentRecord]) -> Vec<Curve> {
@@ -377,7 +408,7 @@ pub fn task_seed(seed: u64, what: &str, index: u64) -> u64 {
     derive_seed(seed, what, index, 0)
 }
 
-/// Writes a run's `summary.json`.
+/// Writes a run's `summary.json`. What is not known is `null`: an interval of one seed, for one.
 ///
 /// # Errors
 /// Names the file.

@@ -7,31 +7,58 @@ mod task;
 pub use task::{HarborError, HarborTask};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use posttrain_chat::{Message, Role, Tool};
-use posttrain_reward::code::{CodeExecution, CommandRun, Workspace};
+use posttrain_reward::RewardError;
+use posttrain_reward::code::{CodeExecution, CodeExecutionConfig, CommandRun, Workspace};
 use serde_json::{Value, json};
 
-use crate::tools::cut;
+use crate::tools::{cut, told};
 use crate::{Action, Environment, EnvironmentError, EpisodeEnd, Opening, Step};
 
 /// Where tests leave the reward.
 const VERIFIER: &str = "/logs/verifier";
 
 /// The reward as it comes out of the sandbox.
-const REWARD: &str = "reward";
+const REWARD: &str = "logs/reward";
 
-/// A Harbor task that a policy works on with one tool, `bash`, in the sandbox of
-/// [`CodeExecution`] (whose interpreter is a shell): no container is built.
+/// Calls of one turn that are run; those behind are refused.
+const CALLS_A_TURN: usize = 8;
+
+/// A shell for tasks in a folder: the sandbox of `config`, with `bash` and without a view of the tasks'
+/// tests and solutions. A command, and a task's tests, may take `config.time_limit_seconds` by the clock
+/// and `config.limits.cpu_seconds` of the processor.
+///
+/// # Errors
+/// Those of [`CodeExecutionConfig::build`]; [`RewardError::InvalidConfig`] names the folder where it
+/// cannot be read.
+pub fn shell(
+    tasks: &Path,
+    mut config: CodeExecutionConfig,
+) -> Result<Arc<CodeExecution>, RewardError> {
+    let folder = tasks.canonicalize().map_err(|error| RewardError::InvalidConfig {
+        field: "hidden",
+        got: format!("{}: {error}", tasks.display()),
+        expected: "a folder of tasks",
+    })?;
+    config.interpreter = vec!["bash".to_owned()];
+    config.hidden.push(folder);
+    Ok(Arc::new(config.build()?))
+}
+
+/// A Harbor task that a policy works on with one tool, `bash`, in the sandbox of a [`shell`]: no
+/// container is built.
 ///
 /// The policy reads `instruction.md`; each call runs in the task's working folder and is answered by
-/// what it wrote. A turn that calls nothing ends the episode, and so does the budget; then `tests/`
-/// comes to `/tests`, `test.sh` runs, and the reward is what it leaves in
-/// `/logs/verifier/reward.txt` or `reward.json`. Tests that leave none are an error, not a zero.
+/// what it wrote. A turn that calls nothing ends the episode, and so does the budget or the task's
+/// own time; then `tests/` comes to `/tests`, `test.sh` runs, and the reward is what it leaves in
+/// `/logs/verifier/reward.txt` or `reward.json`. Tests that a limit ends are a 0, since what the policy
+/// left may be why; tests that end by themselves and leave no number are an error.
 pub struct HarborEnvironment {
     task: Arc<HarborTask>,
     shell: Arc<CodeExecution>,
@@ -45,19 +72,34 @@ pub struct HarborEnvironment {
 
 impl HarborEnvironment {
     /// An episode of a task; a policy reads at most `output_bytes` of what a command writes.
-    #[must_use]
-    pub fn new(task: Arc<HarborTask>, shell: Arc<CodeExecution>, output_bytes: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`HarborError::NeedsContainer`] where the task's tests may take longer than the shell lets
+    /// them.
+    pub fn new(
+        task: Arc<HarborTask>,
+        shell: Arc<CodeExecution>,
+        output_bytes: usize,
+    ) -> Result<Self, HarborError> {
+        let limit = shell.config().time_limit_seconds;
+        if let Some(seconds) = task.verifier_seconds().filter(|seconds| *seconds > limit) {
+            let reason = format!(
+                "`verifier.timeout_sec`: {seconds} is more than the sandbox's `time_limit_seconds`, {limit}"
+            );
+            return Err(HarborError::NeedsContainer { path: task.folder().to_owned(), reason });
+        }
         let workspace = task.workspace().clone();
-        Self {
+        let began = Instant::now();
+        Ok(Self {
             task,
             shell,
             workspace,
             output_bytes,
-            began: Instant::now(),
+            began,
             commands: 0,
             failed: 0,
             reward: None,
-        }
+        })
     }
 
     fn tool() -> Tool {
@@ -74,6 +116,10 @@ impl HarborEnvironment {
         let Some(command) = arguments["command"].as_str() else {
             return Ok("Error: `command` must be a text.".to_owned());
         };
+        let most = self.shell.config().max_code_bytes;
+        if command.len() > most || command.contains('\0') {
+            return Ok(format!("Error: `command` must be at most {most} bytes, none of them 0."));
+        }
         self.commands += 1;
         let (directory, environment) = (self.task.directory(), self.task.environment());
         let run = self.shell.command(&mut self.workspace, directory, environment, command).await?;
@@ -83,35 +129,41 @@ impl HarborEnvironment {
         Ok(said(run, self.output_bytes))
     }
 
-    /// Runs the task's tests on what the policy left.
+    /// Runs the task's tests on what the policy left: its logs are gone, and tests of its own.
     async fn verify(&mut self) -> Result<f64, EnvironmentError> {
         let failed = |reason: String| EnvironmentError::Failed {
             reason: format!("the tests of {}: {reason}", self.task.name()),
         };
-        let mut workspace = self.workspace.clone();
-        workspace
-            .add_root("tests")
-            .and_then(|()| workspace.add_folder("tests", self.task.tests()))
-            .map_err(|error| failed(error.to_string()))?;
+        let fresh = self.workspace.clone().with_fresh("logs").and_then(|w| w.with_fresh("tests"));
+        let with_tests = fresh.and_then(|mut workspace| {
+            workspace.add_folder("tests", self.task.tests())?;
+            Ok(workspace)
+        });
+        let workspace = with_tests.map_err(|error| failed(error.to_string()))?;
+
         let bash = match self.task.verifier_seconds() {
-            Some(seconds) => format!("timeout {seconds} bash"),
+            Some(seconds) => format!("timeout -k 5 {seconds} bash"),
             None => "bash".to_owned(),
         };
         let command = format!(
-            "rm -rf {VERIFIER} && mkdir -p {VERIFIER} && {bash} /tests/test.sh; status=$?; \
+            "mkdir -p {VERIFIER}; {bash} /tests/test.sh; status=$?; \
              for kind in json txt; do if [ -f {VERIFIER}/reward.$kind ]; then \
-             cp {VERIFIER}/reward.$kind /tmp/{REWARD}; break; fi; done; exit $status"
+             cp {VERIFIER}/reward.$kind /{REWARD}; break; fi; done; exit $status"
         );
         let environment = self.task.verifier_environment();
         let directory = self.task.directory();
-        let inspected =
+        let (run, left) =
             self.shell.inspect(&workspace, directory, environment, (&command, REWARD)).await?;
-        let (run, left) = inspected;
         let text = String::from_utf8_lossy(&left).trim().to_owned();
-        reward(&text).ok_or_else(|| {
-            let expected = format!("a number in {VERIFIER}/reward.txt or reward.json");
-            failed(format!("expected {expected}, got `{}`; {}", cut(text, 200), said(run, 1000)))
-        })
+        match reward(&text) {
+            Some(reward) => Ok(reward),
+            None if run.ended_by.is_some() || run.exit == Some(TIMED_OUT) => Ok(0.0),
+            None => {
+                let expected = format!("a number in {VERIFIER}/reward.txt or reward.json");
+                let got = cut(text, 200);
+                Err(failed(format!("expected {expected}, got `{got}`; {}", said(run, 1000))))
+            }
+        }
     }
 
     async fn end(&mut self) -> Result<f64, EnvironmentError> {
@@ -120,6 +172,9 @@ impl HarborEnvironment {
         Ok(reward)
     }
 }
+
+/// What `timeout` exits with.
+const TIMED_OUT: i32 = 124;
 
 /// What a policy reads of a command.
 fn said(run: CommandRun, most: usize) -> String {
@@ -165,13 +220,15 @@ impl Environment for HarborEnvironment {
             if silent || self.task.agent_seconds().is_some_and(late) {
                 return Ok(Step::done(self.end().await?));
             }
+            let most = action.left.tool_calls.unwrap_or(usize::MAX).min(CALLS_A_TURN);
             let mut answers = Vec::new();
-            for call in &reply.calls {
+            for (index, call) in reply.calls.iter().enumerate() {
                 let text = match call.function.name.as_str() {
+                    _ if index >= most => format!("Error: not run: at most {most} calls."),
                     "bash" => self.bash(&call.function.arguments).await?,
                     _ => "Error: there is no such tool.".to_owned(),
                 };
-                answers.push(Message::new(Role::Tool, text));
+                answers.push(told(call, text));
             }
             answers.extend(reply.malformed.iter().map(|malformed| {
                 let text = format!("Error: the call cannot be read: {}", malformed.reason);

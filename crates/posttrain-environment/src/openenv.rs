@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -10,16 +10,24 @@ use posttrain_chat::{Message, Role, Tool, ToolCall};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use crate::tools::cut;
+use crate::tools::{cut, told};
 use crate::{Action, Environment, EnvironmentError, EpisodeError, Observation, Opening, Step};
 
 /// The most that a server may say at once; what a policy reads of it is less
 /// ([`OpenEnvConfig::observation_bytes`]).
 const MESSAGE_BYTES: usize = 16 << 20;
+
+/// What an address is.
+const ADDRESS: &str =
+    "an address that begins with http:// or https://, without a user or a fragment";
+
+/// Calls of one turn that are made; those behind are refused.
+const CALLS_A_TURN: usize = 8;
 
 /// How long until a server that has no session free is asked again.
 const FULL: Duration = Duration::from_millis(200);
@@ -42,8 +50,8 @@ pub struct OpenEnvConfig {
     /// What is sent with `reset`, beside the episode's seed and its task's metadata.
     #[serde(default)]
     pub reset: Map<String, Value>,
-    /// Seconds until a session must have begun, more than 0: a server that has none free is asked
-    /// again until then.
+    /// Seconds until a session must have begun and been reset, more than 0: a server that has none
+    /// free is asked again until then.
     #[serde(default = "connect_seconds")]
     pub connect_seconds: f64,
     /// Bytes of an observation that the policy reads, 1 and up: what is longer is cut, and says so.
@@ -85,7 +93,7 @@ impl OpenEnvConfig {
             true => Ok(()),
             false => Err(EpisodeError::Config { field, expected, got }),
         };
-        let expected = "an address that begins with http:// or https://";
+        let expected = ADDRESS;
         check("openenv.url", self.socket_url().is_some(), expected, self.place().to_owned())?;
         let seconds = self.connect_seconds;
         let span = Duration::try_from_secs_f64(seconds).is_ok_and(|span| !span.is_zero());
@@ -95,7 +103,7 @@ impl OpenEnvConfig {
         check("openenv.observation_bytes", bytes > 0, "at least 1", bytes.to_string())
     }
 
-    /// Where sessions are opened.
+    /// Where sessions are opened; nothing where the address is none that can be spoken to.
     fn socket_url(&self) -> Option<String> {
         let (scheme, rest) = self.url.split_once("://")?;
         let socket = match scheme {
@@ -108,7 +116,9 @@ impl OpenEnvConfig {
             None => (rest, String::new()),
         };
         let path = path.trim_end_matches('/');
-        (!path.is_empty()).then(|| format!("{socket}://{path}/ws{query}"))
+        // Names and passwords would not be sent.
+        let plain = !path.is_empty() && !path.contains('@') && !rest.contains('#');
+        plain.then(|| format!("{socket}://{path}/ws{query}"))
     }
 
     /// Where it is, for people: behind a question mark, or before an at sign, there may be a key.
@@ -154,6 +164,8 @@ pub struct OpenEnv {
     seed: u64,
     task: Map<String, Value>,
     session: Option<Session>,
+    /// What the server gave for the reset alone: the first turn's.
+    owed: f64,
     steps: usize,
     refused: usize,
 }
@@ -163,7 +175,7 @@ impl OpenEnv {
     /// the server's environment has parameters for.
     #[must_use]
     pub fn new(config: OpenEnvConfig, seed: u64, task: Map<String, Value>) -> Self {
-        Self { config, seed, task, session: None, steps: 0, refused: 0 }
+        Self { config, seed, task, session: None, owed: 0.0, steps: 0, refused: 0 }
     }
 
     async fn open(&mut self) -> Result<Opening, EnvironmentError> {
@@ -173,112 +185,136 @@ impl OpenEnv {
         data.entry("seed").or_insert_with(|| (self.seed >> 33).into());
         let reset = json!({ "type": "reset", "data": data });
 
-        let began = Instant::now();
-        let (session, seen) = loop {
-            let mut session = Session::open(&self.config).await?;
-            match session.ask(&self.config, &reset).await? {
-                Answer::Observation(seen) => break (session, seen),
-                Answer::Error { code, .. }
-                    if code == "CAPACITY_REACHED"
-                        && began.elapsed().as_secs_f64() < self.config.connect_seconds =>
-                {
-                    tokio::time::sleep(FULL).await;
-                }
-                Answer::Error { code, message } => {
-                    return Err(self.config.failed(format!("reset: {code}: {message}")));
-                }
-            }
-        };
-        let session = self.session.insert(session);
+        let seconds = self.config.connect_seconds;
+        let span = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let begun = tokio::time::timeout(span, Session::begin(&self.config, &reset)).await;
+        let late = |_| Err(self.config.failed(format!("no session within {seconds} s")));
+        let (mut session, seen) = begun.unwrap_or_else(late)?;
+        if seen.done {
+            return Err(self.config.failed("its episode is over with the reset"));
+        }
+        self.owed = seen.reward;
         let tools = match self.config.action {
             OpenEnvAction::Tools {} => session.tools(&self.config).await?,
             _ => Vec::new(),
         };
+        self.session = Some(session);
 
         let mut messages: Vec<Message> =
             self.config.instructions.iter().map(Message::system).collect();
-        messages.push(Message::user(self.text(&seen.observation)));
+        messages.push(Message::user(self.text(&seen.observation)?));
         Ok(Opening::new(messages).with_tools(tools))
     }
 
     async fn step(&mut self, turn: Action<'_>) -> Result<Step, EnvironmentError> {
-        let actions = match &self.config.action {
-            OpenEnvAction::Text { field } => vec![json!({ field.as_str(): turn.text })],
-            OpenEnvAction::Json {} => match object(turn.text) {
-                Some(action) => vec![action],
-                None => return Ok(self.refuse("Error: write a JSON object.")),
-            },
-            OpenEnvAction::Tools {} => {
-                if let Some(malformed) = turn.reply.malformed.first() {
-                    let reason = format!("Error: the call cannot be read: {}", malformed.reason);
-                    return Ok(self.refuse(&reason));
+        let mut reward = std::mem::take(&mut self.owed);
+        let mut answers = Vec::new();
+        match self.config.action.clone() {
+            OpenEnvAction::Text { field } => {
+                let action = json!({ field: turn.text });
+                match self.act_once(&action, &mut reward).await? {
+                    Some(text) => answers.push(Message::user(text)),
+                    None => return Ok(Step::done(reward)),
                 }
-                turn.reply.calls.iter().map(call_action).collect()
             }
-        };
-        if actions.is_empty() {
-            self.close().await;
-            return Ok(Step::done(0.0));
-        }
-
-        let role = match self.config.action {
-            OpenEnvAction::Tools {} => Role::Tool,
-            _ => Role::User,
-        };
-        let mut reward = 0.0;
-        let mut answers = Vec::with_capacity(actions.len());
-        for action in actions {
-            let Some(session) = self.session.as_mut() else {
-                return Err(self.config.failed("no session is open"));
-            };
-            self.steps += 1;
-            match session.ask(&self.config, &json!({ "type": "step", "data": action })).await? {
-                Answer::Observation(seen) => {
-                    reward += seen.reward;
-                    if seen.done {
-                        self.close().await;
-                        return Ok(Step::done(reward));
+            OpenEnvAction::Json {} => {
+                let Some(action) = object(turn.text) else {
+                    let observation = self.refuse("Error: write a JSON object.").into();
+                    return Ok(Step::Next { observation, reward });
+                };
+                match self.act_once(&action, &mut reward).await? {
+                    Some(text) => answers.push(Message::user(text)),
+                    None => return Ok(Step::done(reward)),
+                }
+            }
+            OpenEnvAction::Tools {} => {
+                let reply = turn.reply;
+                if reply.calls.is_empty() && reply.malformed.is_empty() {
+                    self.close().await;
+                    return Ok(Step::done(reward));
+                }
+                let most = turn.left.tool_calls.unwrap_or(usize::MAX).min(CALLS_A_TURN);
+                for (index, call) in reply.calls.iter().enumerate() {
+                    if index >= most {
+                        self.refused += 1;
+                        let text = format!("Error: not called: at most {most} calls.");
+                        answers.push(told(call, text));
+                        continue;
                     }
-                    answers.push(Message::new(role, self.text(&seen.observation)));
+                    match self.act_once(&call_action(call), &mut reward).await? {
+                        Some(text) => answers.push(told(call, text)),
+                        None => return Ok(Step::done(reward)),
+                    }
                 }
-                // What the server's schema does not take is the policy's to read.
-                Answer::Error { code, message } if code == "VALIDATION_ERROR" => {
-                    self.refused += 1;
-                    answers.push(Message::new(role, format!("Error: {message}")));
-                }
-                Answer::Error { code, message } => {
-                    return Err(self.config.failed(format!("step: {code}: {message}")));
+                for malformed in &reply.malformed {
+                    let reason = format!("Error: the call cannot be read: {}", malformed.reason);
+                    let said = self.refuse(&reason);
+                    answers.push(Message { role: Role::Tool, ..said });
                 }
             }
         }
         Ok(Step::Next { observation: Observation::Messages(answers), reward })
     }
 
-    fn refuse(&mut self, reason: &str) -> Step {
+    /// One action: what the policy reads of it, or nothing where the episode is over with it.
+    async fn act_once(
+        &mut self,
+        action: &Value,
+        reward: &mut f64,
+    ) -> Result<Option<String>, EnvironmentError> {
+        let Some(session) = self.session.as_mut() else {
+            return Err(self.config.failed("no session is open"));
+        };
+        self.steps += 1;
+        match session.ask(&self.config, &json!({ "type": "step", "data": action })).await? {
+            Answer::Observation(seen) => {
+                *reward += seen.reward;
+                if seen.done {
+                    self.close().await;
+                    return Ok(None);
+                }
+                self.text(&seen.observation).map(Some)
+            }
+            // What the server's schema does not take is the policy's to read.
+            Answer::Error { code, message } if code == "VALIDATION_ERROR" => {
+                self.refused += 1;
+                Ok(Some(format!("Error: {message}")))
+            }
+            Answer::Error { code, message } => {
+                Err(self.config.failed(format!("step: {code}: {message}")))
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: &str) -> Message {
         self.refused += 1;
-        Step::next(Message::user(reason))
+        Message::user(reason)
     }
 
     /// What the policy reads of an observation.
-    fn text(&self, observation: &Value) -> String {
-        let shown = match &self.config.observation {
-            Some(field) => &observation[field.as_str()],
-            None => observation,
+    fn text(&self, observation: &Map<String, Value>) -> Result<String, EnvironmentError> {
+        let text = match &self.config.observation {
+            None => Value::Object(observation.clone()).to_string(),
+            Some(field) => match observation.get(field) {
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+                None => {
+                    let known: Vec<&str> = observation.keys().map(String::as_str).collect();
+                    let known = known.join(", ");
+                    let reason = format!("`observation`: expected one of {known}, got `{field}`");
+                    return Err(self.config.failed(reason));
+                }
+            },
         };
-        let text = match shown {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        cut(text, self.config.observation_bytes)
+        Ok(cut(text, self.config.observation_bytes))
     }
 
     /// Ends the session, so that the server has it free for another.
     async fn close(&mut self) {
-        if let Some(mut session) = self.session.take() {
+        if let Some(session) = self.session.take() {
             let text = json!({ "type": "close" }).to_string();
             // A server that is gone has ended it.
-            drop(session.socket.send(tungstenite::Message::text(text)).await);
-            drop(session.socket.close(None).await);
+            drop(session.to.send(text).await);
         }
     }
 }
@@ -308,9 +344,49 @@ impl Environment for OpenEnv {
     }
 }
 
-/// A server's environment, as long as it is connected.
+/// A server's environment, as long as it is connected. Dropped, it hangs up.
 struct Session {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    to: mpsc::Sender<String>,
+    from: mpsc::Receiver<Result<String, String>>,
+}
+
+/// Messages that wait on either side.
+const WAITING: usize = 4;
+
+/// Carries messages between a session and its socket, until either end is gone. It listens all the
+/// time: a server whose pings are not answered while a turn is sampled would hang up.
+async fn carry(
+    mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    mut from_session: mpsc::Receiver<String>,
+    to_session: mpsc::Sender<Result<String, String>>,
+) {
+    loop {
+        let received = tokio::select! {
+            text = from_session.recv() => match text {
+                // A server that is full says so and hangs up: what it said is read all the same.
+                Some(text) => {
+                    drop(socket.send(tungstenite::Message::text(text)).await);
+                    continue;
+                }
+                None => {
+                    drop(socket.close(None).await);
+                    return;
+                }
+            },
+            received = socket.next() => received,
+        };
+        let told = match received {
+            Some(Ok(tungstenite::Message::Text(text))) => Ok(text.as_str().to_owned()),
+            Some(Ok(tungstenite::Message::Close(_))) | None => Err("it has hung up".to_owned()),
+            Some(Err(error)) => Err(told_of(&error)),
+            // The socket answers pings itself, as long as somebody listens.
+            Some(Ok(_)) => continue,
+        };
+        let over = told.is_err();
+        if to_session.send(told).await.is_err() || over {
+            return;
+        }
+    }
 }
 
 /// What a server says.
@@ -321,26 +397,46 @@ enum Answer {
 
 /// What a server shows.
 struct Seen {
-    observation: Value,
+    observation: Map<String, Value>,
     reward: f64,
     done: bool,
 }
 
 impl Session {
+    /// A session that has been reset, once the server has one free.
+    async fn begin(
+        config: &OpenEnvConfig,
+        reset: &Value,
+    ) -> Result<(Self, Seen), EnvironmentError> {
+        loop {
+            let mut session = Self::open(config).await?;
+            match session.ask(config, reset).await? {
+                Answer::Observation(seen) => return Ok((session, seen)),
+                Answer::Error { code, .. } if code == "CAPACITY_REACHED" => {
+                    tokio::time::sleep(FULL).await;
+                }
+                Answer::Error { code, message } => {
+                    return Err(config.failed(format!("reset: {code}: {message}")));
+                }
+            }
+        }
+    }
+
     async fn open(config: &OpenEnvConfig) -> Result<Self, EnvironmentError> {
         let Some(url) = config.socket_url() else {
-            return Err(config.failed("expected an address that begins with http:// or https://"));
+            return Err(config.failed(format!("expected {ADDRESS}")));
         };
         let limits = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES))
             .max_frame_size(Some(MESSAGE_BYTES));
-        let span = Duration::try_from_secs_f64(config.connect_seconds).unwrap_or(Duration::MAX);
-        let connecting = connect_async_with_config(url, Some(limits), true);
-        let connected = tokio::time::timeout(span, connecting).await;
-        let late = |_| config.failed(format!("no connection within {} s", config.connect_seconds));
         // An address's key may stand in the error's text: what is told is of which kind it is.
-        let (socket, _) = connected.map_err(late)?.map_err(|error| config.failed(told(&error)))?;
-        Ok(Self { socket })
+        let (socket, _) = connect_async_with_config(url, Some(limits), true)
+            .await
+            .map_err(|error| config.failed(told_of(&error)))?;
+        let (to, from_session) = mpsc::channel(WAITING);
+        let (to_session, from) = mpsc::channel(WAITING);
+        tokio::spawn(carry(socket, from_session, to_session));
+        Ok(Self { to, from })
     }
 
     /// Sends a message, and waits for its answer: as long as the player lets it.
@@ -349,24 +445,12 @@ impl Session {
         config: &OpenEnvConfig,
         message: &Value,
     ) -> Result<Answer, EnvironmentError> {
-        let text = tungstenite::Message::text(message.to_string());
-        // A server that is full says so and hangs up: what it said is read all the same.
-        let sent = self.socket.send(text).await;
-        loop {
-            let received = match self.socket.next().await {
-                Some(Ok(received)) => received,
-                Some(Err(error)) => return Err(config.failed(told(&error))),
-                None => return Err(config.failed("it has hung up")),
-            };
-            return match received {
-                tungstenite::Message::Text(text) => answer(config, &text),
-                tungstenite::Message::Close(_) => Err(match sent {
-                    Ok(()) => config.failed("it has hung up"),
-                    Err(error) => config.failed(told(&error)),
-                }),
-                // Pings are answered by the socket itself.
-                _ => continue,
-            };
+        // Where nobody takes it any more, what was said last tells why.
+        drop(self.to.send(message.to_string()).await);
+        match self.from.recv().await {
+            Some(Ok(text)) => answer(config, &text),
+            Some(Err(reason)) => Err(config.failed(reason)),
+            None => Err(config.failed("it has hung up")),
         }
     }
 
@@ -378,7 +462,7 @@ impl Session {
                 return Err(config.failed(format!("list_tools: {code}: {message}")));
             }
         };
-        let Some(tools) = seen["tools"].as_array() else {
+        let Some(tools) = seen.get("tools").and_then(Value::as_array) else {
             return Err(config.failed("list_tools: expected `tools` in the observation"));
         };
         let tool = |tool: &Value| {
@@ -402,14 +486,27 @@ fn answer(config: &OpenEnvConfig, text: &str) -> Result<Answer, EnvironmentError
                 Value::Null => 0.0,
                 Value::Bool(reward) => f64::from(u8::from(*reward)),
                 other => other.as_f64().ok_or_else(|| {
-                    config.failed(format!("expected a number as `reward`, got {other}"))
+                    let got = cut(other.to_string(), 200);
+                    config.failed(format!("expected a number as `reward`, got {got}"))
                 })?,
             };
-            let done = data["done"].as_bool().unwrap_or(false);
-            Ok(Answer::Observation(Seen { observation: data["observation"].take(), reward, done }))
+            let done = match &data["done"] {
+                Value::Null => false,
+                Value::Bool(done) => *done,
+                other => {
+                    let got = cut(other.to_string(), 200);
+                    return Err(
+                        config.failed(format!("expected `done` to be true or false, got {got}"))
+                    );
+                }
+            };
+            let Value::Object(observation) = data["observation"].take() else {
+                return Err(config.failed("expected `observation` to be an object"));
+            };
+            Ok(Answer::Observation(Seen { observation, reward, done }))
         }
         Some("error") => {
-            let code = data["code"].as_str().unwrap_or("ERROR").to_owned();
+            let code = cut(data["code"].as_str().unwrap_or("ERROR").to_owned(), 100);
             let said = data["message"].as_str().unwrap_or_default();
             // Pydantic tells which fields are wrong.
             let errors = data["errors"].as_array().into_iter().flatten();
@@ -426,7 +523,7 @@ fn answer(config: &OpenEnvConfig, text: &str) -> Result<Answer, EnvironmentError
 }
 
 /// Errors of the connection, without its address.
-fn told(error: &tungstenite::Error) -> String {
+fn told_of(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Io(error) => error.to_string(),
         tungstenite::Error::Http(response) => format!("it answers {}", response.status()),
@@ -478,12 +575,14 @@ mod tests {
         assert_eq!(socket("http://host:8000/").as_deref(), Some("ws://host:8000/ws"));
         assert_eq!(socket("https://host/env?key=1").as_deref(), Some("wss://host/env/ws?key=1"));
         assert_eq!(socket("host:8000"), None);
-        assert!(config("ftp://host").validate().is_err());
+        for url in ["ftp://host", "http://", "http://user:key@host", "http://host/#x"] {
+            assert!(config(url).validate().is_err(), "{url}");
+        }
     }
 
     #[test]
     fn an_address_keeps_its_key_to_itself() {
-        let config = config("https://user:secret@host/env?key=secret");
+        let config = config("https://host/env?key=secret");
         let error = config.failed("it has hung up").to_string();
         assert!(error.contains("host/env") && !error.contains("secret"), "{error}");
         assert!(!format!("{config:?}").contains("secret"));
@@ -510,7 +609,14 @@ mod tests {
         for wrong in ["", "[]", r#"{"type": "state"}"#] {
             assert!(answer(&config, wrong).is_err(), "{wrong}");
         }
-        let text = r#"{"type": "observation", "data": {"reward": "much"}}"#;
-        assert!(answer(&config, text).is_err());
+        for data in [
+            r#"{"observation": {}, "reward": "much"}"#,
+            r#"{"observation": {}, "done": "yes"}"#,
+            r#"{"observation": [], "reward": 1}"#,
+            "{}",
+        ] {
+            let text = format!(r#"{{"type": "observation", "data": {data}}}"#);
+            assert!(answer(&config, &text).is_err(), "{data}");
+        }
     }
 }

@@ -311,7 +311,8 @@ fn check(schema: &Validator, arguments: &Value) -> Result<(), ToolError> {
     Err(ToolError::Refused { reason })
 }
 
-fn told(call: &ToolCall, text: String) -> Message {
+/// A tool's answer, as the message of the call that it answers.
+pub(crate) fn told(call: &ToolCall, text: String) -> Message {
     let answer = Message::new(Role::Tool, text);
     let name = Some(call.function.name.clone());
     Message { tool_call_id: call.id.clone(), name, ..answer }

@@ -5,7 +5,7 @@
 mod support;
 
 use posttrain_chat::{Message, ToolCall, ToolFormat};
-use posttrain_environment::harbor::{HarborEnvironment, HarborError, HarborTask};
+use posttrain_environment::harbor::{self, HarborEnvironment, HarborError, HarborTask};
 use posttrain_environment::{
     Budget, EpisodeConfig, EpisodeError, EpisodePlayer, ScriptedActor, Trajectory,
 };
@@ -14,6 +14,7 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use tempfile::TempDir;
 
 const TOML: &str = r#"
 version = "1.0"
@@ -24,7 +25,7 @@ difficulty = "easy"
 tags = ["arithmetic"]
 
 [verifier]
-timeout_sec = 60.0
+timeout_sec = 50.0
 env = { STRICT = "yes" }
 
 [agent]
@@ -66,16 +67,18 @@ fn write_task(folder: &Path, test: &str) {
     write("solution/solve.sh", "echo 42 > /app/sum.txt\n");
 }
 
-/// A shell whose commands stand apart; nothing where the machine allows none.
-fn shell() -> Option<Arc<CodeExecution>> {
-    let config =
-        CodeExecutionConfig { interpreter: vec!["bash".into()], ..CodeExecutionConfig::default() };
-    let shell = config.build().unwrap();
+/// A folder of one task, and a shell for it; nothing where the machine allows no such sandbox.
+fn task(test: &str) -> Option<(TempDir, Arc<HarborTask>, Arc<CodeExecution>)> {
+    // Not where the sandbox has its own files, so that what is hidden is hidden by name.
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    write_task(&folder.path().join("sum"), test);
+    let task = Arc::new(HarborTask::open(&folder.path().join("sum")).unwrap());
+    let shell = harbor::shell(folder.path(), CodeExecutionConfig::default()).unwrap();
     if !shell.isolation().files {
         println!("SKIPPED: this machine allows no user namespaces");
         return None;
     }
-    Some(Arc::new(shell))
+    Some((folder, task, shell))
 }
 
 fn bash(command: &str) -> String {
@@ -96,27 +99,27 @@ fn play(
         ..EpisodeConfig::default()
     };
     let player = EpisodePlayer::new(model, actor, config).unwrap();
-    let mut environment = HarborEnvironment::new(task.clone(), shell.clone(), 1000);
+    let mut environment = HarborEnvironment::new(task.clone(), shell.clone(), 1000).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(player.play(&mut environment, "policy", 1))
 }
 
 #[test]
 fn a_tasks_folder_is_worked_in_and_tested() {
-    let Some(shell) = shell() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    write_task(folder.path(), TEST);
-    let task = Arc::new(HarborTask::open(folder.path()).unwrap());
-    assert_eq!((task.agent_seconds(), task.verifier_seconds()), (Some(600.0), Some(60.0)));
+    let Some((folder, task, shell)) = task(TEST) else { return };
+    assert_eq!((task.agent_seconds(), task.verifier_seconds()), (Some(600.0), Some(50.0)));
+    let solution = folder.path().join("sum/solution/solve.sh").display().to_string();
+    assert!(Path::new(&solution).exists());
 
     let look = bash("pwd; cat data/one data/deep/other notes.txt; echo $HINT; ls /tests /solution");
+    let look = look.replace("/solution", &format!("/solution {solution}"));
     let turns = [look, bash("echo $((40 + 2)) > sum.txt; false"), "It is 42.".to_owned()];
     let played = play(&shell, &task, &turns).unwrap();
     let read = |turn: usize| played.turns[turn].answer[0].text().into_owned();
     assert!(played.opening[0].text().contains("the sum of the numbers"));
     assert!(read(0).starts_with("/app\n40\n2\nadd them\nthey are two\n"), "{}", read(0));
     // Neither tests nor solution are there.
-    assert!(read(0).matches("No such file").count() == 2, "{}", read(0));
+    assert_eq!(read(0).matches("No such file").count(), 3, "{}", read(0));
     assert_eq!(read(1), "\n[exit code 1]");
     assert_eq!((played.reward(), played.metrics["resolved"]), (1.0, 1.0));
     assert_eq!((played.metrics["commands"], played.metrics["failed_commands"]), (2.0, 2.0));
@@ -129,25 +132,51 @@ fn a_tasks_folder_is_worked_in_and_tested() {
 
 #[test]
 fn a_reward_is_not_written_by_who_earns_it() {
-    let Some(shell) = shell() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    write_task(folder.path(), TEST);
-    let task = Arc::new(HarborTask::open(folder.path()).unwrap());
-    let forge = "mkdir -p /logs/verifier /app/tests; echo 1 > /logs/verifier/reward.txt; \
-                 echo '{\"reward\": 1}' > /logs/verifier/reward.json; chmod -R 555 /logs; \
-                 ln -s /app/tests /tests; ln -s /etc/passwd /app/sum.txt; \
-                 echo 'echo 1 > /logs/verifier/reward.txt' > /app/tests/test.sh";
-    let played = play(&shell, &task, &[bash(forge), "Done.".to_owned()]).unwrap();
-    assert_eq!(played.reward(), 0.0);
+    let Some((_folder, task, shell)) = task(TEST) else { return };
+    let forged = [
+        // Rewards and tests where they are looked for, that nobody may write over.
+        "mkdir -p /logs/verifier /app/tests; echo 1 > /logs/verifier/reward.txt; \
+         echo '{\"reward\": 1}' > /logs/verifier/reward.json; echo 1 > /logs/reward; chmod -R 555 /logs; \
+         ln -s /app/tests /tests; ln -s /etc/passwd /app/sum.txt; \
+         echo 'echo 1 > /logs/verifier/reward.txt' > /app/tests/test.sh",
+        "mkdir /logs/mine; echo 1 > /logs/mine/reward.txt; ln -s mine /logs/verifier; chmod 555 /logs",
+        // A process that is still there when its files are packed, and when the tests run.
+        "mkfifo /tmp/.workspace.tar; (setsid bash -c 'while sleep 0.1; do mkdir -p /logs/verifier; \
+         echo 1 > /logs/verifier/reward.txt; done' > /dev/null 2>&1 &); true",
+        // Nowhere to be tested in.
+        "rm -rf /app /logs; ln -s /etc /app; chmod 000 /app /logs",
+        "mkdir /app/x; chmod -R 000 /app; true",
+    ];
+    for command in forged {
+        let played = play(&shell, &task, &[bash(command), "Done.".to_owned()]).unwrap();
+        assert_eq!(played.reward(), 0.0, "{command}");
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_answered() {
+    let Some((_folder, task, shell)) = task(TEST) else { return };
+    let many = vec![ToolCall::new("", "bash", json!({"command": "echo 1 >> /app/many"})); 20];
+    let turns = [
+        bash("echo \u{0}"),
+        bash(&"x".repeat(200_000)),
+        ToolFormat::Hermes.write(&many),
+        bash("wc -l < /app/many"),
+    ];
+    let played = play(&shell, &task, &turns).unwrap();
+    let read = |turn: usize| played.turns[turn].answer[0].text().into_owned();
+    assert!(
+        read(0).starts_with("Error: `command` must be") && read(1).starts_with("Error: `command`")
+    );
+    assert_eq!(played.turns[2].answer.len(), 20);
+    assert_eq!(played.turns[2].answer[19].text(), "Error: not run: at most 8 calls.");
+    assert_eq!(read(3), "8\n");
 }
 
 #[test]
 fn tests_that_say_nothing_are_no_zero() {
-    let Some(shell) = shell() else { return };
     for test in ["echo all well", "echo much > /logs/verifier/reward.txt", "exit 3"] {
-        let folder = tempfile::tempdir().unwrap();
-        write_task(folder.path(), test);
-        let task = Arc::new(HarborTask::open(folder.path()).unwrap());
+        let Some((_folder, task, shell)) = task(test) else { return };
         let error = play(&shell, &task, &["Done.".to_owned()]).unwrap_err();
         let reason = std::error::Error::source(&error).unwrap().to_string();
         assert!(reason.contains("expected a number in /logs/verifier"), "{reason}");
@@ -172,11 +201,23 @@ fn what_needs_a_container_is_refused_in_words() {
     assert!(toml("gpus = 1").contains("`environment.gpus`"));
     assert!(toml("docker_image = \"mine:1\"").contains("task.toml: `environment.docker_image`"));
     assert!(toml("[[steps]]\nname = \"one\"").contains("`steps`"));
+    let nine = refused("task.toml", "version = \"9\"\n");
+    assert!(nine.contains("schema 9"), "{nine}");
     assert!(toml("colour = \"red\"").contains("unknown field `colour`"));
     let docker = refused("environment/Dockerfile", "FROM ubuntu\nWORKDIR /app\nRUN make\n");
     assert!(docker.contains("Dockerfile: line 3: `RUN make`: needs a container"), "{docker}");
+    let ignored = refused("environment/.dockerignore", "data\n");
+    assert!(ignored.contains(".dockerignore"), "{ignored}");
     let compose = refused("environment/docker-compose.yaml", "services: {}\n");
     assert!(compose.contains("docker-compose.yaml: several services"), "{compose}");
+
+    let slow = TOML.replace("timeout_sec = 50.0", "timeout_sec = 5000.0");
+    if let Some((folder, _, shell)) = task(TEST) {
+        fs::write(folder.path().join("sum/task.toml"), slow).unwrap();
+        let task = Arc::new(HarborTask::open(&folder.path().join("sum")).unwrap());
+        let error = HarborEnvironment::new(task, shell, 100).err().unwrap().to_string();
+        assert!(error.contains("`verifier.timeout_sec`: 5000"), "{error}");
+    }
 
     let folder = tempfile::tempdir().unwrap();
     write_task(folder.path(), TEST);

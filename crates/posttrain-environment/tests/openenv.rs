@@ -4,15 +4,19 @@
 
 mod support;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use posttrain_chat::Message;
 use posttrain_environment::openenv::{OpenEnv, OpenEnvAction, OpenEnvConfig};
 use posttrain_environment::{
-    EpisodeConfig, EpisodeError, EpisodePlayer, ScriptedActor, Trajectory,
+    Actor, EpisodeConfig, EpisodeError, EpisodePlayer, ScriptedActor, Trajectory, TurnRequest,
 };
+use posttrain_rollout::Completion;
 use serde_json::{Map, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// The Python that has the package.
@@ -36,6 +40,10 @@ impl Drop for Served {
 }
 
 fn serve(kind: &str, sessions: usize) -> Option<Served> {
+    serve_with(kind, &[&sessions.to_string()])
+}
+
+fn serve_with(kind: &str, more: &[&str]) -> Option<Served> {
     let Ok(python) = std::env::var(PYTHON) else {
         println!("SKIPPED: `cargo xtask test --servers` installs what it needs ({PYTHON})");
         return None;
@@ -44,7 +52,8 @@ fn serve(kind: &str, sessions: usize) -> Option<Served> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openenv/server.py");
     let child = Command::new(python)
         .arg(script)
-        .args([&port.to_string(), kind, &sessions.to_string()])
+        .args([&port.to_string(), kind])
+        .args(more)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -134,6 +143,49 @@ fn a_server_without_a_free_session_is_waited_for() {
     assert_eq!(turns, (1..=8).collect::<Vec<i64>>());
 }
 
+/// A policy that takes its time, while the server wants to know whether anybody is there.
+struct Slow(ScriptedActor<fn(usize, &[Message]) -> Option<String>>, Duration);
+
+impl Actor for Slow {
+    fn write<'a>(
+        &'a self,
+        turn: TurnRequest<'a>,
+    ) -> BoxFuture<'a, Result<Completion, EpisodeError>> {
+        async move {
+            tokio::time::sleep(self.1).await;
+            self.0.write(turn).await
+        }
+        .boxed()
+    }
+}
+
+#[test]
+fn a_policy_may_take_its_time() {
+    // The server pings each second, and hangs up where nobody answers within one.
+    let Some(served) = serve_with("guess", &["64", "1"]) else { return };
+    let config = config(&served.url, OpenEnvAction::Json {});
+    let model = support::model();
+    let script: fn(usize, &[Message]) -> Option<String> = |turn, _| Some(guess(turn as i64));
+    let actor = Slow(ScriptedActor::new(model.clone(), script), Duration::from_secs(4));
+    let player = EpisodePlayer::new(model, Arc::new(actor), EpisodeConfig::default()).unwrap();
+    let mut environment = OpenEnv::new(config, 0, wanted(1));
+    let played = runtime().block_on(player.play(&mut environment, "policy", 1)).unwrap();
+    assert_eq!((played.turns.len(), played.turns[0].answer[0].text().as_ref()), (2, "higher"));
+}
+
+#[test]
+fn what_the_server_does_not_show_is_named() {
+    let Some(served) = serve("guess", 64) else { return };
+    let config = OpenEnvConfig {
+        observation: Some("hints".into()),
+        ..config(&served.url, OpenEnvAction::Json {})
+    };
+    let environment = OpenEnv::new(config, 0, wanted(1));
+    let error = runtime().block_on(play(environment, &[guess(1)])).unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(reason.contains("expected one of hint, got `hints`"), "{reason}");
+}
+
 #[test]
 fn what_breaks_on_a_server_is_no_zero() {
     let Some(mut served) = serve("guess", 64) else { return };
@@ -169,7 +221,7 @@ fn a_servers_tools_are_called() {
     let turns = [call(r#"{"a": 2, "b": 40}"#), call(r#"{"a": "x", "b": 1}"#), "42".to_owned()];
     let played = runtime.block_on(play(OpenEnv::new(config, 0, Map::new()), &turns)).unwrap();
     let read = |turn: usize| played.turns[turn].answer[0].text().into_owned();
-    assert!(read(0).contains("42"), "{}", read(0));
-    assert!(read(1).to_lowercase().contains("error"), "{}", read(1));
+    assert!(read(0).contains("42") && read(0).contains("\"error\":null"), "{}", read(0));
+    assert!(read(1).contains("integer") && !read(1).contains("\"error\":null"), "{}", read(1));
     assert_eq!(played.turns.len(), 3);
 }

@@ -9,6 +9,7 @@ mod probe;
 mod run;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::{ChildStdin, ChildStdout, Command};
@@ -21,7 +22,7 @@ pub use isolation::Isolation;
 pub(crate) use overdue::{Overdue, look};
 pub(crate) use probe::probe;
 use run::STDERR_BYTES;
-pub(crate) use run::{Ended, Ending, Job, Running};
+pub(crate) use run::{Ended, Ending, Job, Running, Work};
 
 /// The script that a program is started by.
 const ENTER: &str = include_str!("sandbox/enter.sh");
@@ -38,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) box_bytes: u64,
     /// The whole environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// Folders of the machine that programs find empty, where namespaces allow it.
+    pub(crate) hidden: Vec<PathBuf>,
 }
 
 /// A way to start programs that was tried and works here.
@@ -107,16 +110,15 @@ impl Sandbox {
         Process::spawn(command, STDERR_BYTES)
     }
 
-    /// The command that runs `program` in `folder`; `output` names the file that comes out, `roots`
-    /// the folders that stand at the top of the file system.
+    /// The command that runs `program` in `folder`; `output` names the file that comes out.
     fn command(
         &self,
         folder: &RunFolder,
         program: &[String],
         output: &str,
-        roots: &str,
+        work: &Work,
     ) -> Command {
-        let words = self.words(&folder.path().to_string_lossy(), program, output, roots);
+        let words = self.words(&folder.path().to_string_lossy(), program, output, work);
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -126,7 +128,7 @@ impl Sandbox {
         command
     }
 
-    fn words(&self, folder: &str, program: &[String], output: &str, roots: &str) -> Vec<String> {
+    fn words(&self, folder: &str, program: &[String], output: &str, work: &Work) -> Vec<String> {
         let bytes = self.rules.box_bytes.to_string();
         let mode = if self.way.namespaces { "namespaces" } else { "plain" };
         let mut words: Vec<String> = Vec::new();
@@ -147,9 +149,12 @@ impl Sandbox {
             words.extend(unshare.split(' ').map(str::to_owned));
         }
         words.extend(
-            ["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes, roots]
+            ["sh", "-c", ENTER, "enter.sh", mode, folder, &bytes, output, &bytes]
                 .map(str::to_owned),
         );
+        let hidden: Vec<_> = self.rules.hidden.iter().map(|path| path.to_string_lossy()).collect();
+        words.push(hidden.join("\n"));
+        words.extend([work.roots.join(" "), work.directory.clone(), work.without.join(" ")]);
         if self.way.limits {
             words.push("prlimit".to_owned());
             words.extend(self.limits().arguments());

@@ -16,9 +16,20 @@ pub(super) struct Container {
     /// The working folder.
     pub directory: String,
     /// Files and folders of `environment/`, and where they go.
-    pub copies: Vec<(PathBuf, String)>,
+    pub copies: Vec<Copied>,
     /// Variables.
     pub environment: Vec<(String, String)>,
+}
+
+/// A file or a folder that is copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Copied {
+    /// What, in `environment/`.
+    pub from: PathBuf,
+    /// Where to, an absolute path.
+    pub to: String,
+    /// Whether the place is a folder by the way it is written.
+    pub into_folder: bool,
 }
 
 impl Container {
@@ -30,6 +41,7 @@ impl Container {
     /// Reads a Dockerfile. What needs a container is refused with its line.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut container = Self { directory: "/".into(), ..Self::plain() };
+        let mut begun = false;
         for (line, instruction) in instructions(text) {
             let refused = |why: &str| format!("line {line}: `{instruction}`: {why}");
             let (word, rest) =
@@ -39,22 +51,28 @@ impl Container {
                 "FROM" => {
                     let image = words.first().copied().unwrap_or_default();
                     let name = image.split(['@', ':']).next().unwrap_or_default();
-                    let name = name.rsplit('/').next().unwrap_or_default();
+                    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+                    let name = name.strip_prefix("library/").unwrap_or(name);
                     if words.len() != 1 || !PLAIN.contains(&name) {
                         let plain = PLAIN.join(", ");
                         return Err(refused(&format!(
                             "needs a container: only {plain} do without"
                         )));
                     }
+                    if std::mem::replace(&mut begun, true) {
+                        return Err(refused("needs a container: a second stage"));
+                    }
                 }
                 "WORKDIR" => {
                     let [path] = words.as_slice() else { return Err(refused("expected a folder")) };
+                    if path.contains(['$', '"', '\'']) {
+                        return Err(refused("expected a folder, without variables and quotes"));
+                    }
                     container.directory = joined(&container.directory, path);
                 }
                 "COPY" => {
-                    let (Some((to, from)), false) =
-                        (words.split_last(), rest.contains(['[', '*', '?']) || rest.contains("--"))
-                    else {
+                    let odd = rest.contains(['[', '*', '?', '$', '"', '\'']) || rest.contains("--");
+                    let (Some((to, from)), false) = (words.split_last(), odd) else {
                         return Err(refused("expected files and a place, and no options"));
                     };
                     if from.is_empty() {
@@ -67,23 +85,28 @@ impl Container {
                         if !inside {
                             return Err(refused("expected a path in `environment`"));
                         }
-                        container.copies.push((path.into(), place(&container.directory, path, to)));
+                        container.copies.push(Copied {
+                            from: path.into(),
+                            to: joined(&container.directory, to),
+                            into_folder: to.ends_with('/') || to.ends_with('.') || from.len() > 1,
+                        });
                     }
                 }
                 "ENV" => match rest.split_once('=') {
-                    Some((name, value)) if !rest.contains('$') && words.len() == 1 => {
-                        let value = value.trim_matches('"').to_owned();
-                        container.environment.push((name.trim().to_owned(), value));
+                    Some((name, value))
+                        if !rest.contains(['$', '"', '\'', '\\']) && words.len() == 1 =>
+                    {
+                        container.environment.push((name.trim().to_owned(), value.to_owned()));
                     }
-                    _ => return Err(refused("expected NAME=VALUE, without other variables")),
+                    _ => return Err(refused("expected NAME=VALUE, without variables and quotes")),
                 },
                 // What Harbor does not run either, and what is only said.
                 "CMD" | "ENTRYPOINT" | "LABEL" | "EXPOSE" | "MAINTAINER" => {}
                 _ => return Err(refused("needs a container")),
             }
         }
-        let folders =
-            std::iter::once(&container.directory).chain(container.copies.iter().map(|c| &c.1));
+        let folders = std::iter::once(&container.directory)
+            .chain(container.copies.iter().map(|copy| &copy.to));
         for folder in folders {
             let root = root(folder);
             if root.is_empty() || SYSTEM.contains(&root) || ["tests", "logs", "tmp"].contains(&root)
@@ -96,24 +119,18 @@ impl Container {
 
     /// The folders at the top of the file system that it has.
     pub fn roots(&self) -> Vec<&str> {
-        let places = self.copies.iter().map(|(_, place)| place);
+        let places = self.copies.iter().map(|copy| &copy.to);
         let mut roots: Vec<&str> =
             std::iter::once(&self.directory).chain(places).map(|path| root(path)).collect();
         roots.sort_unstable();
         roots.dedup();
         roots
     }
-}
 
-/// Where a copy goes: into a folder, by its own name, where the place ends in `/` or is `.`; a folder's
-/// contents, and a file under another name, to the place itself.
-fn place(directory: &str, from: &str, to: &str) -> String {
-    let target = joined(directory, to);
-    let name = Path::new(from).file_name().and_then(|name| name.to_str());
-    match name.filter(|_| (to.ends_with('/') || to == ".") && Path::new(from).extension().is_some())
-    {
-        Some(name) => joined(&target, name),
-        None => target,
+    /// Whether a place is a folder before anything is copied there: the working folder, or one above
+    /// it.
+    pub fn has_folder(&self, place: &str) -> bool {
+        Path::new(&self.directory).starts_with(place)
     }
 }
 
@@ -170,9 +187,13 @@ mod tests {
         let text = "# a task\nFROM python:3.12-slim\nWORKDIR /app\nENV MODE=fast\nCOPY data ./data\nCOPY \\\n  notes.txt ./\nCMD [\"bash\"]\n";
         let container = Container::read(text).unwrap();
         assert_eq!(container.directory, "/app");
-        let copies =
-            [("data".into(), "/app/data".into()), ("notes.txt".into(), "/app/notes.txt".into())];
-        assert_eq!(container.copies, copies);
+        let copies: Vec<(&str, &str, bool)> = container
+            .copies
+            .iter()
+            .map(|copy| (copy.from.to_str().unwrap(), copy.to.as_str(), copy.into_folder))
+            .collect();
+        assert_eq!(copies, [("data", "/app/data", false), ("notes.txt", "/app", true)]);
+        assert!(container.has_folder("/app") && !container.has_folder("/app/data"));
         assert_eq!(container.environment, [("MODE".to_owned(), "fast".to_owned())]);
         assert_eq!(container.roots(), ["app"]);
     }
@@ -182,6 +203,10 @@ mod tests {
         for (text, words) in [
             ("FROM ubuntu:24.04\nWORKDIR /app\nRUN apt-get install -y gcc", "line 3: `RUN apt-get"),
             ("FROM nvidia/cuda:12.4", "only ubuntu"),
+            ("FROM ghcr.io/somebody/ubuntu", "only ubuntu"),
+            ("FROM ubuntu\nFROM debian", "line 2: `FROM debian`: needs a container: a second"),
+            ("FROM ubuntu\nWORKDIR $HOME", "without variables"),
+            ("FROM ubuntu\nENV A='b'", "without variables and quotes"),
             ("FROM ubuntu AS build", "needs a container"),
             ("FROM ubuntu\nWORKDIR /app\nUSER agent", "line 3"),
             ("FROM ubuntu\nWORKDIR /app\nCOPY --from=build /x /y", "line 3"),

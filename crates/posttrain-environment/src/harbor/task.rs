@@ -46,9 +46,11 @@ pub enum HarborError {
 /// only places files.
 ///
 /// Numbers of processors, memory and disk are not enforced by what the task says, but by the
-/// sandbox's limits; there is no network, whatever the task allows.
+/// sandbox's limits; there is no network, whatever the task allows; nothing is built, so that
+/// `build_timeout_sec` bounds nothing.
 #[derive(Debug)]
 pub struct HarborTask {
+    folder: PathBuf,
     name: String,
     instruction: String,
     tests: PathBuf,
@@ -137,6 +139,11 @@ impl HarborTask {
             let reason = "several services need containers".to_owned();
             return Err(HarborError::NeedsContainer { path: file, reason });
         }
+        let ignored = context.join(".dockerignore");
+        if ignored.exists() {
+            let reason = "what it leaves out of a container is not left out here".to_owned();
+            return Err(HarborError::NeedsContainer { path: ignored, reason });
+        }
         let dockerfile = context.join("Dockerfile");
         let mut container = match dockerfile.exists() {
             false => Container::plain(),
@@ -156,6 +163,7 @@ impl HarborTask {
         let name =
             folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         Ok(Self {
+            folder: folder.to_owned(),
             name,
             instruction: read(&folder.join("instruction.md"))?,
             tests,
@@ -191,6 +199,10 @@ impl HarborTask {
         self.verifier_seconds
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn tests(&self) -> &Path {
         &self.tests
     }
@@ -220,6 +232,15 @@ impl Written {
         };
         let environment = &self.environment;
         let (verifier, agent) = (&self.verifier, &self.agent);
+        let versions = [&self.version, &self.schema_version];
+        let known = |version: &str| ["1.0", "1.1", "1.2", "1.3", "1.4"].contains(&version);
+        if let Some(version) = versions.into_iter().flatten().find(|version| !known(version)) {
+            return needs(&format!("a task of schema {version}: 1.0 to 1.4 are read"));
+        }
+        let variables = environment.env.iter().chain(&verifier.env);
+        if let Some((name, _)) = variables.into_iter().find(|(_, value)| value.contains("${")) {
+            return needs(&format!("`env.{name}`: other variables are not filled in"));
+        }
         if self.steps.is_some() {
             return needs("`steps`: a task of several steps is not taken");
         }
@@ -276,21 +297,26 @@ fn workspace(container: &Container, context: &Path) -> Result<Workspace, HarborE
     };
     let mut roots = container.roots();
     roots.push("logs");
-    let mut workspace = Workspace::with_roots(&roots).map_err(failed(context))?;
-    let directory = container.directory.trim_start_matches('/');
-    let keep = format!("{directory}/.keep");
-    for (from, to) in &container.copies {
-        let (from, to) = (context.join(from), to.trim_start_matches('/'));
-        if from.is_dir() {
+    let mut workspace = Workspace::new(&roots).map_err(failed(context))?;
+    for copy in &container.copies {
+        let from = context.join(&copy.from);
+        let found = fs::symlink_metadata(&from).map_err(failed(&from))?;
+        let to = copy.to.trim_start_matches('/');
+        if found.is_dir() {
             workspace.add_folder(to, &from).map_err(failed(&from))?;
-        } else {
+        } else if found.is_file() {
+            // Into a folder, where the place is one; else under the name that the place is.
+            let name = copy.from.file_name().map(|name| name.to_string_lossy());
+            let to = match name.filter(|_| copy.into_folder || container.has_folder(&copy.to)) {
+                Some(name) => format!("{to}/{name}"),
+                None => to.to_owned(),
+            };
             let contents = fs::read(&from).map_err(failed(&from))?;
-            workspace.add_file(to, &contents).map_err(failed(&from))?;
+            workspace.add_file(&to, &contents).map_err(failed(&from))?;
+        } else {
+            let reason = "a link: expected a file or a folder".to_owned();
+            return Err(HarborError::NeedsContainer { path: from, reason });
         }
-    }
-    // A working folder that nothing is copied to is there all the same.
-    if directory.contains('/') {
-        workspace.add_file(&keep, b"").map_err(failed(context))?;
     }
     Ok(workspace)
 }

@@ -345,6 +345,10 @@ impl Environment for SearchTask {
             ("recall".to_owned(), share(right, self.wanted.len())),
             ("precision".to_owned(), share(right, self.answered.len())),
             ("searches".to_owned(), self.asked.len() as f64),
+            (
+                "unwanted".to_owned(),
+                share(self.seen.difference(&self.wanted).count() as f64, self.seen.len()),
+            ),
             ("pruned".to_owned(), self.pruned as f64),
         ]);
         if self.pruned > 0 {

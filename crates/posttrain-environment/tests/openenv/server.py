@@ -1,6 +1,6 @@
 """A guessing game and a server of tools, as OpenEnv environments of the official Python package.
 
-    python server.py PORT guess|tools [SESSIONS]
+    python server.py PORT guess|tools [SESSIONS] [SECONDS_BETWEEN_PINGS]
 """
 
 import os
@@ -90,4 +90,5 @@ else:
     server = HTTPEnvServer(ToolServer, CallToolAction, CallToolObservation, max_concurrent_envs=sessions)
 app = FastAPI()
 server.register_routes(app)
-uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+pings = float(sys.argv[4]) if len(sys.argv) > 4 else 20.0
+uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", ws_ping_interval=pings, ws_ping_timeout=pings)

@@ -184,7 +184,8 @@ impl AgentRun {
     /// policies differ by themselves alone.
     ///
     /// # Errors
-    /// [`RecipeError::Lora`] for an adapter that cannot be read; else whatever sampling does.
+    /// [`RecipeError::Lora`] for an adapter that cannot be read; [`RecipeError::RewardFailures`] where
+    /// too many episodes failed; else whatever sampling does.
     pub fn evaluate(
         &self,
         adapters: &BTreeMap<String, PathBuf>,
@@ -217,7 +218,9 @@ impl AgentRun {
             // One that is not trained has played as the base so far.
             *player = player.with_actor(Arc::new(PolicyActor::name(cast.client.clone(), role)));
         }
-        self.play_held_out(builder, &cast, tasks, observer)
+        let groups = self.play_held_out(builder, &cast, tasks, observer)?;
+        self.check_failures(self.config.steps, &groups, &AgentEvaluation::of(&groups))?;
+        Ok(groups)
     }
 
     /// Plays one episode of each task by somebody who knows how: `actor` makes, of a role and a
@@ -342,7 +345,7 @@ impl AgentRun {
             role: &config.main_role,
             seeds: (0..tasks.len() as u64).map(seed).collect(),
             in_flight: config.in_flight,
-            progress: step as f64 / config.steps as f64,
+            progress: step as f64 / (config.steps - 1).max(1) as f64,
             phase: Phase::Sampling,
         };
         let playing = play(request, self.builder.as_ref(), &cast.stage, observer);

@@ -31,8 +31,8 @@ pub struct EpisodeRequest<'a> {
     /// The episode's seed: another for each episode of a task, the same when a run is repeated.
     /// Sub-agents' follow from it.
     pub seed: u64,
-    /// The share of the run's steps that are done, from 0: what a curriculum, or a reward that
-    /// fades, goes by. 1 where episodes are played to be measured or shown.
+    /// How far the run is: 0 at its first step, 1 at its last, and 1 where episodes are played to be
+    /// measured or shown. What a curriculum, or a reward that fades, goes by.
     pub progress: f64,
     /// Whoever may act.
     pub stage: &'a Stage,

@@ -25,6 +25,10 @@ pub struct WarmStartConfig {
     pub demonstrations: usize,
     /// How often each is learned, 1 and up.
     pub epochs: u64,
+    /// Contexts of a role that are learned, 1 and up, evenly among the tasks; all where it is left
+    /// out. A role that plays often in one task would else be learned for longer than the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contexts: Option<usize>,
     /// Contexts a step, 1 and up.
     pub batch: usize,
     /// The learning rate, above 0; it falls linearly to nothing.
@@ -33,7 +37,7 @@ pub struct WarmStartConfig {
 
 impl Default for WarmStartConfig {
     fn default() -> Self {
-        Self { demonstrations: 64, epochs: 2, batch: 8, learning_rate: 2e-4 }
+        Self { demonstrations: 64, epochs: 2, contexts: None, batch: 8, learning_rate: 2e-4 }
     }
 }
 
@@ -46,6 +50,7 @@ impl WarmStartConfig {
         RecipeError::check_counts(&[
             ("warm_start.demonstrations", self.demonstrations as u64),
             ("warm_start.epochs", self.epochs),
+            ("warm_start.contexts", self.contexts.unwrap_or(1) as u64),
             ("warm_start.batch", self.batch as u64),
         ])?;
         RecipeError::check_learning_rate(self.learning_rate)
@@ -69,7 +74,11 @@ pub fn warm_start<'a>(
     if adapter.exists() {
         return Ok(Vec::new());
     }
-    let datums = demonstration_datums(demonstrations);
+    let mut datums = demonstration_datums(demonstrations);
+    if let Some(most) = config.contexts.filter(|most| *most < datums.len()) {
+        let all = datums.len();
+        datums = (0..most).map(|index| datums[index * all / most].clone()).collect();
+    }
     RecipeError::check("warm_start.demonstrations", !datums.is_empty(), "at least 1", "none")?;
 
     let seed = derive_seed(agent.seed, "warm start", 0, 0);

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -159,6 +160,10 @@ pub struct CodeExecutionConfig {
     pub max_tests: usize,
     /// Programs that run at the same time, at least 1. Default 4.
     pub workers: usize,
+    /// Folders of this machine that programs find empty, by absolute paths: where tests, solutions or
+    /// references lie. Only user namespaces can do that ([`files`](crate::code::Isolation::files)).
+    /// Default: none.
+    pub hidden: Vec<PathBuf>,
     /// What to do on a machine that cannot isolate. Default: run, and say so.
     pub unisolated: Unisolated,
 }
@@ -185,6 +190,7 @@ impl Default for CodeExecutionConfig {
             max_code_bytes: 1 << 16,
             max_tests: 256,
             workers: 4,
+            hidden: Vec::new(),
             unisolated: Unisolated::default(),
         }
     }
@@ -229,6 +235,11 @@ impl CodeExecutionConfig {
             counts.into_iter().find(|(_, got, least, _)| got < least)
         {
             return invalid(field, got.to_string(), expected);
+        }
+        let absolute =
+            |path: &&PathBuf| !path.is_absolute() || path.to_str().is_none_or(|p| p.contains('\n'));
+        if let Some(path) = self.hidden.iter().find(absolute) {
+            return invalid("hidden", path.display().to_string(), "absolute paths, of one line");
         }
         if Duration::from_secs(self.limits.cpu_seconds.unwrap_or(0)) >= self.time_limit()? {
             let expected = "more than `limits.cpu_seconds`, which says what computes too long";
@@ -307,6 +318,7 @@ impl CodeExecutionConfig {
             environment: environment
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
+            hidden: self.hidden.clone(),
         })
     }
 }

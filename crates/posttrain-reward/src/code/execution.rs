@@ -124,13 +124,8 @@ impl CodeExecution {
     ) -> Result<Option<CommandRun>, RewardError> {
         let ended = self.beside(response, files, output).await?;
         Ok(ended.map(|ended| {
-            let exit = match ended.ending {
-                Ending::Exited(code) => Some(code),
-                _ => None,
-            };
-            let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &ended.stderr;
-            let ended_by = if exit.is_some() { None } else { fault(&ended) };
-            CommandRun { output: said, exit, kept: !ended.output.is_empty(), ended_by }
+            let run = command_run(&ended);
+            CommandRun { output: run.output + &ended.stderr, kept: !ended.output.is_empty(), ..run }
         }))
     }
 
@@ -209,22 +204,25 @@ impl CodeExecution {
     }
 
     /// Runs a command in a workspace: the interpreter with `-c` and the text (a shell's, or Python's),
-    /// in the folder `directory`, with `environment` beside the sandbox's own. What it changes stays
-    /// in the workspace, unless it is ended by a limit: then nothing does.
+    /// from the folder `directory`, with `environment` beside the sandbox's own. What it changes stays
+    /// in the workspace, unless a limit of time or output ends it or its files are too many: then
+    /// nothing does. What it leaves running is ended.
     ///
     /// # Errors
-    /// [`RewardError::Program`] where the sandbox cannot run it, or the machine kept it waiting.
+    /// [`RewardError::Program`] where the sandbox cannot run it (a workspace needs user namespaces), or
+    /// the machine kept it waiting.
     ///
     /// ```
     /// use posttrain_reward::code::{CodeExecutionConfig, Workspace};
     ///
     /// let code = CodeExecutionConfig { interpreter: vec!["sh".into()], ..CodeExecutionConfig::default() }.build()?;
+    /// # if !code.isolation().files { return Ok(()); }
     /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    /// let mut workspace = Workspace::default();
-    /// workspace.add_file("notes.txt", b"one\n")?;
-    /// let run = runtime.block_on(code.command(&mut workspace, ".", &[], "echo two >> notes.txt"))?;
+    /// let mut workspace = Workspace::new(&["app"])?;
+    /// workspace.add_file("app/notes.txt", b"one\n")?;
+    /// let run = runtime.block_on(code.command(&mut workspace, "/app", &[], "echo two >> notes.txt"))?;
     /// assert_eq!((run.exit, run.kept), (Some(0), true));
-    /// let run = runtime.block_on(code.command(&mut workspace, ".", &[], "cat notes.txt; exit 3"))?;
+    /// let run = runtime.block_on(code.command(&mut workspace, "/app", &[], "cat notes.txt; exit 3"))?;
     /// assert_eq!((run.output.as_str(), run.exit), ("one\ntwo\n", Some(3)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -236,30 +234,25 @@ impl CodeExecution {
         command: &str,
     ) -> Result<CommandRun, RewardError> {
         let program = self.shell(environment, command);
-        let ended = self.in_turn(workspace.job(directory, program)).await?;
-        let exit = match ended.ending {
-            Ending::Exited(code) => Some(code),
-            _ => None,
-        };
-        // An archive as large as may come out may have been larger.
-        let whole = (ended.output.len() as u64) < self.config.max_folder_bytes;
-        let kept = exit.is_some() && !ended.output.is_empty() && whole;
-        let output = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let ended_by = match fault(&ended) {
-            _ if exit.is_some() && !kept => {
-                Some("its files are more than there is room for".into())
+        let mut ended = self.in_turn(workspace.job(directory, program)).await?;
+        let archive = std::mem::take(&mut ended.output);
+        let mut run = command_run(&ended);
+        match archive.strip_suffix(KEPT) {
+            Some(whole) if run.ended_by.is_none() => {
+                workspace.replace(whole.to_vec());
+                run.kept = true;
             }
-            _ if exit.is_some() => None,
-            fault => fault,
-        };
-        if kept {
-            workspace.replace(ended.output);
+            _ => {
+                let full = || "its files are more than there is room for".to_owned();
+                run.ended_by.get_or_insert_with(full);
+            }
         }
-        Ok(CommandRun { output, exit, kept, ended_by })
+        Ok(run)
     }
 
     /// Runs a command as [`command`](Self::command) does, and gives a file that it left (a path in the
-    /// workspace; nothing where there is none) beside what it said; the workspace stays as it is.
+    /// workspace, such as `logs/result`; nothing where there is none) beside what it said; the
+    /// workspace stays as it is.
     ///
     /// # Errors
     /// Those of [`command`](Self::command).
@@ -273,13 +266,7 @@ impl CodeExecution {
         let program = self.shell(environment, command);
         let job = Job { output: file.to_owned(), ..workspace.job(directory, program) };
         let ended = self.in_turn(job).await?;
-        let exit = match ended.ending {
-            Ending::Exited(code) => Some(code),
-            _ => None,
-        };
-        let ended_by = if exit.is_some() { None } else { fault(&ended) };
-        let output = String::from_utf8_lossy(&ended.stdout).into_owned();
-        Ok((CommandRun { output, exit, kept: false, ended_by }, ended.output))
+        Ok((command_run(&ended), ended.output))
     }
 
     /// The interpreter with a text to run, in an environment.
@@ -341,6 +328,21 @@ impl CodeExecution {
             failure,
         }
     }
+}
+
+/// What stands behind an archive that is whole.
+const KEPT: &[u8] = b"kept\n";
+
+/// What a command did, as far as its end tells.
+fn command_run(ended: &Ended) -> CommandRun {
+    let exit = match ended.ending {
+        Ending::Exited(code) => Some(code),
+        Ending::Signalled(signal) => Some(128 + signal),
+        Ending::OutOfTime | Ending::KeptWaiting | Ending::TooMuchOutput => None,
+    };
+    let output = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let ended_by = if exit.is_some() { None } else { fault(ended) };
+    CommandRun { output, exit, kept: false, ended_by }
 }
 
 /// What a program did instead of ending well.

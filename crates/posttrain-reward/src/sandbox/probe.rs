@@ -148,8 +148,14 @@ mod tests {
         let environment =
             environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let time_limit = Duration::from_secs(120);
-        let rules =
-            Rules { limits, time_limit, stdout_bytes: 1 << 16, box_bytes: 1 << 20, environment };
+        let rules = Rules {
+            limits,
+            time_limit,
+            stdout_bytes: 1 << 16,
+            box_bytes: 1 << 20,
+            environment,
+            hidden: Vec::new(),
+        };
         Sandbox { rules, way, filter: compile_filter(), isolation: Isolation::default() }
     }
 
@@ -159,6 +165,7 @@ mod tests {
             files: vec![("in.txt".to_owned(), b"7".to_vec())],
             stdin: b"3 4".to_vec(),
             output: "out.txt".to_owned(),
+            ..Job::default()
         }
     }
 

@@ -31,8 +31,19 @@ pub(crate) struct Job {
     pub(crate) stdin: Vec<u8>,
     /// The file that comes out; empty for none.
     pub(crate) output: String,
-    /// Names of its folders that it finds at the top of the file system.
+    /// The workspace that its files are the archives of, if they are.
+    pub(crate) work: Option<Work>,
+}
+
+/// A workspace, as a program finds it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Work {
+    /// Names of the folders that stand at the top of the file system.
     pub(crate) roots: Vec<String>,
+    /// Where the program begins.
+    pub(crate) directory: String,
+    /// Folders of the first archive that are left out.
+    pub(crate) without: Vec<String>,
 }
 
 /// How a run ended.
@@ -134,10 +145,11 @@ impl Sandbox {
         job: Job,
     ) -> Result<(Running, ChildStdin, ChildStdout), ProgramFailure> {
         let nobody = self.way.nobody;
-        let (program, output, roots) = (job.program, job.output, job.roots.join(" "));
+        let (program, output) = (job.program, job.output);
+        let work = job.work.unwrap_or_default();
         let made = tokio::task::spawn_blocking(move || RunFolder::new(&job.files, nobody)).await;
         let folder = made.map_err(io::Error::other).and_then(|made| made).map_err(io_failure)?;
-        let spawned = self.spawn(&mut self.command(&folder, &program, &output, &roots));
+        let spawned = self.spawn(&mut self.command(&folder, &program, &output, &work));
         let (process, stdin, stdout) =
             spawned.map_err(|error| ProgramFailure::NotStarted(Arc::new(error)))?;
         Ok((Running { folder, process }, stdin, stdout))

@@ -29,7 +29,9 @@ const EXPECTED: &str =
 /// For each case the program finds `input` in its folder and must leave `output` there. It runs as
 /// [`CodeExecutionConfig`] says (its `credit`, `output` and `max_tests` are not used), and the
 /// workbooks are compared as [`SpreadsheetConfig`] says. A program that fails, writes nothing, or
-/// writes what cannot be read is wrong in that case, not an error: the policy wrote the file.
+/// writes what cannot be read is wrong in that case, not an error: the policy wrote the file. The
+/// directory is hidden from it, where this machine can hide folders
+/// ([`CodeExecutionConfig::hidden`]).
 /// Formulas need stored values, which `openpyxl` does not compute.
 ///
 /// ```
@@ -131,7 +133,12 @@ impl SpreadsheetCodeConfig {
         let spreadsheet =
             SpreadsheetConfig { bad_answer: BadAnswer::Wrong, ..self.spreadsheet.clone() }
                 .build()?;
-        Ok(SpreadsheetCode { code: self.code.clone().build()?, spreadsheet, config: self })
+        // No program reads the references.
+        let mut code = self.code.clone();
+        let directory = std::fs::canonicalize(&self.spreadsheet.directory);
+        let given = !self.spreadsheet.directory.as_os_str().is_empty();
+        code.hidden.extend(directory.ok().filter(|_| given));
+        Ok(SpreadsheetCode { code: code.build()?, spreadsheet, config: self })
     }
 }
 
