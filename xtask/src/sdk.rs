@@ -23,8 +23,9 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let files = [REQUIREMENTS, ALONE].map(|file| workspace.root.join(file));
     let mut wanted = String::new();
     for file in &files {
-        wanted +=
-            &fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        wanted += &format!("{text}\n");
     }
 
     // Written last, so that an interruption leaves nothing that looks whole.
@@ -32,7 +33,7 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let installed = fs::read_to_string(&marker).is_ok_and(|text| text == wanted);
     if !installed || venv.state() == State::Unusable {
         disk::require(&workspace.servers(), 1_000_000_000, "the clients of the server's tests")?;
-        println!("installing {}", wanted.trim().replace('\n', ", "));
+        println!("installing {}", wanted.split_whitespace().collect::<Vec<_>>().join(", "));
         venv.open()?;
         for (file, more) in files.iter().zip([[].as_slice(), &["--no-deps"]]) {
             let mut pip = venv.pip()?;
