@@ -134,6 +134,11 @@ impl Running {
         wait_until(|| client.get("/health").0 == 200);
     }
 
+    /// Its process's number.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
