@@ -156,21 +156,19 @@ fn a_reward_is_not_written_by_who_earns_it() {
 #[test]
 fn what_cannot_be_run_is_answered() {
     let Some((_folder, task, shell)) = task(TEST) else { return };
-    let many = vec![ToolCall::new("", "bash", json!({"command": "echo 1 >> /app/many"})); 20];
+    let many = vec![ToolCall::new("", "bash", json!({"command": "echo 1 >> many"})); 11];
     let turns = [
         bash("echo \u{0}"),
-        bash(&"x".repeat(200_000)),
         ToolFormat::Hermes.write(&many),
-        bash("wc -l < /app/many"),
+        bash("wc -l < many"),
+        "Done.".to_owned(),
     ];
     let played = play(&shell, &task, &turns).unwrap();
     let read = |turn: usize| played.turns[turn].answer[0].text().into_owned();
-    assert!(
-        read(0).starts_with("Error: `command` must be") && read(1).starts_with("Error: `command`")
-    );
-    assert_eq!(played.turns[2].answer.len(), 20);
-    assert_eq!(played.turns[2].answer[19].text(), "Error: not run: at most 8 calls.");
-    assert_eq!(read(3), "8\n");
+    assert!(read(0).starts_with("Error: `command` must be"), "{}", read(0));
+    assert_eq!(played.turns[1].answer.len(), 11);
+    assert_eq!(played.turns[1].answer[10].text(), "Error: not run: at most 8 calls.");
+    assert_eq!(read(2), "8\n");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_servers_environment_is_acted_in() {
     assert_eq!((read(0).as_str(), read(1).as_str()), ("higher", "Error: write a JSON object."));
     assert!(read(2).contains("number") && read(2).contains("valid integer"), "{}", read(2));
     assert!(read(3).ends_with("[cut: 1000 of 100000 bytes]"));
-    assert!((played.reward() - (1.0 - 0.1 - 0.1)).abs() < 1e-9, "{}", played.reward());
+    assert!((played.reward() - (1.0 - 0.1)).abs() < 1e-9, "{}", played.reward());
     assert_eq!((played.metrics["steps"], played.metrics["refused"]), (4.0, 2.0));
 
     // Sessions do not see each other, and a seed is the episode's own.

@@ -55,7 +55,7 @@ fn play(reward: &Arc<SpreadsheetCode>, turns: &[&str]) -> Trajectory {
 fn programs_are_tried_and_the_last_one_counts() {
     let folder = tempfile::tempdir().unwrap();
     let soft = reward(folder.path(), Credit::Soft);
-    let copies = "Like this:\n```sh\ncp input.xlsx output.xlsx\n```";
+    let copies = "Like this:\n```\ncp input.xlsx output.xlsx\n```";
     let turns = ["```\necho oh; exit 3\n```", "```\nls\n```", copies, "That is all."];
     let played = play(&soft, &turns);
     let read = |turn: usize| played.turns[turn].answer[0].text().into_owned();
