@@ -477,12 +477,18 @@ impl Session {
 }
 
 fn answer(config: &OpenEnvConfig, text: &str) -> Result<Answer, EnvironmentError> {
-    let mut value: Value = serde_json::from_str(text)
+    let message: Value = serde_json::from_str(text)
         .map_err(|error| config.failed(format!("expected JSON, got {error}")))?;
-    let mut data = value["data"].take();
-    match value["type"].as_str() {
+    let Value::Object(mut message) = message else {
+        return Err(config.failed("expected an object"));
+    };
+    let Some(Value::Object(mut data)) = message.remove("data") else {
+        return Err(config.failed("expected `data` to be an object"));
+    };
+    let field = |name: &str| data.get(name).unwrap_or(&Value::Null);
+    match message.get("type").and_then(Value::as_str) {
         Some("observation") => {
-            let reward = match &data["reward"] {
+            let reward = match field("reward") {
                 Value::Null => 0.0,
                 Value::Bool(reward) => f64::from(u8::from(*reward)),
                 other => other.as_f64().ok_or_else(|| {
@@ -490,7 +496,7 @@ fn answer(config: &OpenEnvConfig, text: &str) -> Result<Answer, EnvironmentError
                     config.failed(format!("expected a number as `reward`, got {got}"))
                 })?,
             };
-            let done = match &data["done"] {
+            let done = match field("done") {
                 Value::Null => false,
                 Value::Bool(done) => *done,
                 other => {
@@ -500,16 +506,16 @@ fn answer(config: &OpenEnvConfig, text: &str) -> Result<Answer, EnvironmentError
                     );
                 }
             };
-            let Value::Object(observation) = data["observation"].take() else {
+            let Some(Value::Object(observation)) = data.remove("observation") else {
                 return Err(config.failed("expected `observation` to be an object"));
             };
             Ok(Answer::Observation(Seen { observation, reward, done }))
         }
         Some("error") => {
-            let code = cut(data["code"].as_str().unwrap_or("ERROR").to_owned(), 100);
-            let said = data["message"].as_str().unwrap_or_default();
+            let code = cut(field("code").as_str().unwrap_or("ERROR").to_owned(), 100);
+            let said = field("message").as_str().unwrap_or_default();
             // Pydantic tells which fields are wrong.
-            let errors = data["errors"].as_array().into_iter().flatten();
+            let errors = field("errors").as_array().into_iter().flatten();
             let fields = errors.filter_map(|error| {
                 let place = error["loc"].as_array()?.iter();
                 let place: Vec<String> = place.map(|part| part.to_string()).collect();
@@ -606,7 +612,9 @@ mod tests {
         let Ok(Answer::Error { code, message }) = answer(&config, text) else { panic!() };
         assert_eq!(code, "VALIDATION_ERROR");
         assert_eq!(message, "Invalid message; \"value\": Input should be a valid integer");
-        for wrong in ["", "[]", r#"{"type": "state"}"#] {
+        for wrong in
+            ["", "[]", "7", r#"{"type": "state", "data": {}}"#, r#"{"type": "error", "data": []}"#]
+        {
             assert!(answer(&config, wrong).is_err(), "{wrong}");
         }
         for data in [

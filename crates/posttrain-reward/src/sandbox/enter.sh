@@ -27,6 +27,7 @@ if [ "$mode" = namespaces ]; then
         exclude=
         for name in $without; do exclude="$exclude --exclude=./$name --exclude=$name"; done
         for archive in "$folder"/in/*.tar; do
+            [ -f "$archive" ] || continue
             # Split on purpose: the names have no spaces.
             tar --no-same-owner $exclude -xf "$archive" -C "$found"
             exclude=
