@@ -20,10 +20,20 @@ const TEMPLATE: &str = "{% for tool in tools or [] %}{{ tool.function.name }};{%
 
 /// A model of one layer over 64 tokens, each of a character, in the Hugging Face layout.
 pub fn write_model(folder: &Path) {
+    write_sharper_model(folder, 1.0);
+}
+
+/// The same with embeddings that are longer: by how much bounds how sure the model can be.
+pub fn write_sharper_model(folder: &Path, sharper: f64) {
     let config = ModelConfig::tiny();
     let model = Decoder::random(&config, 7, tch::Kind::Float, tch::Device::Cpu).unwrap();
     std::fs::create_dir_all(folder).unwrap();
-    let weights = model.merged_weights(None).unwrap();
+    let mut weights = model.merged_weights(None).unwrap();
+    for (name, weight) in &mut weights {
+        if name.contains("embed_tokens") {
+            *weight = &*weight * sharper;
+        }
+    }
     write_tensors(&folder.join("model.safetensors"), &weights).unwrap();
 
     let write = |name: &str, value: Value| {
@@ -89,8 +99,13 @@ pub struct Running {
 impl Running {
     /// Starts a server of the random model, with a data folder of its own.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_sharper(1.0, arguments)
+    }
+
+    /// Starts a server of a random model that can be so much surer.
+    pub fn start_sharper(sharper: f64, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_model(&folder.path().join("model"));
+        write_sharper_model(&folder.path().join("model"), sharper);
         let arguments: Vec<String> = arguments.iter().map(|own| (*own).to_owned()).collect();
         let mut running = Self { child: None, url: String::new(), folder, arguments };
         running.again();
