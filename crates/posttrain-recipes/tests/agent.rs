@@ -212,13 +212,17 @@ impl Environment for Asks {
     }
 }
 
-fn asks(episode: EpisodeRequest<'_>) -> Result<Box<dyn Environment>, EnvironmentError> {
-    Ok(Box::new(Asks {
+fn asking(episode: EpisodeRequest<'_>) -> Result<Asks, EnvironmentError> {
+    Ok(Asks {
         worker: episode.stage.player("worker")?.clone(),
         seed: episode.seed,
         question: episode.task.question.clone(),
         children: Vec::new(),
-    }))
+    })
+}
+
+fn asks(episode: EpisodeRequest<'_>) -> Result<Box<dyn Environment>, EnvironmentError> {
+    Ok(Box::new(asking(episode)?))
 }
 
 fn two_roles(steps: u64) -> AgentConfig {
@@ -251,6 +255,52 @@ fn two_roles_learn_by_turns_each_by_its_own_reward() {
     for role in ["asker", "worker"] {
         assert!(dir.path().join(role).join("last/adapter_config.json").exists());
     }
+}
+
+/// Asks a worker, which earns by sevens, and earns by a two of its own alone.
+struct Apart(Asks);
+
+impl Environment for Apart {
+    fn start(&mut self) -> BoxFuture<'_, Result<Opening, EnvironmentError>> {
+        self.0.start()
+    }
+
+    fn act<'a>(&'a mut self, action: Action<'a>) -> BoxFuture<'a, Result<Step, EnvironmentError>> {
+        async move {
+            self.0.act(action).await?;
+            let two = action.text.split(' ').take(2).any(|word| word == "2");
+            Ok(Step::done(f64::from(u8::from(two))))
+        }
+        .boxed()
+    }
+
+    fn take_children(&mut self) -> Vec<Trajectory> {
+        self.0.take_children()
+    }
+}
+
+#[test]
+fn each_role_learns_what_it_earns_by() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let apart = |episode: EpisodeRequest<'_>| -> Result<Box<dyn Environment>, EnvironmentError> {
+        Ok(Box::new(Apart(asking(episode)?)))
+    };
+    let roles = ["asker", "worker"].map(|name| (name.to_owned(), role()));
+    let config = AgentConfig { roles: BTreeMap::from(roles), ..two_roles(24) };
+    let run = run(&world, Arc::new(apart), config, dir.path());
+    let earned = |adapters: &BTreeMap<_, _>| {
+        let groups = run.evaluate(adapters, &examples(40..80), &mut Silent).unwrap();
+        let played = || groups.iter().map(|group| group.episodes[0].as_ref().unwrap());
+        let own: f64 = played().map(Trajectory::reward).sum();
+        let workers: f64 = played().flat_map(Trajectory::children).map(Trajectory::reward).sum();
+        [own / 40.0, workers / 40.0]
+    };
+    let before = earned(&BTreeMap::new());
+    run.train(&examples(0..40), &[], &mut Silent).unwrap();
+    let last = |name: &str| (name.to_owned(), dir.path().join(name).join("last"));
+    let after = earned(&BTreeMap::from([last("asker"), last("worker")]));
+    assert!(after[0] > before[0] + 0.2 && after[1] > before[1] + 0.2, "{before:?} {after:?}");
 }
 
 #[test]
