@@ -130,7 +130,7 @@ impl HarborEnvironment {
     }
 
     /// Runs the task's tests on what the policy left: its logs are gone, and tests of its own.
-    async fn verify(&mut self) -> Result<f64, EnvironmentError> {
+    async fn verify(&self) -> Result<f64, EnvironmentError> {
         let failed = |reason: String| EnvironmentError::Failed {
             reason: format!("the tests of {}: {reason}", self.task.name()),
         };
@@ -192,14 +192,12 @@ fn said(run: CommandRun, most: usize) -> String {
 fn reward(text: &str) -> Option<f64> {
     let value: Value = serde_json::from_str(text).ok()?;
     let number = match &value {
-        Value::Object(map) => match map.get("reward") {
-            Some(reward) => reward.as_f64()?,
-            None => {
-                let all: Option<Vec<f64>> = map.values().map(Value::as_f64).collect();
-                let all = all.filter(|all| !all.is_empty())?;
-                all.iter().sum::<f64>() / all.len() as f64
-            }
-        },
+        Value::Object(map) if map.contains_key("reward") => map["reward"].as_f64()?,
+        Value::Object(map) => {
+            let all: Option<Vec<f64>> = map.values().map(Value::as_f64).collect();
+            let all = all.filter(|all| !all.is_empty())?;
+            all.iter().sum::<f64>() / all.len() as f64
+        }
         other => other.as_f64()?,
     };
     number.is_finite().then_some(number)

@@ -362,16 +362,14 @@ async fn carry(
 ) {
     loop {
         let received = tokio::select! {
-            text = from_session.recv() => match text {
-                // A server that is full says so and hangs up: what it said is read all the same.
-                Some(text) => {
-                    drop(socket.send(tungstenite::Message::text(text)).await);
-                    continue;
-                }
-                None => {
+            text = from_session.recv() => {
+                let Some(text) = text else {
                     drop(socket.close(None).await);
                     return;
-                }
+                };
+                // A server that is full says so and hangs up: what it said is read all the same.
+                drop(socket.send(tungstenite::Message::text(text)).await);
+                continue;
             },
             received = socket.next() => received,
         };
