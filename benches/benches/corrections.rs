@@ -48,6 +48,7 @@ fn arms() -> Vec<Arm> {
 }
 
 struct Options {
+    first: u64,
     seeds: u64,
     steps: u64,
     rate: f64,
@@ -55,16 +56,17 @@ struct Options {
 
 impl Options {
     fn read() -> Result<Self> {
-        let mut options = Self { seeds: 3, steps: 40, rate: 3e-4 };
+        let mut options = Self { first: 1, seeds: 3, steps: 40, rate: 3e-4 };
         // `cargo bench` adds an option of its own.
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(name) = words.next() {
             let value = words.next().with_context(|| format!("{name} lacks its value"))?;
             match name.as_str() {
+                "--first" => options.first = value.parse().context("--first")?,
                 "--seeds" => options.seeds = value.parse().context("--seeds")?,
                 "--steps" => options.steps = value.parse().context("--steps")?,
                 "--rate" => options.rate = value.parse().context("--rate")?,
-                _ => bail!("{name}: expected --seeds, --steps or --rate"),
+                _ => bail!("{name}: expected --first, --seeds, --steps or --rate"),
             }
         }
         Ok(options)
@@ -95,7 +97,7 @@ fn run(work: &ShortAnswers, arm: &Arm, seed: u64, options: &Options) -> Result<V
 fn main() -> Result<()> {
     let options = Options::read()?;
     let work = ShortAnswers::load()?;
-    for seed in 1..=options.seeds {
+    for seed in options.first..options.first + options.seeds {
         for arm in arms() {
             let records = run(&work, &arm, seed, &options)?;
             let gap = records.iter().map(|record| record.logprob_gap).fold(0.0, f64::max);
