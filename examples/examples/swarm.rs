@@ -153,6 +153,8 @@ struct Swarm {
     children: Vec<Trajectory>,
     /// What helpers have found out that the question asks.
     found: BTreeSet<String>,
+    /// Lines that ask, whomever.
+    asked: usize,
     started: usize,
     /// Turns that started helpers.
     asking_turns: usize,
@@ -170,6 +172,7 @@ impl Swarm {
     async fn ask(&mut self, names: &[String]) -> Result<Vec<String>, EnvironmentError> {
         let (served, refused) = names.split_at(names.len().min(self.most));
         let first = self.started;
+        self.asked += names.len();
 
         let play = |(index, name): (usize, &String)| {
             let person = self.people.get(name).copied();
@@ -279,6 +282,7 @@ impl Environment for Swarm {
     fn metrics(&self) -> BTreeMap<String, f64> {
         BTreeMap::from([
             ("right".to_owned(), self.right),
+            ("asked".to_owned(), self.asked as f64),
             ("helpers".to_owned(), self.started as f64),
             ("parallel".to_owned(), self.parallel()),
             ("finish".to_owned(), self.finish()),
@@ -315,6 +319,7 @@ impl EnvironmentBuilder for Builder {
             seed: episode.seed,
             children: Vec::new(),
             found: BTreeSet::new(),
+            asked: 0,
             started: 0,
             asking_turns: 0,
             right: 0.0,
@@ -458,6 +463,8 @@ struct Reached {
     /// Those of the episodes whose answer was right, if any was: who gives up is quick.
     critical_steps_right: Option<f64>,
     right: f64,
+    /// Lines that ask: more than helpers where they name nobody.
+    asked: f64,
     helpers: f64,
     parallel: f64,
     finish: f64,
@@ -487,6 +494,7 @@ fn run() -> Result<()> {
             critical_steps: mean_of(&after, steps),
             critical_steps_right: Some(steps_right).filter(|steps| steps.is_finite()),
             right: mean_of(&after, metric("right")),
+            asked: mean_of(&after, metric("asked")),
             helpers: mean_of(&after, metric("helpers")),
             parallel: mean_of(&after, metric("parallel")),
             finish: mean_of(&after, metric("finish")),
@@ -515,11 +523,13 @@ fn run() -> Result<()> {
             "critical_steps": mean(arm, |r| r.critical_steps),
             "critical_steps_right": (!right.is_empty()).then(|| over_seeds(&right).0),
             "accuracy": mean(arm, |r| r.right),
+            "asked": mean(arm, |r| r.asked),
             "helpers": mean(arm, |r| r.helpers),
             "parallel": mean(arm, |r| r.parallel),
             "finish": mean(arm, |r| r.finish),
             "swarm_less": {
                 "critical_steps": less(arm, |r| r.critical_steps),
+                "asked": less(arm, |r| r.asked),
                 "helpers": less(arm, |r| r.helpers),
                 "finish": less(arm, |r| r.finish),
             },
