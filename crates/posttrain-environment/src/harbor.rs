@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use posttrain_chat::{Message, Role, Tool};
 use posttrain_reward::RewardError;
 use posttrain_reward::code::{CodeExecution, CodeExecutionConfig, CommandRun, Workspace};
+use posttrain_reward::outside::ProgramFailure;
 use serde_json::{Value, json};
 
 use crate::tools::{cut, told};
@@ -57,8 +58,8 @@ pub fn shell(
 /// The policy reads `instruction.md`; each call runs in the task's working folder and is answered by
 /// what it wrote. A turn that calls nothing ends the episode, and so does the budget or the task's
 /// own time; then `tests/` comes to `/tests`, `test.sh` runs, and the reward is what it leaves in
-/// `/logs/verifier/reward.txt` or `reward.json`. Tests that a limit ends are a 0, since what the policy
-/// left may be why; tests that end by themselves and leave no number are an error.
+/// `/logs/verifier/reward.txt` or `reward.json`. Tests that leave no number there are a 0, since what the
+/// policy left may be why; they are an error where they leave none of the task's own files either.
 pub struct HarborEnvironment {
     task: Arc<HarborTask>,
     shell: Arc<CodeExecution>,
@@ -129,17 +130,36 @@ impl HarborEnvironment {
         Ok(said(run, self.output_bytes))
     }
 
-    /// Runs the task's tests on what the policy left: its logs are gone, and tests of its own.
+    /// What the tests say of what the policy left. Where they say nothing, or cannot even begin, the
+    /// policy has nothing from it: that is a 0, unless they say nothing of the task's own files either.
     async fn verify(&self) -> Result<f64, EnvironmentError> {
-        let failed = |reason: String| EnvironmentError::Failed {
-            reason: format!("the tests of {}: {reason}", self.task.name()),
+        let said = match self.tested(&self.workspace).await {
+            Ok(Ok(reward)) => return Ok(reward),
+            Ok(Err(said)) => said,
+            // Files that are too many for the sandbox are the policy's; a busy machine is not.
+            Err(RewardError::Program { failure: ProgramFailure::Sandbox { reason }, .. }) => reason,
+            Err(error) => return Err(error.into()),
         };
-        let fresh = self.workspace.clone().with_fresh("logs").and_then(|w| w.with_fresh("tests"));
+        match self.tested(self.task.workspace()).await? {
+            Ok(_) => Ok(0.0),
+            Err(_) => Err(EnvironmentError::Failed {
+                reason: format!("the tests of {}: {said}", self.task.name()),
+            }),
+        }
+    }
+
+    /// Runs the task's tests in a workspace, whose logs, and tests of its own, are gone: the reward,
+    /// or what was said in its place.
+    async fn tested(&self, workspace: &Workspace) -> Result<Result<f64, String>, RewardError> {
+        let fresh = workspace.clone().with_fresh("logs").and_then(|w| w.with_fresh("tests"));
         let with_tests = fresh.and_then(|mut workspace| {
             workspace.add_folder("tests", self.task.tests())?;
             Ok(workspace)
         });
-        let workspace = with_tests.map_err(|error| failed(error.to_string()))?;
+        let workspace = match with_tests {
+            Ok(workspace) => workspace,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
 
         let bash = match self.task.verifier_seconds() {
             Some(seconds) => format!("timeout -k 5 {seconds} bash"),
@@ -154,16 +174,12 @@ impl HarborEnvironment {
         let directory = self.task.directory();
         let (run, left) =
             self.shell.inspect(&workspace, directory, environment, (&command, REWARD)).await?;
+
         let text = String::from_utf8_lossy(&left).trim().to_owned();
-        match reward(&text) {
-            Some(reward) => Ok(reward),
-            None if run.ended_by.is_some() || run.exit == Some(TIMED_OUT) => Ok(0.0),
-            None => {
-                let expected = format!("a number in {VERIFIER}/reward.txt or reward.json");
-                let got = cut(text, 200);
-                Err(failed(format!("expected {expected}, got `{got}`; {}", said(run, 1000))))
-            }
-        }
+        Ok(reward(&text).ok_or_else(|| {
+            let expected = format!("a number in {VERIFIER}/reward.txt or reward.json");
+            format!("expected {expected}, got `{}`; {}", cut(text, 200), said(run, 1000))
+        }))
     }
 
     async fn end(&mut self) -> Result<f64, EnvironmentError> {
@@ -172,9 +188,6 @@ impl HarborEnvironment {
         Ok(reward)
     }
 }
-
-/// What `timeout` exits with.
-const TIMED_OUT: i32 = 124;
 
 /// What a policy reads of a command.
 fn said(run: CommandRun, most: usize) -> String {

@@ -154,6 +154,24 @@ fn a_reward_is_not_written_by_who_earns_it() {
 }
 
 #[test]
+fn a_zero_is_not_fled_from() {
+    // Tests that run what the policy wrote, and have no number before it has ended.
+    let runs = "bash /app/program; echo 0 > /logs/verifier/reward.txt";
+    let Some((_folder, task, shell)) = task(runs) else { return };
+    let fled = [
+        "echo 'kill -9 $PPID' > program",
+        "echo 'kill -9 -1' > program",
+        "echo 'chmod 000 /logs/verifier; kill $PPID' > program",
+        "echo 'rm -rf /logs/verifier' > program",
+        "touch $(seq 16300)",
+    ];
+    for command in fled {
+        let played = play(&shell, &task, &[bash(command), "Done.".to_owned()]).unwrap();
+        assert_eq!(played.reward(), 0.0, "{command}");
+    }
+}
+
+#[test]
 fn what_cannot_be_run_is_answered() {
     let Some((_folder, task, shell)) = task(TEST) else { return };
     let many = vec![ToolCall::new("", "bash", json!({"command": "echo 1 >> many"})); 11];
