@@ -76,12 +76,17 @@ impl HarborEnvironment {
     ///
     /// # Errors
     /// [`HarborError::NeedsContainer`] where the task's tests may take longer than the shell lets
-    /// them.
+    /// them; [`HarborError::Config`] where the sandbox runs something else than `bash`.
     pub fn new(
         task: Arc<HarborTask>,
         shell: Arc<CodeExecution>,
         output_bytes: usize,
     ) -> Result<Self, HarborError> {
+        let interpreter = shell.config().interpreter.join(" ");
+        if !interpreter.ends_with("bash") {
+            let reason = format!("commands need a shell: expected `bash`, got `{interpreter}`");
+            return Err(HarborError::Config { path: task.folder().to_owned(), reason });
+        }
         let limit = shell.config().time_limit_seconds;
         if let Some(seconds) = task.verifier_seconds().filter(|seconds| *seconds > limit) {
             let reason = format!(
