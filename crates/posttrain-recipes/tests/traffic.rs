@@ -149,7 +149,7 @@ impl Site {
     fn hour(&mut self, name: &str, requests: usize) {
         for n in 0..requests {
             let id = format!("{name}-{n}");
-            let right = self.ask(&id, "ada");
+            let right = self.ask(&id, "lovelace");
             assert_eq!(self.say(&id, f64::from(u8::from(right))), Some(Joined::Waiting));
         }
     }
@@ -376,7 +376,7 @@ fn who_is_deleted_is_found_when_the_log_that_named_them_is_gone() {
     let settings = TrafficConfig { capture, gate, ..config() };
     let mut site = Site::open(&folder, settings);
     for n in 0..32 {
-        for user in ["ada", "emil"] {
+        for user in ["lovelace", "emil"] {
             let id = format!("{user}-{n}");
             let right = site.ask(&id, user);
             site.say(&id, f64::from(u8::from(right)));
@@ -384,20 +384,21 @@ fn who_is_deleted_is_found_when_the_log_that_named_them_is_gone() {
     }
     assert!(site.learner.turn().unwrap());
     // What waits is in memory alone after this.
-    let waits = ["ada-waits", "emil-waits"].map(|id| (site.ask(id, &id[..id.len() - 6]), id).1);
+    let waits =
+        ["lovelace-waits", "emil-waits"].map(|id| (site.ask(id, &id[..id.len() - 6]), id).1);
     for n in 0..40 {
         site.ask(&format!("later-{n}"), "emil");
     }
     let log = std::fs::read_dir(folder.join("log")).unwrap();
     let log: String =
         log.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
-    assert!(!log.contains("ada"));
+    assert!(!log.contains("lovelace"));
 
-    let (deleted, versions) = site.traffic.forget("ada").unwrap();
+    let (deleted, versions) = site.traffic.forget("lovelace").unwrap();
     assert_eq!((deleted.served, versions), (0, vec![1]));
     assert_eq!(waits.map(|id| site.say(id, 1.0)), [None, Some(Joined::Waiting)]);
     let provenance = std::fs::read_to_string(folder.join("provenance/version-000001.json"));
-    assert!(!provenance.unwrap().contains("ada"));
+    assert!(!provenance.unwrap().contains("lovelace"));
 }
 
 #[test]
@@ -409,30 +410,33 @@ fn who_is_deleted_is_gone_from_the_log_and_from_what_versions_learned_from() {
     let settings = TrafficConfig { capture, ..config() };
     let mut site = Site::open(&folder, settings);
     for n in 0..32 {
-        for user in ["ada", "emil"] {
+        for user in ["lovelace", "emil"] {
             let id = format!("{user}-{n}");
             let right = site.ask(&id, user);
             site.say(&id, f64::from(u8::from(right)));
         }
     }
     assert!(site.learner.turn().unwrap());
-    site.ask("ada-last", "ada");
+    site.ask("lovelace-last", "lovelace");
 
     let files = || {
         let files = std::fs::read_dir(folder.join("log")).unwrap();
         files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<Vec<_>>()
     };
     assert!(files().len() > 2);
-    let (deleted, versions) = site.traffic.forget("ada").unwrap();
+    let (deleted, versions) = site.traffic.forget("lovelace").unwrap();
     assert_eq!((deleted.served, deleted.feedback), (33, 32));
     let text = files().concat();
-    assert!(!text.contains("ada") && text.contains("emil-31"));
-    assert_eq!(site.say("ada-last", 1.0), None);
+    assert!(!text.contains("lovelace") && text.contains("emil-31"));
+    assert_eq!(site.say("lovelace-last", 1.0), None);
     let provenance = folder.join("provenance/version-000001.json");
     let provenance = std::fs::read_to_string(provenance).unwrap();
-    assert!(!provenance.contains("ada") && provenance.contains("\"deleted\":32"), "{provenance}");
+    assert!(
+        !provenance.contains("lovelace") && provenance.contains("\"deleted\":32"),
+        "{provenance}"
+    );
     assert_eq!(versions, [1]);
-    assert_eq!(site.traffic.forget("ada").unwrap().0.served, 0);
+    assert_eq!(site.traffic.forget("lovelace").unwrap().0.served, 0);
 }
 
 #[test]
@@ -448,7 +452,7 @@ fn what_must_not_be_kept_is_served_and_not_kept() {
     let served = |text: &str| Served {
         id: "a".into(),
         time: 0.0,
-        user: Some("ada".into()),
+        user: Some("lovelace".into()),
         conversation: Some("c1".into()),
         route: Some("greeting".into()),
         version: 0,
@@ -502,7 +506,7 @@ fn a_trial_ends_in_service_or_is_taken_back() {
             let id = format!("trial-{n}");
             let version = site.traffic.choose(&id).version;
             answered[usize::from(version == candidate)] += 1;
-            site.ask(&id, "ada");
+            site.ask(&id, "lovelace");
             site.say(&id, f64::from(u8::from((version == candidate) == good)));
             if site.traffic.state().canary.is_none() {
                 break;
@@ -545,7 +549,7 @@ fn what_is_said_again_decides_no_trial() {
         let mut own = ids.filter(|id| site.traffic.choose(id).version == version);
         let id = own.next().unwrap();
         drop(own);
-        site.ask(&id, "ada");
+        site.ask(&id, "lovelace");
         id
     };
     let (own, other) = (of(&mut site, canary.unwrap()), of(&mut site, 0));
@@ -564,7 +568,7 @@ fn what_was_answered_before_a_trial_says_nothing_of_it() {
     let gate = GateConfig { margin: 0.3, guard_margin: 0.3, ..config().gate };
     let mut site = Site::open(&folder, TrafficConfig { canary, gate, ..config() });
     for n in 0..100 {
-        site.ask(&format!("before-{n}"), "ada");
+        site.ask(&format!("before-{n}"), "lovelace");
     }
     for hour in 0..12 {
         site.hour(&format!("hour-{hour}"), 64);
@@ -578,7 +582,7 @@ fn what_was_answered_before_a_trial_says_nothing_of_it() {
     for n in 0.. {
         let id = format!("trial-{n}");
         if site.traffic.choose(&id).version == canary {
-            site.ask(&id, "ada");
+            site.ask(&id, "lovelace");
             site.say(&id, 0.0);
             own += 1;
         }
@@ -779,7 +783,7 @@ fn served_child() {
     let process = std::process::id();
     for n in 0.. {
         let id = format!("{process}-{n}");
-        let right = site.ask(&id, "ada");
+        let right = site.ask(&id, "lovelace");
         site.say(&id, f64::from(u8::from(right)));
         // In one write: a kill between two would leave half a line before the next process's.
         let line = format!("{id} {}\n", site.traffic.state().present);

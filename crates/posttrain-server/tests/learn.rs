@@ -16,7 +16,7 @@ fn chat(more: &Value) -> Value {
         "model": "ours",
         "messages": [{ "role": "user", "content": "hello" }],
         "max_tokens": 6,
-        "user": "ada",
+        "user": "lovelace",
         "metadata": { "conversation": "c1", "route": "greeting" },
     });
     for (name, value) in more.as_object().unwrap() {
@@ -60,7 +60,7 @@ fn whatever_is_served_is_kept_under_the_id_that_its_client_was_given() {
     assert_eq!(kept["text"], answer["choices"][0]["message"]["content"]);
     assert_eq!(
         (&kept["user"], &kept["conversation"], &kept["route"], &kept["propensity"]),
-        (&json!("local:ada"), &json!("c1"), &json!("greeting"), &json!(1.0))
+        (&json!("local:lovelace"), &json!("c1"), &json!("greeting"), &json!(1.0))
     );
 
     // The same draw, streamed.
@@ -101,7 +101,7 @@ fn feedback_is_checked_joined_and_learned_from_and_survives_a_kill() {
         let (_, answer) = client.post("/v1/chat/completions", &chat(&json!({ "user": user })));
         answer["id"].as_str().unwrap().to_owned()
     };
-    let id = ask(&client, "ada");
+    let id = ask(&client, "lovelace");
     let refused = [
         (json!({ "id": "chatcmpl-none", "score": 1.0 }), 404),
         (json!({ "id": id, "score": 1.5 }), 400),
@@ -147,9 +147,9 @@ fn feedback_is_checked_joined_and_learned_from_and_survives_a_kill() {
     assert_eq!(client.post("/traffic/roll_back", &json!({ "reason": "back" })).0, 400);
     assert_eq!(client.get_bytes("/traffic").0, 200);
 
-    assert_eq!(client.delete("/users/ada"), 200);
+    assert_eq!(client.delete("/users/lovelace"), 200);
     let text = std::fs::read_to_string(running.data().join("traffic/log/traffic-000001.jsonl"));
-    assert!(!text.unwrap().contains("ada"));
+    assert!(!text.unwrap().contains("lovelace"));
     running.interrupt();
     assert_eq!(running.wait().code(), Some(130));
 }
@@ -216,8 +216,8 @@ fn only_an_operator_says_who_serves_and_sees_how_others_fared() {
 
     // A user of another key's, by the name that the log has.
     let lines = log(&running.data());
-    let owner = lines[0]["user"].as_str().unwrap().strip_suffix(":ada").unwrap().to_owned();
-    let path = format!("/users/ada?owner={owner}");
+    let owner = lines[0]["user"].as_str().unwrap().strip_suffix(":lovelace").unwrap().to_owned();
+    let path = format!("/users/lovelace?owner={owner}");
     assert_eq!((client.delete(&path), operator.delete(&path)), (403, 200));
     assert!(log(&running.data()).is_empty());
 }
