@@ -12,7 +12,9 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{AgentFile, AgentTasks, Arm, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use examples::{
+    AgentFile, AgentTasks, Arm, RunArgs, Shown, mean_of, over_seeds, task_seed, train_agents,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use posttrain::chat::Message;
@@ -251,8 +253,8 @@ fn tasks(config: &AgentFile<SummariesFile>, seed: u64) -> Result<AgentTasks> {
 }
 
 /// Remembers everything that matters in the fewest words, and answers.
-fn demonstrator(model: &TextModel, _role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
-    let session = Session::of(task).ok()?;
+fn demonstrator(model: &TextModel, shown: Shown<'_>) -> Option<Arc<dyn Actor>> {
+    let session = Session::of(shown.task).ok()?;
     let left = Mutex::new(session.remembered.clone().into_iter());
     Some(Arc::new(ScriptedActor::new(model.clone(), move |_, _: &[Message]| {
         let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();

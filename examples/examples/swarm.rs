@@ -13,7 +13,8 @@
 use anyhow::Result;
 use clap::Parser;
 use examples::{
-    AgentFile, AgentTasks, Arm, PEOPLE, RunArgs, mean_of, name, over_seeds, task_seed, train_agents,
+    AgentFile, AgentTasks, Arm, PEOPLE, RunArgs, Shown, mean_of, name, over_seeds, task_seed,
+    train_agents,
 };
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -41,7 +42,7 @@ struct SwarmFile {
     /// What is rewarded beside the answer.
     reward: SwarmReward,
     /// What the warm start shows.
-    shown: Shown,
+    shown: Shares,
 }
 
 /// The weights at the first step; they fall to nothing at the last.
@@ -58,7 +59,7 @@ struct SwarmReward {
 /// Shares of the demonstrations; the rest asks one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shown {
+struct Shares {
     /// Ask all at once.
     parallel: f64,
     /// Ask all at once, and about others whom nobody asked about.
@@ -160,6 +161,9 @@ struct Swarm {
     asking_turns: usize,
     right: f64,
 }
+
+/// What the arm is shown that may start one helper a turn.
+const SHOWN_SERIAL: &str = "warm-start-serial";
 
 const ORCHESTRATOR: &str =
     "You cannot read notes; helpers can. Start a helper with a line `ask: NAME`. ";
@@ -347,7 +351,7 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
             "`environment.reward.{field}`: expected a finite number"
         );
     }
-    let Shown { parallel: at_once, spurious } = environment.shown;
+    let Shares { parallel: at_once, spurious } = environment.shown;
     let shares = at_once >= 0.0 && spurious >= 0.0 && at_once + spurious <= 1.0;
     anyhow::ensure!(shares, "`environment.shown`: expected shares that are 1 together at most");
 
@@ -404,39 +408,35 @@ fn tasks(config: &AgentFile<SwarmFile>, seed: u64) -> Result<AgentTasks> {
             arm("swarm", "warm-start", most, parallel, finish),
             arm("without_parallel", "warm-start", most, 0.0, finish),
             arm("without_finish", "warm-start", most, parallel, 0.0),
-            arm("serial", "warm-start-serial", 1, 0.0, finish),
+            arm("serial", SHOWN_SERIAL, 1, 0.0, finish),
         ],
     })
 }
 
 /// An orchestrator that asks as the task's metadata says, and a helper that reads.
-fn demonstrator(model: &TextModel, role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
-    if role == "helper" {
+fn demonstrator(model: &TextModel, shown: Shown<'_>) -> Option<Arc<dyn Actor>> {
+    if shown.role == "helper" {
         let script = |_: usize, read: &[Message]| Some(reads(&read.last()?.text())?.to_owned());
         return Some(Arc::new(ScriptedActor::new(model.clone(), script)));
     }
-    let task = Task::of(task).ok()?;
+    let task = Task::of(shown.task).ok()?;
     let known: Mutex<BTreeMap<String, String>> = Mutex::default();
-    let width = Mutex::new(task.width);
+    let width = if shown.name == SHOWN_SERIAL { 1 } else { task.width };
     Some(Arc::new(ScriptedActor::new(model.clone(), move |turn, read: &[Message]| {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut width = width.lock().unwrap_or_else(PoisonError::into_inner);
-        if turn == 0 && read.iter().any(|message| message.text().contains(ONE.trim())) {
-            *width = 1;
-        }
         if turn > 0 {
             let text = read.last()?.text().into_owned();
             let pairs = text.lines().filter_map(|line| line.split_once(": "));
             known.extend(pairs.map(|(who, what)| (who.to_owned(), what.to_owned())));
         }
-        let everybody = task.people.iter().chain(if *width > task.people.len() {
+        let everybody = task.people.iter().chain(if width > task.people.len() {
             &task.others
         } else {
             [].as_slice()
         });
         let unknown =
             everybody.map(|person| name(*person)).filter(|name| !known.contains_key(name));
-        let asked: Vec<String> = unknown.take(*width).map(|name| format!("ask: {name}")).collect();
+        let asked: Vec<String> = unknown.take(width).map(|name| format!("ask: {name}")).collect();
         if !asked.is_empty() {
             return Some(asked.join("\n"));
         }

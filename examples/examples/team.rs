@@ -13,7 +13,9 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{AgentFile, AgentTasks, Arm, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use examples::{
+    AgentFile, AgentTasks, Arm, RunArgs, Shown, mean_of, over_seeds, task_seed, train_agents,
+};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
 use posttrain::chat::Message;
@@ -298,6 +300,9 @@ struct Team {
     tokens: usize,
 }
 
+/// What the arm is shown in which one policy writes all.
+const SHOWN_SINGLE: &str = "warm-start-single";
+
 const ORCHESTRATOR: &str = "Workers write one Python function each. Write a line for each worker, that \
                             says which function with its arguments and what it returns.";
 const SINGLE: &str = "Write these Python functions, and nothing else.";
@@ -321,7 +326,8 @@ impl Team {
             let mut work = Work { line, function, tester: self.tester.clone() };
             let worker = worker.clone();
             let seed = task_seed(self.seed, "worker", index as u64);
-            async move { worker.play(&mut work, "worker", seed).await }
+            let name = FUNCTIONS[function].name();
+            async move { worker.play(&mut work, "worker", seed).await.map(|played| played.on(name)) }
         };
         self.children = try_join_all(given.into_iter().enumerate().map(play)).await?;
         self.tokens += self.children.iter().map(Trajectory::sampled_tokens).sum::<usize>();
@@ -462,14 +468,14 @@ fn tasks(config: &AgentFile<TeamFile>, seed: u64) -> Result<AgentTasks> {
         train: draw("train", config.tasks.train, 0..known),
         validation: draw("validation", config.tasks.validation, 0..known),
         test: draw("test", config.tasks.test, known..FUNCTIONS.len()),
-        arms: vec![arm("team", "warm-start", true), arm("single", "warm-start-single", false)],
+        arms: vec![arm("team", "warm-start", true), arm("single", SHOWN_SINGLE, false)],
     })
 }
 
 /// An orchestrator that writes a line for each function, and a worker that writes what its line
 /// says; or, where nobody works for it, one that writes all.
-fn demonstrator(model: &TextModel, role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
-    if role == "worker" {
+fn demonstrator(model: &TextModel, shown: Shown<'_>) -> Option<Arc<dyn Actor>> {
+    if shown.role == "worker" {
         let script = |_: usize, read: &[Message]| {
             let text = read.last()?.text().into_owned();
             let wanted = FUNCTIONS.iter().find(|function| text.contains(function.signature))?;
@@ -477,9 +483,9 @@ fn demonstrator(model: &TextModel, role: &str, task: &Example) -> Option<Arc<dyn
         };
         return Some(Arc::new(ScriptedActor::new(model.clone(), script)));
     }
-    let functions = wanted(task).ok()?;
-    Some(Arc::new(ScriptedActor::new(model.clone(), move |_, read: &[Message]| {
-        let single = read.iter().any(|message| message.text().contains(SINGLE));
+    let functions = wanted(shown.task).ok()?;
+    let single = shown.name == SHOWN_SINGLE;
+    Some(Arc::new(ScriptedActor::new(model.clone(), move |_, _: &[Message]| {
         let all = functions.iter().map(|index| &FUNCTIONS[*index]);
         Some(match single {
             true => all.map(Function::code).collect::<Vec<_>>().join("\n\n"),

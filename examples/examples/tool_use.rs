@@ -9,7 +9,9 @@
 
 use anyhow::Result;
 use clap::Parser;
-use examples::{AgentFile, AgentTasks, Arm, RunArgs, mean_of, over_seeds, task_seed, train_agents};
+use examples::{
+    AgentFile, AgentTasks, Arm, RunArgs, Shown, mean_of, over_seeds, task_seed, train_agents,
+};
 use posttrain::chat::{Message, Tool, ToolCall, ToolFormat};
 use posttrain::data::Example;
 use posttrain::environment::{
@@ -119,8 +121,8 @@ fn tasks(config: &AgentFile<Arithmetic>, seed: u64) -> Result<AgentTasks> {
 }
 
 /// Calls the calculator, and says what it says.
-fn demonstrator(model: &TextModel, _role: &str, task: &Example) -> Option<Arc<dyn Actor>> {
-    let arguments = task.metadata.clone().map_or(Value::Null, Value::Object);
+fn demonstrator(model: &TextModel, shown: Shown<'_>) -> Option<Arc<dyn Actor>> {
+    let arguments = shown.task.metadata.clone().map_or(Value::Null, Value::Object);
     let call = ToolFormat::Hermes.write(&[ToolCall::new("", "calculate", arguments)]);
     Some(Arc::new(ScriptedActor::new(model.clone(), move |turn, read: &[Message]| match turn {
         0 => Some(call.clone()),

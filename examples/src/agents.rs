@@ -84,8 +84,19 @@ impl Arm {
     }
 }
 
+/// What is to be shown.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The arm's [`Arm::shown`].
+    pub name: &'a str,
+    /// The role.
+    pub role: &'a str,
+    /// The task.
+    pub task: &'a Example,
+}
+
 /// Whoever plays a role in a task and knows how; nobody, where a role is not shown.
-pub type Demonstrator<'a> = &'a dyn Fn(&TextModel, &str, &Example) -> Option<Arc<dyn Actor>>;
+pub type Demonstrator<'a> = &'a dyn Fn(&TextModel, Shown<'_>) -> Option<Arc<dyn Actor>>;
 
 /// What a run has learned, and how to play with it.
 pub struct Learned<'a> {
@@ -227,8 +238,9 @@ fn warm_up<T>(
     console: &mut Console,
 ) -> Result<BTreeMap<String, PathBuf>> {
     let shown = &tasks.train[..warm.demonstrations.min(tasks.train.len())];
-    let knows = |role: &&String| demonstrator(model, role, &tasks.train[0]).is_some();
-    let roles = agent.roles.keys().filter(knows);
+    let actor =
+        |role: &str, task: &Example| demonstrator(model, Shown { name: arm.shown, role, task });
+    let roles = agent.roles.keys().filter(|role| actor(role, &tasks.train[0]).is_some());
     let mut adapters: BTreeMap<String, PathBuf> =
         roles.map(|role| (role.clone(), place.join(role))).collect();
     adapters.extend(frozen.clone());
@@ -239,7 +251,7 @@ fn warm_up<T>(
     // Whoever demonstrates has the environment and nothing of the run's folder.
     let scratch = place.with_extension("run");
     let run = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), &scratch)?;
-    let played = run.demonstrate(shown, &|role, task| demonstrator(model, role, task))?;
+    let played = run.demonstrate(shown, &actor)?;
     let reward = played.iter().map(Trajectory::reward).sum::<f64>() / played.len().max(1) as f64;
     console.line(&format!("warm start: {} demonstrations, reward {reward:.3}", played.len()));
 

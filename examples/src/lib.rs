@@ -23,8 +23,8 @@ mod text_line;
 mod verifiers;
 
 pub use agents::{
-    AgentFile, AgentTasks, Arm, Demonstrator, Learned, TaskCounts, mean_of, over_seeds, task_seed,
-    train_agents, write_summary,
+    AgentFile, AgentTasks, Arm, Demonstrator, Learned, Shown, TaskCounts, mean_of, over_seeds,
+    task_seed, train_agents, write_summary,
 };
 pub use curve::draw_rewards;
 pub use exit::exit_code;

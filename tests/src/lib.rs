@@ -1,5 +1,9 @@
 //! Tests that cross crate borders live in `tests/`; this library finds what they need.
 
+mod tiny_model;
+
+pub use tiny_model::TinyModel;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

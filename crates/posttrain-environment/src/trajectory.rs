@@ -43,6 +43,10 @@ pub enum EpisodeEnd {
 pub struct Trajectory {
     /// Whose episode it was, where several policies act.
     pub role: String,
+    /// What a sub-agent worked on, as its environment names it: it is compared with others of the same
+    /// name, where it is empty with all of its role in the task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subtask: String,
     /// What it read at its beginning.
     pub opening: Vec<Message>,
     /// The contexts that it had, one after another.
@@ -152,6 +156,7 @@ impl Trajectory {
     pub fn new(role: impl Into<String>) -> Self {
         Self {
             role: role.into(),
+            subtask: String::new(),
             opening: Vec::new(),
             segments: Vec::new(),
             turns: Vec::new(),
@@ -160,6 +165,12 @@ impl Trajectory {
             metrics: BTreeMap::new(),
             seconds: 0.0,
         }
+    }
+
+    /// Names what a sub-agent worked on.
+    #[must_use]
+    pub fn on(self, subtask: impl Into<String>) -> Self {
+        Self { subtask: subtask.into(), ..self }
     }
 
     /// The episode's reward: the sum of its turns' and its end's.

@@ -269,7 +269,7 @@ fn each_key_sees_its_own_and_no_others() {
 #[test]
 fn an_address_that_others_reach_needs_keys() {
     let folder = tempfile::tempdir().unwrap();
-    common::write_model(&folder.path().join("model"));
+    common::model(1.0).write(&folder.path().join("model"));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_posttrain-server"));
     command
         .arg("--model")

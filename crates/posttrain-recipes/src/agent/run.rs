@@ -392,28 +392,25 @@ impl AgentRun {
         Ok((record, lines))
     }
 
-    /// What a role has to learn from a step's episodes: its own of each task, side by side.
+    /// What a role has to learn from a step's episodes: its own of each task, side by side, and of
+    /// those each subtask's.
     fn learned<'a>(
         &self,
         role: &str,
         groups: &'a [EpisodeGroup],
     ) -> Result<Learned<'a>, RecipeError> {
         let mut trajectories = Vec::new();
-        let mut rewards = Vec::new();
         let mut lengths = Vec::new();
         for group in groups {
-            let before = rewards.len();
-            for episode in &group.episodes {
-                let Ok(episode) = episode else { continue };
-                for trajectory in episode.with_children() {
-                    if trajectory.role == role {
-                        trajectories.push((group.task.id.as_str(), trajectory));
-                        rewards.push(Some(trajectory.reward() as f32));
-                    }
-                }
-            }
-            lengths.push(rewards.len() - before);
+            let episodes = group.episodes.iter().filter_map(|episode| episode.as_ref().ok());
+            let all = episodes.flat_map(Trajectory::with_children);
+            let mut its: Vec<&Trajectory> = all.filter(|played| played.role == role).collect();
+            its.sort_by(|one, other| one.subtask.cmp(&other.subtask));
+            lengths.extend(its.chunk_by(|one, other| one.subtask == other.subtask).map(<[_]>::len));
+            trajectories.extend(its.into_iter().map(|played| (group.task.id.as_str(), played)));
         }
+        let rewards: Vec<_> =
+            trajectories.iter().map(|(_, played)| Some(played.reward() as f32)).collect();
         let advantages = self.config.advantage.advantages(&rewards, &lengths)?;
         Ok(Learned {
             trajectories,

@@ -254,7 +254,10 @@ mod tests {
             format!("cat {}/solution; ls -A {}", folder.path().display(), folder.path().display());
         let mut workspace = Workspace::new(&["app"]).unwrap();
         let ran = run(&code, &mut workspace, &look);
-        assert!(ran.output.contains("No such file") && !ran.output.contains("the answer"), "{ran:?}");
+        assert!(
+            ran.output.contains("No such file") && !ran.output.contains("the answer"),
+            "{ran:?}"
+        );
     }
 
     #[test]

@@ -4,8 +4,6 @@
 
 pub mod wire;
 
-use posttrain_model::{Decoder, ModelConfig};
-use posttrain_tensor::write_tensors;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -13,79 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tests::TinyModel;
 
-const TEMPLATE: &str = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}\
-    {% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}\
-    {% if add_generation_prompt %}<|im_start|>a:{% endif %}";
+/// What the model can write.
+const CHARACTERS: &str = "abcdefghijklmnopqrstuvwxyz0123456789 .,:;!?'-+=()/*<>{}\"_|\n[]";
 
-/// A model of one layer over 64 tokens, each of a character, in the Hugging Face layout.
-pub fn write_model(folder: &Path) {
-    write_sharper_model(folder, 1.0);
-}
-
-/// The same with embeddings that are longer: by how much bounds how sure the model can be.
-pub fn write_sharper_model(folder: &Path, sharper: f64) {
-    let config = ModelConfig::tiny();
-    let model = Decoder::random(&config, 7, tch::Kind::Float, tch::Device::Cpu).unwrap();
-    std::fs::create_dir_all(folder).unwrap();
-    let mut weights = model.merged_weights(None).unwrap();
-    for (name, weight) in &mut weights {
-        if name.contains("embed_tokens") {
-            *weight = &*weight * sharper;
-        }
-    }
-    write_tensors(&folder.join("model.safetensors"), &weights).unwrap();
-
-    let write = |name: &str, value: Value| {
-        std::fs::write(folder.join(name), value.to_string()).unwrap();
-    };
-    write(
-        "config.json",
-        json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_key_value_heads": config.num_key_value_heads,
-            "head_dim": config.head_dim,
-            "hidden_act": "silu",
-            "rms_norm_eps": config.rms_norm_eps,
-            "rope_theta": config.rope_theta,
-            "max_position_embeddings": config.max_position_embeddings,
-            "tie_word_embeddings": true,
-            "eos_token_id": 0,
-        }),
-    );
-    let mut vocab = json!({ "<|im_end|>": 0, "<|im_start|>": 1, "<unk>": 2 });
-    let characters = "abcdefghijklmnopqrstuvwxyz0123456789 .,:;!?'-+=()/*<>{}\"_|\n[]".chars();
-    for (index, character) in characters.take(61).enumerate() {
-        vocab[character.to_string()] = json!(index + 3);
-    }
-    let special = |id: usize, content: &str| {
-        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true })
-    };
-    write(
-        "tokenizer.json",
-        json!({
-            "version": "1.0",
-            "added_tokens": [special(0, "<|im_end|>"), special(1, "<|im_start|>"), special(2, "<unk>")],
-            "decoder": { "type": "Fuse" },
-            "model": { "type": "BPE", "unk_token": "<unk>", "fuse_unk": false, "vocab": vocab, "merges": [] },
-        }),
-    );
-    write(
-        "tokenizer_config.json",
-        json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<|im_end|>",
-            "unk_token": "<unk>",
-            "chat_template": TEMPLATE,
-        }),
-    );
+/// A random model that can be so much surer.
+pub fn model(sharper: f64) -> TinyModel<'static> {
+    TinyModel { characters: CHARACTERS, context: 256, sharper }
 }
 
 /// The binary as a user starts it.
@@ -105,7 +38,7 @@ impl Running {
     /// Starts a server of a random model that can be so much surer.
     pub fn start_sharper(sharper: f64, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_sharper_model(&folder.path().join("model"), sharper);
+        model(sharper).write(&folder.path().join("model"));
         let arguments: Vec<String> = arguments.iter().map(|own| (*own).to_owned()).collect();
         let mut running = Self { child: None, url: String::new(), folder, arguments };
         running.again();
