@@ -19,6 +19,7 @@ mod form;
 mod gpu_check;
 mod judge_server;
 mod libtorch;
+mod mutants;
 mod peers;
 mod python;
 mod sdk;
@@ -70,6 +71,13 @@ enum Task {
         #[arg(long)]
         stop: bool,
     },
+    /// Put faults into the server on purpose, one after another, in a copy of the tree, and see that its
+    /// tests catch each (about an hour)
+    Mutants {
+        /// Those alone that have this in their name
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// Set up, then run every benchmark, beside the peers where they are given, and write
     /// target/bench/report.json
     Bench(bench::Arguments),
@@ -101,6 +109,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Test { servers } => test::run(&workspace, servers),
+        Task::Mutants { filter } => mutants::run_all(&workspace, &filter),
         Task::GpuCheck => gpu_check::run(&workspace),
         Task::JudgeServer { stop } => judge_server::run(&workspace, stop),
         Task::Slurm { stop } => slurm::run(&workspace, stop),
