@@ -9,7 +9,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::form::Wanted;
-use crate::venv::run;
 use crate::workspace::{Workspace, make_folder};
 use crate::{sdk, setup};
 
@@ -360,6 +359,13 @@ impl Bench<'_> {
     fn passes(&self) -> Result<bool> {
         self.cargo(&[])
     }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let named = command.get_program().display().to_string();
+    let status = command.status().with_context(|| format!("cannot run {named}"))?;
+    ensure!(status.success(), "{named} failed, as it says above");
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
