@@ -1,8 +1,8 @@
 //! A model for tests that need one on the disk.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain::model::{Decoder, ModelConfig};
-use posttrain::tensor::write_tensors;
+use posttrain_model::{Decoder, ModelConfig};
+use posttrain_tensor::write_tensors;
 use serde_json::{Value, json};
 use std::path::Path;
 
