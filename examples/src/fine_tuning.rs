@@ -119,7 +119,9 @@ where
 
     let test = data.test.clone();
     let folder = args.out.join(&config.name);
+    let preparing = Instant::now();
     let lesson = lesson(&config, &model, &mut data, Place { out: &args.out, ranks: &ranks })?;
+    let prepared = kept_seconds(&args.out.join("prepared.json"), &ranks, preparing)?;
     let run = FineTuneRun::new(model, lesson, config.fine_tune.clone(), &folder)?
         .with_base_model(config.model.path.display().to_string())
         .with_lesson_config(serde_json::to_value(&config.lesson)?)
@@ -149,7 +151,7 @@ where
     };
     let summary = Summary {
         best_step: state.best.map(|best| best.step),
-        seconds: before.seconds + state.seconds + started.elapsed().as_secs_f64(),
+        seconds: prepared + before.seconds + state.seconds + started.elapsed().as_secs_f64(),
         ..Summary::of(before.evaluation, after, state.step)
     };
     if !ranks.is_leader() {
@@ -178,6 +180,19 @@ where
     summary.print(&args.out);
     println!("{held_out}");
     Ok(())
+}
+
+/// How long the examples took to prepare, when they were.
+fn kept_seconds(path: &Path, ranks: &Ranks, since: Instant) -> Result<f64> {
+    let kept = std::fs::read_to_string(path).ok();
+    let kept: Option<f64> = kept.and_then(|text| serde_json::from_str(&text).ok());
+    let lacking = ranks.any(Ok(kept.is_none()))?;
+    if let Some(kept) = kept.filter(|_| !lacking) {
+        return Ok(kept);
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    ranks.led(|| write(path, &serde_json::to_string(&seconds)?))?;
+    Ok(seconds)
 }
 
 /// The lesson's own measure, before and after.
