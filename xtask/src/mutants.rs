@@ -232,7 +232,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "an adapter's scale is its rank's",
-        "checkpoints.rs",
+        "checkpoints/record.rs",
         "alpha: ALPHA,",
         "alpha: self.rank as f64 + 0.0 * ALPHA,",
     ),

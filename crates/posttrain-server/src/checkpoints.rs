@@ -7,231 +7,25 @@
 //! DATA/owners/OWNER/runs/RUN/live/           what an orderly end left of a model in training
 //! ```
 
+mod path;
+mod record;
+
+pub(crate) use path::{CheckpointKind, CheckpointPath};
+pub(crate) use record::{CheckpointRecord, LiveRecord, LoraSpec, RunRecord, SessionRecord};
+
 use crate::keys::Owner;
 use crate::promises::ResultRecord;
 use crate::refusal::Refusal;
 use chrono::{DateTime, Utc};
-use posttrain_lora::{LoraConfig, TargetModules};
 use posttrain_store::{
     FolderLock, StoreError, lock_folder, read_json, read_json_if_there, recover_folder,
     replace_folder, write_json_pretty,
 };
 use posttrain_train::TrainError;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// What a checkpoint is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum CheckpointKind {
-    /// To go on training from: adapter and optimizer.
-    Weights,
-    /// To sample from: the adapter alone.
-    SamplerWeights,
-    /// To take away: the adapter as a PEFT folder.
-    ExternalWeights,
-}
-
-impl CheckpointKind {
-    const ALL: [Self; 3] = [Self::Weights, Self::SamplerWeights, Self::ExternalWeights];
-
-    /// The request that writes one.
-    pub fn request(self) -> &'static str {
-        match self {
-            Self::Weights => "save_weights",
-            Self::SamplerWeights => "save_weights_for_sampler",
-            Self::ExternalWeights => "save_weights_external",
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Weights => "weights",
-            Self::SamplerWeights => "sampler_weights",
-            Self::ExternalWeights => "external_weights",
-        }
-    }
-
-    /// The word that the SDK knows it by.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Weights => "training",
-            Self::SamplerWeights => "sampler",
-            Self::ExternalWeights => "external",
-        }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
-
-/// Where a checkpoint is, as clients write it: `tinker://RUN/KIND/NAME`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct CheckpointPath {
-    pub run: String,
-    pub kind: CheckpointKind,
-    pub name: String,
-}
-
-impl CheckpointPath {
-    /// A path whose name may be a folder's.
-    pub fn new(run: &str, kind: CheckpointKind, name: &str) -> Result<Self, Refusal> {
-        check_name("path", name)?;
-        check_name("training run", run)?;
-        Ok(Self { run: run.into(), kind, name: name.into() })
-    }
-
-    /// The part of it that the SDK calls a checkpoint's id.
-    pub fn id(&self) -> String {
-        format!("{}/{}", self.kind.as_str(), self.name)
-    }
-}
-
-impl fmt::Display for CheckpointPath {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "tinker://{}/{}/{}", self.run, self.kind.as_str(), self.name)
-    }
-}
-
-impl FromStr for CheckpointPath {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        let expected =
-            "tinker://RUN/KIND/NAME, of the kinds weights, sampler_weights and external_weights";
-        let wrong = || Refusal::field("path", expected, text);
-        let rest = text.strip_prefix("tinker://").ok_or_else(wrong)?;
-        let parts: Vec<&str> = rest.split('/').collect();
-        let [run, kind, name] = parts.as_slice() else { return Err(wrong()) };
-        Self::new(run, CheckpointKind::read(kind).ok_or_else(wrong)?, name)
-    }
-}
-
-/// A folder's name: nothing that leaves its folder, hides, or is too long.
-fn check_name(field: &str, name: &str) -> Result<(), Refusal> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if name.is_empty() || name.len() > 160 || name.starts_with('.') || !name.bytes().all(plain) {
-        let expected = "1 to 160 of the characters a-z, A-Z, 0-9, -, _, . and :, none of them a . at the beginning";
-        return Err(Refusal::field(field, expected, format!("{name:?}")));
-    }
-    // Names that the store itself gives.
-    if name.ends_with(".old") {
-        return Err(Refusal::field(field, "a name that does not end in .old", format!("{name:?}")));
-    }
-    Ok(())
-}
-
-/// Which layers of a model are trained, and in what rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LoraSpec {
-    pub rank: i64,
-    pub train_attn: bool,
-    pub train_mlp: bool,
-    pub train_unembed: bool,
-}
-
-/// α of every adapter; its scale is 32 over its rank, as SkyRL's and the cookbook's.
-const ALPHA: f64 = 32.0;
-
-impl LoraSpec {
-    /// The adapter's shape on a model of these modules. An unembedding that is the embedding has no
-    /// layer of its own to adapt, and is left as it is.
-    pub fn lora(&self, modules: &[posttrain_lora::ModuleSpec]) -> Result<LoraConfig, Refusal> {
-        let mut names: Vec<String> = Vec::new();
-        for module in modules {
-            let wanted = match module {
-                module if module.head => self.train_unembed,
-                module if module.path.contains(".self_attn.") => self.train_attn,
-                _ => self.train_mlp,
-            };
-            let name = module.name().to_owned();
-            if wanted && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-
-        if names.is_empty() {
-            let detail = "`lora_config`: expected `train_attn`, `train_mlp` or `train_unembed` with a layer to train, got none (this model's unembedding may be its embedding, which has no adapter)";
-            return Err(Refusal::invalid(detail));
-        }
-        Ok(LoraConfig {
-            rank: self.rank,
-            alpha: ALPHA,
-            target_modules: TargetModules::Names(names),
-            ..LoraConfig::default()
-        })
-    }
-}
-
-/// A training run: a model that somebody created.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RunRecord {
-    pub id: String,
-    pub session: String,
-    pub base_model: String,
-    pub lora: LoraSpec,
-    pub seed: u64,
-    #[serde(default)]
-    pub user_metadata: Map<String, Value>,
-    pub created: DateTime<Utc>,
-    pub last_request: DateTime<Utc>,
-}
-
-/// A checkpoint, as its folder says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CheckpointRecord {
-    pub path: CheckpointPath,
-    /// The request that asked for it, whose answer it is.
-    pub request: String,
-    pub base_model: String,
-    pub lora: LoraSpec,
-    pub seed: u64,
-    /// Optimizer steps that made it.
-    pub step: u64,
-    pub created: DateTime<Utc>,
-    #[serde(default)]
-    pub expires: Option<DateTime<Utc>>,
-    #[serde(default)]
-    pub user_metadata: Map<String, Value>,
-    #[serde(default)]
-    pub bytes: u64,
-}
-
-/// What an orderly end keeps of a model in training, beside the trainer's own state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LiveRecord {
-    /// The requests that have been applied.
-    pub applied: Vec<i64>,
-}
-
-/// A session, as the file of all of them says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SessionRecord {
-    pub id: String,
-    pub owner: String,
-    pub created: DateTime<Utc>,
-    pub sdk_version: String,
-    pub tags: Vec<String>,
-    #[serde(default)]
-    pub display_name: Option<String>,
-    #[serde(default)]
-    pub user_metadata: Map<String, Value>,
-    /// What its client said when it had done: `success`, `errored` or `interrupted`.
-    #[serde(default)]
-    pub finished: Option<String>,
-}
 
 /// A run with its checkpoints.
 #[derive(Debug, Clone)]
@@ -591,6 +385,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Map;
 
     fn spec() -> LoraSpec {
         LoraSpec { rank: 4, train_attn: true, train_mlp: true, train_unembed: true }
@@ -627,26 +422,6 @@ mod tests {
     fn write(store: &Checkpoints, path: &CheckpointPath, text: &str) {
         let fill = |folder: &Path| fs::write(folder.join("file"), text).map_err(io(folder));
         store.write(&Owner::local(), checkpoint(path), fill).unwrap();
-    }
-
-    #[test]
-    fn a_path_reads_as_it_is_written_and_none_leaves_the_folder() {
-        let path: CheckpointPath = "tinker://a:train:0/weights/000010".parse().unwrap();
-        assert_eq!(path.to_string(), "tinker://a:train:0/weights/000010");
-        assert_eq!(path.id(), "weights/000010");
-        for wrong in [
-            "tinker://a/weights/..",
-            "tinker://../weights/x",
-            "tinker://a/weights/.hidden",
-            "tinker://a/weights/x.old",
-            "tinker://a/weights/x/y",
-            "tinker://a/other/x",
-            "tinker://a/weights/",
-            "tinker://a/weights/\u{0}",
-            "a/weights/x",
-        ] {
-            assert!(wrong.parse::<CheckpointPath>().is_err(), "{wrong}");
-        }
     }
 
     #[test]
