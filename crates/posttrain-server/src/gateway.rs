@@ -1,9 +1,10 @@
 //! A gateway for agent programs that nobody here wrote: each episode has an address of its own that
-//! speaks OpenAI's protocol, and what was sampled there is kept token for token, for a trainer.
+//! speaks OpenAI's protocol and Anthropic's, and what was sampled there is kept token for token, for a trainer.
 
+use crate::anthropic::{self, MessagesRequest};
 use crate::app::App;
 use crate::keys::Owner;
-use crate::openai::{ChatRequest, answer, models};
+use crate::openai::{ChatRequest, Dialect, answer, models};
 use crate::refusal::{Refusal, with_sources};
 use crate::request::Json;
 use axum::Router;
@@ -33,6 +34,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/{id}/reward", post(reward))
         .route("/{id}/v1/models", get(models))
         .route("/{id}/v1/chat/completions", post(complete))
+        .route("/{id}/v1/messages", post(say))
 }
 
 /// The episodes that are open.
@@ -156,7 +158,17 @@ async fn complete(
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, Refusal> {
     let episode = app.episodes.find(&owner, &id)?;
-    answer(&app, &owner, request, Some(episode)).await
+    answer(&app, &owner, request, Some(episode), Dialect::OpenAi).await
+}
+
+async fn say(
+    State(app): State<Arc<App>>,
+    owner: Owner,
+    UrlPath(id): UrlPath<String>,
+    Json(request): Json<MessagesRequest>,
+) -> Result<Response, Refusal> {
+    let episode = app.episodes.find(&owner, &id)?;
+    anthropic::say(&app, &owner, request, Some(episode)).await
 }
 
 async fn read(

@@ -7,8 +7,8 @@ use posttrain_train::TrainError;
 use serde_json::json;
 use std::error::Error;
 
-/// A status and words. The same body serves both APIs: Tinker's SDK shows `detail`, OpenAI's
-/// clients `error.message`.
+/// A status and words. The same body serves every API: Tinker's SDK shows `detail`, OpenAI's and
+/// Anthropic's clients `error.message`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
@@ -71,6 +71,7 @@ impl IntoResponse for Refusal {
             _ => "server_error",
         };
         let body = json!({
+            "type": "error",
             "detail": self.detail,
             "error": {
                 "message": self.detail,

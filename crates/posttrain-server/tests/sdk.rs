@@ -1,4 +1,4 @@
-//! The server driven by Tinker's own SDK and by OpenAI's own client, which `cargo xtask test
+//! The server driven by Tinker's own SDK, and by OpenAI's and Anthropic's own clients, which `cargo xtask test
 //! --servers` installs. Without them the tests say that they are skipped.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use common::{Running, learn};
 use std::path::Path;
 use std::process::Command;
 
-/// The Python that has both clients installed.
+/// The Python that has all of them installed.
 const PYTHON: &str = "POSTTRAIN_SDK_PYTHON";
 
 const KEY: &str = "tml-of-the-tests-alone";
@@ -58,6 +58,11 @@ fn every_public_method_of_the_sdk_works_or_is_refused_in_words() {
 #[test]
 fn openais_client_chats_streams_and_is_refused_in_words() {
     drive("openai_client.py");
+}
+
+#[test]
+fn anthropics_client_says_streams_calls_and_is_refused_in_words() {
+    drive("anthropic_client.py");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::adapters::{Target, target};
 use super::job::{
-    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, usage,
+    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, stopped_by, usage,
 };
 use super::logprobs::{TOP, chat_form, scored};
 use super::stream::{Form, Streamed, stream};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 #[derive(Deserialize)]
 pub(crate) struct ChatRequest {
     model: String,
-    messages: Vec<Value>,
+    pub(crate) messages: Vec<Value>,
     #[serde(default)]
     max_tokens: Option<usize>,
     #[serde(default)]
@@ -87,6 +87,21 @@ pub(crate) const DRAW: [&str; 16] = [
     "stream_options",
 ];
 
+/// Whose protocol an answer is told in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// OpenAI's.
+    OpenAi,
+    /// Anthropic's, whose requests are of one completion.
+    Anthropic,
+}
+
+impl Dialect {
+    fn new_id(self) -> String {
+        new_id(if self == Self::OpenAi { "chatcmpl" } else { "msg" })
+    }
+}
+
 /// A request that has been checked.
 struct Prepared {
     target: Target,
@@ -104,7 +119,7 @@ pub(crate) async fn complete(
     owner: Owner,
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, Refusal> {
-    answer(&app, &owner, request, None).await
+    answer(&app, &owner, request, None, Dialect::OpenAi).await
 }
 
 /// Answers a request; one of an agent program's episode is put behind what that has sampled so far,
@@ -114,6 +129,7 @@ pub(crate) async fn answer(
     owner: &Owner,
     request: ChatRequest,
     episode: Option<Arc<Episode>>,
+    dialect: Dialect,
 ) -> Result<Response, Refusal> {
     let _answering = answering(app)?;
     check_rest(&request.rest, &DRAW)?;
@@ -122,8 +138,8 @@ pub(crate) async fn answer(
     let mut prepared = prepare(app, owner, request, episode.as_deref()).await?;
     let captured = episode.zip(prepared.call.take());
     let headers = route_headers(&prepared.target);
+    let id = dialect.new_id();
     if streamed {
-        let id = new_id("chatcmpl");
         let learned = Captured::of(app, prepared.target.asked.as_ref(), &id, prepared.samples);
         let streamed = Streamed {
             id,
@@ -135,6 +151,7 @@ pub(crate) async fn answer(
             logprobs: prepared.logprobs,
             include_usage,
             form: Form::Chat { tools: prepared.has_tools },
+            dialect,
             captured,
         };
         return Ok((headers, stream(app, streamed).await?).into_response());
@@ -142,7 +159,6 @@ pub(crate) async fn answer(
 
     let Prepared { target, prompt, params, samples, logprobs, has_tools, .. } = prepared;
     let temperature = params.temperature;
-    let id = new_id("chatcmpl");
     let learned = Captured::of(app, target.asked.as_ref(), &id, samples);
     let completions = draw(app, &target, &prompt, params.clone(), samples).await?;
     let mut choices = Vec::with_capacity(samples);
@@ -155,7 +171,9 @@ pub(crate) async fn answer(
             }
             None => None,
         };
-        choices.push(choice(index, completion, logprobs.as_ref(), has_tools));
+        let mut choice = choice(index, completion, logprobs.as_ref(), has_tools);
+        choice["stop_reason"] = json!(stopped_by(app, &params.stop, completion));
+        choices.push(choice);
         if let Some(learned) = &learned {
             learned.take(app, (&prompt, &params), index, completion);
         }
@@ -172,6 +190,10 @@ pub(crate) async fn answer(
         "choices": choices,
         "usage": usage(prompt.len(), written),
     });
+    let answer = match dialect {
+        Dialect::OpenAi => answer,
+        Dialect::Anthropic => crate::anthropic::message(&answer),
+    };
     Ok((headers, axum::Json(answer)).into_response())
 }
 

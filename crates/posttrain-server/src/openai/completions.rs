@@ -1,7 +1,7 @@
 //! `/v1/completions`.
 
 use super::adapters::{Target, target};
-use super::chat::{DRAW, check_rest};
+use super::chat::{DRAW, Dialect, check_rest};
 use super::job::{
     Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, usage,
 };
@@ -145,6 +145,7 @@ pub(crate) async fn complete(
             logprobs: top,
             include_usage,
             form,
+            dialect: Dialect::OpenAi,
             captured: None,
         };
         return Ok((headers, stream(&app, streamed).await?).into_response());

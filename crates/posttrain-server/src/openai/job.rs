@@ -235,6 +235,20 @@ pub(crate) fn finish_word(reason: FinishReason) -> &'static str {
     if reason == FinishReason::Stop { "stop" } else { "length" }
 }
 
+/// The stop text that a completion ran into, if it was one; its tokens have it, its text ends before.
+pub(crate) fn stopped_by<'a>(
+    app: &App,
+    stops: &'a [String],
+    completion: &Completion,
+) -> Option<&'a str> {
+    if stops.is_empty() || completion.finish_reason != FinishReason::Stop {
+        return None;
+    }
+    let whole = app.model.tokenizer.decode(&completion.tokens).ok()?;
+    let rest = whole.get(completion.text.len()..)?;
+    stops.iter().map(String::as_str).find(|stop| rest.starts_with(stop))
+}
+
 /// What a request took.
 pub(crate) fn usage(prompt: usize, completion: usize) -> Value {
     json!({

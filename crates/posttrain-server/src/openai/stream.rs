@@ -1,10 +1,12 @@
 //! Completions token by token, as server-sent events.
 
 use super::adapters::Target;
-use super::job::{finish_word, now, submit, usage};
+use super::chat::Dialect;
+use super::job::{finish_word, now, stopped_by, submit, usage};
 use super::logprobs::{chat_token, text_form};
 use super::text::GrowingText;
 use super::tools::spoken;
+use crate::anthropic::Events;
 use crate::app::App;
 use crate::gateway::Episode;
 use crate::learn::Captured;
@@ -34,6 +36,7 @@ pub(crate) struct Streamed {
     pub logprobs: Option<usize>,
     pub include_usage: bool,
     pub form: Form,
+    pub dialect: Dialect,
     /// Where the turn of an episode is taken down.
     pub captured: Option<(Arc<Episode>, CapturedCall)>,
 }
@@ -52,7 +55,11 @@ struct State {
     app: Arc<App>,
     events: SampleStream,
     texts: Vec<GrowingText>,
-    ready: VecDeque<Value>,
+    /// What is to be sent, with an event's name where the dialect has names.
+    ready: VecDeque<(Option<&'static str>, Value)>,
+    /// Where the events stand, in a dialect of its own.
+    anthropic: Option<Events>,
+    stops: Vec<String>,
     id: String,
     model: String,
     form: Form,
@@ -81,6 +88,7 @@ pub(crate) async fn stream(
     }
     let texts = (0..request.samples).map(|_| GrowingText::new(&request.params.stop)).collect();
     let prompt = request.prompt.len();
+    let stops = request.params.stop.clone();
     let of = (&request.prompt, &request.params);
     let learned = request.learned.map(|learned| (learned, of.0.clone(), of.1.clone()));
     let events =
@@ -92,6 +100,8 @@ pub(crate) async fn stream(
         events,
         texts,
         ready: VecDeque::new(),
+        anthropic: (request.dialect == Dialect::Anthropic).then(Events::default),
+        stops,
         id: request.id,
         learned,
         model: request.target.name,
@@ -112,8 +122,9 @@ pub(crate) async fn stream(
 
 async fn next(mut state: State) -> Option<(Event, State)> {
     loop {
-        if let Some(value) = state.ready.pop_front() {
-            return Some((Event::default().data(value.to_string()), state));
+        if let Some((name, value)) = state.ready.pop_front() {
+            let event = Event::default().data(value.to_string());
+            return Some((name.into_iter().fold(event, Event::event), state));
         }
         if state.ended {
             return None;
@@ -122,6 +133,9 @@ async fn next(mut state: State) -> Option<(Event, State)> {
             state.ended = true;
             state.app.counters.sample_call(true);
             state.app.counters.sampled(state.written);
+            if state.anthropic.is_some() {
+                return None;
+            }
             return Some((Event::default().data("[DONE]"), state));
         }
         match state.events.next().await {
@@ -133,6 +147,17 @@ async fn next(mut state: State) -> Option<(Event, State)> {
 }
 
 impl State {
+    /// Has a chunk sent, in the words of the dialect.
+    fn tell(&mut self, chunk: Value) {
+        match &mut self.anthropic {
+            None => self.ready.push_back((None, chunk)),
+            Some(events) => {
+                let events = events.of(&chunk, self.prompt);
+                self.ready.extend(events.into_iter().map(|(name, data)| (Some(name), data)));
+            }
+        }
+    }
+
     /// A chat's first events say who speaks.
     fn begin(&mut self, samples: usize) {
         if self.form == Form::Text {
@@ -143,7 +168,7 @@ impl State {
             let chunk = self.chunk(
                 &json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null }),
             );
-            self.ready.push_back(chunk);
+            self.tell(chunk);
         }
     }
 
@@ -160,7 +185,7 @@ impl State {
         }
         let choice = self.choice(token.sample, &fresh, logprobs.as_ref(), None);
         let chunk = self.chunk(&choice);
-        self.ready.push_back(chunk);
+        self.tell(chunk);
     }
 
     fn token_logprobs(&self, token: &SampledToken) -> Value {
@@ -179,8 +204,7 @@ impl State {
             Ok(completion) => completion,
             Err(error) => {
                 let message = error.to_string();
-                self.ready
-                    .push_back(json!({ "error": { "message": message, "type": "server_error" } }));
+                self.tell(json!({ "error": { "message": message, "type": "server_error" } }));
                 return;
             }
         };
@@ -207,7 +231,7 @@ impl State {
             };
             if !rest.is_empty() {
                 let chunk = self.chunk(&self.choice(index, &rest, None, None));
-                self.ready.push_back(chunk);
+                self.tell(chunk);
             }
         } else {
             reason = "tool_calls";
@@ -219,16 +243,20 @@ impl State {
             let choice =
                 json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
             let chunk = self.chunk(&choice);
-            self.ready.push_back(chunk);
+            self.tell(chunk);
         }
 
-        let last = self.chunk(&self.choice(index, "", None, Some(reason)));
-        self.ready.push_back(last);
+        let mut last = self.choice(index, "", None, Some(reason));
+        if self.form != Form::Text {
+            last["stop_reason"] = json!(stopped_by(&self.app, &self.stops, completion));
+        }
+        let last = self.chunk(&last);
+        self.tell(last);
         if self.left == 0 && self.include_usage {
             let mut chunk = self.chunk(&Value::Null);
             chunk["choices"] = json!([]);
             chunk["usage"] = usage(self.prompt, self.written);
-            self.ready.push_back(chunk);
+            self.tell(chunk);
         }
     }
 
