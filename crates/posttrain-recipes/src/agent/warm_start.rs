@@ -74,14 +74,13 @@ pub fn warm_start<'a>(
     if adapter.exists() {
         return Ok(Vec::new());
     }
+    let seed = derive_seed(agent.seed, "warm start", 0, 0);
     let mut datums = demonstration_datums(demonstrations);
     if let Some(most) = config.contexts.filter(|most| *most < datums.len()) {
-        let all = datums.len();
-        datums = (0..most).map(|index| datums[index * all / most].clone()).collect();
+        datums = drawn(&datums, most, seed);
     }
     RecipeError::check("warm_start.demonstrations", !datums.is_empty(), "at least 1", "none")?;
 
-    let seed = derive_seed(agent.seed, "warm start", 0, 0);
     let mut trainer = Trainer::new(model.clone(), &role.lora, agent.trainer, seed)?;
     let objective = CrossEntropy { aggregation: Aggregation::TokenMean {} };
     let a_epoch = datums.len().div_ceil(config.batch) as u64;
@@ -105,4 +104,32 @@ pub fn warm_start<'a>(
     }
     trainer.save_adapter(adapter, base_model)?;
     Ok(losses)
+}
+
+/// So many of all, one of each stretch, by lot: each demonstration has its contexts in the same order, and
+/// every n-th would always be its first.
+fn drawn<T: Clone>(all: &[T], most: usize, seed: u64) -> Vec<T> {
+    let from = |index: usize| index * all.len() / most;
+    let stretches = (0..most).map(|index| &all[from(index)..from(index + 1)]);
+    let one = |(index, stretch): (usize, &[T])| {
+        let place = derive_seed(seed, "context", index as u64, 0) as usize % stretch.len();
+        stretch[place].clone()
+    };
+    stretches.enumerate().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_drawn_from_every_demonstration_and_every_place_in_it() {
+        let all: Vec<usize> = (0..256).collect();
+        let drawn = drawn(&all, 64, 7);
+        assert!(drawn.iter().enumerate().all(|(index, place)| place / 4 == index));
+        for place in 0..4 {
+            let here = drawn.iter().filter(|context| *context % 4 == place).count();
+            assert!((8..=26).contains(&here), "{place}: {here} of 64");
+        }
+    }
 }
