@@ -7,7 +7,7 @@ use crate::config::{EvaluationConfig, RlConfig};
 use crate::evaluation::{Evaluation, EvaluationMode};
 use crate::evaluator::{Answer, Decoding, Evaluator, PolicyQuestion};
 use crate::lesson::{HeldOut, Lesson};
-use crate::metrics::{MetricsLog, MetricsRecord, lost_steps};
+use crate::metrics::{MetricsLog, MetricsRecord, lost_steps, now};
 use crate::observer::{Event, Observer, Phase};
 use crate::prompt::PromptStyle;
 use crate::run::{RunOutcome, load_policy};
@@ -169,6 +169,9 @@ pub struct FineTuneRecord {
     pub validation: Option<Evaluation>,
     /// Seconds of the step, evaluation left out.
     pub seconds: f64,
+    /// When it was, seconds since 1970; 0 in records of earlier releases.
+    #[serde(default)]
+    pub time: f64,
     /// Largest memory of the process so far, bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_memory_bytes: Option<u64>,
@@ -178,13 +181,17 @@ impl FineTuneRecord {
     /// The record without what depends on the machine and the moment: equal for equal seeds.
     #[must_use]
     pub fn reproducible(&self) -> Self {
-        Self { seconds: 0.0, peak_memory_bytes: None, ..self.clone() }
+        Self { seconds: 0.0, time: 0.0, peak_memory_bytes: None, ..self.clone() }
     }
 }
 
 impl MetricsRecord for FineTuneRecord {
     fn step(&self) -> u64 {
         self.step
+    }
+
+    fn time(&self) -> f64 {
+        self.time
     }
 
     fn scalars(&self) -> Vec<(Cow<'static, str>, f64)> {
@@ -524,6 +531,7 @@ impl<L: Lesson> FineTuneRun<L> {
             tokens: datums.iter().map(|datum| datum.targets.len() as u64).sum(),
             learning_rate,
             seconds: started.elapsed().as_secs_f64(),
+            time: now(),
             peak_memory_bytes: peak_memory_bytes(),
             ..FineTuneRecord::default()
         })

@@ -96,6 +96,9 @@ pub struct StepRecord {
     pub seconds_training: f64,
     /// Seconds in all, evaluation left out.
     pub seconds: f64,
+    /// When it was, seconds since 1970; 0 in records of earlier releases.
+    #[serde(default)]
+    pub time: f64,
     /// Sampled tokens a second of sampling.
     pub sampled_tokens_per_second: f64,
     /// Largest memory of the process so far, bytes.
@@ -112,6 +115,7 @@ impl StepRecord {
             seconds_reward: 0.0,
             seconds_training: 0.0,
             seconds: 0.0,
+            time: 0.0,
             sampled_tokens_per_second: 0.0,
             peak_memory_bytes: None,
             ..self.clone()
@@ -229,6 +233,9 @@ pub trait MetricsRecord: Serialize + DeserializeOwned {
     /// The step that it is of, from 1.
     fn step(&self) -> u64;
 
+    /// When it was, seconds since 1970; 0 where that is not known.
+    fn time(&self) -> f64;
+
     /// Its numbers as TensorBoard shows them.
     fn scalars(&self) -> Vec<(Cow<'static, str>, f64)>;
 }
@@ -236,6 +243,10 @@ pub trait MetricsRecord: Serialize + DeserializeOwned {
 impl MetricsRecord for StepRecord {
     fn step(&self) -> u64 {
         self.step
+    }
+
+    fn time(&self) -> f64 {
+        self.time
     }
 
     fn scalars(&self) -> Vec<(Cow<'static, str>, f64)> {
@@ -280,7 +291,8 @@ impl<R: MetricsRecord> MetricsLog<R> {
         let scalars = record.scalars();
         let values: Vec<(&str, f64)> =
             scalars.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
-        Ok(self.events.scalars(record.step(), now(), &values)?)
+        let time = Some(record.time()).filter(|time| *time > 0.0).unwrap_or_else(now);
+        Ok(self.events.scalars(record.step(), time, &values)?)
     }
 }
 
@@ -303,7 +315,8 @@ fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
-fn now() -> f64 {
+/// Seconds since 1970.
+pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
@@ -329,6 +342,24 @@ mod tests {
         assert_eq!(steps(MetricsLog::open(dir.path(), 9).unwrap()), [1, 2, 3]);
         assert_eq!(steps(MetricsLog::open(dir.path(), 2).unwrap()), [1, 2]);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_step_keeps_its_time_where_a_run_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let shown = |log: (MetricsLog, Vec<StepRecord>)| {
+            drop(log);
+            let mut files = std::fs::read_dir(dir.path().join("tensorboard")).unwrap();
+            std::fs::read(files.next().unwrap().unwrap().path()).unwrap()
+        };
+        let opened = || MetricsLog::<StepRecord>::open(dir.path(), 9).unwrap();
+        let (mut log, _) = opened();
+        log.append(&StepRecord { step: 1, time: 1e9, ..StepRecord::default() }).unwrap();
+        drop(log);
+        // The event's field 1, a double, is its time.
+        let event = [&[9], 1e9f64.to_le_bytes().as_slice()].concat();
+        let bytes = shown(opened());
+        assert!(bytes.windows(event.len()).any(|part| part == event));
     }
 
     #[test]

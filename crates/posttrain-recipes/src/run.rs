@@ -12,7 +12,7 @@ use crate::evaluator::Evaluator;
 use crate::fine_tune::{FULL_FINE_TUNING_RATE, rate_warning};
 use crate::groups::StepGroups;
 use crate::guard::{GuardAction, GuardConfig, Guards};
-use crate::metrics::{MetricsLog, StepRecord, lost_steps};
+use crate::metrics::{MetricsLog, StepRecord, lost_steps, now};
 use crate::mode::{GroupOrder, Mode};
 use crate::observer::{Event, Observer};
 use crate::prompt::PromptStyle;
@@ -442,6 +442,7 @@ impl RlRun {
         }
         record.describe_training(&trained, config.objective.kl.is_some());
         record.seconds = started.elapsed().as_secs_f64();
+        record.time = now();
         Ok(Step { record, trained })
     }
 

@@ -246,8 +246,7 @@ impl MessagesRequest {
                 return Err(Refusal::field(&format!("tools[{index}].type"), expected, kind));
             }
             let (name, description) = (tool.name, tool.description);
-            let function =
-                json!({ "name": name, "description": description, "parameters": tool.input_schema });
+            let function = json!({ "name": name, "description": description, "parameters": tool.input_schema });
             tools.push(json!({ "type": "function", "function": function }));
         }
 
@@ -351,7 +350,9 @@ mod tests {
     }
 
     fn said(content: Value) -> Result<Value, String> {
-        chat(json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": content }] }))
+        chat(
+            json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": content }] }),
+        )
     }
 
     #[test]
@@ -397,9 +398,12 @@ mod tests {
             request[field] = value;
             chat(request).unwrap_err()
         };
-        assert!(more("thinking", json!({ "type": "enabled", "budget_tokens": 9 })).contains("thinking"));
+        assert!(
+            more("thinking", json!({ "type": "enabled", "budget_tokens": 9 })).contains("thinking")
+        );
         assert!(more("mood", json!(1)).contains("mood"));
-        let search = json!([{ "type": "web_search_20250305", "name": "web_search", "input_schema": {} }]);
+        let search =
+            json!([{ "type": "web_search_20250305", "name": "web_search", "input_schema": {} }]);
         assert!(more("tools", search).contains("tools[0].type"));
     }
 
@@ -415,8 +419,10 @@ mod tests {
                 "usage": { "prompt_tokens": 3, "completion_tokens": 2 },
             }))
         }
-        let called = choice(json!({ "content": null, "tool_calls": [call] }), "tool_calls", Value::Null);
-        let expected = json!([{ "type": "tool_use", "id": "c1", "name": "add", "input": { "a": 2 } }]);
+        let called =
+            choice(json!({ "content": null, "tool_calls": [call] }), "tool_calls", Value::Null);
+        let expected =
+            json!([{ "type": "tool_use", "id": "c1", "name": "add", "input": { "a": 2 } }]);
         assert_eq!((&called["content"], &called["stop_reason"]), (&expected, &json!("tool_use")));
         let stopped = choice(json!({ "content": "yes" }), "stop", json!("\n"));
         assert_eq!(
@@ -426,6 +432,9 @@ mod tests {
         let ended = choice(json!({ "content": "" }), "stop", Value::Null);
         assert_eq!((&ended["content"], &ended["stop_reason"]), (&json!([]), &json!("end_turn")));
         assert_eq!(ended["usage"], json!({ "input_tokens": 3, "output_tokens": 2 }));
-        assert_eq!(choice(json!({ "content": "y" }), "length", Value::Null)["stop_reason"], "max_tokens");
+        assert_eq!(
+            choice(json!({ "content": "y" }), "length", Value::Null)["stop_reason"],
+            "max_tokens"
+        );
     }
 }

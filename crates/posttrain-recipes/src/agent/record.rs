@@ -29,6 +29,9 @@ pub struct AgentRecord {
     pub seconds_training: f64,
     /// Seconds in all, evaluation left out.
     pub seconds: f64,
+    /// When it was, seconds since 1970; 0 in records of earlier releases.
+    #[serde(default)]
+    pub time: f64,
 }
 
 /// What training one policy gave.
@@ -174,13 +177,23 @@ impl AgentRecord {
     /// The record without what depends on the machine and the moment.
     #[must_use]
     pub fn reproducible(&self) -> Self {
-        Self { seconds_playing: 0.0, seconds_training: 0.0, seconds: 0.0, ..self.clone() }
+        Self {
+            seconds_playing: 0.0,
+            seconds_training: 0.0,
+            seconds: 0.0,
+            time: 0.0,
+            ..self.clone()
+        }
     }
 }
 
 impl MetricsRecord for AgentRecord {
     fn step(&self) -> u64 {
         self.step
+    }
+
+    fn time(&self) -> f64 {
+        self.time
     }
 
     fn scalars(&self) -> Vec<(Cow<'static, str>, f64)> {

@@ -5,7 +5,7 @@ use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums}
 use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
 use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
 use crate::checkpoint::{CheckpointConfig, Checkpoints, Resumed, Standing, kept_config};
-use crate::metrics::{MetricsLog, lost_steps};
+use crate::metrics::{MetricsLog, lost_steps, now};
 use crate::observer::{Event, Observer, Phase};
 use crate::run::load_policy;
 use crate::start::Start;
@@ -388,6 +388,7 @@ impl AgentRun {
             seconds_playing,
             seconds_training: training.elapsed().as_secs_f64(),
             seconds: started.elapsed().as_secs_f64(),
+            time: now(),
         };
         Ok((record, lines))
     }

@@ -79,7 +79,10 @@ impl Events {
     }
 
     fn delta(&self, delta: Value, events: &mut Vec<Named>) {
-        events.push(named("content_block_delta", json!({ "index": self.blocks - 1, "delta": delta })));
+        events.push(named(
+            "content_block_delta",
+            json!({ "index": self.blocks - 1, "delta": delta }),
+        ));
     }
 
     /// Ends a text, if one goes on.
@@ -135,7 +138,10 @@ mod tests {
         );
         assert_eq!(all[0].1["message"]["usage"]["input_tokens"], 5);
         assert_eq!((&all[3].1["index"], &all[3].1["delta"]["text"]), (&json!(0), &json!(":")));
-        assert_eq!((&all[6].1["index"], &all[6].1["delta"]["partial_json"]), (&json!(1), &json!("{\"a\":2}")));
+        assert_eq!(
+            (&all[6].1["index"], &all[6].1["delta"]["partial_json"]),
+            (&json!(1), &json!("{\"a\":2}"))
+        );
         assert_eq!(all[8].1["delta"]["stop_reason"], "tool_use");
         assert_eq!(all[8].1["usage"]["output_tokens"], 7);
     }

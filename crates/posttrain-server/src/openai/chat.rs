@@ -2,7 +2,8 @@
 
 use super::adapters::{Target, target};
 use super::job::{
-    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, stopped_by, usage,
+    Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers,
+    stopped_by, usage,
 };
 use super::logprobs::{TOP, chat_form, scored};
 use super::stream::{Form, Streamed, stream};
