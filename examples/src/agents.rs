@@ -3,16 +3,15 @@
 
 use crate::page::{Conversation, Curve, Page, Said};
 use crate::run_folder::{RunArgs, begin, check_name, read_config, write};
-use crate::{log_and_trace, refuse_ranks, stop_on_interrupt};
+use crate::{console, join_ranks, log_and_trace, stop_on_interrupt};
 use anyhow::{Context, Result, bail};
 use posttrain::data::Example;
 use posttrain::environment::{Actor, Trajectory};
 use posttrain::model::TextModel;
 use posttrain::recipes::agent::{
     AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
-    warm_start,
 };
-use posttrain::recipes::{Console, MetricsLog, ModelSource, Ranks};
+use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer, Ranks};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -124,7 +123,7 @@ pub fn train_agents<T, R>(
     args: &RunArgs,
     tasks: impl Fn(&AgentFile<T>, u64) -> Result<AgentTasks>,
     demonstrator: Demonstrator<'_>,
-    mut report: impl FnMut(u64, &Learned<'_>, &mut Console) -> Result<R>,
+    mut report: impl FnMut(u64, &Learned<'_>, &mut dyn Observer) -> Result<R>,
 ) -> Result<Option<Vec<R>>>
 where
     T: Serialize + DeserializeOwned,
@@ -149,14 +148,14 @@ where
     if config.seeds.is_empty() || config.tasks.train == 0 || config.tasks.test == 0 {
         bail!("{}: `seeds`, `tasks.train` and `tasks.test` must not be empty", named());
     }
-    let model =
-        config.model.load().with_context(|| format!("{}: [model]: cannot be opened", named()))?;
-    refuse_ranks()?;
-    let _lock = begin(args, &config, &Ranks::default())?;
+    let (ranks, device) = join_ranks(args.rank_timeout, config.model.device)?;
+    let model = ModelSource { device, ..config.model.clone() }.load();
+    let model = model.with_context(|| format!("{}: [model]: cannot be opened", named()))?;
+    let _lock = begin(args, &config, &ranks)?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(stop.clone())?;
 
-    let mut console = Console::default();
+    let mut console = console(&ranks);
     let mut reports = Vec::new();
     let mut curves = Vec::new();
     let mut conversations = Vec::new();
@@ -165,20 +164,29 @@ where
         // A role that is not trained is the same in all arms.
         let mut frozen: BTreeMap<String, PathBuf> = BTreeMap::new();
         for arm in &tasks.arms {
-            if stop.load(Ordering::Relaxed) {
-                console.line("stopped; start it again to go on");
+            if ranks.any(Ok(stop.load(Ordering::Relaxed)))? {
+                tell(&mut *console, "stopped; start it again to go on");
                 return Ok(None);
             }
             let place = args.out.join(format!("seed-{seed}"));
             let folder = place.join(arm.name);
             let mut agent = AgentConfig { seed, ..config.agent.clone() };
-            let nobody = place.join("base");
-            let base = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), &nobody)?;
+            let begun = |agent: &AgentConfig, folder: &Path| -> Result<AgentRun> {
+                let run = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), folder)?;
+                let run = run.with_base_model(config.model.path.display().to_string());
+                Ok(run.with_ranks(ranks.clone())?.with_stop_flag(stop.clone()))
+            };
+            let base = begun(&agent, &place.join("base"))?;
             let mut before = BTreeMap::new();
             if let Some(warm) = &config.warm_start {
                 let place = place.join(arm.shown);
-                let (from, shown) = ((&model, &tasks, arm), (warm, demonstrator));
-                before = warm_up(&config, from, shown, (&agent, &frozen), &place, &mut console)?;
+                // Whoever demonstrates has the environment and nothing of the run's folder.
+                let run = begun(&agent, &place.with_extension("run"))?;
+                let actor = |role: &str, task: &Example| {
+                    demonstrator(&model, Shown { name: arm.shown, role, task })
+                };
+                let known = (&tasks.train, &frozen);
+                before = warm_up(&run, &agent, (warm, &actor), known, &place, &mut *console)?;
                 for (role, adapter) in &before {
                     if let Some(settings) = agent.roles.get_mut(role) {
                         settings.adapter = Some(adapter.clone());
@@ -191,12 +199,10 @@ where
 
             let roles = agent.roles.iter().filter(|(_, role)| role.trained);
             let trained: Vec<String> = roles.map(|(name, _)| name.clone()).collect();
-            let run = AgentRun::new(model.clone(), arm.builder.clone(), agent, &folder)?
-                .with_base_model(config.model.path.display().to_string())
-                .with_stop_flag(stop.clone());
-            console.line(&format!("seed {seed}, {}", arm.name));
-            if !run.train(&tasks.train, &tasks.validation, &mut console)? {
-                console.line("stopped; start it again to go on");
+            let run = begun(&agent, &folder)?;
+            tell(&mut *console, &format!("seed {seed}, {}", arm.name));
+            if !run.train(&tasks.train, &tasks.validation, &mut *console)? {
+                tell(&mut *console, "stopped; start it again to go on");
                 return Ok(None);
             }
             let after = trained.into_iter().map(|role| {
@@ -207,13 +213,17 @@ where
             let after = after.collect();
             let learned = Learned { arm: arm.name, run: &run, base, tasks: &tasks, before, after };
             let kept = folder.join("reached.json");
-            reports.push(if kept.exists() {
-                read_json(&kept)?
-            } else {
-                let reached = report(seed, &learned, &mut console)?;
-                write(&kept, &serde_json::to_string_pretty(&reached)?)?;
+            // All ranks play the test, or none does.
+            reports.push(if ranks.any(Ok(!kept.exists()))? {
+                let reached = report(seed, &learned, &mut *console)?;
+                ranks.led(|| write(&kept, &serde_json::to_string_pretty(&reached)?))?;
                 reached
+            } else {
+                read_json(&kept)?
             });
+            if !ranks.is_leader() {
+                continue;
+            }
 
             let (_, records) = MetricsLog::<AgentRecord>::open(&folder, u64::MAX)?;
             let title = match tasks.arms.len() {
@@ -224,23 +234,27 @@ where
             conversations.extend(logged(&folder, &title)?);
         }
     }
+    if !ranks.is_leader() {
+        return Ok(None);
+    }
     write_page(args, &config.name, curves, conversations)?;
     Ok(Some(reports))
 }
 
-/// The adapters of the roles that are shown something, in `place`.
-fn warm_up<T>(
-    config: &AgentFile<T>,
-    (model, tasks, arm): (&TextModel, &AgentTasks, &Arm),
-    (warm, demonstrator): (&WarmStartConfig, Demonstrator<'_>),
-    (agent, frozen): (&AgentConfig, &BTreeMap<String, PathBuf>),
+fn tell(observer: &mut dyn Observer, text: &str) {
+    observer.see(&Event::Note { text });
+}
+
+/// The adapters of the roles that are shown something, in `place`, and of those that are `frozen`.
+fn warm_up(
+    run: &AgentRun,
+    agent: &AgentConfig,
+    (warm, actor): (&WarmStartConfig, &dyn Fn(&str, &Example) -> Option<Arc<dyn Actor>>),
+    (train, frozen): (&[Example], &BTreeMap<String, PathBuf>),
     place: &Path,
-    console: &mut Console,
+    console: &mut dyn Observer,
 ) -> Result<BTreeMap<String, PathBuf>> {
-    let shown = &tasks.train[..warm.demonstrations.min(tasks.train.len())];
-    let actor =
-        |role: &str, task: &Example| demonstrator(model, Shown { name: arm.shown, role, task });
-    let roles = agent.roles.keys().filter(|role| actor(role, &tasks.train[0]).is_some());
+    let roles = agent.roles.keys().filter(|role| actor(role, &train[0]).is_some());
     let mut adapters: BTreeMap<String, PathBuf> =
         roles.map(|role| (role.clone(), place.join(role))).collect();
     adapters.extend(frozen.clone());
@@ -248,14 +262,9 @@ fn warm_up<T>(
         return Ok(adapters);
     }
 
-    // Whoever demonstrates has the environment and nothing of the run's folder.
-    let scratch = place.with_extension("run");
-    let run = AgentRun::new(model.clone(), arm.builder.clone(), agent.clone(), &scratch)?;
-    let played = run.demonstrate(shown, &actor)?;
+    let played = run.demonstrate(&train[..warm.demonstrations.min(train.len())], actor)?;
     let reward = played.iter().map(Trajectory::reward).sum::<f64>() / played.len().max(1) as f64;
-    console.line(&format!("warm start: {} demonstrations, reward {reward:.3}", played.len()));
-
-    let base = config.model.path.display().to_string();
+    tell(console, &format!("warm start: {} demonstrations, reward {reward:.3}", played.len()));
     let its = |role: &str| {
         let all = played.iter().flat_map(Trajectory::with_children);
         all.filter(|trajectory| trajectory.role == role).collect::<Vec<_>>()
@@ -263,12 +272,10 @@ fn warm_up<T>(
     // A role that an arm has nothing to do for is shown nothing.
     adapters.retain(|role, _| !its(role).is_empty());
     for (role, adapter) in &adapters {
-        let its = its(role);
-        let how = (warm, &agent.roles[role], agent);
-        let losses = warm_start(&model.decoder, its, how, (adapter, &base), console)?;
+        let losses = run.warm_start(role, its(role), warm, adapter, console)?;
         if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
             let steps = losses.len();
-            console.line(&format!("{role}: {steps} steps, loss {first:.3} -> {last:.3}"));
+            tell(console, &format!("{role}: {steps} steps, loss {first:.3} -> {last:.3}"));
         }
     }
     Ok(adapters)

@@ -31,7 +31,7 @@ pub fn refuse_ranks() -> Result<()> {
     let size = Rank::read()?.map_or(1, |rank| rank.size);
     ensure!(
         size == 1,
-        "{size} ranks (WORLD_SIZE): this program is one process; rlvr, sft, dpo and distill are ranks"
+        "{size} ranks (WORLD_SIZE): this program is one process; rlvr, sft, dpo, distill and the policies in environments are ranks"
     );
     Ok(())
 }

@@ -12,4 +12,4 @@ pub use episodes::{EpisodeGroup, EpisodeOutcome, demonstration_datums, trajector
 pub use record::{AgentEvaluation, AgentRecord, RoleRecord};
 pub use run::AgentRun;
 pub use stage::{EnvironmentBuilder, EpisodeRequest, Stage};
-pub use warm_start::{WarmStartConfig, warm_start};
+pub use warm_start::WarmStartConfig;

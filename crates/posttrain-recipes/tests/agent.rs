@@ -7,6 +7,7 @@ mod world;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use posttrain_chat::Message;
+use posttrain_collective::Threads;
 use posttrain_data::Example;
 use posttrain_environment::{
     Action, Actor, Budget, Environment, EnvironmentError, EpisodeConfig, EpisodePlayer, Opening,
@@ -15,15 +16,16 @@ use posttrain_environment::{
 use posttrain_lora::LoraConfig;
 use posttrain_recipes::agent::{
     AgentConfig, AgentEvaluationConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeRequest,
-    RoleConfig, WarmStartConfig, warm_start,
+    RoleConfig, WarmStartConfig,
 };
-use posttrain_recipes::{Event, MetricsLog, Observer, RecipeError, Silent};
+use posttrain_recipes::{Event, MetricsLog, Observer, Ranks, RecipeError, Silent};
 use posttrain_rollout::SamplingParams;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use world::{World, examples};
 
 /// Two turns, each worth a half if a 7 is said in it; between them a digit is read.
@@ -159,16 +161,8 @@ fn a_run_that_is_killed_goes_on_to_the_same_numbers() {
 
     // Episodes share a batch as they come, which moves the last places of a log-probability.
     let (one, other) = (records(whole.path()), records(killed.path()));
-    assert_eq!((one.len(), other.len()), (7, 7));
-    for (one, other) in one.iter().zip(&other) {
-        assert_eq!((one.step, &one.episodes), (other.step, &other.episodes));
-        assert_eq!(one.validation, other.validation);
-        for (role, one) in &one.roles {
-            let other = &other.roles[role];
-            assert!((one.loss - other.loss).abs() < 1e-5, "{one:?} {other:?}");
-            assert!((one.grad_norm - other.grad_norm).abs() < 1e-4, "{one:?} {other:?}");
-        }
-    }
+    assert_eq!(one.len(), 7);
+    same(&one, &other);
     let lines = |folder: &Path| {
         std::fs::read_to_string(folder.join("episodes.jsonl")).unwrap().lines().count()
     };
@@ -180,6 +174,92 @@ fn a_run_that_is_killed_goes_on_to_the_same_numbers() {
         .train(&examples(0..40), &[], &mut Silent)
         .unwrap_err();
     assert!(matches!(error, RecipeError::OtherRun { .. }), "{error}");
+}
+
+/// That two runs are one up to rounding.
+fn same(one: &[AgentRecord], other: &[AgentRecord]) {
+    assert_eq!(one.len(), other.len());
+    for (one, other) in one.iter().zip(other) {
+        assert_eq!((one.step, &one.episodes), (other.step, &other.episodes));
+        assert_eq!(one.validation, other.validation);
+        assert_eq!(one.roles.len(), other.roles.len());
+        for (role, one) in &one.roles {
+            let other = &other.roles[role];
+            assert!((one.loss - other.loss).abs() < 1e-5, "{one:?} {other:?}");
+            assert!((one.grad_norm - other.grad_norm).abs() < 1e-4, "{one:?} {other:?}");
+        }
+    }
+}
+
+#[test]
+fn several_ranks_make_one_run_and_go_on_as_another_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let warm = WarmStartConfig { epochs: 2, learning_rate: 5e-3, ..WarmStartConfig::default() };
+    let learn = |folder: &Path, stop: u64, ranks: Ranks| {
+        let world = World::new();
+        let begun = |name: &str| {
+            let folder = folder.join(name);
+            run(&world, Arc::new(sevens), config(6), &folder).with_ranks(ranks.clone())
+        };
+        let script = |_: &str, _: &Example| Some(says(&world, ["7 1", "2 7"]));
+        let shown = begun("shown")?;
+        let played = shown.demonstrate(&examples(0..8), &script)?;
+        let losses =
+            shown.warm_start("policy", &played, &warm, &folder.join("warm"), &mut Silent)?;
+
+        let flag = Arc::new(AtomicBool::new(false));
+        let run = begun("run")?.with_stop_flag(flag.clone());
+        let observer = &mut StopAt(flag, stop);
+        let trained = run.train(&examples(0..41), &examples(41..46), observer)?;
+        let adapters = BTreeMap::from([("policy".to_owned(), folder.join("warm"))]);
+        let groups = run.evaluate(&adapters, &examples(50..57), &mut Silent)?;
+        let rewards: Vec<f64> =
+            groups.iter().map(|group| group.episodes[0].as_ref().unwrap().reward()).collect();
+        Ok((trained, losses, rewards))
+    };
+    let together = |size: usize, folder: &Path, stop: u64| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = Threads::of(size, Duration::from_secs(120))
+                .into_iter()
+                .map(|rank| {
+                    let learn = &learn;
+                    scope.spawn(move || learn(folder, stop, Ranks::new(Arc::new(rank))?))
+                })
+                .collect();
+            let outcomes = threads.into_iter().map(|thread| thread.join().unwrap());
+            outcomes.collect::<Result<Vec<_>, RecipeError>>().unwrap()
+        })
+    };
+
+    let alone = dir.path().join("alone");
+    let (complete, losses, rewards) = learn(&alone, u64::MAX, Ranks::default()).unwrap();
+    assert!(complete && losses.len() == 2 && rewards.len() == 7);
+    for size in [2, 3] {
+        let folder = dir.path().join(format!("{size}"));
+        // Stopped by one of them, and gone on with as another number.
+        assert!(together(size, &folder, 3).iter().all(|(complete, ..)| !complete));
+        for (complete, again, own) in together(5 - size, &folder, u64::MAX) {
+            assert!(complete && again.is_empty());
+            assert_eq!(own, rewards);
+        }
+        same(&records(&alone.join("run")), &records(&folder.join("run")));
+        let lines = std::fs::read_to_string(folder.join("run/episodes.jsonl")).unwrap();
+        assert_eq!(lines.lines().count(), 6 * 4);
+    }
+}
+
+/// Asks a run to stop after a step, as an interrupt does.
+struct StopAt(Arc<AtomicBool>, u64);
+
+impl Observer for StopAt {
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::AgentStep { record, .. } if record.step == self.1 => {
+                self.0.store(true, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Asks a worker, and is worth what the worker is.
@@ -399,10 +479,7 @@ fn a_demonstration_is_learned_before_anything_is_reinforced() {
 
     let warm = WarmStartConfig { epochs: 20, learning_rate: 5e-3, ..WarmStartConfig::default() };
     let adapter = dir.path().join("warm");
-    let model = &world.model.decoder;
-    let losses =
-        warm_start(model, &played, (&warm, &role(), &config(1)), (&adapter, "tiny"), &mut Silent)
-            .unwrap();
+    let losses = run.warm_start("policy", &played, &warm, &adapter, &mut Silent).unwrap();
     assert!(losses.last().unwrap() < &(losses[0] / 2.0), "{losses:?}");
 
     let reward = |adapters: BTreeMap<_, _>| {

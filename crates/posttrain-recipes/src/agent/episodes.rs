@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 use posttrain_data::Example;
 use posttrain_environment::{EnvironmentError, EpisodeError, Segment, Trajectory};
 use posttrain_train::{Datum, derive_seed};
+use serde::{Deserialize, Serialize};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 pub type EpisodeOutcome = Result<Trajectory, ScoreFailure>;
 
 /// The episodes of one task.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct EpisodeGroup {
     /// The task.
     pub task: Example,

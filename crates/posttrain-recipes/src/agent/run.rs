@@ -4,6 +4,7 @@ use crate::agent::config::{AgentConfig, RoleConfig};
 use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums};
 use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
 use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
+use crate::agent::warm_start::{WarmStartConfig, warm_start};
 use crate::checkpoint::{CheckpointConfig, Checkpoints, Resumed, Standing, kept_config};
 use crate::metrics::{MetricsLog, lost_steps, now};
 use crate::observer::{Event, Observer, Phase};
@@ -11,6 +12,7 @@ use crate::run::load_policy;
 use crate::start::Start;
 use crate::step::teaches;
 use crate::{Ranks, RecipeError};
+use posttrain_collective::{gather, share};
 use posttrain_data::{BatchStream, Example, StreamState};
 use posttrain_environment::{Actor, EpisodeError, EpisodePlayer, PolicyActor, Trajectory};
 use posttrain_loss::Aggregation;
@@ -40,6 +42,7 @@ pub struct AgentRun {
     config: AgentConfig,
     folder: PathBuf,
     base_model: String,
+    ranks: Ranks,
     stop: Arc<AtomicBool>,
     runtime: tokio::runtime::Runtime,
 }
@@ -75,6 +78,21 @@ struct EpisodeLine {
     trajectory: Trajectory,
 }
 
+/// What a run writes beside its states.
+struct Books {
+    metrics: MetricsLog<AgentRecord>,
+    episodes: JsonLog<EpisodeLine>,
+}
+
+impl Books {
+    fn write(&mut self, lines: &[EpisodeLine], record: &AgentRecord) -> Result<(), RecipeError> {
+        for line in lines {
+            self.episodes.append(line)?;
+        }
+        self.metrics.append(record)
+    }
+}
+
 /// What acts in a run.
 struct Cast {
     trainers: BTreeMap<String, Trainer>,
@@ -104,6 +122,7 @@ impl AgentRun {
             config,
             folder: folder.into(),
             base_model: String::new(),
+            ranks: Ranks::default(),
             stop: Arc::default(),
             runtime: runtime.map_err(|source| RecipeError::Runtime { source })?,
         })
@@ -113,6 +132,17 @@ impl AgentRun {
     #[must_use]
     pub fn with_base_model(self, base_model: impl Into<String>) -> Self {
         Self { base_model: base_model.into(), ..self }
+    }
+
+    /// Makes it one of several ranks that make the run together, each in a process of its own: each
+    /// plays a share of the tasks and trains on a share of the episodes, and rank 0 keeps the run's
+    /// files. A run goes on with another number of ranks than it was begun with.
+    ///
+    /// # Errors
+    /// [`RecipeError::Collective`] where the ranks have other models.
+    pub fn with_ranks(self, ranks: Ranks) -> Result<Self, RecipeError> {
+        ranks.check_model(&self.model)?;
+        Ok(Self { ranks, ..self })
     }
 
     /// Stops by a flag of the caller's: after the step that it is in, with its state saved.
@@ -133,50 +163,61 @@ impl AgentRun {
         validation: &[Example],
         observer: &mut dyn Observer,
     ) -> Result<bool, RecipeError> {
-        let config = &self.config;
-        let _lock = lock_folder(&self.folder)?;
+        let (config, ranks) = (&self.config, &self.ranks);
+        let _lock = ranks.led(|| lock_folder(&self.folder).map_err(RecipeError::from))?;
+        ranks.check_same("data", &(train, validation))?;
         let mut checkpoints = self.checkpoints()?;
         let mut cast = self.cast()?;
         let trainers = cast.trainers.iter_mut().map(|(role, trainer)| (role.as_str(), trainer));
-        let Resumed { mut state, .. } = checkpoints.load::<AgentState>(trainers, observer)?;
+        let resumed = ranks.agree(checkpoints.load::<AgentState>(trainers, observer))?;
+        let Resumed { mut state, .. } = resumed;
         let mut data = BatchStream::new(train, config.batches())?.resume(state.data)?;
+        let joined = std::mem::take(&mut cast.trainers).into_iter();
+        let joined = joined.map(|(role, trainer)| Ok((role, ranks.join(trainer)?)));
+        cast.trainers = joined.collect::<Result<_, RecipeError>>()?;
 
-        let (mut metrics, records) = MetricsLog::open(&self.folder, state.step)?;
-        let path = self.folder.join("episodes.jsonl");
-        let (mut episodes, _) = JsonLog::open(&path, |line: &EpisodeLine| line.step <= state.step)?;
         let name = self.folder.file_name().map_or("agent".into(), |n| n.to_string_lossy());
         observer.see(&Event::Started { name: &name, step: state.step, steps: config.steps });
-        if let Some(text) = lost_steps(&self.folder, state.step, records.len() as u64) {
-            observer.see(&Event::Note { text: &text });
-        }
-
-        while state.step < config.steps && !self.stop.load(Ordering::Relaxed) {
+        let mut books = ranks.led(|| self.books(state.step, observer))?;
+        let mut stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))?;
+        while state.step < config.steps && !stopping {
             let tasks = data.next_batch();
             let (mut record, lines) = self.step(state.step, &tasks, &mut cast, observer)?;
             state.step += 1;
             state.data = data.state();
 
             record.validation = self.validate(&mut state, &cast, validation, observer)?;
-            if state.best_step() == Some(state.step) {
-                for (role, trainer) in &cast.trainers {
-                    checkpoints.keep_best(role, trainer)?;
+            ranks.led(|| {
+                if state.best_step() == Some(state.step) {
+                    for (role, trainer) in &cast.trainers {
+                        checkpoints.keep_best(role, trainer)?;
+                    }
                 }
-            }
-            for line in lines {
-                episodes.append(&line)?;
-            }
-            metrics.append(&record)?;
+                books.iter_mut().try_for_each(|books| books.write(&lines, &record))
+            })?;
             observer.see(&Event::AgentStep { record: &record, steps: config.steps });
 
-            let stopping = self.stop.load(Ordering::Relaxed) || state.step == config.steps;
-            if stopping || checkpoints.due(config.checkpoint_every, &state) {
+            stopping = ranks.any(Ok(self.stop.load(Ordering::Relaxed)))?;
+            let due = checkpoints.due(config.checkpoint_every, &state);
+            if due || stopping || state.step == config.steps {
                 let trainers = cast.trainers.iter().map(|(role, trainer)| (role.as_str(), trainer));
-                checkpoints.save(&state, trainers, [])?;
+                ranks.agree(checkpoints.save(&state, trainers, []))?;
             }
         }
-        checkpoints.wait()?;
+        ranks.led(|| checkpoints.wait())?;
         observer.see(&Event::Finished { step: state.step });
         Ok(state.step >= config.steps)
+    }
+
+    /// What a run writes beside its states, open to go on after a step.
+    fn books(&self, step: u64, observer: &mut dyn Observer) -> Result<Books, RecipeError> {
+        let (metrics, records) = MetricsLog::open(&self.folder, step)?;
+        let path = self.folder.join("episodes.jsonl");
+        let (episodes, _) = JsonLog::open(&path, |line: &EpisodeLine| line.step <= step)?;
+        if let Some(text) = lost_steps(&self.folder, step, records.len() as u64) {
+            observer.see(&Event::Note { text: &text });
+        }
+        Ok(Books { metrics, episodes })
     }
 
     /// Plays one episode of each task by policies from PEFT folders, by role; a role that has none
@@ -253,6 +294,40 @@ impl AgentRun {
         Ok(demonstrations)
     }
 
+    /// Learns what somebody played in a role who knows how ([`AgentRun::demonstrate`]) by cross-entropy,
+    /// into an adapter of the role's shape: a PEFT folder at `adapter`, for
+    /// [`RoleConfig::adapter`]. One that is there already is left as it is. The losses, step by step; of
+    /// several ranks all have the same demonstrations.
+    ///
+    /// # Errors
+    /// [`RecipeError::Config`] where nothing is demonstrated, or there is no such role; else whatever
+    /// training and the disk do.
+    pub fn warm_start<'a>(
+        &self,
+        role: &str,
+        demonstrations: impl IntoIterator<Item = &'a Trajectory>,
+        config: &WarmStartConfig,
+        adapter: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<f64>, RecipeError> {
+        config.validate()?;
+        let Some(settings) = self.config.roles.get(role) else {
+            let expected = "one of `roles`";
+            return RecipeError::check("role", false, expected, role).map(|()| Vec::new());
+        };
+        if !self.ranks.any(Ok(!adapter.exists()))? {
+            return Ok(Vec::new());
+        }
+        let seed = derive_seed(self.config.seed, "warm start", 0, 0);
+        let trainer = self.config.trainer;
+        let trainer = Trainer::new(self.model.decoder.clone(), &settings.lora, trainer, seed)?;
+        let mut trainer = self.ranks.join(trainer)?;
+        let losses = warm_start(&mut trainer, demonstrations, (config, seed), observer)?;
+        self.ranks
+            .led(|| trainer.save_adapter(adapter, &self.base_model).map_err(RecipeError::from))?;
+        Ok(losses)
+    }
+
     /// The folder's saved states. What must be the same when a run goes on is everything but what
     /// is saved when, what is logged, and how many episodes wait beside each other.
     fn checkpoints(&self) -> Result<Checkpoints, RecipeError> {
@@ -267,7 +342,8 @@ impl AgentRun {
             in_flight: 1,
             ..self.config.clone()
         })?;
-        Checkpoints::open(&self.folder, self.config.checkpoints, &self.base_model, kept)
+        let (folder, base) = (&self.folder, &self.base_model);
+        Checkpoints::open_led(&self.ranks, folder, self.config.checkpoints, base, kept)
     }
 
     /// Trainers, sampling service and players of every role.
@@ -287,12 +363,12 @@ impl AgentRun {
             let seed = derive_seed(self.config.seed, role, 0, 0);
             let start = self.start(config, &folder, seed);
             let policy = if config.trained {
-                let trainer = start.trainer(&Ranks::default())?;
+                let trainer = start.trainer(&self.ranks)?;
                 let snapshot = trainer.snapshot()?;
                 trainers.insert(role.clone(), trainer);
                 Some(snapshot)
             } else {
-                start.policy(&Ranks::default())?
+                start.policy(&self.ranks)?
             };
 
             let actor = match policy {
@@ -348,8 +424,7 @@ impl AgentRun {
             progress: step as f64 / (config.steps - 1).max(1) as f64,
             phase: Phase::Sampling,
         };
-        let playing = play(request, self.builder.as_ref(), &cast.stage, observer);
-        let groups = self.runtime.block_on(playing)?;
+        let groups = self.play(request, self.builder.as_ref(), &cast.stage, observer)?;
         let episodes = AgentEvaluation::of(&groups);
         self.check_failures(step + 1, &groups, &episodes)?;
         let seconds_playing = started.elapsed().as_secs_f64();
@@ -492,8 +567,27 @@ impl AgentRun {
             progress: 1.0,
             phase: Phase::Evaluating,
         };
-        let playing = play(request, builder, &cast.stage, observer);
-        self.runtime.block_on(playing)
+        self.play(request, builder, &cast.stage, observer)
+    }
+
+    /// Plays all tasks' episodes; of several ranks each plays its share of the tasks, and hears of the
+    /// others'.
+    fn play(
+        &self,
+        request: PlayRequest<'_>,
+        builder: &dyn EnvironmentBuilder,
+        stage: &Stage,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<EpisodeGroup>, RecipeError> {
+        let ranks = self.ranks.of(request.phase);
+        let own = share(request.tasks.len(), ranks.rank(), ranks.size());
+        let request = PlayRequest {
+            tasks: &request.tasks[own.clone()],
+            seeds: request.seeds[own].to_vec(),
+            ..request
+        };
+        let played = self.runtime.block_on(play(request, builder, stage, observer));
+        Ok(gather(ranks, played)?.into_iter().flatten().collect())
     }
 }
 

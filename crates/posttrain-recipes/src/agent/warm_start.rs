@@ -2,17 +2,13 @@
 //! reinforcement has something to reinforce.
 
 use crate::RecipeError;
-use crate::agent::config::{AgentConfig, RoleConfig};
 use crate::agent::episodes::demonstration_datums;
 use crate::observer::{Event, Observer, Phase};
 use posttrain_environment::Trajectory;
 use posttrain_loss::{Aggregation, CrossEntropy};
-use posttrain_model::Decoder;
 use posttrain_optim::Schedule;
 use posttrain_train::{Trainer, derive_seed};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
-use std::sync::Arc;
 
 /// Straight down to nothing.
 const FALLING: Schedule = Schedule::Linear { warmup_steps: 0, floor: 0.0 };
@@ -57,31 +53,19 @@ impl WarmStartConfig {
     }
 }
 
-/// Learns a role's demonstrations into an adapter, a PEFT folder at `adapter`, for
-/// [`RoleConfig::adapter`], by the run's seed and its way to compute passes. One that is there
-/// already is left as it is. The losses, step by step.
-///
-/// # Errors
-/// [`RecipeError::Config`] where nothing is demonstrated; else whatever training and the disk do.
-pub fn warm_start<'a>(
-    model: &Arc<Decoder>,
+/// Learns demonstrations; the losses, step by step.
+pub(crate) fn warm_start<'a>(
+    trainer: &mut Trainer,
     demonstrations: impl IntoIterator<Item = &'a Trajectory>,
-    (config, role, agent): (&WarmStartConfig, &RoleConfig, &AgentConfig),
-    (adapter, base_model): (&Path, &str),
+    (config, seed): (&WarmStartConfig, u64),
     observer: &mut dyn Observer,
 ) -> Result<Vec<f64>, RecipeError> {
-    config.validate()?;
-    if adapter.exists() {
-        return Ok(Vec::new());
-    }
-    let seed = derive_seed(agent.seed, "warm start", 0, 0);
     let mut datums = demonstration_datums(demonstrations);
     if let Some(most) = config.contexts.filter(|most| *most < datums.len()) {
         datums = drawn(&datums, most, seed);
     }
     RecipeError::check("warm_start.demonstrations", !datums.is_empty(), "at least 1", "none")?;
 
-    let mut trainer = Trainer::new(model.clone(), &role.lora, agent.trainer, seed)?;
     let objective = CrossEntropy { aggregation: Aggregation::TokenMean {} };
     let a_epoch = datums.len().div_ceil(config.batch) as u64;
     let steps = config.epochs * a_epoch;
@@ -102,7 +86,6 @@ pub fn warm_start<'a>(
         let (done, total) = (losses.len(), steps as usize);
         observer.see(&Event::Progress { phase: Phase::Training, done, total });
     }
-    trainer.save_adapter(adapter, base_model)?;
     Ok(losses)
 }
 
