@@ -1,4 +1,4 @@
-//! The packages that tests speak with: Tinker's SDK and OpenAI's client, MCP's and OpenEnv's servers, in
+//! The packages that tests speak with: Tinker's SDK, OpenAI's and Anthropic's clients, MCP's and OpenEnv's servers, in
 //! an environment of their own.
 
 use std::fs;

@@ -4,6 +4,7 @@
 use posttrain_chat::{Message, Tool, ToolFormat};
 use posttrain_model::TextModel;
 use posttrain_rollout::Completion;
+use serde_json::Value;
 
 use crate::turn_text::TurnText;
 use crate::{EpisodeEnd, EpisodeError, Observation, Segment, Trajectory, Turn};
@@ -144,10 +145,10 @@ impl Capture {
 /// Whether two messages say the same: a client may send content as parts, or `null` for nothing,
 /// and a call's arguments as a text.
 fn same(one: &Message, other: &Message) -> bool {
-    let calls = |message: &Message| -> Vec<(Option<String>, String, serde_json::Value)> {
+    let calls = |message: &Message| -> Vec<(Option<String>, String, Value)> {
         let calls = message.tool_calls.iter().flatten().map(|call| {
             let arguments = match &call.function.arguments {
-                serde_json::Value::String(text) => {
+                Value::String(text) => {
                     serde_json::from_str(text).unwrap_or_else(|_| text.clone().into())
                 }
                 value => value.clone(),
@@ -159,5 +160,43 @@ fn same(one: &Message, other: &Message) -> bool {
     one.role == other.role
         && one.text() == other.text()
         && one.tool_call_id == other.tool_call_id
-        && calls(one) == calls(other)
+        && calls(one).len() == calls(other).len()
+        && calls(one)
+            .iter()
+            .zip(&calls(other))
+            .all(|(one, other)| (&one.0, &one.1) == (&other.0, &other.1) && alike(&one.2, &other.2))
+}
+
+/// Whether two values are the same, numbers by what they are worth: a client may read `2.0` and write
+/// `2`.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(a, b)| alike(a, b))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let same = |(name, a): (&String, &Value)| other.get(name).is_some_and(|b| alike(a, b));
+            one.len() == other.len() && one.iter().all(same)
+        }
+        _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_are_what_they_are_worth() {
+        let one = json!({ "a": [2.0, { "b": 9_007_199_254_740_993_u64 }], "c": "2" });
+        let other = json!({ "c": "2", "a": [2, { "b": 9_007_199_254_740_992_u64 }] });
+        assert!(alike(&one, &other) && alike(&other, &one));
+        for wrong in
+            [json!({ "a": [2], "c": "2" }), json!({ "a": [2, { "b": 1 }], "c": "2" }), json!(2)]
+        {
+            assert!(!alike(&one, &wrong), "{wrong}");
+        }
+    }
 }

@@ -14,7 +14,8 @@ use crate::openai::{ChatRequest, Dialect, answer};
 use crate::refusal::Refusal;
 use crate::request::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -33,7 +34,7 @@ pub(crate) struct MessagesRequest {
     #[serde(default)]
     system: Option<Content>,
     #[serde(default)]
-    tools: Vec<ToolSpec>,
+    tools: Option<Vec<Map<String, Value>>>,
     #[serde(default)]
     tool_choice: Option<ToolChoice>,
     #[serde(default)]
@@ -43,13 +44,17 @@ pub(crate) struct MessagesRequest {
     #[serde(default)]
     top_k: Option<i64>,
     #[serde(default)]
-    stop_sequences: Vec<String>,
+    stop_sequences: Option<Vec<String>>,
     #[serde(default)]
-    stream: bool,
+    stream: Option<bool>,
     #[serde(default)]
     metadata: Option<Metadata>,
     #[serde(default)]
     thinking: Option<Thinking>,
+    #[serde(default)]
+    thread: Option<IgnoredAny>,
+    #[serde(default, rename = "cache_control")]
+    _cache_control: IgnoredAny,
     /// There is one tier.
     #[serde(default, rename = "service_tier")]
     _service_tier: IgnoredAny,
@@ -65,6 +70,7 @@ struct Turn {
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum Speaker {
+    System,
     User,
     Assistant,
 }
@@ -87,6 +93,10 @@ enum Block {
         id: String,
         name: String,
         input: Map<String, Value>,
+        #[serde(default)]
+        caller: Option<IgnoredAny>,
+        #[serde(default)]
+        toolset_name: Option<IgnoredAny>,
         #[serde(default, rename = "cache_control")]
         _cache_control: IgnoredAny,
     },
@@ -95,7 +105,11 @@ enum Block {
         #[serde(default)]
         content: Content,
         #[serde(default)]
-        is_error: bool,
+        is_error: Option<bool>,
+        #[serde(default)]
+        caller: Option<IgnoredAny>,
+        #[serde(default)]
+        toolset_name: Option<IgnoredAny>,
         #[serde(default, rename = "cache_control")]
         _cache_control: IgnoredAny,
     },
@@ -105,10 +119,10 @@ enum Block {
 #[serde(deny_unknown_fields)]
 struct ToolSpec {
     #[serde(default, rename = "type")]
-    kind: Option<String>,
+    _kind: IgnoredAny,
     name: String,
     #[serde(default)]
-    description: String,
+    description: Option<String>,
     input_schema: Value,
     #[serde(default, rename = "cache_control")]
     _cache_control: IgnoredAny,
@@ -120,7 +134,7 @@ struct ToolChoice {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
-    disable_parallel_tool_use: bool,
+    disable_parallel_tool_use: Option<bool>,
     /// The tool's, of a kind that is refused.
     #[serde(default, rename = "name")]
     _name: IgnoredAny,
@@ -182,12 +196,32 @@ impl Content {
     }
 }
 
+impl Block {
+    /// Whether a tool was called by something else than the model, which nothing here does.
+    fn is_by_others(&self) -> bool {
+        match self {
+            Self::Text { .. } => false,
+            Self::ToolUse { caller, toolset_name, .. }
+            | Self::ToolResult { caller, toolset_name, .. } => {
+                caller.is_some() || toolset_name.is_some()
+            }
+        }
+    }
+}
+
 impl Turn {
     /// The messages of a chat that say the same.
     fn messages(&self, index: usize) -> Result<Vec<Value>, Refusal> {
         let field = format!("messages[{index}].content");
+        if self.role == Speaker::System {
+            return Ok(vec![json!({ "role": "system", "content": self.content.text(&field)? })]);
+        }
         let (mut said, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
         for block in &self.content.0 {
+            if block.is_by_others() {
+                let expected = "tools that the model calls itself: no `caller`, no `toolset_name`";
+                return Err(Refusal::field(&field, expected, "one"));
+            }
             match (self.role, block) {
                 (_, Block::Text { text, .. }) => said.push(text.as_str()),
                 (Speaker::Assistant, Block::ToolUse { id, name, input, .. }) => {
@@ -196,12 +230,13 @@ impl Turn {
                 }
                 (Speaker::User, Block::ToolResult { tool_use_id, content, is_error, .. }) => {
                     let text = content.text(&field)?;
-                    let text = if *is_error { format!("Error: {text}") } else { text };
+                    let text =
+                        if *is_error == Some(true) { format!("Error: {text}") } else { text };
                     results.push(
                         json!({ "role": "tool", "tool_call_id": tool_use_id, "content": text }),
                     );
                 }
-                (Speaker::User, _) => {
+                (Speaker::User | Speaker::System, _) => {
                     return Err(Refusal::field(&field, "text and results of tools", "tool_use"));
                 }
                 (Speaker::Assistant, _) => {
@@ -231,9 +266,15 @@ impl MessagesRequest {
             let expected = "disabled: this server's models think aloud or not at all";
             return Err(Refusal::field("thinking.type", expected, thinking.kind));
         }
+        if self.messages.last().is_some_and(|last| last.role == Speaker::Assistant) {
+            let field = format!("messages[{}].role", self.messages.len() - 1);
+            let expected = "user at the end: the beginning of an answer is not taken from a client";
+            return Err(Refusal::field(&field, expected, "assistant"));
+        }
         let mut messages = Vec::new();
-        if let Some(system) = &self.system {
-            messages.push(json!({ "role": "system", "content": system.text("system")? }));
+        let system = self.system.as_ref().map(|system| system.text("system")).transpose()?;
+        if let Some(system) = system.filter(|system| !system.is_empty()) {
+            messages.push(json!({ "role": "system", "content": system }));
         }
         for (index, turn) in self.messages.iter().enumerate() {
             messages.extend(turn.messages(index)?);
@@ -257,7 +298,7 @@ impl MessagesRequest {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
-            "stop": self.stop_sequences,
+            "stop": self.stop_sequences.filter(|stops| !stops.is_empty()),
             "stream": self.stream,
             "stream_options": { "include_usage": true },
             "user": self.metadata.and_then(|metadata| metadata.user_id),
@@ -267,7 +308,7 @@ impl MessagesRequest {
         }
         if let Some(choice) = self.tool_choice {
             chat["tool_choice"] = json!(choice.kind);
-            if choice.disable_parallel_tool_use {
+            if choice.disable_parallel_tool_use == Some(true) {
                 chat["parallel_tool_calls"] = json!(false);
             }
         }
@@ -290,7 +331,20 @@ pub(crate) async fn say(
     request: MessagesRequest,
     episode: Option<Arc<Episode>>,
 ) -> Result<Response, Refusal> {
+    if request.thread.is_some() {
+        return Ok(no_threads());
+    }
     answer(app, owner, request.chat()?, episode, Dialect::Anthropic).await
+}
+
+/// That conversations are not kept here: in the words on which the client's runner of tools sends
+/// whole ones instead.
+fn no_threads() -> Response {
+    let message = "`thread`: expected none: this server keeps no conversations, got one";
+    let details = json!({ "error_code": "thread_unsupported_request", "unsupported": ["thread"] });
+    let error = json!({ "type": "invalid_request_error", "message": message, "details": details });
+    let body = json!({ "type": "error", "error": error });
+    (StatusCode::BAD_REQUEST, axum::Json(body)).into_response()
 }
 
 /// A chat's whole answer of one choice, told as a message.
@@ -349,7 +403,7 @@ mod tests {
         Ok(Value::Array(chat.messages))
     }
 
-    fn said(content: Value) -> Result<Value, String> {
+    fn said(content: &Value) -> Result<Value, String> {
         chat(
             json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": content }] }),
         )
@@ -389,10 +443,10 @@ mod tests {
     #[test]
     fn what_a_chat_has_not_is_refused_by_its_name() {
         let image = json!([{ "type": "image", "source": {} }]);
-        assert!(said(image).unwrap_err().contains("image"));
+        assert!(said(&image).unwrap_err().contains("image"));
         let call = json!([{ "type": "tool_use", "id": "c", "name": "n", "input": {} }]);
-        assert!(said(call).unwrap_err().contains("messages[0].content"));
-        assert!(said(json!(3)).unwrap_err().contains("a text or a list of blocks"));
+        assert!(said(&call).unwrap_err().contains("messages[0].content"));
+        assert!(said(&json!(3)).unwrap_err().contains("a text or a list of blocks"));
         let more = |field: &str, value: Value| {
             let mut request = json!({ "model": "m", "max_tokens": 5, "messages": [] });
             request[field] = value;
@@ -403,8 +457,28 @@ mod tests {
         );
         assert!(more("mood", json!(1)).contains("mood"));
         let search =
-            json!([{ "type": "web_search_20250305", "name": "web_search", "input_schema": {} }]);
+            json!([{ "type": "web_search_20250305", "name": "web_search", "max_uses": 5 }]);
         assert!(more("tools", search).contains("tools[0].type"));
+    }
+
+    #[test]
+    fn what_clients_send_of_no_value_is_taken() {
+        let read = chat(json!({
+            "model": "m", "max_tokens": 5, "system": "", "tools": null, "stop_sequences": null, "stream": null,
+            "thread": null, "cache_control": { "type": "ephemeral" },
+            "messages": [
+                { "role": "system", "content": "be brief" },
+                { "role": "assistant", "content": [
+                    { "type": "tool_use", "id": "c1", "name": "add", "input": {}, "caller": null, "toolset_name": null },
+                ] },
+                { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "c1" }] },
+            ],
+        }));
+        let roles: Vec<Value> =
+            read.unwrap().as_array().unwrap().iter().map(|said| said["role"].clone()).collect();
+        assert_eq!(roles, ["system", "assistant", "tool"]);
+        let begun = json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "assistant", "content": "So" }] });
+        assert!(chat(begun).unwrap_err().contains("messages[0].role"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A local server that speaks Tinker's API and OpenAI's: adapters of one base model, trained and
+//! A local server that speaks Tinker's API, OpenAI's and Anthropic's: adapters of one base model, trained and
 //! sampled over HTTP, in one binary.
 //!
 //! A [`Server`] takes a [`TextModel`](posttrain_model::TextModel) and a [`ServerConfig`], and serves

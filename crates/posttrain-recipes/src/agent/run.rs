@@ -431,12 +431,12 @@ impl AgentRun {
 
         let training = Instant::now();
         let mut roles = BTreeMap::new();
-        let mut signal = 0;
+        let mut signal = 0.0;
         let mut lines = Vec::new();
         for (role, settings) in &config.roles {
             let learned = self.learned(role, &groups)?;
             if *role == config.main_role {
-                signal = learned.groups_with_signal;
+                signal = learned.groups_with_signal as f64 / learned.groups.max(1) as f64;
                 lines = learned.lines(step + 1, config.logged_episodes);
             }
             let due = step % settings.every == settings.offset;
@@ -457,7 +457,7 @@ impl AgentRun {
         let record = AgentRecord {
             step: step + 1,
             episodes,
-            groups_with_signal: signal as f64 / groups.len().max(1) as f64,
+            groups_with_signal: signal,
             roles,
             validation: None,
             seconds_playing,
@@ -491,6 +491,7 @@ impl AgentRun {
         Ok(Learned {
             trajectories,
             advantages: advantages.values,
+            groups: lengths.len(),
             groups_with_signal: advantages.counts.groups_with_signal,
         })
     }
@@ -595,6 +596,7 @@ impl AgentRun {
 struct Learned<'a> {
     trajectories: Vec<(&'a str, &'a Trajectory)>,
     advantages: Vec<f32>,
+    groups: usize,
     groups_with_signal: usize,
 }
 

@@ -22,6 +22,7 @@ impl Events {
     /// The events that tell what a chunk of a chat tells. `prompt` is the prompt's tokens.
     pub fn of(&mut self, chunk: &Value, prompt: usize) -> Vec<Named> {
         if let Some(error) = chunk.get("error") {
+            let error = json!({ "type": "api_error", "message": error["message"] });
             return vec![named("error", json!({ "error": error }))];
         }
         let mut events = Vec::new();
@@ -52,18 +53,18 @@ impl Events {
         match delta["content"].as_str() {
             Some(text) if !text.is_empty() => {
                 if !self.text {
-                    self.start(json!({ "type": "text", "text": "" }), events);
+                    self.start(&json!({ "type": "text", "text": "" }), events);
                     self.text = true;
                 }
-                self.delta(json!({ "type": "text_delta", "text": text }), events);
+                self.delta(&json!({ "type": "text_delta", "text": text }), events);
             }
             _ => {}
         }
         for call in delta["tool_calls"].as_array().into_iter().flatten() {
             self.stop(events);
-            self.start(tool_use(call, &json!({})), events);
+            self.start(&tool_use(call, &json!({})), events);
             let json = input(call).to_string();
-            self.delta(json!({ "type": "input_json_delta", "partial_json": json }), events);
+            self.delta(&json!({ "type": "input_json_delta", "partial_json": json }), events);
             events.push(named("content_block_stop", json!({ "index": self.blocks - 1 })));
         }
         if !choice["finish_reason"].is_null() {
@@ -72,13 +73,13 @@ impl Events {
         }
     }
 
-    fn start(&mut self, block: Value, events: &mut Vec<Named>) {
+    fn start(&mut self, block: &Value, events: &mut Vec<Named>) {
         let data = json!({ "index": self.blocks, "content_block": block });
         events.push(named("content_block_start", data));
         self.blocks += 1;
     }
 
-    fn delta(&self, delta: Value, events: &mut Vec<Named>) {
+    fn delta(&self, delta: &Value, events: &mut Vec<Named>) {
         events.push(named(
             "content_block_delta",
             json!({ "index": self.blocks - 1, "delta": delta }),

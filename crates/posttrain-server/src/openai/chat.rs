@@ -108,6 +108,8 @@ struct Prepared {
     target: Target,
     prompt: Vec<i64>,
     params: SamplingParams,
+    /// The stop texts that its client gave.
+    stops: Vec<String>,
     samples: usize,
     logprobs: Option<usize>,
     has_tools: bool,
@@ -148,6 +150,7 @@ pub(crate) async fn answer(
             target: prepared.target,
             prompt: prepared.prompt,
             params: prepared.params,
+            stops: prepared.stops,
             samples: prepared.samples,
             logprobs: prepared.logprobs,
             include_usage,
@@ -158,7 +161,7 @@ pub(crate) async fn answer(
         return Ok((headers, stream(app, streamed).await?).into_response());
     }
 
-    let Prepared { target, prompt, params, samples, logprobs, has_tools, .. } = prepared;
+    let Prepared { target, prompt, params, stops, samples, logprobs, has_tools, .. } = prepared;
     let temperature = params.temperature;
     let learned = Captured::of(app, target.asked.as_ref(), &id, samples);
     let completions = draw(app, &target, &prompt, params.clone(), samples).await?;
@@ -173,7 +176,7 @@ pub(crate) async fn answer(
             None => None,
         };
         let mut choice = choice(index, completion, logprobs.as_ref(), has_tools);
-        choice["stop_reason"] = json!(stopped_by(app, &params.stop, completion));
+        choice["stop_reason"] = json!(stopped_by(app, &stops, completion));
         choices.push(choice);
         if let Some(learned) = &learned {
             learned.take(app, (&prompt, &params), index, completion);
@@ -295,11 +298,12 @@ async fn prepare(
     }
     let has_stop = request.draw.stop.is_some();
     let mut params = request.draw.params(max_tokens)?;
+    let stops = params.stop.clone();
     if let Some(run) = as_in_run.filter(|_| !has_stop) {
         params.stop = run.stop().to_vec();
     }
     crate::tinker::check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
-    Ok(Prepared { target, prompt, params, samples, logprobs, has_tools, call })
+    Ok(Prepared { target, prompt, params, stops, samples, logprobs, has_tools, call })
 }
 
 /// Messages as clients send them back: with fields of no value, and calls' arguments as texts.

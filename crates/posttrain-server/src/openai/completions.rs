@@ -141,6 +141,7 @@ pub(crate) async fn complete(
             target,
             prompt,
             params,
+            stops: Vec::new(),
             samples,
             logprobs: top,
             include_usage,

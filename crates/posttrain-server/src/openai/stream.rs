@@ -31,6 +31,8 @@ pub(crate) struct Streamed {
     pub target: Target,
     pub prompt: Vec<i64>,
     pub params: SamplingParams,
+    /// The stop texts that the client gave.
+    pub stops: Vec<String>,
     pub samples: usize,
     /// Whether tokens' log-probabilities are told.
     pub logprobs: Option<usize>,
@@ -88,7 +90,6 @@ pub(crate) async fn stream(
     }
     let texts = (0..request.samples).map(|_| GrowingText::new(&request.params.stop)).collect();
     let prompt = request.prompt.len();
-    let stops = request.params.stop.clone();
     let of = (&request.prompt, &request.params);
     let learned = request.learned.map(|learned| (learned, of.0.clone(), of.1.clone()));
     let events =
@@ -101,7 +102,7 @@ pub(crate) async fn stream(
         texts,
         ready: VecDeque::new(),
         anthropic: (request.dialect == Dialect::Anthropic).then(Events::default),
-        stops,
+        stops: request.stops,
         id: request.id,
         learned,
         model: request.target.name,
@@ -123,8 +124,8 @@ pub(crate) async fn stream(
 async fn next(mut state: State) -> Option<(Event, State)> {
     loop {
         if let Some((name, value)) = state.ready.pop_front() {
-            let event = Event::default().data(value.to_string());
-            return Some((name.into_iter().fold(event, Event::event), state));
+            let event = name.into_iter().fold(Event::default(), Event::event);
+            return Some((event.data(value.to_string()), state));
         }
         if state.ended {
             return None;
@@ -141,7 +142,7 @@ async fn next(mut state: State) -> Option<(Event, State)> {
         match state.events.next().await {
             Some(SampleEvent::Token(token)) => state.token(&token),
             Some(SampleEvent::Finished(outcome)) => state.finished(&outcome),
-            None => state.left = 0,
+            None => state.cut_off(),
         }
     }
 }
@@ -196,6 +197,13 @@ impl State {
                 text_form(&self.app, &[token.token], &scored, 0, 0)
             }
         }
+    }
+
+    /// Whoever waits for more hears that none comes.
+    fn cut_off(&mut self) {
+        self.left = 0;
+        let message = "the server ended this completion before its end";
+        self.tell(json!({ "error": { "message": message, "type": "server_error" } }));
     }
 
     fn finished(&mut self, outcome: &Outcome) {
