@@ -71,7 +71,8 @@ struct Session {
 impl Session {
     fn draw(config: &SummariesFile, draw: &dyn Fn(&str) -> usize) -> Self {
         let pick = |what: &str, from: &'static [&'static str]| from[draw(what) % from.len()];
-        let mut now: BTreeMap<&str, &str> = BTreeMap::new();
+        // What moves goes to the end: a memory is the last one, with what is new behind it.
+        let mut now: Vec<(&str, &str)> = Vec::new();
         let (mut parts, mut remembered) = (Vec::new(), Vec::new());
         for part in 0..config.parts {
             let mut lines = Vec::new();
@@ -79,7 +80,8 @@ impl Session {
                 let of = |what: &str| format!("{what} {part} {note}");
                 let thing = pick(&of("thing"), &THINGS);
                 let place = pick(&of("place"), &PLACES);
-                now.insert(thing, place);
+                now.retain(|(known, _)| *known != thing);
+                now.push((thing, place));
                 lines.push(format!(
                     "{} puts the {thing} in the {place}.",
                     pick(&of("who"), &PEOPLE)
@@ -92,15 +94,14 @@ impl Session {
                 now.iter().map(|(thing, place)| format!("{thing} {place}")).collect();
             remembered.push(all.join(", "));
         }
-        let things: Vec<&str> = now.keys().copied().collect();
-        let first = draw("first asked") % things.len();
-        let second = (first + 1 + draw("second asked") % (things.len() - 1).max(1)) % things.len();
-        let asked = [things[first], things[second]];
+        let first = draw("first asked") % now.len();
+        let second = (first + 1 + draw("second asked") % (now.len() - 1).max(1)) % now.len();
+        let asked = [now[first], now[second]];
         Self {
             parts,
             remembered,
-            places: asked.map(|thing| now[thing].to_owned()),
-            asked: asked.map(str::to_owned),
+            places: asked.map(|(_, place)| place.to_owned()),
+            asked: asked.map(|(thing, _)| thing.to_owned()),
         }
     }
 
