@@ -19,7 +19,6 @@ use posttrain_rollout::service::Transition;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use world::{DieAt, World, config, examples, records, reward};
 
 fn streaming(steps: u64) -> RlConfig {
@@ -193,29 +192,6 @@ impl Observer for Notes {
             self.0.push((*text).to_owned());
         }
     }
-}
-
-/// A reward that is slow for some: groups are trained on while others wait for theirs.
-#[test]
-fn a_group_is_trained_on_while_another_waits_for_its_reward() {
-    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
-    let slow = |sample: &Sample| {
-        if sample.id.ends_with('3') {
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        Ok(Score::binary(sample.response.contains('7')))
-    };
-    let reward: Arc<dyn Reward> = Arc::new(from_fn("slow", slow));
-    let mut runs = Vec::new();
-    for order in [GroupOrder::Fixed, GroupOrder::Arrival] {
-        let folder = dir.path().join(format!("{order:?}"));
-        let config = RlConfig { group_order: order, ..without_dropout(streaming(3)) };
-        let run = world.run(config, &folder, reward.clone());
-        run.train(&examples(0..40), &[], &mut Silent).unwrap();
-        runs.push(records(&folder));
-    }
-    // The first step's groups are the same, in whatever order they were trained on.
-    assert_eq!(runs[0][0].reward, runs[1][0].reward);
 }
 
 #[test]
