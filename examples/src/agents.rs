@@ -11,7 +11,7 @@ use posttrain::model::TextModel;
 use posttrain::recipes::agent::{
     AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
 };
-use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer, Ranks};
+use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,7 @@ where
                 let actor = |role: &str, task: &Example| {
                     demonstrator(&model, Shown { name: arm.shown, role, task })
                 };
-                let known = (&tasks.train, &frozen);
+                let known = (tasks.train.as_slice(), &frozen);
                 before = warm_up(&run, &agent, (warm, &actor), known, &place, &mut *console)?;
                 for (role, adapter) in &before {
                     if let Some(settings) = agent.roles.get_mut(role) {
