@@ -280,13 +280,16 @@ impl MessagesRequest {
             messages.extend(turn.messages(index)?);
         }
 
-        let mut tools = Vec::with_capacity(self.tools.len());
-        for (index, tool) in self.tools.into_iter().enumerate() {
-            if let Some(kind) = tool.kind.filter(|kind| kind != "custom") {
+        let mut tools = Vec::new();
+        for (index, tool) in self.tools.into_iter().flatten().enumerate() {
+            let kind = tool.get("type").and_then(Value::as_str).unwrap_or("custom");
+            if kind != "custom" {
                 let expected = "custom: this server runs no tools of its own";
                 return Err(Refusal::field(&format!("tools[{index}].type"), expected, kind));
             }
-            let (name, description) = (tool.name, tool.description);
+            let tool: ToolSpec = serde_json::from_value(tool.into())
+                .map_err(|error| Refusal::invalid(format!("`tools[{index}]`: {error}")))?;
+            let (name, description) = (tool.name, tool.description.unwrap_or_default());
             let function = json!({ "name": name, "description": description, "parameters": tool.input_schema });
             tools.push(json!({ "type": "function", "function": function }));
         }
