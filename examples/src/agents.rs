@@ -11,7 +11,7 @@ use posttrain::model::TextModel;
 use posttrain::recipes::agent::{
     AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
 };
-use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer};
+use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer, Ranks};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,8 @@ where
                     demonstrator(&model, Shown { name: arm.shown, role, task })
                 };
                 let known = (tasks.train.as_slice(), &frozen);
-                before = warm_up(&run, &agent, (warm, &actor), known, &place, &mut *console)?;
+                before =
+                    warm_up((&run, &agent, &ranks), (warm, &actor), known, &place, &mut *console)?;
                 for (role, adapter) in &before {
                     if let Some(settings) = agent.roles.get_mut(role) {
                         settings.adapter = Some(adapter.clone());
@@ -247,19 +248,20 @@ fn tell(observer: &mut dyn Observer, text: &str) {
 
 /// The adapters of the roles that are shown something, in `place`, and of those that are `frozen`.
 fn warm_up(
-    run: &AgentRun,
-    agent: &AgentConfig,
+    (run, agent, ranks): (&AgentRun, &AgentConfig, &Ranks),
     (warm, actor): (&WarmStartConfig, &dyn Fn(&str, &Example) -> Option<Arc<dyn Actor>>),
     (train, frozen): (&[Example], &BTreeMap<String, PathBuf>),
     place: &Path,
     console: &mut dyn Observer,
 ) -> Result<BTreeMap<String, PathBuf>> {
-    let roles = agent.roles.keys().filter(|role| actor(role, &train[0]).is_some());
-    let mut adapters: BTreeMap<String, PathBuf> =
-        roles.map(|role| (role.clone(), place.join(role))).collect();
-    adapters.extend(frozen.clone());
-    if adapters.values().all(|adapter| adapter.exists()) {
-        return Ok(adapters);
+    // Which roles were shown something, once all of them have learned it.
+    let done = place.join("roles.json");
+    let with_frozen = |roles: &[String]| -> BTreeMap<String, PathBuf> {
+        let own = roles.iter().map(|role| (role.clone(), place.join(role)));
+        own.chain(frozen.clone()).collect()
+    };
+    if !ranks.any(Ok(!done.exists()))? {
+        return Ok(with_frozen(&read_json::<Vec<String>>(&done)?));
     }
 
     let played = run.demonstrate(&train[..warm.demonstrations.min(train.len())], actor)?;
@@ -269,20 +271,24 @@ fn warm_up(
         let all = played.iter().flat_map(Trajectory::with_children);
         all.filter(|trajectory| trajectory.role == role).collect::<Vec<_>>()
     };
-    // A role that an arm has nothing to do for is shown nothing.
-    adapters.retain(|role, _| !its(role).is_empty());
-    for (role, adapter) in &adapters {
-        let losses = run.warm_start(role, its(role), warm, adapter, console)?;
+    // A role that an arm has nothing to do for is shown nothing; one that is frozen has been shown all.
+    let knows = |role: &&String| {
+        !frozen.contains_key(*role) && actor(role, &train[0]).is_some() && !its(role).is_empty()
+    };
+    let roles: Vec<String> = agent.roles.keys().filter(knows).cloned().collect();
+    for role in &roles {
+        let losses = run.warm_start(role, its(role), warm, &place.join(role), console)?;
         if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
             let steps = losses.len();
             tell(console, &format!("{role}: {steps} steps, loss {first:.3} -> {last:.3}"));
         }
     }
-    Ok(adapters)
+    ranks.led(|| write(&done, &serde_json::to_string(&roles)?))?;
+    Ok(with_frozen(&roles))
 }
 
 fn read_json<R: DeserializeOwned>(path: &Path) -> Result<R> {
-    let named = || format!("{}: what an arm has reached", path.display());
+    let named = || format!("{}: what an earlier start kept", path.display());
     let text = std::fs::read_to_string(path).with_context(named)?;
     serde_json::from_str(&text).with_context(named)
 }
@@ -418,7 +424,12 @@ pub fn mean_of(groups: &[EpisodeGroup], value: impl Fn(&Trajectory) -> f64) -> f
         .filter_map(|e| e.as_ref().ok())
         .map(value)
         .collect();
-    if played.is_empty() { f64::NAN } else { played.iter().sum::<f64>() / played.len() as f64 }
+    // A sum of nothing is -0.
+    if played.is_empty() {
+        f64::NAN
+    } else {
+        played.iter().sum::<f64>() / played.len() as f64 + 0.0
+    }
 }
 
 /// A seed of its own for one purpose of a run.
