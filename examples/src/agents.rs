@@ -283,7 +283,10 @@ fn warm_up(
             tell(console, &format!("{role}: {steps} steps, loss {first:.3} -> {last:.3}"));
         }
     }
-    ranks.led(|| write(&done, &serde_json::to_string(&roles)?))?;
+    ranks.led(|| {
+        std::fs::create_dir_all(place).with_context(|| place.display().to_string())?;
+        write(&done, &serde_json::to_string(&roles)?)
+    })?;
     Ok(with_frozen(&roles))
 }
 
