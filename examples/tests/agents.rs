@@ -111,8 +111,8 @@ fn a_calculator_is_called_and_believed() {
 #[test]
 fn a_searcher_that_prunes_finds_more_than_its_context_holds() {
     // Tokens are characters here.
-    let longer = "environment = { search = { soft = 500, hard = 350 } }\n\
-        agent = { episode = { budget = { context_tokens = 1200 } } }";
+    let longer = "environment = { search = { soft = 480, hard = 330 } }\n\
+        agent = { episode = { budget = { context_tokens = 1000 } } }";
     let Some((told, summary)) = played("search_agent", longer) else { return };
     let earned = shown(&told);
     // All is found in seven turns, or a part of it.
