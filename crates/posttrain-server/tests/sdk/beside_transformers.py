@@ -1,6 +1,6 @@
 """Compares a running server with transformers in f32, and its losses with the same formulas differentiated in the client.
 
-    python numbers.py http://127.0.0.1:8000 MODEL [API_KEY]
+    python beside_transformers.py http://127.0.0.1:8000 MODEL [API_KEY]
 
 MODEL is the served model as transformers loads it: a folder, or a GGUF file. It needs torch, transformers, and gguf for the
 latter; the server has to compute in f32.
