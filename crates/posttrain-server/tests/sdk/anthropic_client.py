@@ -41,8 +41,8 @@ said = client.messages.create(**asked, **greedy)
 
 
 def same(one, other):
-    """The same but for their ids, and the classes that a stream and a whole answer are read into."""
-    told = [{**message.to_dict(), "id": None} for message in (one, other)]
+    """The same but for their ids, and what the client adds that reads a stream."""
+    told = [{**message.to_dict(), "id": None, "stop_details": None} for message in (one, other)]
     assert told[0] == told[1], told
 
 
