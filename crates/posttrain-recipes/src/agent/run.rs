@@ -575,18 +575,15 @@ impl AgentRun {
     /// others'.
     fn play(
         &self,
-        request: PlayRequest<'_>,
+        mut request: PlayRequest<'_>,
         builder: &dyn EnvironmentBuilder,
         stage: &Stage,
         observer: &mut dyn Observer,
     ) -> Result<Vec<EpisodeGroup>, RecipeError> {
         let ranks = self.ranks.of(request.phase);
         let own = share(request.tasks.len(), ranks.rank(), ranks.size());
-        let request = PlayRequest {
-            tasks: &request.tasks[own.clone()],
-            seeds: request.seeds[own].to_vec(),
-            ..request
-        };
+        request.tasks = &request.tasks[own.clone()];
+        request.seeds = request.seeds[own].to_vec();
         let played = self.runtime.block_on(play(request, builder, stage, observer));
         Ok(gather(ranks, played)?.into_iter().flatten().collect())
     }

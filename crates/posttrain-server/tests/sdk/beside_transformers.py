@@ -88,7 +88,9 @@ def clipped(values, gain, low, high):
 
 
 def gspo(logprobs):
-    ratio = (((logprobs - old) * kept).sum() / kept.sum()).exp()
+    """The sequence's ratio at each token, whose gradient is that token's own (Tinker's, and the paper's token form)."""
+    whole = ((logprobs.detach() - old) * kept).sum() / kept.sum()
+    ratio = (whole + logprobs - logprobs.detach()).exp()
     return -(clipped(ratio, own_gain, 0.8, 1.2) * kept).sum()
 
 
@@ -116,7 +118,7 @@ for loss, (inputs, formula) in losses.items():
 
     def custom(data, logprobs, formula=formula):
         value = formula(logprobs[0])
-        return value, {"loss": float(value)}
+        return value, {"loss": value.item()}
 
     of_client = stepped(lambda client: client.forward_backward_custom(one, custom))
     assert math.isclose(of_server[0], of_client[0], rel_tol=1e-4), (loss, of_server[0], of_client[0])
