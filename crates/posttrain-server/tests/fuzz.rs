@@ -205,6 +205,22 @@ fn requests(
             "/v1/completions".into(),
             json!({ "model": name, "prompt": "abc", "max_tokens": 3, "echo": true, "logprobs": 1 }),
         ),
+        (
+            "/v1/messages".into(),
+            json!({ "model": name, "max_tokens": 3, "system": "s", "stop_sequences": ["a"], "top_k": 3,
+            "tools": [{ "name": "t", "description": "d", "input_schema": { "type": "object" } }],
+            "messages": [
+                { "role": "user", "content": "a" },
+                { "role": "assistant", "content": [
+                    { "type": "text", "text": "b" }, { "type": "tool_use", "id": "c", "name": "t", "input": { "x": 1 } },
+                ] },
+                { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "c", "content": "d", "is_error": true }] },
+            ] }),
+        ),
+        (
+            format!("/episodes/{episode}/v1/messages"),
+            json!({ "model": name, "max_tokens": 3, "stream": true, "messages": [{ "role": "user", "content": "a" }] }),
+        ),
         ("/v1/load_lora_adapter".into(), json!({ "lora_name": "a", "lora_path": "/nowhere" })),
         ("/episodes".into(), json!({ "role": "agent" })),
         (
