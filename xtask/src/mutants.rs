@@ -291,8 +291,7 @@ pub fn run_all(workspace: &Workspace, filter: &str) -> Result<ExitCode> {
     }
 }
 
-/// A copy of the tree as it is, what git ignores left out, with this one's libtorch and what it has
-/// compiled of others.
+/// A copy of the tree as it is, what git ignores left out, with this one's libtorch and model.
 fn copy(workspace: &Workspace) -> Result<PathBuf> {
     let place = workspace.root.join("target/mutants");
     let tree = place.join("tree");
@@ -312,17 +311,13 @@ fn copy(workspace: &Workspace) -> Result<PathBuf> {
         fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
 
-    for shared in [".libtorch", ".models"] {
-        let link = tree.join(shared);
-        std::os::unix::fs::symlink(workspace.root.join(shared), &link)
-            .with_context(|| format!("cannot write {}", link.display()))?;
-    }
-    let compiled = workspace.root.join("target/debug");
-    let own = place.join("target");
-    if compiled.is_dir() && !own.exists() {
-        make_folder(&own)?;
-        let copied = Command::new("cp").arg("-al").arg(compiled).arg(&own).status();
-        ensure!(copied.context("cannot run cp")?.success(), "cp failed, as it says above");
+    // Binaries look for libtorch two folders above their own.
+    for link in [tree.join(".libtorch"), tree.join(".models"), place.join(".libtorch")] {
+        let of = link.file_name().map(|name| workspace.root.join(name));
+        if let (false, Some(of)) = (link.exists(), of) {
+            std::os::unix::fs::symlink(of, &link)
+                .with_context(|| format!("cannot write {}", link.display()))?;
+        }
     }
     Ok(tree)
 }
