@@ -11,7 +11,7 @@ use posttrain::model::TextModel;
 use posttrain::recipes::agent::{
     AgentConfig, AgentRecord, AgentRun, EnvironmentBuilder, EpisodeGroup, WarmStartConfig,
 };
-use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer, Ranks};
+use posttrain::recipes::{Event, MetricsLog, ModelSource, Observer, Ranks, RecipeError};
 use posttrain::rollout::derive_seed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,25 @@ where
     R: Serialize + DeserializeOwned,
 {
     let _trace = log_and_trace(args.trace.as_deref())?;
+    match train_all(args, &tasks, demonstrator, &mut report) {
+        Err(error) if matches!(error.downcast_ref(), Some(RecipeError::Stopped)) => {
+            eprintln!("stopped; start it again to go on");
+            Ok(None)
+        }
+        outcome => outcome,
+    }
+}
+
+fn train_all<T, R>(
+    args: &RunArgs,
+    tasks: &impl Fn(&AgentFile<T>, u64) -> Result<AgentTasks>,
+    demonstrator: Demonstrator<'_>,
+    report: &mut impl FnMut(u64, &Learned<'_>, &mut dyn Observer) -> Result<R>,
+) -> Result<Option<Vec<R>>>
+where
+    T: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
     let config: AgentFile<T> = read_config(&args.config)?;
     let named = || args.config.display().to_string();
     config.agent.validate().with_context(|| format!("{}: [agent]", named()))?;

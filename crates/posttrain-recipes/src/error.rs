@@ -45,6 +45,9 @@ pub enum RecipeError {
     /// The thread that trains on groups as they come has ended before its time.
     #[error("the training thread ended before its groups were done")]
     TrainerEnded,
+    /// It was asked to stop before it was done, and nothing of it is kept.
+    #[error("stopped before it was done")]
+    Stopped,
     /// Nothing can be learned from an example.
     #[error("example `{id}`: {reason}")]
     Example {

@@ -248,6 +248,27 @@ fn several_ranks_make_one_run_and_go_on_as_another_number() {
     }
 }
 
+#[test]
+fn a_warm_start_and_a_test_are_stopped_with_nothing_kept() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let run = run(&world, Arc::new(sevens), config(2), &dir.path().join("run"));
+    let run = run.with_stop_flag(stop.clone());
+    let played = run.demonstrate(&examples(0..4), &|_, _| Some(says(&world, ["7 1", "2 7"])));
+    let adapter = dir.path().join("warm");
+    let warm = || {
+        let config = WarmStartConfig::default();
+        run.warm_start("policy", played.as_ref().unwrap(), &config, &adapter, &mut Silent)
+    };
+    stop.store(true, Ordering::Relaxed);
+    assert!(matches!(warm(), Err(RecipeError::Stopped)) && !adapter.exists());
+    let tested = run.evaluate(&BTreeMap::new(), &examples(0..4), &mut Silent);
+    assert!(matches!(tested, Err(RecipeError::Stopped)));
+    stop.store(false, Ordering::Relaxed);
+    assert!(warm().is_ok() && adapter.exists());
+}
+
 /// Asks a run to stop after a step, as an interrupt does.
 struct StopAt(Arc<AtomicBool>, u64);
 

@@ -12,6 +12,7 @@ use posttrain_train::{Datum, derive_seed};
 use serde::{Deserialize, Serialize};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 /// An episode, or why there is none.
@@ -37,6 +38,8 @@ pub(crate) struct PlayRequest<'a> {
     /// [`EpisodeRequest::progress`].
     pub progress: f64,
     pub phase: Phase,
+    /// Ends it before all are played, with nothing to show.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// Plays every task's episodes beside each other.
@@ -89,6 +92,9 @@ pub(crate) async fn play(
         }
         outcomes[row][episode] = Some(played.map_err(|error| failure(&error)));
         done += 1;
+        if request.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(RecipeError::Stopped);
+        }
         observer.see(&Event::Progress { phase: request.phase, done, total });
     }
 

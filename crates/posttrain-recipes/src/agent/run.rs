@@ -226,7 +226,7 @@ impl AgentRun {
     ///
     /// # Errors
     /// [`RecipeError::Lora`] for an adapter that cannot be read; [`RecipeError::RewardFailures`] where
-    /// too many episodes failed; else whatever sampling does.
+    /// too many episodes failed; [`RecipeError::Stopped`] by the stop flag; else whatever sampling does.
     pub fn evaluate(
         &self,
         adapters: &BTreeMap<String, PathBuf>,
@@ -259,7 +259,8 @@ impl AgentRun {
             // One that is not trained has played as the base so far.
             *player = player.with_actor(Arc::new(PolicyActor::name(cast.client.clone(), role)));
         }
-        let groups = self.play_held_out(builder, &cast, tasks, observer)?;
+        let stop = Some(&*self.stop);
+        let groups = self.play_held_out((builder, stop), &cast, tasks, observer)?;
         self.check_failures(self.config.steps, &groups, &AgentEvaluation::of(&groups))?;
         Ok(groups)
     }
@@ -300,8 +301,8 @@ impl AgentRun {
     /// several ranks all have the same demonstrations.
     ///
     /// # Errors
-    /// [`RecipeError::Config`] where nothing is demonstrated, or there is no such role; else whatever
-    /// training and the disk do.
+    /// [`RecipeError::Config`] where nothing is demonstrated, or there is no such role;
+    /// [`RecipeError::Stopped`] by the stop flag; else whatever training and the disk do.
     pub fn warm_start<'a>(
         &self,
         role: &str,
@@ -322,7 +323,9 @@ impl AgentRun {
         let trainer = self.config.trainer;
         let trainer = Trainer::new(self.model.decoder.clone(), &settings.lora, trainer, seed)?;
         let mut trainer = self.ranks.join(trainer)?;
-        let losses = warm_start(&mut trainer, demonstrations, (config, seed), observer)?;
+        let stop = || self.ranks.any(Ok(self.stop.load(Ordering::Relaxed)));
+        let how = (config, seed, &stop as &dyn Fn() -> Result<bool, RecipeError>);
+        let losses = warm_start(&mut trainer, demonstrations, how, observer)?;
         self.ranks
             .led(|| trainer.save_adapter(adapter, &self.base_model).map_err(RecipeError::from))?;
         Ok(losses)
@@ -423,6 +426,7 @@ impl AgentRun {
             in_flight: config.in_flight,
             progress: step as f64 / (config.steps - 1).max(1) as f64,
             phase: Phase::Sampling,
+            stop: None,
         };
         let groups = self.play(request, self.builder.as_ref(), &cast.stage, observer)?;
         let episodes = AgentEvaluation::of(&groups);
@@ -538,7 +542,7 @@ impl AgentRun {
         }
 
         let tasks = &validation[..config.tasks.unwrap_or(usize::MAX).min(validation.len())];
-        let groups = self.play_held_out(self.builder.as_ref(), cast, tasks, observer)?;
+        let groups = self.play_held_out((self.builder.as_ref(), None), cast, tasks, observer)?;
         let evaluation = AgentEvaluation::of(&groups);
         self.check_failures(state.step, &groups, &evaluation)?;
         let text = format!("validation after step {}: {}", state.step, evaluation.line());
@@ -552,7 +556,7 @@ impl AgentRun {
     /// An episode of each task; the same for the same policies.
     fn play_held_out(
         &self,
-        builder: &dyn EnvironmentBuilder,
+        (builder, stop): (&dyn EnvironmentBuilder, Option<&AtomicBool>),
         cast: &Cast,
         tasks: &[Example],
         observer: &mut dyn Observer,
@@ -567,6 +571,7 @@ impl AgentRun {
             in_flight: self.config.in_flight,
             progress: 1.0,
             phase: Phase::Evaluating,
+            stop,
         };
         self.play(request, builder, &cast.stage, observer)
     }

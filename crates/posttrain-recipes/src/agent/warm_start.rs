@@ -53,11 +53,11 @@ impl WarmStartConfig {
     }
 }
 
-/// Learns demonstrations; the losses, step by step.
+/// Learns demonstrations, unless it is asked to stop; the losses, step by step.
 pub(crate) fn warm_start<'a>(
     trainer: &mut Trainer,
     demonstrations: impl IntoIterator<Item = &'a Trajectory>,
-    (config, seed): (&WarmStartConfig, u64),
+    (config, seed, stop): (&WarmStartConfig, u64, &dyn Fn() -> Result<bool, RecipeError>),
     observer: &mut dyn Observer,
 ) -> Result<Vec<f64>, RecipeError> {
     let mut datums = demonstration_datums(demonstrations);
@@ -71,6 +71,9 @@ pub(crate) fn warm_start<'a>(
     let steps = config.epochs * a_epoch;
     let mut losses = Vec::with_capacity(steps as usize);
     for step in 0..steps {
+        if stop()? {
+            return Err(RecipeError::Stopped);
+        }
         // Another order in each epoch.
         let mut order: Vec<usize> = (0..datums.len()).collect();
         order.sort_by_key(|index| derive_seed(seed, "order", step / a_epoch, *index as u64));
