@@ -209,8 +209,9 @@ fn several_ranks_make_one_run_and_go_on_as_another_number() {
 
         let flag = Arc::new(AtomicBool::new(false));
         let run = begun("run")?.with_stop_flag(flag.clone());
-        let observer = &mut StopAt(flag, stop);
+        let observer = &mut StopAt(flag.clone(), stop);
         let trained = run.train(&examples(0..41), &examples(41..46), observer)?;
+        flag.store(false, Ordering::Relaxed);
         let adapters = BTreeMap::from([("policy".to_owned(), folder.join("warm"))]);
         let groups = run.evaluate(&adapters, &examples(50..57), &mut Silent)?;
         let rewards: Vec<f64> =
