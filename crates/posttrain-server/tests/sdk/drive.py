@@ -125,6 +125,22 @@ for loss, (expected, config, more) in losses.items():
         assert abs(got - expected) < 1e-3 * max(1, abs(expected)), (loss, got, expected)
     print(f"{loss}: {expected:.4f}")
 
+
+# --- and its gradient: where the policy is the sampler's and every advantage 1, that of cross-entropy -------
+def norm_of(loss, **inputs):
+    client = service.create_lora_training_client(name, rank=8, seed=7).result()
+    client.forward_backward([datum(read, targets, **inputs)], loss).result()
+    return client.optim_step(types.AdamParams(learning_rate=1e-9)).result().metrics["unclipped_grad_l2:mean"]
+
+
+ones = np.ones(11, dtype=np.float32)
+plain = norm_of("cross_entropy", weights=ones)
+for loss in losses:
+    more = {"sequence_ratio_mask": ones} if loss == "gspo" else {}
+    norm = norm_of(loss, logprobs=own, advantages=ones, **more)
+    assert abs(norm / plain - 1) < 1e-3, (loss, norm, plain)
+print("each loss's gradient is a sum over tokens")
+
 # --- refusals in words -----------------------------------------------------------------------------
 failed = tinker.RequestFailedError
 rl = dict(logprobs=q, advantages=advantages)
