@@ -78,20 +78,21 @@ dense = training.forward([datum(read, wide, weights=weights)], "cross_entropy").
 assert logprobs_of(dense)[0].shape == (11, 3)
 assert np.abs(logprobs_of(dense)[0][:, 0] - own).max() < 1e-4
 
-crow = list(range(12))
+# Each row's target stands in another column than its neighbor's.
+crow, columns = list(range(12)), [row % 3 for row in range(11)]
 sparse = types.Datum(
     model_input=types.ModelInput.from_ints(read),
     loss_fn_inputs={
         "target_tokens": types.TensorData(
             data=np.asarray(targets, dtype=np.int64), dtype="int64", shape=[11, 3],
-            sparse_crow_indices=crow, sparse_col_indices=[0] * 11),
+            sparse_crow_indices=crow, sparse_col_indices=columns),
         "weights": types.TensorData(
             data=np.ones(11, dtype=np.float32), dtype="float32", shape=[11, 3],
-            sparse_crow_indices=crow, sparse_col_indices=[0] * 11),
+            sparse_crow_indices=crow, sparse_col_indices=columns),
     },
 )
 csr = training.forward([sparse], "cross_entropy").result()
-assert np.abs(logprobs_of(csr)[0][:, 0] - own).max() < 1e-4
+assert np.abs(logprobs_of(csr)[0][range(11), columns] - own).max() < 1e-4
 assert abs(csr.metrics["loss:sum"] - forward.metrics["loss:sum"]) < 1e-3
 mixed = training.forward([one[0], datum(read, wide, weights=weights), one[0]], "cross_entropy").result()
 assert [array.shape for array in logprobs_of(mixed)] == [(11,), (11, 3), (11,)]
@@ -125,6 +126,15 @@ for loss, (expected, config, more) in losses.items():
         assert abs(got - expected) < 1e-3 * max(1, abs(expected)), (loss, got, expected)
     print(f"{loss}: {expected:.4f}")
 
+# Both bounds of a ratio, with the sign of advantage at which each holds.
+for loss, low, high in (("ppo", 0.8, 1.2), ("gspo", 0.8, 1.2)):
+    more = {"sequence_ratio_mask": np.ones(11, dtype=np.float32)} if loss == "gspo" else {}
+    for shift, sign, bound in ((0.7, -1.0, low), (-0.7, 1.0, high)):
+        given = np.full(11, sign, dtype=np.float32)
+        batch = [datum(read, targets, logprobs=own + np.float32(shift), advantages=given, **more)]
+        got = training.forward(batch, loss).result().metrics["loss:sum"]
+        assert abs(got + 11 * sign * bound) < 1e-2, (loss, shift, got)
+print("ratios are bounded on both sides")
 
 # --- and its gradient: where the policy is the sampler's and every advantage 1, that of cross-entropy -------
 def norm_of(loss, **inputs):
