@@ -115,8 +115,18 @@ const MUTANTS: &[Mutant] = &[
         "if !begin(app, model, seq, kind)? {",
         "if !begin(app, model, seq, kind)? && false {",
     ),
-    mutant("beta2 is Adam's usual one", "tinker/training.rs", "beta2: 0.95,", "beta2: 0.999,"),
-    mutant("epsilon is Adam's usual one", "tinker/training.rs", "eps: 1e-12,", "eps: 1e-8,"),
+    mutant(
+        "beta2 is not read",
+        "tinker/training.rs",
+        "beta2: self.beta2,",
+        "beta2: 0.95 + 0.0 * self.beta2,",
+    ),
+    mutant(
+        "epsilon is not read",
+        "tinker/training.rs",
+        "eps: self.eps,",
+        "eps: 1e-12 + 0.0 * self.eps,",
+    ),
     mutant(
         "weight decay is not read",
         "tinker/training.rs",

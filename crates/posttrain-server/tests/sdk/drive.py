@@ -225,6 +225,43 @@ for key in start:
         assert np.abs(stepped[key] - start[key] * (1 - 1e-3 * 0.5)).max() < 1e-6, key
 print("AdamW's step in closed form")
 
+# With an ε this large a step is lr·g/(|g| + 1), and a clipped gradient's is that of a shorter g.
+def stepped(name_of, clip):
+    model = service.create_lora_training_client(name, rank=4, seed=3).result()
+    model.forward_backward(one, "cross_entropy").result()
+    norm = model.optim_step(adam(1e-2, eps=1.0, grad_clip_norm=clip)).result().metrics["unclipped_grad_l2:mean"]
+    weights = adapter_of(model, name_of)
+    return norm, np.concatenate([np.abs(weights[key]).ravel() for key in sorted(weights) if "lora_B" in key])
+
+
+norm, free_step = stepped("free", 0.0)
+_, clipped_step = stepped("clipped", norm / 2)
+gradient = free_step / (1e-2 - free_step) / 2
+assert np.abs(clipped_step - 1e-2 * gradient / (gradient + 1)).max() < 1e-6, "gradients are clipped to the norm"
+print("gradients are clipped")
+
+
+# Every constant is read: whatever is other than its default gives other weights.
+def walked(**constants):
+    model = service.create_lora_training_client(name, rank=4, seed=3).result()
+    for shift in range(3):
+        model.forward_backward([datum(read, np.roll(targets, shift), weights=np.ones(11))], "cross_entropy").result()
+        model.optim_step(adam(1e-2, **constants)).result()
+    return logprobs_of(model.forward(one, "cross_entropy").result())[0]
+
+
+usual = walked()
+for constants in (dict(beta1=0.0), dict(beta2=0.5), dict(eps=1.0), dict(weight_decay=5.0), dict(grad_clip_norm=1e-3, eps=1e-3)):
+    assert np.abs(walked(**constants) - usual).max() > 1e-4, constants
+print("every constant of AdamW is read")
+
+# --- which layers are trained ----------------------------------------------------------------------
+attention = service.create_lora_training_client(name, rank=4, seed=3, train_mlp=False, train_unembed=False).result()
+assert all("self_attn" in key for key in adapter_of(attention, "attention"))
+mlp = service.create_lora_training_client(name, rank=4, seed=3, train_attn=False, train_unembed=False).result()
+assert all("mlp" in key for key in adapter_of(mlp, "mlp"))
+print("layers are those that were asked for")
+
 # --- samples ---------------------------------------------------------------------------------------
 ask = types.ModelInput.from_ints(text[:6])
 params = types.SamplingParams(max_tokens=8, seed=5, temperature=1.0)
@@ -263,6 +300,23 @@ stop = long.tokens[3]
 cut = base.sample(ask, 1, types.SamplingParams(max_tokens=8, seed=5, stop=[stop])).result().sequences[0]
 assert cut.stop_reason == "stop" and len(cut.tokens) <= 4, cut
 assert list(cut.tokens) == list(long.tokens)[: len(cut.tokens)], (cut.tokens, long.tokens)
+# What leaves one token to draw draws it, whatever the seed.
+def without_choice(seed, **params):
+    params = types.SamplingParams(max_tokens=8, seed=seed, stop=[], **params)
+    return list(base.sample(ask, 1, params).result().sequences[0].tokens)
+
+
+greedy = without_choice(1, temperature=0.0)
+for seed in (2, 3):
+    for params in (dict(temperature=0.0), dict(top_k=1), dict(top_p=1e-6)):
+        assert without_choice(seed, **params) == greedy, params
+# And up to that token's text, which OpenAI's side tells.
+body = json.dumps({"model": name, "prompt": [stop], "max_tokens": 0, "echo": True}).encode()
+headers = {"content-type": "application/json", "x-api-key": KEY}
+with urllib.request.urlopen(urllib.request.Request(URL + "/v1/completions", body, headers)) as answer:
+    word = json.load(answer)["choices"][0]["text"]
+by_text = base.sample(ask, 1, types.SamplingParams(max_tokens=8, seed=5, stop=[word])).result().sequences[0]
+assert (by_text.stop_reason, list(by_text.tokens)) == ("stop", list(cut.tokens)), (word, by_text, cut)
 free = base.sample(ask, 4, types.SamplingParams(max_tokens=64, seed=1, stop=[], temperature=2.0)).result()
 assert all(len(seq.tokens) == 64 and seq.stop_reason == "length" for seq in free.sequences)
 raises(failed, lambda: base.sample(ask, 1, types.SamplingParams(max_tokens=0)).result(), "max_tokens")
@@ -277,7 +331,10 @@ assert np.abs(np.asarray(before, dtype=np.float32) - whole[0]).max() < 2e-3
 client.forward_backward(one, "cross_entropy").result()
 client.optim_step(adam(1e-2)).result()
 assert snapshot.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:] == before
-print("a snapshot does not move")
+newer = client.save_weights_and_get_sampling_client().result()
+assert newer.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:] != before
+assert snapshot.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:] == before
+print("a snapshot does not move, nor by a newer one")
 
 # --- checkpoints -----------------------------------------------------------------------------------
 state = client.save_state("state").result().path
@@ -297,13 +354,29 @@ with_moments = step_of(service.create_training_client_from_state_with_optimizer(
 without = step_of(service.create_training_client_from_state(state).result())
 assert np.abs(goes_on - with_moments).max() < 1e-4, "moments are kept"
 assert np.abs(goes_on - without).max() > 1e-4, "and dropped where they are to be"
+client.load_state_with_optimizer(state).result()
+assert np.abs(step_of(client) - with_moments).max() < 1e-4, "moments are loaded where they are asked for"
+client.load_state(state).result()
+assert np.abs(step_of(client) - without).max() < 1e-4, "and not where they are not"
 client.load_state(state).result()
 by_path = service.create_sampling_client(model_path=weights).result()
 assert by_path.get_base_model() == name
 resumed = by_path.compute_logprobs(types.ModelInput.from_ints(text)).result()[1:]
 loaded = logprobs_of(client.forward(one, "cross_entropy").result())[0]
 assert np.abs(np.asarray(resumed, dtype=np.float32) - loaded).max() < 2e-3
-print("checkpoints: with and without optimizer, for samplers")
+
+# A checkpoint that is replaced is sampled from as it is now.
+def of_path(path):
+    return service.create_sampling_client(model_path=path).result().compute_logprobs(types.ModelInput.from_ints(text)).result()[1:]
+
+
+moving = service.create_training_client_from_state(state).result()
+replaced = moving.save_state("replaced").result().path
+older = of_path(replaced)
+step_of(moving)
+moving.save_state("replaced", overwrite=True).result()
+assert of_path(replaced) != older
+print("checkpoints: with and without optimizer, for samplers, replaced")
 
 # --- REST ------------------------------------------------------------------------------------------
 rest = tinker.RestClient(base_url=URL, api_key=KEY)
