@@ -55,26 +55,7 @@ impl TinyModel<'_> {
         let write = |name: &str, value: Value| {
             std::fs::write(folder.join(name), value.to_string()).unwrap();
         };
-        write(
-            "config.json",
-            json!({
-                "architectures": ["LlamaForCausalLM"],
-                "model_type": "llama",
-                "vocab_size": config.vocab_size,
-                "hidden_size": config.hidden_size,
-                "intermediate_size": config.intermediate_size,
-                "num_hidden_layers": config.num_hidden_layers,
-                "num_attention_heads": config.num_attention_heads,
-                "num_key_value_heads": config.num_key_value_heads,
-                "head_dim": config.head_dim,
-                "hidden_act": "silu",
-                "rms_norm_eps": config.rms_norm_eps,
-                "rope_theta": config.rope_theta,
-                "max_position_embeddings": config.max_position_embeddings,
-                "tie_word_embeddings": true,
-                "eos_token_id": 0,
-            }),
-        );
+        write("config.json", config.llama_json());
         let added: Vec<Value> = SPECIAL
             .iter()
             .enumerate()

@@ -145,7 +145,7 @@ impl Capture {
 /// Whether two messages say the same: a client may send content as parts, or `null` for nothing,
 /// and a call's arguments as a text.
 fn same(one: &Message, other: &Message) -> bool {
-    let calls = |message: &Message| -> Vec<(Option<String>, String, Value)> {
+    let calls = |message: &Message| -> Vec<Call> {
         let calls = message.tool_calls.iter().flatten().map(|call| {
             let arguments = match &call.function.arguments {
                 Value::String(text) => {
@@ -160,11 +160,17 @@ fn same(one: &Message, other: &Message) -> bool {
     one.role == other.role
         && one.text() == other.text()
         && one.tool_call_id == other.tool_call_id
-        && calls(one).len() == calls(other).len()
-        && calls(one)
-            .iter()
-            .zip(&calls(other))
-            .all(|(one, other)| (&one.0, &one.1) == (&other.0, &other.1) && alike(&one.2, &other.2))
+        && same_calls(&calls(one), &calls(other))
+}
+
+/// A call's id, its tool, and its arguments.
+type Call = (Option<String>, String, Value);
+
+fn same_calls(one: &[Call], other: &[Call]) -> bool {
+    let same = |(one, other): (&Call, &Call)| {
+        (&one.0, &one.1) == (&other.0, &other.1) && alike(&one.2, &other.2)
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// Whether two values are the same, numbers by what they are worth: a client may read `2.0` and write

@@ -86,7 +86,7 @@ impl Checkpoint {
             "eos_token": template.end,
         });
 
-        write(&dir.join("config.json"), &config_json(self.config()).to_string())?;
+        write(&dir.join("config.json"), &self.config().llama_json().to_string())?;
         write(&dir.join("tokenizer_config.json"), &tokenizer_config.to_string())?;
         write(&dir.join("tokenizer.json"), &self.tokenizer()?.to_json()?)
     }
@@ -106,26 +106,34 @@ fn copy_beside_weights(from: &Path, to: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// The `config.json` of a Llama without stretched positions, which is all that is read from a
-/// single file.
-fn config_json(config: &ModelConfig) -> Value {
-    json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "max_position_embeddings": config.max_position_embeddings,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "eos_token_id": config.eos_token_ids,
-    })
+impl ModelConfig {
+    /// The `config.json` of a Llama without stretched positions: what a single file can describe, and
+    /// [`ModelConfig::tiny`].
+    ///
+    /// ```
+    /// let config = posttrain_model::ModelConfig::tiny().llama_json();
+    /// assert_eq!((&config["model_type"], &config["vocab_size"]), (&"llama".into(), &64.into()));
+    /// ```
+    #[must_use]
+    pub fn llama_json(&self) -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "max_position_embeddings": self.max_position_embeddings,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "eos_token_id": self.eos_token_ids,
+        })
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), ModelError> {

@@ -2,6 +2,7 @@
 
 mod config;
 mod episodes;
+mod learned;
 mod record;
 mod run;
 mod stage;

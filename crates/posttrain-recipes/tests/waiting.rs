@@ -5,20 +5,18 @@
 mod digits;
 mod world;
 
+use futures::future::BoxFuture;
 use posttrain_recipes::{GroupOrder, Mode, RlConfig, Silent};
-use posttrain_reward::{Reward, Sample, Score, from_fn};
+use posttrain_reward::{Reward, RewardError, Sample, Score};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use world::{World, config, examples};
 
-/// Whether a pass of training has begun.
-#[derive(Default)]
-struct Begun(Mutex<bool>, Condvar);
-
-struct Spans(Arc<Begun>);
+/// Set once a pass of training has begun.
+struct Spans(Arc<AtomicBool>);
 
 impl Subscriber for Spans {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -27,8 +25,7 @@ impl Subscriber for Spans {
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         if span.metadata().name() == "training" {
-            *self.0.0.lock().unwrap() = true;
-            self.0.1.notify_all();
+            self.0.store(true, Ordering::SeqCst);
         }
         Id::from_u64(1)
     }
@@ -40,30 +37,47 @@ impl Subscriber for Spans {
     fn exit(&self, _: &Id) {}
 }
 
+/// Gives the first completion that is scored no reward until some other group is trained on.
+struct Waits {
+    begun: Arc<AtomicBool>,
+    asked: AtomicBool,
+    in_vain: AtomicBool,
+}
+
+/// How long it waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Reward for Waits {
+    fn name(&self) -> &str {
+        "waits"
+    }
+
+    fn score<'a>(&'a self, sample: &'a Sample) -> BoxFuture<'a, Result<Score, RewardError>> {
+        Box::pin(async move {
+            if !self.asked.swap(true, Ordering::SeqCst) {
+                let started = Instant::now();
+                while !self.begun.load(Ordering::SeqCst) && started.elapsed() < PATIENCE {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                self.in_vain.store(!self.begun.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            // Different within nearly every group, so that it teaches.
+            let digit = sample.response.bytes().find(u8::is_ascii_digit).unwrap_or_default();
+            Ok(Score::binary(digit % 2 == 0))
+        })
+    }
+}
+
 #[test]
 fn a_group_is_trained_on_while_another_waits_for_its_reward() {
-    let begun = Arc::new(Begun::default());
+    let begun = Arc::new(AtomicBool::new(false));
     tracing::subscriber::set_global_default(Spans(begun.clone())).unwrap();
-    let (asked, in_vain) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
-    let told = in_vain.clone();
-    // The first completion that is scored has no reward until some other group is trained on.
-    let waits = move |sample: &Sample| {
-        if !asked.swap(true, Ordering::Relaxed) {
-            let lock = begun.0.lock().unwrap();
-            let waited = begun.1.wait_timeout_while(lock, Duration::from_secs(60), |begun| !*begun);
-            told.store(!*waited.unwrap().0, Ordering::Relaxed);
-        }
-        // Different within nearly every group, so that it teaches.
-        let digit = sample.response.bytes().find(u8::is_ascii_digit).unwrap_or_default();
-        Ok(Score::binary(digit % 2 == 0))
-    };
-    let reward: Arc<dyn Reward> = Arc::new(from_fn("waits", waits));
+    let (asked, in_vain) = (AtomicBool::new(false), AtomicBool::new(false));
+    let reward = Arc::new(Waits { begun, asked, in_vain });
+
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let config = RlConfig { mode: Mode::Streaming, group_order: GroupOrder::Arrival, ..config(1) };
-    let outcome = world.run(config, dir.path(), reward).train(&examples(0..40), &[], &mut Silent);
-    assert!(outcome.unwrap().complete);
-    assert!(
-        !in_vain.load(Ordering::Relaxed),
-        "nothing was trained on while a reward was waited for"
-    );
+    let run = world.run(config, dir.path(), reward.clone());
+    assert!(run.train(&examples(0..40), &[], &mut Silent).unwrap().complete);
+    assert!(!reward.in_vain.load(Ordering::SeqCst), "nothing was trained on meanwhile");
 }

@@ -86,8 +86,9 @@ enum Block {
         text: String,
         #[serde(default, rename = "cache_control")]
         _cache_control: IgnoredAny,
-        #[serde(default, rename = "citations")]
-        _citations: IgnoredAny,
+        /// Of documents, which nobody can give here.
+        #[serde(default)]
+        citations: Option<IgnoredAny>,
     },
     ToolUse {
         id: String,
@@ -182,8 +183,7 @@ impl<'de> Deserialize<'de> for Content {
 
 impl Content {
     fn of(text: &str) -> Self {
-        let none = IgnoredAny;
-        Self(vec![Block::Text { text: text.into(), _cache_control: none, _citations: none }])
+        Self(vec![Block::Text { text: text.into(), _cache_control: IgnoredAny, citations: None }])
     }
 
     /// The text of blocks that may be nothing else.
@@ -197,13 +197,15 @@ impl Content {
 }
 
 impl Block {
-    /// Whether a tool was called by something else than the model, which nothing here does.
-    fn is_by_others(&self) -> bool {
+    /// The field that a block has and this server does not: a tool was called by something else than
+    /// the model, or a document was cited.
+    fn foreign(&self) -> Option<&'static str> {
         match self {
-            Self::Text { .. } => false,
+            Self::Text { citations, .. } => citations.as_ref().map(|_| "citations"),
             Self::ToolUse { caller, toolset_name, .. }
             | Self::ToolResult { caller, toolset_name, .. } => {
-                caller.is_some() || toolset_name.is_some()
+                let caller = caller.as_ref().map(|_| "caller");
+                caller.or(toolset_name.as_ref().map(|_| "toolset_name"))
             }
         }
     }
@@ -218,9 +220,9 @@ impl Turn {
         }
         let (mut said, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
         for block in &self.content.0 {
-            if block.is_by_others() {
-                let expected = "tools that the model calls itself: no `caller`, no `toolset_name`";
-                return Err(Refusal::field(&field, expected, "one"));
+            if let Some(name) = block.foreign() {
+                let expected = format!("no `{name}`: this server does not have it");
+                return Err(Refusal::field(&field, &expected, "one"));
             }
             match (self.role, block) {
                 (_, Block::Text { text, .. }) => said.push(text.as_str()),
@@ -482,6 +484,8 @@ mod tests {
         assert_eq!(roles, ["system", "assistant", "tool"]);
         let begun = json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "assistant", "content": "So" }] });
         assert!(chat(begun).unwrap_err().contains("messages[0].role"));
+        let cited = json!([{ "type": "text", "text": "so", "citations": [{}] }]);
+        assert!(said(&cited).unwrap_err().contains("`citations`"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A run in environments: episodes, advantages, a step for each policy.
 
 use crate::agent::config::{AgentConfig, RoleConfig};
-use crate::agent::episodes::{EpisodeGroup, PlayRequest, play, trajectory_datums};
+use crate::agent::episodes::{EpisodeGroup, PlayRequest, play};
+use crate::agent::learned::{EpisodeLine, Learned};
 use crate::agent::record::{AgentEvaluation, AgentRecord, RoleRecord};
 use crate::agent::stage::{EnvironmentBuilder, EpisodeRequest, Stage};
 use crate::agent::warm_start::{WarmStartConfig, warm_start};
@@ -15,13 +16,12 @@ use crate::{Ranks, RecipeError};
 use posttrain_collective::{gather, share};
 use posttrain_data::{BatchStream, Example, StreamState};
 use posttrain_environment::{Actor, EpisodeError, EpisodePlayer, PolicyActor, Trajectory};
-use posttrain_loss::Aggregation;
 use posttrain_model::TextModel;
 use posttrain_rollout::service::{
     SamplingClient, SamplingService, SamplingServiceConfig, Transition,
 };
 use posttrain_store::{JsonLog, lock_folder};
-use posttrain_train::{Datum, Trainer, derive_seed};
+use posttrain_train::{Trainer, derive_seed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,15 +67,6 @@ impl Standing for AgentState {
     fn best_step(&self) -> Option<u64> {
         self.best.map(|(step, _)| step)
     }
-}
-
-/// A line of `episodes.jsonl`.
-#[derive(Debug, Serialize, Deserialize)]
-struct EpisodeLine {
-    step: u64,
-    task: String,
-    advantage: f32,
-    trajectory: Trajectory,
 }
 
 /// What a run writes beside its states.
@@ -438,9 +429,9 @@ impl AgentRun {
         let mut signal = 0.0;
         let mut lines = Vec::new();
         for (role, settings) in &config.roles {
-            let learned = self.learned(role, &groups)?;
+            let learned = Learned::of(role, &groups, &config.advantage)?;
             if *role == config.main_role {
-                signal = learned.groups_with_signal as f64 / learned.groups.max(1) as f64;
+                signal = learned.signal();
                 lines = learned.lines(step + 1, config.logged_episodes);
             }
             let due = step % settings.every == settings.offset;
@@ -470,34 +461,6 @@ impl AgentRun {
             time: now(),
         };
         Ok((record, lines))
-    }
-
-    /// What a role has to learn from a step's episodes: its own of each task, side by side, and of
-    /// those each subtask's.
-    fn learned<'a>(
-        &self,
-        role: &str,
-        groups: &'a [EpisodeGroup],
-    ) -> Result<Learned<'a>, RecipeError> {
-        let mut trajectories = Vec::new();
-        let mut lengths = Vec::new();
-        for group in groups {
-            let episodes = group.episodes.iter().filter_map(|episode| episode.as_ref().ok());
-            let all = episodes.flat_map(Trajectory::with_children);
-            let mut its: Vec<&Trajectory> = all.filter(|played| played.role == role).collect();
-            its.sort_by(|one, other| one.subtask.cmp(&other.subtask));
-            lengths.extend(its.chunk_by(|one, other| one.subtask == other.subtask).map(<[_]>::len));
-            trajectories.extend(its.into_iter().map(|played| (group.task.id.as_str(), played)));
-        }
-        let rewards: Vec<_> =
-            trajectories.iter().map(|(_, played)| Some(played.reward() as f32)).collect();
-        let advantages = self.config.advantage.advantages(&rewards, &lengths)?;
-        Ok(Learned {
-            trajectories,
-            advantages: advantages.values,
-            groups: lengths.len(),
-            groups_with_signal: advantages.counts.groups_with_signal,
-        })
     }
 
     fn check_failures(
@@ -591,41 +554,5 @@ impl AgentRun {
         request.seeds = request.seeds[own].to_vec();
         let played = self.runtime.block_on(play(request, builder, stage, observer));
         Ok(gather(ranks, played)?.into_iter().flatten().collect())
-    }
-}
-
-/// A role's episodes and what each is worth.
-struct Learned<'a> {
-    trajectories: Vec<(&'a str, &'a Trajectory)>,
-    advantages: Vec<f32>,
-    groups: usize,
-    groups_with_signal: usize,
-}
-
-impl Learned<'_> {
-    fn datums(&self, config: &AgentConfig) -> Vec<Datum> {
-        let temperature = config.episode.sampling.temperature;
-        let all = self.trajectories.iter().zip(&self.advantages);
-        all.flat_map(|((_, trajectory), advantage)| {
-            // Where each context counts as one sequence, an episode of several is still one.
-            let written = trajectory.segments.iter().filter(|s| !s.written.is_empty()).count();
-            let share = match config.objective.aggregation {
-                Aggregation::SequenceMean {} => 1.0 / written.max(1) as f32,
-                _ => 1.0,
-            };
-            trajectory_datums(trajectory, advantage * share, temperature)
-        })
-        .collect()
-    }
-
-    fn lines(&self, step: u64, most: usize) -> Vec<EpisodeLine> {
-        let all = self.trajectories.iter().zip(&self.advantages).take(most);
-        all.map(|((task, trajectory), advantage)| EpisodeLine {
-            step,
-            task: (*task).to_owned(),
-            advantage: *advantage,
-            trajectory: (*trajectory).clone(),
-        })
-        .collect()
     }
 }
