@@ -79,6 +79,29 @@ fn a_chat_is_answered_whole_and_by_a_stream_with_the_same_words() {
 }
 
 #[test]
+fn a_chat_says_which_text_of_its_clients_stopped_it() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let model = running.model();
+    let long = json!({ "max_tokens": 24, "temperature": 1.5 });
+    let (_, free) = chat(&client, &model, &long);
+    assert_eq!(free["choices"][0]["stop_reason"], Value::Null, "{free}");
+    let text = free["choices"][0]["message"]["content"].as_str().unwrap();
+    let letters: Vec<char> = text.chars().collect();
+    let stop: String = letters[2..4].iter().collect();
+    let at = text.find(&stop).unwrap();
+    assert!(at > 0, "{text:?}");
+
+    let stopped = json!({ "max_tokens": 24, "temperature": 1.5, "stop": ["never said", stop] });
+    let (_, answer) = chat(&client, &model, &stopped);
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (&choice["stop_reason"], &choice["message"]["content"]),
+        (&json!(stop), &json!(text[..at]))
+    );
+}
+
+#[test]
 fn completions_take_texts_and_tokens_and_stop_where_they_are_told() {
     let running = Running::start(&[]);
     let client = Client::new(&running.url);
