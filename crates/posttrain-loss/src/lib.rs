@@ -134,4 +134,4 @@ pub use kl::KlPenalty;
 pub use metrics::{LossMetrics, PolicyMetrics};
 pub use objective::{LossOutcome, Objective, ObjectiveConfig, Scope};
 pub use policy::{PolicyLoss, PolicyObjective};
-pub use sampler::{RowSampling, sample};
+pub use sampler::{RowSampling, sample, sample_each};

@@ -59,14 +59,39 @@ pub struct Sampled {
 /// # Ok::<(), posttrain_loss::LossError>(())
 /// ```
 pub fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossError> {
+    whole(sample_each(logits, rows)?)
+}
+
+/// A row's token and its log-probability, or why it has none.
+pub type RowDraw = Result<(i64, f32), LogitProblem>;
+
+/// [`sample`] of rows that have nothing to do with each other: one without a distribution fails
+/// alone.
+///
+/// # Errors
+/// Those of [`sample`] for arguments that do not fit.
+///
+/// ```
+/// use posttrain_loss::error::LogitProblem;
+/// use posttrain_loss::{RowSampling, sample_each};
+/// use tch::Tensor;
+///
+/// let logits = Tensor::from_slice(&[f32::NAN, 0.0, 0.0, 9.0]).view([2, 2]);
+/// let greedy = RowSampling { temperature: 0.0, ..RowSampling::default() };
+/// let drawn = sample_each(&logits, &[greedy; 2])?;
+/// assert_eq!(drawn[0], Err(LogitProblem::Nan));
+/// assert_eq!(drawn[1].unwrap().0, 1);
+/// # Ok::<(), posttrain_loss::LossError>(())
+/// ```
+pub fn sample_each(logits: &Tensor, rows: &[RowSampling]) -> Result<Vec<RowDraw>, LossError> {
     let vocab = check(logits, rows)?;
     if logits.device() != Device::Cpu {
-        return tensor::sample(logits, rows);
+        return tensor::sample_each(logits, rows);
     }
 
     let _guard = tch::no_grad_guard();
     let transposed = logits.f_transpose(0, 1).during("transposing the logits")?;
-    let drawn = if transposed.is_contiguous() && !logits.is_contiguous() {
+    Ok(if transposed.is_contiguous() && !logits.is_contiguous() {
         match values("logits", &transposed)? {
             Values::F32(logits) => columns::sample(logits, rows),
             Values::Bf16(logits) => columns::sample(logits, rows),
@@ -76,8 +101,11 @@ pub fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossErro
             Values::F32(logits) => sample_rows(logits, vocab, rows),
             Values::Bf16(logits) => sample_rows(logits, vocab, rows),
         }
-    };
+    })
+}
 
+/// Every row's token; an error names the first row that has none.
+fn whole(drawn: Vec<RowDraw>) -> Result<Sampled, LossError> {
     let named = drawn.into_iter().enumerate();
     let named =
         named.map(|(row, result)| result.map_err(|problem| LossError::Logits { row, problem }));
@@ -102,11 +130,7 @@ fn check(logits: &Tensor, rows: &[RowSampling]) -> Result<usize, LossError> {
     Ok(vocab)
 }
 
-fn sample_rows<E: Element>(
-    logits: &[E],
-    vocab: usize,
-    rows: &[RowSampling],
-) -> Vec<Result<(i64, f32), LogitProblem>> {
+fn sample_rows<E: Element>(logits: &[E], vocab: usize, rows: &[RowSampling]) -> Vec<RowDraw> {
     let drawn = logits
         .par_chunks_exact(vocab.max(1))
         .zip(rows)
@@ -133,7 +157,7 @@ mod tests {
     /// All implementations, which have to agree wherever the other tests look.
     fn both(logits: &Tensor, rows: &[RowSampling]) -> Sampled {
         let (native, before) = (sample(logits, rows).unwrap(), crossings());
-        let libtorch = tensor::sample(logits, rows).unwrap();
+        let libtorch = whole(tensor::sample_each(logits, rows).unwrap()).unwrap();
         assert_eq!(crossings() - before, 2, "sampling waits for the device");
         let columns = sample(&logits.tr().contiguous().tr(), rows).unwrap();
         assert_eq!(native.tokens, libtorch.tokens);
@@ -333,11 +357,18 @@ mod tests {
                 let logits = Tensor::cat(&[row(&good), row(&bad)], 0);
                 let columns = logits.tr().contiguous().tr();
                 let how = [uniform(0.5); 2];
-                for result in
-                    [sample(&logits, &how), sample(&columns, &how), tensor::sample(&logits, &how)]
-                {
+                let results = [
+                    sample_each(&logits, &how),
+                    sample_each(&columns, &how),
+                    tensor::sample_each(&logits, &how),
+                ];
+                for result in results {
+                    let drawn = result.unwrap();
+                    assert!(drawn[0].is_ok());
+                    assert_eq!(drawn[1], Err(expected));
+                    let error = whole(drawn).unwrap_err();
                     assert!(
-                        matches!(result, Err(LossError::Logits { row: 1, problem }) if problem == expected)
+                        matches!(error, LossError::Logits { row: 1, problem } if problem == expected)
                     );
                 }
             }

@@ -12,7 +12,7 @@ use crate::{
     SampledToken,
 };
 use posttrain_kernel::{PackedColumns, Workers};
-use posttrain_loss::sample;
+use posttrain_loss::sample_each;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -390,7 +390,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`RolloutError::Request`] for the first request that cannot be served, before anything is
-    /// sampled; those of [`Engine::step`].
+    /// sampled, or whose policy turns out to have diverged; those of [`Engine::step`].
     pub fn complete(
         &mut self,
         requests: impl IntoIterator<Item = Request>,
@@ -408,13 +408,20 @@ impl Engine {
         }
 
         let mut others = Vec::new();
+        let mut failed = None;
         self.run(|outcome| match outcome.result {
             Ok(completion) if outcome.request >= first => {
                 groups[outcome.request - first].push((outcome.sample, completion));
             }
+            Err(source) if outcome.request >= first => {
+                failed.get_or_insert((outcome.request - first, source));
+            }
             result => others.push(Outcome { result, ..outcome }),
         })?;
         self.refused.extend(others);
+        if let Some((request, source)) = failed {
+            return Err(RolloutError::Request { request, source });
+        }
 
         let in_order = |mut group: Vec<(usize, Completion)>| {
             group.sort_by_key(|(sample, _)| *sample);
@@ -616,9 +623,11 @@ impl Engine {
             }
             let finished = self.draw(&logits, batch.rows_mut(), watch)?;
             // From the back, so that no row moves before it leaves.
-            for (index, result) in finished.into_iter().rev() {
-                done.push(result);
-                self.keep(&mut batch, index)?;
+            for (index, outcome) in finished.into_iter().rev() {
+                if outcome.result.is_ok() {
+                    self.keep(&mut batch, index)?;
+                }
+                done.push(outcome);
                 batch.leave(index)?;
             }
             self.stats.steps += 1;
@@ -628,7 +637,7 @@ impl Engine {
     }
 
     /// Draws a token for each of `rows` from `logits: [rows, V]`; returns those that it finished,
-    /// with their places in rising order.
+    /// and those whose policy gives none, with their places in rising order.
     fn draw(
         &mut self,
         logits: &Tensor,
@@ -636,15 +645,23 @@ impl Engine {
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<Vec<(usize, Outcome)>, RolloutError> {
         let draws: Vec<_> = rows.iter_mut().map(Row::draw).collect();
-        let sampled = sample(logits, &draws)?;
-        self.stats.sampled_tokens += rows.len();
+        let drawn = sample_each(logits, &draws)?;
         let end_tokens = &self.model.config().eos_token_ids;
         let mut finished = Vec::new();
-        for (index, row) in rows.iter_mut().enumerate() {
-            let (token, logprob) = (sampled.tokens[index], sampled.logprobs[index]);
+        for (index, (row, drawn)) in rows.iter_mut().zip(drawn).enumerate() {
+            let (request, sample) = (row.group.request, row.sample);
+            let (token, logprob) = match drawn {
+                Ok(drawn) => drawn,
+                Err(problem) => {
+                    let result = Err(RequestError::Diverged { problem });
+                    finished.push((index, Outcome { request, sample, result }));
+                    continue;
+                }
+            };
+            self.stats.sampled_tokens += 1;
             watch(SampledToken {
-                request: row.group.request,
-                sample: row.sample,
+                request,
+                sample,
                 token,
                 logprob,
                 policy_version: row.group.version(),
@@ -652,12 +669,7 @@ impl Engine {
 
             let pushed = row.push(token, logprob, end_tokens, self.tokenizer.as_deref())?;
             if let Some(completion) = pushed {
-                let outcome = Outcome {
-                    request: row.group.request,
-                    sample: row.sample,
-                    result: Ok(completion),
-                };
-                finished.push((index, outcome));
+                finished.push((index, Outcome { request, sample, result: Ok(completion) }));
             }
         }
         Ok(finished)

@@ -1,5 +1,7 @@
 //! What can go wrong in sampling: with one request, or with the engine.
 
+use posttrain_loss::error::LogitProblem;
+
 /// Why one request cannot be served; the others go on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -43,6 +45,13 @@ pub enum RequestError {
     /// The request's deadline passed before this sample was finished.
     #[error("the request's deadline passed before the sample was finished")]
     DeadlinePassed,
+    /// What the policy computed is no distribution: its weights are no numbers any more, or too
+    /// large ones.
+    #[error("the policy has no distribution here ({problem}): its weights have diverged")]
+    Diverged {
+        /// What is wrong with the logits.
+        problem: LogitProblem,
+    },
     /// The engine that the sample ran in failed.
     #[error("the engine failed while it sampled: {reason}")]
     EngineFailed {
@@ -57,7 +66,13 @@ pub enum RequestError {
 impl RequestError {
     /// Whether the request was refused as a whole before any of it was sampled.
     pub(crate) fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Cancelled | Self::DeadlinePassed | Self::EngineFailed { .. })
+        !matches!(
+            self,
+            Self::Cancelled
+                | Self::DeadlinePassed
+                | Self::Diverged { .. }
+                | Self::EngineFailed { .. }
+        )
     }
 }
 
@@ -117,7 +132,7 @@ pub enum RolloutError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] posttrain_model::ModelError),
-    /// The token sampler failed (logits that are not numbers, for instance).
+    /// The token sampler failed.
     #[error(transparent)]
     Loss(#[from] posttrain_loss::LossError),
     /// libtorch refused an operation (memory, device, shape).

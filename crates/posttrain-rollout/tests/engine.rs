@@ -3,8 +3,12 @@
 
 mod support;
 
+use posttrain_lora::{Adapter, LoraConfig};
 use posttrain_model::{Checkpoint, Decoder};
-use posttrain_rollout::{Engine, EngineConfig, FinishReason, Request, SamplingParams, Workers};
+use posttrain_rollout::{
+    Engine, EngineConfig, FinishReason, PolicySnapshot, Request, RequestError, RolloutError,
+    SamplingParams, Workers,
+};
 use posttrain_tensor::read_tensors;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,6 +124,39 @@ fn rows_of_several_adapters_in_one_batch_are_each_as_alone() {
     }
     let tokens = |i: usize| &mixed[i][0].as_ref().unwrap().tokens;
     assert!(tokens(0) != tokens(1) && tokens(1) != tokens(2), "the adapters do nothing");
+}
+
+#[test]
+fn a_policy_that_has_diverged_fails_alone() {
+    let model = open("llama_tiny");
+    let lora = LoraConfig { rank: 2, ..LoraConfig::default() };
+    let broken = Adapter::init(&lora, model.modules(), 1, Device::Cpu).unwrap();
+    for (_, leaf) in broken.parameters() {
+        let _ = tch::no_grad(|| leaf.shallow_clone().fill_(f64::NAN));
+    }
+    let broken = PolicySnapshot::new(broken.snapshot(Kind::Float).unwrap(), 3);
+    let whole = Some(adapter(&model, 1));
+    let request = |i: usize| {
+        let policy = if i == 1 { Some(broken.clone()) } else { whole.clone() };
+        Request::new(vec![5, 6, 7], sampled(12, 4)).samples(2).policy(policy)
+    };
+    // What is kept of texts is not theirs to spoil either.
+    let config = EngineConfig { keep_tokens: 64, ..EngineConfig::default() };
+    let results = run(&model, config, (0..3).map(request).collect());
+    let alone = run(&model, EngineConfig::default(), vec![request(0)]);
+    for result in &results[1] {
+        let error = result.as_ref().unwrap_err();
+        assert!(matches!(error, RequestError::Diverged { .. }), "{error}");
+    }
+    for i in [0, 2] {
+        for (ours, alone) in results[i].iter().zip(&alone[0]) {
+            assert_eq!(ours.as_ref().unwrap().tokens, alone.as_ref().unwrap().tokens);
+        }
+    }
+
+    let mut engine = Engine::new(model, None, EngineConfig::default()).unwrap();
+    let error = engine.complete((0..3).map(request)).unwrap_err();
+    assert!(matches!(error, RolloutError::Request { request: 1, .. }), "{error}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! The sampler in libtorch's own operations, for devices other than the CPU.
 
-use super::{RowSampling, Sampled};
+use super::{RowDraw, RowSampling};
 use crate::error::{LogitProblem, LossError, Operation};
 use posttrain_tensor::{TensorError, to_device, to_host};
 use tch::{Kind, TchError, Tensor};
 
 /// The same function as the native kernel, for checked arguments.
-pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, LossError> {
+pub(super) fn sample_each(
+    logits: &Tensor,
+    rows: &[RowSampling],
+) -> Result<Vec<RowDraw>, LossError> {
     if !matches!(logits.kind(), Kind::Float | Kind::BFloat16) {
         return Err(TensorError::Kind {
             argument: "logits",
@@ -16,23 +19,19 @@ pub(super) fn sample(logits: &Tensor, rows: &[RowSampling]) -> Result<Sampled, L
         .into());
     }
     if rows.is_empty() {
-        return Ok(Sampled { tokens: Vec::new(), logprobs: Vec::new() });
+        return Ok(Vec::new());
     }
 
     let _guard = tch::no_grad_guard();
     let logits = logits.f_to_kind(Kind::Float).during("widening the logits")?;
     let drawn = Draw::new(&logits, rows)?.draw().during("sampling tokens")?;
     let drawn: Vec<f64> = to_host(&drawn)?;
-    let drawn: Vec<_> =
-        drawn.chunks_exact(3).map(|row| (row[0] as i64, row[1] as f32, row[2] as f32)).collect();
-
     // NaN wins a maximum in libtorch, so one number a row shows all that can be wrong with it.
-    if let Some(row) = drawn.iter().position(|(_, _, max)| !max.is_finite()) {
-        return Err(LossError::Logits { row, problem: LogitProblem::of_max(drawn[row].2) });
-    }
-
-    let (tokens, logprobs) = drawn.into_iter().map(|(token, logprob, _)| (token, logprob)).unzip();
-    Ok(Sampled { tokens, logprobs })
+    let of_row = |row: &[f64]| match row[2] as f32 {
+        max if max.is_finite() => Ok((row[0] as i64, row[1] as f32)),
+        max => Err(LogitProblem::of_max(max)),
+    };
+    Ok(drawn.chunks_exact(3).map(of_row).collect())
 }
 
 /// The rows' parameters cross to the device together, and so does what is drawn on the way back:
