@@ -2,7 +2,7 @@
 
 use crate::adapter::shape_error;
 use crate::few_rows::FewRows;
-use crate::rows::Segment;
+use crate::rows::Run;
 use crate::{Adapter, AdapterGradients, AdapterView, LoraError, RowAdapters, merged_weight};
 use posttrain_tensor::{SharedTensor, check_shape};
 use tch::Tensor;
@@ -21,11 +21,15 @@ pub struct AdaptedLinear {
     unmerged: Option<SharedTensor>,
 }
 
-/// The thin products `x·Aᵀ: [N, R]` of a forward pass, one for each adapted part.
+/// The thin products `x·Aᵀ: [N, R]` of a forward pass: of each run of rows, one for each adapted
+/// part.
 #[derive(Debug)]
 pub struct ThinProducts {
-    low: Vec<Option<Tensor>>,
+    runs: Vec<RunProducts>,
 }
+
+/// One run's, part by part; nothing where the run has no adapter, or no rows.
+type RunProducts = Vec<Option<Tensor>>;
 
 /// One part of a layer with an adapter folded in.
 #[derive(Debug)]
@@ -79,65 +83,56 @@ impl AdaptedLinear {
     /// not add up to `N`.
     pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor, LoraError> {
         check_shape("x", x, &[-1, self.weight.size()[1]])?;
-        let Some(segments) = adapters.resolve(x.size()[0]) else {
-            return Err(shape_error("adapters", "runs that add up to N rows".into(), x.size()));
-        };
+        let mut runs = runs(x, adapters)?;
+        runs.retain(|run| run.rows > 0);
 
-        let trains = x.requires_grad()
-            || segments.iter().any(|s| s.adapter.is_some_and(AdapterView::trains));
+        let trains =
+            x.requires_grad() || runs.iter().any(|r| r.adapter.is_some_and(AdapterView::trains));
         if posttrain_kernel::columns_pay(x) && !trains {
-            return self.by_columns(x, &segments);
+            return self.by_columns(x, &runs);
         }
 
         let base = x.f_linear(&self.weight, self.bias.as_deref())?;
         if !trains {
-            let mut start = 0;
-            for run in &segments {
-                if let Some(view) = run.adapter {
-                    self.add_update(
-                        &base.f_narrow(0, start, run.rows)?,
-                        &x.f_narrow(0, start, run.rows)?,
-                        view,
-                    )?;
-                }
-                start += run.rows;
+            for run in &runs {
+                self.add_update(&base, x, run)?;
             }
             return Ok(base);
         }
 
-        match segments.as_slice() {
+        match runs.as_slice() {
+            [] => Ok(base),
             [only] => self.adapted(base, x, only),
             many => self.adapted_by_runs(&base, x, many),
         }
     }
 
-    /// The layer's output for `x: [N, in]` with one adapter, and what [`AdaptedLinear::backward`]
-    /// needs besides `x`. No autograd: the result lies row by row.
+    /// The layer's output for `x: [N, in]`, and what [`AdaptedLinear::backward`] needs besides `x`.
+    /// No autograd: the result lies row by row.
     ///
     /// # Errors
-    /// [`LoraError::Tensor`] if `x` does not fit.
+    /// Those of [`AdaptedLinear::forward`].
     pub fn forward_keeping(
         &self,
         x: &Tensor,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, ThinProducts), LoraError> {
         check_shape("x", x, &[-1, self.weight.size()[1]])?;
+        let runs = runs(x, adapters)?;
         let out = x.f_linear(&self.weight, self.bias.as_deref())?;
-        let thin = self.add_update(&out, x, view)?;
+        let products = runs.iter().map(|run| self.add_update(&out, x, run));
+        let thin = ThinProducts { runs: products.collect::<Result<_, _>>()? };
         Ok((out, thin))
     }
 
-    /// `out += s·(x·Aᵀ)·Bᵀ` for every part, in place and without autograd.
-    fn add_update(
-        &self,
-        out: &Tensor,
-        x: &Tensor,
-        view: &AdapterView,
-    ) -> Result<ThinProducts, LoraError> {
-        let thin = self.thin(x, view)?;
+    /// `out += s·(x·Aᵀ)·Bᵀ` for every part of a run's rows, in place and without autograd.
+    fn add_update(&self, out: &Tensor, x: &Tensor, run: &Run) -> Result<RunProducts, LoraError> {
+        let Some(view) = run.adapter.filter(|_| run.rows > 0) else { return Ok(Vec::new()) };
+        let lows = self.thin(&run.of(x)?, view)?;
 
+        let out = run.of(out)?;
         let mut feature = 0;
-        for (part, low) in self.parts.iter().zip(&thin.low) {
+        for (part, low) in self.parts.iter().zip(&lows) {
             if let (Some(layer), Some(low)) = (view.layer(part.index), low) {
                 let _ = out
                     .f_narrow(1, feature, part.out_features)?
@@ -145,11 +140,11 @@ impl AdaptedLinear {
             }
             feature += part.out_features;
         }
-        Ok(thin)
+        Ok(lows)
     }
 
     /// The thin products alone, `x·Aᵀ`.
-    fn thin(&self, x: &Tensor, view: &AdapterView) -> Result<ThinProducts, LoraError> {
+    fn thin(&self, x: &Tensor, view: &AdapterView) -> Result<RunProducts, LoraError> {
         let together = self.stacked(view).map(|a| x.f_linear(&a, None::<&Tensor>)).transpose()?;
 
         let mut column = 0;
@@ -166,31 +161,56 @@ impl AdaptedLinear {
             }));
             column += rank;
         }
-        Ok(ThinProducts { low: lows })
+        Ok(lows)
     }
 
     /// The gradient by `x: [N, in]` from that by the output, `gradient: [N, out]`; those by the
-    /// adapter's pairs are added to `sums`. `x` and `view` are those of
-    /// [`AdaptedLinear::forward_keeping`], and so is `thin`; without it the thin products are
+    /// pairs of each run's adapter are added to its place in `sums`. `x` and `adapters` are those
+    /// of [`AdaptedLinear::forward_keeping`], and so is `thin`; without it the thin products are
     /// computed again.
     ///
     /// `∂x = ∂y·W + (∂y·sB)·A`, `∂A = (∂y·sB)ᵀ·x`, `∂(sB) = ∂yᵀ·(x·Aᵀ)`, with dropout's mask where
     /// `A` saw it.
     ///
     /// # Errors
-    /// [`LoraError::Torch`] if the shapes do not fit or memory fails.
+    /// [`LoraError::Shape`] if there is not a place for each run; [`LoraError::Torch`] if the shapes
+    /// do not fit or memory fails.
     pub fn backward(
         &self,
         x: &Tensor,
         thin: Option<&ThinProducts>,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, LoraError> {
-        let again = if thin.is_none() { Some(self.thin(x, view)?) } else { None };
-        let lows = thin.or(again.as_ref()).map_or(&[][..], |thin| &thin.low);
+        let runs = runs(x, adapters)?;
+        if runs.len() != sums.len() {
+            let expected = format!("{} places, one for each run", runs.len());
+            return Err(shape_error("sums", expected, vec![sums.len() as i64]));
+        }
 
-        let mut by_x = gradient.f_mm(&self.weight)?;
+        let by_x = gradient.f_mm(&self.weight)?;
+        for (index, (run, sums)) in runs.iter().zip(sums).enumerate() {
+            let Some(view) = run.adapter.filter(|_| run.rows > 0) else { continue };
+            let x = run.of(x)?;
+            let again = if thin.is_none() { Some(self.thin(&x, view)?) } else { None };
+            let kept = thin.and_then(|thin| thin.runs.get(index));
+            let lows = kept.or(again.as_ref()).map_or(&[][..], Vec::as_slice);
+            self.backward_update(&x, lows, &run.of(gradient)?, view, (&run.of(&by_x)?, sums))?;
+        }
+        Ok(by_x)
+    }
+
+    /// What one run's update adds to the gradients by `x` and by the adapter's pairs.
+    fn backward_update(
+        &self,
+        x: &Tensor,
+        lows: &[Option<Tensor>],
+        gradient: &Tensor,
+        view: &AdapterView,
+        (by_x, sums): (&Tensor, &mut AdapterGradients),
+    ) -> Result<(), LoraError> {
+        let mut by_x = by_x.shallow_clone();
         let stacked = self.stacked(view);
         let width = stacked.as_ref().map_or(0, |a| a.size()[0]);
         let by_low = Tensor::f_empty([x.size()[0], width], (x.kind(), x.device()))?;
@@ -228,8 +248,7 @@ impl AdaptedLinear {
                 row += rank;
             }
         }
-
-        Ok(by_x)
+        Ok(())
     }
 
     /// All parts' `A`s as one matrix, where all parts are adapted and nothing is dropped in
@@ -295,24 +314,24 @@ impl AdaptedLinear {
 
     /// The same feature by feature, without a gradient: updates are added in place, and the `A`s of
     /// fused parts multiply the input together.
-    fn by_columns(&self, x: &Tensor, runs: &[Segment]) -> Result<Tensor, LoraError> {
+    fn by_columns(&self, x: &Tensor, runs: &[Run]) -> Result<Tensor, LoraError> {
         let few = FewRows::of(x, 0..x.size()[0])?;
         let mut out = few.product(&self.weight)?;
         if let Some(bias) = &self.bias {
             let _ = out.f_add_(&bias.f_unsqueeze(1)?)?;
         }
 
-        let mut start = 0;
         for run in runs {
-            let rows = start..start + run.rows;
+            let rows = run.start..run.start + run.rows;
             match run.adapter {
                 Some(view) if runs.len() == 1 => {
-                    self.update_columns(&mut out, &few, start, view)?
+                    self.update_columns(&mut out, &few, run.start, view)?
                 }
-                Some(view) => self.update_columns(&mut out, &FewRows::of(x, rows)?, start, view)?,
+                Some(view) => {
+                    self.update_columns(&mut out, &FewRows::of(x, rows)?, run.start, view)?
+                }
                 None => {}
             }
-            start += run.rows;
         }
 
         Ok(out.f_transpose(0, 1)?)
@@ -352,7 +371,7 @@ impl AdaptedLinear {
         Ok(())
     }
 
-    fn adapted(&self, base: Tensor, x: &Tensor, run: &Segment) -> Result<Tensor, LoraError> {
+    fn adapted(&self, base: Tensor, x: &Tensor, run: &Run) -> Result<Tensor, LoraError> {
         match run.adapter {
             Some(view) if self.parts.iter().any(|p| view.layer(p.index).is_some()) => {
                 Ok(base.f_add(&self.update(x, view)?)?)
@@ -365,15 +384,10 @@ impl AdaptedLinear {
         &self,
         base: &Tensor,
         x: &Tensor,
-        runs: &[Segment],
+        runs: &[Run],
     ) -> Result<Tensor, LoraError> {
-        let mut outputs = Vec::with_capacity(runs.len());
-        let mut start = 0;
-        for run in runs {
-            let rows = base.f_narrow(0, start, run.rows)?;
-            outputs.push(self.adapted(rows, &x.f_narrow(0, start, run.rows)?, run)?);
-            start += run.rows;
-        }
+        let adapted = |run| self.adapted(Run::of(run, base)?, &Run::of(run, x)?, run);
+        let outputs = runs.iter().map(adapted).collect::<Result<Vec<_>, _>>()?;
         Ok(Tensor::f_cat(&outputs, 0)?)
     }
 
@@ -393,10 +407,17 @@ impl AdaptedLinear {
     }
 }
 
+/// The runs of the rows of `x`.
+fn runs<'a>(x: &Tensor, adapters: &RowAdapters<'a>) -> Result<Vec<Run<'a>>, LoraError> {
+    adapters
+        .runs(x.size()[0])
+        .ok_or_else(|| shape_error("adapters", "runs that add up to N rows".into(), x.size()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LoraConfig, LoraPair, ModuleSpec};
+    use crate::{LoraConfig, LoraPair, ModuleSpec, Segment};
     use proptest::prelude::*;
     use tch::{Device, Kind};
 

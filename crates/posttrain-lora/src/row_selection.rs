@@ -4,8 +4,8 @@ use crate::{RowAdapters, Segment};
 
 impl<'a> RowAdapters<'a> {
     /// The adapters of `rows`, rising indices into a batch of `total` rows, in their order: for a
-    /// layer that only some rows reach. `None` if the runs do not add up to `total`, an index lies
-    /// outside, or they do not rise.
+    /// layer that only some rows reach. A run none of whose rows is among them stays as an empty
+    /// one. `None` if the runs do not add up to `total`, an index lies outside, or they do not rise.
     ///
     /// ```
     /// use posttrain_lora::{RowAdapters, Segment};
@@ -18,7 +18,7 @@ impl<'a> RowAdapters<'a> {
     /// ```
     #[must_use]
     pub fn selected(&self, rows: &[i64], total: i64) -> Option<Self> {
-        let runs = self.resolve(total)?;
+        let runs = self.runs(total)?;
         if !rows.is_sorted() || rows.first().is_some_and(|first| *first < 0) {
             return None;
         }
@@ -30,16 +30,13 @@ impl<'a> RowAdapters<'a> {
                 .then(|| RowAdapters::all(only.adapter));
         }
 
-        let mut selected = Vec::new();
+        let mut selected = Vec::with_capacity(runs.len());
         let mut at = 0;
-        let mut end = 0;
         for run in runs {
-            end += run.rows;
+            let end = run.start + run.rows;
             let count = rows[at..].iter().take_while(|row| **row < end).count();
             at += count;
-            if count > 0 {
-                selected.push(Segment { rows: count as i64, adapter: run.adapter });
-            }
+            selected.push(Segment { rows: count as i64, adapter: run.adapter });
         }
 
         (at == rows.len()).then(|| RowAdapters::segments(selected))

@@ -1,6 +1,7 @@
 //! Which adapter each row of a batch goes through.
 
-use crate::AdapterView;
+use crate::{AdapterView, LoraError};
+use tch::Tensor;
 
 /// A run of consecutive rows that share an adapter.
 #[derive(Debug, Clone, Copy)]
@@ -45,13 +46,34 @@ impl<'a> RowAdapters<'a> {
         Self { runs: Runs::Many(segments) }
     }
 
-    /// The runs for a batch of `rows` rows, or `None` if they do not add up to it.
-    pub(crate) fn resolve(&self, rows: i64) -> Option<Vec<Segment<'a>>> {
-        match &self.runs {
-            Runs::One(adapter) => Some(vec![Segment { rows, adapter: *adapter }]),
-            Runs::Many(segments) => {
-                (segments.iter().map(|s| s.rows).sum::<i64>() == rows).then(|| segments.clone())
-            }
+    /// The runs of a batch of `rows` rows, or `None` if they do not add up to it.
+    pub(crate) fn runs(&self, rows: i64) -> Option<Vec<Run<'a>>> {
+        let segments = match &self.runs {
+            Runs::One(adapter) => &[Segment { rows, adapter: *adapter }][..],
+            Runs::Many(segments) => segments,
+        };
+
+        let mut start = 0;
+        let mut runs = Vec::with_capacity(segments.len());
+        for segment in segments {
+            runs.push(Run { start, rows: segment.rows, adapter: segment.adapter });
+            start += segment.rows;
         }
+        (start == rows).then_some(runs)
+    }
+}
+
+/// A segment at its place in a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub start: i64,
+    pub rows: i64,
+    pub adapter: Option<&'a AdapterView>,
+}
+
+impl Run<'_> {
+    /// Its rows of a batch's.
+    pub fn of(&self, x: &Tensor) -> Result<Tensor, LoraError> {
+        Ok(x.f_narrow(0, self.start, self.rows)?)
     }
 }

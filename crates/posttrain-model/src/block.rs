@@ -11,9 +11,7 @@ use crate::{
     Attend, AttentionBias, ModelConfig, ModelError, PackedAttention, Projected, feed_forward,
 };
 use posttrain_kernel::Heads;
-use posttrain_lora::{
-    Adapter, AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts,
-};
+use posttrain_lora::{Adapter, AdapterGradients, ModuleSpec, RowAdapters, ThinProducts};
 use posttrain_tensor::SharedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -147,10 +145,10 @@ impl Block {
         x: &Tensor,
         rotation: &Rotation,
         attention: &mut PackedAttention,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, Kept), ModelError> {
         let (qkv, qkv_thin) =
-            self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, view)?;
+            self.qkv.forward_keeping(&rms_norm(x, &self.input_norm, self.eps)?, adapters)?;
         let (qkv, unnormed) = match &self.head_norms {
             Some(norms) => (norms.forward(&qkv)?, Some(qkv)),
             None => (qkv, None),
@@ -158,11 +156,11 @@ impl Block {
 
         let heads =
             AttentionGraph::forward(&Projected { qkv, heads: self.heads, rotation }, attention)?;
-        let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, view)?;
+        let (output, output_thin) = self.output.forward_keeping(&heads.attended()?, adapters)?;
         let middle = x.f_add(&output)?;
 
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
-        let (mut out, feed_forward) = self.feed_forward.forward_keeping(&normed, view)?;
+        let (mut out, feed_forward) = self.feed_forward.forward_keeping(&normed, adapters)?;
         let _ = out.f_add_(&middle)?;
 
         let kept = Kept {
@@ -204,20 +202,21 @@ impl Block {
         Ok((recorded.x.handle(), kept))
     }
 
-    /// The gradient by `x` from that by the block's output; the adapter's gradients are added to
-    /// `sums`.
+    /// The gradient by `x` from that by the block's output; the gradients of each run's adapter are
+    /// added to its place in `sums`.
     pub fn backward(
         &self,
         x: &Tensor,
         kept: Kept,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, ModelError> {
         let Kept { heads, unnormed, qkv_thin, output_thin, middle, feed_forward } = kept;
 
         let normed = rms_norm(&middle, &self.post_norm, self.eps)?;
-        let by_normed = self.feed_forward.backward(&normed, &feed_forward, gradient, view, sums)?;
+        let by_normed =
+            self.feed_forward.backward(&normed, &feed_forward, gradient, adapters, sums)?;
         let by_middle =
             rms_norm_backward(&middle, &self.post_norm, self.eps, &by_normed, gradient)?;
 
@@ -225,7 +224,7 @@ impl Block {
             &heads.attended()?,
             output_thin.as_ref(),
             &by_middle,
-            view,
+            adapters,
             sums,
         )?;
         let by_heads = heads.backward(&by_attended)?;
@@ -235,7 +234,7 @@ impl Block {
         };
 
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let by_normed = self.qkv.backward(&normed, qkv_thin.as_ref(), &by_qkv, view, sums)?;
+        let by_normed = self.qkv.backward(&normed, qkv_thin.as_ref(), &by_qkv, adapters, sums)?;
         rms_norm_backward(x, &self.input_norm, self.eps, &by_normed, &by_middle)
     }
 

@@ -6,7 +6,7 @@ use crate::frozen_linear::FrozenLinear;
 use crate::linears::Linears;
 use crate::routing::{Router, Routing};
 use crate::{ExpertsConfig, ModelConfig, ModelError};
-use posttrain_lora::{AdapterGradients, AdapterView, RowAdapters};
+use posttrain_lora::{AdapterGradients, RowAdapters};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -57,14 +57,7 @@ impl Experts {
 
         let mut outputs = Vec::with_capacity(self.experts.len());
         for (expert, places) in routing.runs() {
-            let selected = adapters.selected(routing.rows_at(places.clone()), x.size()[0]);
-            let Some(adapters) = selected else {
-                return Err(crate::packing::argument(
-                    "adapters",
-                    "runs that add up to the rows",
-                    format!("{adapters:?}"),
-                ));
-            };
+            let adapters = routed(adapters, &routing, &places, x)?;
             outputs.push(self.experts[expert].forward(&part(&scattered, &places)?, &adapters)?.0);
         }
 
@@ -75,7 +68,7 @@ impl Experts {
     pub fn forward_keeping(
         &self,
         x: &Tensor,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, ExpertsKept), ModelError> {
         let routing = self.router.route(x)?;
         let scattered = routing.scattered(x)?;
@@ -84,8 +77,9 @@ impl Experts {
         let mut kept = Vec::new();
 
         for (expert, places) in routing.runs() {
+            let adapters = routed(adapters, &routing, &places, x)?;
             let (output, its) =
-                self.experts[expert].forward_keeping(&part(&scattered, &places)?, view)?;
+                self.experts[expert].forward_keeping(&part(&scattered, &places)?, &adapters)?;
             outputs.push(output);
             kept.push(its);
         }
@@ -100,8 +94,8 @@ impl Experts {
         x: &Tensor,
         kept: &ExpertsKept,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, ModelError> {
         let ExpertsKept { routing, experts, outputs } = kept;
 
@@ -113,9 +107,10 @@ impl Experts {
         let scattered = routing.scattered(x)?;
         let mut by_scattered = Vec::with_capacity(experts.len());
         for ((expert, places), its) in routing.runs().zip(experts) {
+            let adapters = routed(adapters, routing, &places, x)?;
             let x = part(&scattered, &places)?;
             let gradient = part(&by_output, &places)?;
-            by_scattered.push(self.experts[expert].backward(&x, its, &gradient, view, sums)?);
+            by_scattered.push(self.experts[expert].backward(&x, its, &gradient, &adapters, sums)?);
         }
 
         let by_x = routing.gathered(&Tensor::f_cat(&by_scattered, 0)?)?;
@@ -134,6 +129,22 @@ impl Experts {
     pub fn linears_mut(&mut self) -> Vec<&mut FrozenLinear> {
         self.experts.iter_mut().flat_map(Gated::linears_mut).collect()
     }
+}
+
+/// The adapters of the rows of `x` that are at certain places.
+fn routed<'a>(
+    adapters: &RowAdapters<'a>,
+    routing: &Routing,
+    places: &Range<usize>,
+    x: &Tensor,
+) -> Result<RowAdapters<'a>, ModelError> {
+    adapters.selected(routing.rows_at(places.clone()), x.size()[0]).ok_or_else(|| {
+        crate::packing::argument(
+            "adapters",
+            "runs that add up to the rows",
+            format!("{adapters:?}"),
+        )
+    })
 }
 
 fn part(x: &Tensor, places: &Range<usize>) -> Result<Tensor, ModelError> {

@@ -5,7 +5,7 @@ use crate::experts::{Experts, ExpertsKept};
 use crate::frozen_linear::FrozenLinear;
 use crate::linears::{Bias, Linears};
 use crate::{ModelConfig, ModelError};
-use posttrain_lora::{AdapterGradients, AdapterView, ModuleSpec, RowAdapters, ThinProducts};
+use posttrain_lora::{AdapterGradients, ModuleSpec, RowAdapters, ThinProducts};
 use tch::Tensor;
 
 /// What stands behind a block's second norm.
@@ -76,39 +76,39 @@ impl FeedForward {
         }
     }
 
-    /// The same with one adapter, and what [`FeedForward::backward`] needs besides `x`.
+    /// The same, and what [`FeedForward::backward`] needs besides `x`.
     pub fn forward_keeping(
         &self,
         x: &Tensor,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, FeedForwardKept), ModelError> {
         Ok(match self {
             Self::Gated(gated) => {
-                let (out, kept) = gated.forward_keeping(x, view)?;
+                let (out, kept) = gated.forward_keeping(x, adapters)?;
                 (out, FeedForwardKept::Gated(kept))
             }
             Self::Experts(experts) => {
-                let (out, kept) = experts.forward_keeping(x, view)?;
+                let (out, kept) = experts.forward_keeping(x, adapters)?;
                 (out, FeedForwardKept::Experts(kept))
             }
         })
     }
 
-    /// The gradient by `x` from that by the output; the adapter's are added to `sums`.
+    /// The gradient by `x` from that by the output; each run's are added to its place in `sums`.
     pub fn backward(
         &self,
         x: &Tensor,
         kept: &FeedForwardKept,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, ModelError> {
         match (self, kept) {
             (Self::Gated(gated), FeedForwardKept::Gated(kept)) => {
-                gated.backward(x, kept, gradient, view, sums)
+                gated.backward(x, kept, gradient, adapters, sums)
             }
             (Self::Experts(experts), FeedForwardKept::Experts(kept)) => {
-                experts.backward(x, kept, gradient, view, sums)
+                experts.backward(x, kept, gradient, adapters, sums)
             }
             _ => unreachable!("a layer keeps what is its own"),
         }
@@ -188,10 +188,10 @@ impl Gated {
     pub fn forward_keeping(
         &self,
         x: &Tensor,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, GatedKept), ModelError> {
-        let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(x, view)?;
-        let (out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, view)?;
+        let (gate_up, gate_up_thin) = self.gate_up.forward_keeping(x, adapters)?;
+        let (out, down_thin) = self.down.forward_keeping(&swiglu(&gate_up)?, adapters)?;
         Ok((
             out,
             GatedKept { gate_up, thin: Some(GatedThin { gate_up: gate_up_thin, down: down_thin }) },
@@ -203,14 +203,21 @@ impl Gated {
         x: &Tensor,
         kept: &GatedKept,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, ModelError> {
         let GatedKept { gate_up, thin } = kept;
         let down_thin = thin.as_ref().map(|thin| &thin.down);
-        let by_gated = self.down.backward(&swiglu(gate_up)?, down_thin, gradient, view, sums)?;
+        let by_gated =
+            self.down.backward(&swiglu(gate_up)?, down_thin, gradient, adapters, sums)?;
         let by_gate_up = swiglu_backward(gate_up, &by_gated)?;
-        self.gate_up.backward(x, thin.as_ref().map(|thin| &thin.gate_up), &by_gate_up, view, sums)
+        self.gate_up.backward(
+            x,
+            thin.as_ref().map(|thin| &thin.gate_up),
+            &by_gate_up,
+            adapters,
+            sums,
+        )
     }
 
     pub fn linears(&self) -> [&FrozenLinear; 2] {

@@ -4,7 +4,7 @@ use crate::ModelError;
 use crate::quantized_linear::QuantizedWeight;
 use posttrain_kernel::QuantizedForm;
 use posttrain_lora::{
-    AdaptedLinear, Adapter, AdapterGradients, AdapterView, MergedPart, RowAdapters, ThinProducts,
+    AdaptedLinear, Adapter, AdapterGradients, MergedPart, RowAdapters, ThinProducts,
 };
 use posttrain_tensor::SharedTensor;
 use tch::Tensor;
@@ -56,9 +56,9 @@ impl FrozenLinear {
     pub fn forward_keeping(
         &self,
         x: &Tensor,
-        view: &AdapterView,
+        adapters: &RowAdapters,
     ) -> Result<(Tensor, ThinProducts), ModelError> {
-        self.with(|linear| linear.forward_keeping(x, view))
+        self.with(|linear| linear.forward_keeping(x, adapters))
     }
 
     /// [`AdaptedLinear::backward`].
@@ -67,10 +67,10 @@ impl FrozenLinear {
         x: &Tensor,
         thin: Option<&ThinProducts>,
         gradient: &Tensor,
-        view: &AdapterView,
-        sums: &mut AdapterGradients,
+        adapters: &RowAdapters,
+        sums: &mut [AdapterGradients],
     ) -> Result<Tensor, ModelError> {
-        self.with(|linear| linear.backward(x, thin, gradient, view, sums))
+        self.with(|linear| linear.backward(x, thin, gradient, adapters, sums))
     }
 
     /// [`AdaptedLinear::merge`]; a quantized layer has no place for an update.

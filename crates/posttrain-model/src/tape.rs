@@ -4,7 +4,7 @@
 use crate::block::{self, Kept};
 use crate::recording::{RecordedRows, RecordedToken};
 use crate::{Decoder, ModelError, PackedAttention, Packing, Rotation};
-use posttrain_lora::{AdapterGradients, AdapterView};
+use posttrain_lora::{AdapterGradients, RowAdapters};
 use tch::Tensor;
 
 /// Which activations a forward pass keeps for its backward pass.
@@ -17,14 +17,15 @@ pub enum Keep {
     Inputs,
 }
 
-/// A forward pass over a [`Packing`] with one adapter, and what its backward pass needs.
+/// A forward pass over a [`Packing`] with an adapter, or with several side by side, and what its
+/// backward pass needs.
 ///
 /// Autograd keeps far more than the gradient of an adapter needs, adds up gradients in tensors of
 /// their own, and allocates every intermediate anew. Here each block's backward pass is written
 /// out, on the CPU attention's as well; elsewhere autograd walks back through attention alone.
 ///
 /// ```
-/// use posttrain_lora::{Adapter, AdapterGradients, LoraConfig};
+/// use posttrain_lora::{Adapter, AdapterGradients, LoraConfig, RowAdapters};
 /// use posttrain_model::{Decoder, Keep, ModelConfig, Packing, Sequence, Tape};
 /// use tch::{Device, Kind};
 ///
@@ -33,17 +34,18 @@ pub enum Keep {
 /// let view = adapter.snapshot(Kind::Float)?;
 /// let packing = Packing::new(&[Sequence { prompt: vec![1, 2, 3], completions: vec![vec![4, 5]] }])?;
 ///
-/// let (hidden, tape) = Tape::forward(&model, &view, &packing, Keep::Everything)?;
-/// let mut gradients = AdapterGradients::default();
+/// let adapters = RowAdapters::all(Some(&view));
+/// let (hidden, tape) = Tape::forward(&model, adapters, &packing, Keep::Everything)?;
+/// let mut gradients = [AdapterGradients::default()];
 /// tape.backward(&hidden.ones_like(), &mut gradients)?; // of the sum of the hidden states
-/// adapter.add_gradients(&gradients)?;
+/// adapter.add_gradients(&gradients[0])?;
 /// adapter.check_gradients()?;
 /// # Ok::<(), posttrain_model::ModelError>(())
 /// ```
 #[derive(Debug)]
 pub struct Tape<'a> {
     model: &'a Decoder,
-    view: &'a AdapterView,
+    adapters: RowAdapters<'a>,
     rotation: Rotation,
     attention: PackedAttention,
     blocks: Blocks,
@@ -62,14 +64,14 @@ enum Blocks {
 
 impl<'a> Tape<'a> {
     /// The final hidden states `[N, H]` of a packing, normed, in the compute kind, and the tape
-    /// that leads back. `view` is a snapshot, with dropout or without.
+    /// that leads back. The adapters are snapshots, with dropout or without.
     ///
     /// # Errors
     /// [`ModelError::Argument`] if a text is longer than the model's context; [`ModelError::Torch`]
     /// for a token beyond the vocabulary, or when memory fails.
     pub fn forward(
         model: &'a Decoder,
-        view: &'a AdapterView,
+        adapters: RowAdapters<'a>,
         packing: &Packing,
         keep: Keep,
     ) -> Result<(Tensor, Self), ModelError> {
@@ -81,7 +83,7 @@ impl<'a> Tape<'a> {
 
         let mut blocks = Vec::with_capacity(model.blocks.len());
         for block in &model.blocks {
-            let (next, kept) = block.forward_keeping(&x, &rotation, &mut attention, view)?;
+            let (next, kept) = block.forward_keeping(&x, &rotation, &mut attention, &adapters)?;
             blocks.push((
                 std::mem::replace(&mut x, next),
                 Some(kept).filter(|_| keep == Keep::Everything),
@@ -91,13 +93,13 @@ impl<'a> Tape<'a> {
         let hidden = block::rms_norm(&x, &model.norm, model.config().rms_norm_eps)?;
         Ok((
             hidden,
-            Self { model, view, rotation, attention, blocks: Blocks::Kept(blocks), last: x },
+            Self { model, adapters, rotation, attention, blocks: Blocks::Kept(blocks), last: x },
         ))
     }
 
     /// The same of a packing whose tokens have been computed before, in its order: nothing is
-    /// multiplied by the model's weights again. `view` is the snapshot that they were computed
-    /// with, without dropout.
+    /// multiplied by the model's weights again. The adapters are the snapshots that they were
+    /// computed with, without dropout.
     ///
     /// The gradient is that of the activations that came before the sampled tokens: the policy is
     /// the sampler to the last bit, whatever the order that either adds in.
@@ -107,7 +109,7 @@ impl<'a> Tape<'a> {
     /// text is longer than the model's context; [`ModelError::Torch`] when memory fails.
     pub fn of_recorded(
         model: &'a Decoder,
-        view: &'a AdapterView,
+        adapters: RowAdapters<'a>,
         packing: &Packing,
         tokens: &[&RecordedToken],
     ) -> Result<(Tensor, Self), ModelError> {
@@ -125,18 +127,20 @@ impl<'a> Tape<'a> {
         let hidden = block::rms_norm(&last, &model.norm, model.config().rms_norm_eps)?;
         Ok((
             hidden,
-            Self { model, view, rotation, attention, blocks: Blocks::Recorded(recorded), last },
+            Self { model, adapters, rotation, attention, blocks: Blocks::Recorded(recorded), last },
         ))
     }
 
-    /// Adds the adapter's gradients to `sums`, from the gradient by the hidden states, `[N, H]`.
+    /// Adds the gradients of each run's adapter to its place in `sums`, from the gradient by the
+    /// hidden states, `[N, H]`.
     ///
     /// # Errors
-    /// [`ModelError::Torch`] if the shape does not fit or memory fails.
+    /// [`ModelError::Lora`] if there is not a place for each run; [`ModelError::Torch`] if the shape
+    /// does not fit or memory fails.
     pub fn backward(
         mut self,
         gradient: &Tensor,
-        sums: &mut AdapterGradients,
+        sums: &mut [AdapterGradients],
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
         let norm = &self.model.norm;
@@ -157,14 +161,14 @@ impl<'a> Tape<'a> {
                             &x,
                             &self.rotation,
                             &mut self.attention,
-                            self.view,
+                            &self.adapters,
                         )?;
                         (x, kept)
                     }
                     None => break,
                 },
             };
-            gradient = block.backward(&x, kept, &gradient, self.view, sums)?;
+            gradient = block.backward(&x, kept, &gradient, &self.adapters, sums)?;
         }
         Ok(())
     }

@@ -139,12 +139,13 @@ fn the_tapes_gradients_and_autograds_are_pefts() {
 
 fn add_by_tape(model: &Decoder, adapter: &Adapter, text: &[i64], keep: Keep) {
     let view = adapter.snapshot(Kind::Float).unwrap();
-    let (hidden, tape) = Tape::forward(model, &view, &packing(text), keep).unwrap();
+    let (hidden, tape) =
+        Tape::forward(model, RowAdapters::all(Some(&view)), &packing(text), keep).unwrap();
     let leaf = hidden.detach().set_requires_grad(true);
     summed_logprobs(model, &leaf, text).backward();
-    let mut gradients = AdapterGradients::default();
+    let mut gradients = [AdapterGradients::default()];
     tape.backward(&leaf.grad(), &mut gradients).unwrap();
-    adapter.add_gradients(&gradients).unwrap();
+    adapter.add_gradients(&gradients[0]).unwrap();
 }
 
 fn check_gradients(case: &str, adapter: &Adapter, expected: &BTreeMap<String, Tensor>) {

@@ -70,10 +70,11 @@ fn the_tape_walks_back_over_a_quantized_base() {
                 || load_peft(&folder(case).join("adapter"), model.modules(), device()).unwrap();
             let (by_hand, by_autograd) = (adapter(), adapter());
             let snapshot = by_hand.snapshot(Kind::Float).unwrap();
-            let (hidden, tape) = Tape::forward(&model, &snapshot, &packing, Keep::Inputs).unwrap();
-            let mut sums = AdapterGradients::default();
+            let adapters = RowAdapters::all(Some(&snapshot));
+            let (hidden, tape) = Tape::forward(&model, adapters, &packing, Keep::Inputs).unwrap();
+            let mut sums = [AdapterGradients::default()];
             tape.backward(&hidden, &mut sums).unwrap();
-            by_hand.add_gradients(&sums).unwrap();
+            by_hand.add_gradients(&sums[0]).unwrap();
 
             let view = by_autograd.view(Kind::Float).unwrap();
             let mut attention = PackedAttention::new(&packing, &model).unwrap();

@@ -55,10 +55,11 @@ fn by_tape(
     keep: Keep,
 ) -> (Tensor, Vec<Tensor>) {
     let view = adapter.snapshot(Kind::Float).unwrap().with_dropout(dropout, 5);
-    let (hidden, tape) = Tape::forward(model, &view, &packing(), keep).unwrap();
-    let mut gradients = AdapterGradients::default();
+    let (hidden, tape) =
+        Tape::forward(model, RowAdapters::all(Some(&view)), &packing(), keep).unwrap();
+    let mut gradients = [AdapterGradients::default()];
     tape.backward(weights, &mut gradients).unwrap();
-    adapter.add_gradients(&gradients).unwrap();
+    adapter.add_gradients(&gradients[0]).unwrap();
     (hidden, take_gradients(adapter))
 }
 

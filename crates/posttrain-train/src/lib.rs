@@ -7,8 +7,9 @@
 //! [`optim_step`](Trainer::optim_step) applies what has been added up,
 //! [`snapshot`](Trainer::snapshot) gives a sampler the present policy without copying the base,
 //! [`save_state`](Trainer::save_state) keeps all of it and [`load_state`](Trainer::load_state) goes
-//! on. Any number of trainers stand on one base; a [`TrainingService`] has them on a thread of its
-//! own, for clients on others.
+//! on. Any number of trainers stand on one base, whose batches can go through it
+//! [together](forward_backward_together); a [`TrainingService`] has them on a thread of its own, for
+//! clients on others.
 //!
 //! ```
 //! use posttrain_loss::PolicyObjective;
@@ -43,6 +44,7 @@ mod event_file;
 mod memory;
 mod micro_batch;
 mod out_of_memory;
+mod panics;
 mod pass;
 mod plan;
 mod scores;
@@ -62,4 +64,4 @@ pub use posttrain_rollout::derive_seed;
 pub use scores::{DatumScores, TextScores, TopRequest, TopScores, score_texts, top_logprobs};
 pub use service::{Pending, TrainingClient, TrainingService, TrainingServiceConfig};
 pub use state::{TrainerState, adapter_folder};
-pub use trainer::{ForwardBackward, OptimStep, Trainer};
+pub use trainer::{ForwardBackward, OptimStep, Trainer, TrainerCall, forward_backward_together};

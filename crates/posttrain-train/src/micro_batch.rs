@@ -31,10 +31,11 @@ pub(crate) struct MicroBatch<'a> {
     clusters: Vec<Cluster<'a>>,
 }
 
-/// A micro-batch as a model reads it.
+/// Where a micro-batch lies in a packing.
 #[derive(Debug)]
-pub(crate) struct Packed {
-    pub packing: Packing,
+pub(crate) struct Scored {
+    /// Rows of the packing that are its own, next to each other.
+    pub tokens: usize,
     /// The packing's row of each scored position, in the datums' order.
     pub rows: Vec<i64>,
     /// `[rows · K]`.
@@ -101,22 +102,19 @@ impl<'a> MicroBatch<'a> {
     }
 
     /// Tokens that its pass computes.
-    fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.clusters.iter().map(Cluster::tokens).sum()
     }
 
-    /// Lays the datums end to end.
-    ///
-    /// # Errors
-    /// [`ModelError::Argument`] without any datum.
-    pub fn pack(&self) -> Result<Packed, ModelError> {
-        let sequences: Vec<Sequence> = self.clusters.iter().flat_map(Cluster::sequences).collect();
-        let packing = Packing::new(&sequences)?;
-
+    /// Where its datums lie, whose sequences have these rows of a packing: the prompt's, and each
+    /// completion's.
+    fn scored(&self, sequences: impl Iterator<Item = (Range<usize>, Vec<Range<usize>>)>) -> Scored {
         // Where each datum's tokens lie: those of the sequence's prompt, then its own, if it has
         // any.
+        let mut tokens = 0;
         let mut places: Vec<(Range<usize>, Range<usize>)> = Vec::new();
-        for (prompt, own) in packing.prompt_rows().into_iter().zip(packing.completion_rows()) {
+        for (prompt, own) in sequences {
+            tokens += prompt.len() + own.iter().map(ExactSizeIterator::len).sum::<usize>();
             match own.is_empty() {
                 true => places.push((prompt, 0..0)),
                 false => places.extend(own.into_iter().map(|own| (prompt.clone(), own))),
@@ -133,10 +131,10 @@ impl<'a> MicroBatch<'a> {
             rows.extend(placed.datum.positions.iter().map(|&position| row(position) as i64));
             targets.extend_from_slice(&placed.datum.targets);
         }
-        Ok(Packed { packing, rows, targets })
+        Scored { tokens, rows, targets }
     }
 
-    /// The tokens of [`MicroBatch::pack`], in its order, as the policy with the snapshot `adapter`
+    /// The tokens of a packing of this micro-batch alone, in its order, as the policy with the snapshot `adapter`
     /// computed them while it sampled; `None` if any of them was not recorded then.
     pub fn recorded(&self, adapter: &Arc<AdapterView>) -> Option<Vec<&'a RecordedToken>> {
         let mut tokens = Vec::new();
@@ -161,6 +159,26 @@ impl<'a> MicroBatch<'a> {
         }
         Some(tokens)
     }
+}
+
+/// Lays micro-batches end to end, datum by datum, and says where each lies.
+///
+/// # Errors
+/// [`ModelError::Argument`] without any datum.
+pub(crate) fn pack(batches: &[&MicroBatch]) -> Result<(Packing, Vec<Scored>), ModelError> {
+    let sequences: Vec<Vec<Sequence>> = batches
+        .iter()
+        .map(|batch| batch.clusters.iter().flat_map(Cluster::sequences).collect())
+        .collect();
+    let packing = Packing::new(&sequences.concat())?;
+
+    let mut rows = packing.prompt_rows().into_iter().zip(packing.completion_rows());
+    let scored = batches
+        .iter()
+        .zip(sequences)
+        .map(|(batch, own)| batch.scored(rows.by_ref().take(own.len())))
+        .collect();
+    Ok((packing, scored))
 }
 
 /// Groups a batch's datums: `per_unit` neighbors are a unit, and neighboring units that share a
@@ -228,16 +246,19 @@ pub(crate) fn tokens(clusters: &[Cluster]) -> usize {
 
 /// Distributes micro-batches over `workers` loads, each to the one with the least tokens so far:
 /// the same batches are always distributed the same way. Loads that would stay empty are left out.
-pub(crate) fn distribute(batches: Vec<MicroBatch>, workers: usize) -> Vec<Vec<MicroBatch>> {
-    let mut loads: Vec<(usize, Vec<MicroBatch>)> =
-        (0..workers.max(1)).map(|_| (0, Vec::new())).collect();
+pub(crate) fn distribute<T>(
+    batches: Vec<T>,
+    workers: usize,
+    tokens: impl Fn(&T) -> usize,
+) -> Vec<Vec<T>> {
+    let mut loads: Vec<(usize, Vec<T>)> = (0..workers.max(1)).map(|_| (0, Vec::new())).collect();
     for batch in batches {
         let least = loads
             .iter()
             .enumerate()
             .min_by_key(|(_, (tokens, _))| *tokens)
             .map_or(0, |(index, _)| index);
-        loads[least].0 += batch.tokens();
+        loads[least].0 += tokens(&batch);
         loads[least].1.push(batch);
     }
     loads.into_iter().map(|(_, load)| load).filter(|load| !load.is_empty()).collect()
@@ -372,10 +393,23 @@ mod tests {
             Datum::text(&[1, 2, 3], &[0.0, 1.0, 1.0]),
         ];
         let micro = micro_batches(&clusters(&datums, 1, |_| true), 100, 1);
-        let packed = micro[0].pack().unwrap();
-        assert_eq!(packed.packing.tokens(), [5, 6, 7, 1, 2]);
-        assert_eq!(packed.packing.positions(), [0, 1, 2, 0, 1]);
-        assert_eq!((packed.rows, packed.targets), (vec![1, 2, 1, 3, 4], vec![7, 8, 9, 2, 3]));
+        let (packing, scored) = pack(&[&micro[0]]).unwrap();
+        assert_eq!(packing.tokens(), [5, 6, 7, 1, 2]);
+        assert_eq!(packing.positions(), [0, 1, 2, 0, 1]);
+        let [scored] = scored.as_slice() else { panic!("{scored:?}") };
+        assert_eq!((&*scored.rows, &*scored.targets), (&[1, 2, 1, 3, 4][..], &[7, 8, 9, 2, 3][..]));
+    }
+
+    #[test]
+    fn micro_batches_of_one_packing_lie_behind_each_other() {
+        let own = [Datum::completion(&[5, 6], &[7, 8]), Datum::completion(&[5, 6], &[9])];
+        let other = [Datum::text(&[1, 2, 3], &[0.0, 1.0, 1.0])];
+        let micro = [&own[..], &other]
+            .map(|datums| micro_batches(&clusters(datums, 1, |_| true), 100, 1).remove(0));
+        let (packing, scored) = pack(&[&micro[0], &micro[1]]).unwrap();
+        assert_eq!(packing.tokens(), [5, 6, 7, 1, 2]);
+        let lies: Vec<_> = scored.iter().map(|s| (s.tokens, &*s.rows, &*s.targets)).collect();
+        assert_eq!(lies, [(3, &[1, 2, 1][..], &[7, 8, 9][..]), (2, &[3, 4][..], &[2, 3][..])]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Log-probabilities of texts that are there already.
 
-use crate::micro_batch::{MicroBatch, Packed, clusters, distribute, micro_batches};
+use crate::micro_batch::{MicroBatch, clusters, distribute, micro_batches, pack};
 use crate::pass::{on_device, target_tensor};
 use crate::{Datum, TrainError};
 use posttrain_kernel::on_workers;
@@ -243,11 +243,11 @@ pub(crate) fn score_datums(
         datum.check(index, model.config().vocab_size)?;
     }
     let micro = micro_batches(&clusters(datums, 1, |_| true), budget.tokens, budget.workers);
-    let loads = distribute(micro, budget.workers);
+    let loads = distribute(micro, budget.workers, MicroBatch::tokens);
     let score = |load: Vec<MicroBatch>| -> Result<DatumScores, TrainError> {
         let mut scores = DatumScores::of(datums.len());
         for micro in &load {
-            scores.take_from(micro, &score_rows(model, adapter, &micro.pack()?, micro)?);
+            scores.take_from(micro, &score_rows(model, adapter, micro)?);
         }
         Ok(scores)
     };
@@ -259,19 +259,22 @@ pub(crate) fn score_datums(
     Ok(all)
 }
 
-/// The log-probabilities `[rows · K]` and entropies `[rows]` of a packed micro-batch.
+/// The log-probabilities `[rows · K]` and entropies `[rows]` of a micro-batch.
 pub(crate) fn score_rows(
     model: &Decoder,
     adapter: Option<&AdapterView>,
-    packed: &Packed,
     micro: &MicroBatch,
 ) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
     let _guard = tch::no_grad_guard();
-    let mut attention = PackedAttention::new(&packed.packing, model)?;
-    let input = packed.packing.input(model.device())?;
-    let hidden = model.forward(&input, &mut attention, &RowAdapters::all(adapter))?;
-    let hidden = hidden.f_index_select(0, &on_device(&packed.rows, model)?)?;
-    let targets = target_tensor(packed, micro, model)?;
+    let (packing, scored) = pack(&[micro])?;
+    let mut attention = PackedAttention::new(&packing, model)?;
+    let input = packing.input(model.device())?;
+    let all = model.forward(&input, &mut attention, &RowAdapters::all(adapter))?;
+
+    let rows: Vec<i64> = scored.iter().flat_map(|scored| &scored.rows).copied().collect();
+    let hidden = all.f_index_select(0, &on_device(&rows, model)?)?;
+    let targets: Vec<i64> = scored.into_iter().flat_map(|scored| scored.targets).collect();
+    let targets = target_tensor(&targets, micro, model)?;
     Ok(head(model, adapter, micro.temperature())?.scores(&hidden, &targets)?.to_vecs()?)
 }
 

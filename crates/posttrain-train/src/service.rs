@@ -1,7 +1,9 @@
 //! Training as a service: trainers on a thread of their own, spoken to through clients.
 
+use crate::panics::caught;
 use crate::scores::DatumScores;
-use crate::{Datum, ForwardBackward, OptimStep, TrainError, Trainer, TrainerConfig};
+use crate::trainer::{Made, together};
+use crate::{Datum, ForwardBackward, OptimStep, TrainError, Trainer, TrainerCall, TrainerConfig};
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use posttrain_lora::LoraConfig;
@@ -10,11 +12,10 @@ use posttrain_model::Decoder;
 use posttrain_optim::AdamParams;
 use posttrain_rollout::PolicySnapshot;
 use serde::{Deserialize, Serialize};
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
@@ -23,12 +24,30 @@ use std::thread::JoinHandle;
 type TrainerId = u64;
 
 /// Something to do with a trainer. Whoever waits for it hears what came of it.
-type Job = Box<dyn FnOnce(&mut Trainer) + Send>;
+enum Job {
+    Any(Work),
+    /// What can share passes with others'.
+    Passes(PassesJob),
+}
+
+type Work = Box<dyn FnOnce(&mut Trainer) + Send>;
+
+struct PassesJob {
+    datums: Vec<Datum>,
+    objective: Arc<dyn Objective>,
+    done: Box<dyn FnOnce(Result<ForwardBackward, TrainError>) + Send>,
+}
+
+/// What is done next, with the trainers that it is done with.
+enum Turn {
+    Any(TrainerId, Box<Trainer>, Work),
+    Passes(Vec<(TrainerId, Box<Trainer>, PassesJob)>),
+}
 
 /// A trainer and what waits for it.
 struct Place {
     /// Away while a job runs.
-    trainer: Option<Trainer>,
+    trainer: Option<Box<Trainer>>,
     jobs: VecDeque<Job>,
     /// Whether its last client has gone: it ends with its last job.
     closing: bool,
@@ -55,6 +74,8 @@ enum State {
 struct Shared {
     inner: Mutex<Inner>,
     news: Condvar,
+    /// Calls that went through the base beside another one's.
+    shared_calls: AtomicU64,
     model: Arc<Decoder>,
     config: TrainingServiceConfig,
 }
@@ -66,12 +87,16 @@ pub struct TrainingServiceConfig {
     /// Calls of one trainer that may wait, 1 and up: one more is answered with
     /// [`TrainError::QueueFull`], so that a client that never waits cannot fill the memory.
     pub max_queued: usize,
+    /// Whether calls of several trainers go through the base
+    /// [together](crate::forward_backward_together). What a trainer comes to then depends on who else
+    /// called, up to rounding; without, it is the same to the bit.
+    pub share_passes: bool,
 }
 
 impl Default for TrainingServiceConfig {
-    /// 256 calls: a pipelined client has two or three.
+    /// 256 calls: a pipelined client has two or three. Each has passes of its own.
     fn default() -> Self {
-        Self { max_queued: 256 }
+        Self { max_queued: 256, share_passes: false }
     }
 }
 
@@ -81,7 +106,12 @@ impl Default for TrainingServiceConfig {
 /// The next call may be made while one runs. An error, a panic included, goes to the call that
 /// caused it, and to no other.
 ///
-/// [`Trainer`] is the same without a thread, and gives the same numbers.
+/// With [`TrainingServiceConfig::share_passes`], calls of
+/// [`forward_backward`](TrainingClient::forward_backward) that are several trainers' next ones go
+/// through the base together, as many as have no more tokens than a micro-batch.
+///
+/// [`Trainer`] is the same without a thread, and gives the same numbers, up to rounding where a pass
+/// is shared.
 ///
 /// ```
 /// use posttrain_lora::LoraConfig;
@@ -150,8 +180,13 @@ impl TrainingService {
         let queued = config.max_queued;
         TrainError::check("max_queued", queued >= 1, "at least 1", &queued)?;
         let inner = Inner { places: BTreeMap::new(), next_id: 1, last: 0, state: State::Open };
-        let shared =
-            Arc::new(Shared { inner: Mutex::new(inner), news: Condvar::new(), model, config });
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(inner),
+            news: Condvar::new(),
+            shared_calls: AtomicU64::new(0),
+            model,
+            config,
+        });
 
         let own = shared.clone();
         // libtorch divides its operations among as many threads as on the caller's thread.
@@ -189,9 +224,10 @@ impl TrainingService {
         }
         let id = inner.next_id;
         inner.next_id += 1;
-        inner
-            .places
-            .insert(id, Place { trainer: Some(trainer), jobs: VecDeque::new(), closing: false });
+        inner.places.insert(
+            id,
+            Place { trainer: Some(Box::new(trainer)), jobs: VecDeque::new(), closing: false },
+        );
         drop(inner);
 
         Ok(TrainingClient { handle: Arc::new(Handle { shared: self.shared.clone(), id }) })
@@ -201,6 +237,12 @@ impl TrainingService {
     #[must_use]
     pub fn trainers(&self) -> usize {
         self.shared.lock().places.len()
+    }
+
+    /// How many calls have gone through the base beside another trainer's.
+    #[must_use]
+    pub fn shared_calls(&self) -> u64 {
+        self.shared.shared_calls.load(Ordering::Relaxed)
     }
 
     /// Takes nothing more, does everything that has been called for, and ends.
@@ -246,7 +288,22 @@ impl TrainingClient {
         datums: Vec<Datum>,
         objective: Arc<dyn Objective>,
     ) -> Pending<ForwardBackward> {
-        self.call(move |trainer| trainer.forward_backward(&datums, &*objective))
+        self.forward_backward_then(datums, objective, |passes| passes)
+    }
+
+    /// The same, and what `then` makes of it before the trainer's next call is done.
+    pub fn forward_backward_then<T: Send + 'static>(
+        &self,
+        datums: Vec<Datum>,
+        objective: Arc<dyn Objective>,
+        then: impl FnOnce(ForwardBackward) -> T + Send + 'static,
+    ) -> Pending<T> {
+        self.queue(|send| {
+            let done = move |passes: Result<ForwardBackward, TrainError>| {
+                send.give(caught(|| passes.map(then)));
+            };
+            Job::Passes(PassesJob { datums, objective, done: Box::new(done) })
+        })
     }
 
     /// [`Trainer::optim_step`].
@@ -287,16 +344,26 @@ impl TrainingClient {
         &self,
         work: impl FnOnce(&mut Trainer) -> Result<T, TrainError> + Send + 'static,
     ) -> Pending<T> {
+        self.queue(|send| {
+            let work = move |trainer: &mut Trainer| send.give(caught(|| work(trainer)));
+            Job::Any(Box::new(work))
+        })
+    }
+
+    fn queue<T>(&self, job: impl FnOnce(Waiting<T>) -> Job) -> Pending<T> {
         let (send, result) = oneshot::channel();
-        let job = move |trainer: &mut Trainer| {
-            let done = catch_unwind(AssertUnwindSafe(|| work(trainer)));
-            let result = done
-                .unwrap_or_else(|panic| Err(TrainError::Panicked { reason: panic_text(&*panic) }));
-            // Whoever has dropped the call takes no interest in it.
-            let _ = send.send(result);
-        };
-        let refused = self.handle.shared.queue(self.handle.id, Box::new(job)).err();
+        let refused = self.handle.shared.queue(self.handle.id, job(Waiting(send))).err();
         Pending { result, refused }
+    }
+}
+
+/// Whoever waits for a call.
+struct Waiting<T>(oneshot::Sender<Result<T, TrainError>>);
+
+impl<T> Waiting<T> {
+    fn give(self, result: Result<T, TrainError>) {
+        // Whoever has dropped the call takes no interest in it.
+        let _ = self.0.send(result);
     }
 }
 
@@ -366,23 +433,58 @@ impl Shared {
                 inner.places.clear();
                 return;
             }
-            match inner.next() {
-                Some((id, mut trainer, job)) => {
+            match inner.next(self.config.share_passes) {
+                Some(turn) => {
                     drop(inner);
-                    job(&mut trainer);
+                    let trainers = self.done(turn);
                     inner = self.lock();
-                    inner.put_back(id, trainer);
+                    trainers.into_iter().for_each(|(id, trainer)| inner.put_back(id, trainer));
                 }
                 None if inner.state == State::Draining => return,
                 None => inner = self.news.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
+
+    /// Does a turn's work and gives its trainers back.
+    fn done(&self, turn: Turn) -> Vec<(TrainerId, Box<Trainer>)> {
+        let mut turns = match turn {
+            Turn::Any(id, mut trainer, work) => {
+                work(&mut trainer);
+                return vec![(id, trainer)];
+            }
+            Turn::Passes(turns) => turns,
+        };
+        let mut calls: Vec<TrainerCall> =
+            turns.iter_mut().map(|(_, trainer, job)| job.of(trainer)).collect();
+        let made = together(&mut calls);
+
+        let mut trainers = Vec::with_capacity(turns.len());
+        for ((id, trainer, job), Made { outcome, shared }) in turns.into_iter().zip(made) {
+            self.shared_calls.fetch_add(u64::from(shared), Ordering::Relaxed);
+            (job.done)(outcome);
+            trainers.push((id, trainer));
+        }
+        trainers
+    }
+}
+
+impl PassesJob {
+    /// The call that it is of its trainer.
+    fn of<'a>(&'a self, trainer: &'a mut Trainer) -> TrainerCall<'a> {
+        TrainerCall { trainer, datums: &self.datums, objective: &*self.objective }
+    }
+
+    /// Tokens that it reads, those that its datums share counted as often as they stand there.
+    fn tokens(&self) -> usize {
+        self.datums.iter().map(|datum| datum.input.len() + 1).sum()
+    }
 }
 
 impl Inner {
-    /// The next job of the trainer whose turn it is: the first after the last one's that has any.
-    fn next(&mut self) -> Option<(TrainerId, Trainer, Job)> {
+    /// The next job of the trainer whose turn it is, the first after the last one's that has any;
+    /// and, where passes are shared, those of others that can go with it.
+    fn next(&mut self, share_passes: bool) -> Option<Turn> {
         let has_work = |(id, place): (&TrainerId, &Place)| (!place.jobs.is_empty()).then_some(*id);
         let later = self.places.range(self.last + 1..).find_map(has_work);
         let id = later.or_else(|| self.places.iter().find_map(has_work))?;
@@ -391,10 +493,48 @@ impl Inner {
         let trainer = place.trainer.take()?;
         let job = place.jobs.pop_front()?;
         self.last = id;
-        Some((id, trainer, job))
+        match job {
+            Job::Any(work) => Some(Turn::Any(id, trainer, work)),
+            Job::Passes(passes) => {
+                let mut turns = vec![(id, trainer, passes)];
+                if share_passes {
+                    self.join(&mut turns);
+                }
+                Some(Turn::Passes(turns))
+            }
+        }
     }
 
-    fn put_back(&mut self, id: TrainerId, trainer: Trainer) {
+    /// Adds the next calls of other trainers that can share the first one's passes, as many as a
+    /// micro-batch has room for, those whose turn is next first.
+    fn join(&mut self, turns: &mut Vec<(TrainerId, Box<Trainer>, PassesJob)>) {
+        let Some((first, trainer, job)) = turns.first() else { return };
+        let mut room = trainer.config().micro_batch_tokens.saturating_sub(job.tokens());
+        let later = self.places.range(first + 1..).chain(self.places.range(..first));
+        let ids: Vec<TrainerId> = later.map(|(id, _)| *id).collect();
+
+        for id in ids {
+            let Some((_, first, _)) = turns.first() else { return };
+            let Some(place) = self.places.get_mut(&id) else { continue };
+            let (Some(Job::Passes(job)), Some(trainer)) = (place.jobs.front(), &mut place.trainer)
+            else {
+                continue;
+            };
+            // An objective is anybody's code.
+            let shares = caught(|| Ok(job.of(trainer).shares_with(first))).unwrap_or(false);
+            if !shares || job.tokens() > room {
+                continue;
+            }
+            room -= job.tokens();
+            if let (Some(Job::Passes(job)), Some(trainer)) =
+                (place.jobs.pop_front(), place.trainer.take())
+            {
+                turns.push((id, trainer, job));
+            }
+        }
+    }
+
+    fn put_back(&mut self, id: TrainerId, trainer: Box<Trainer>) {
         if let Some(place) = self.places.get_mut(&id) {
             place.trainer = Some(trainer);
         }
@@ -406,11 +546,4 @@ impl Inner {
         self.places
             .retain(|_, place| !place.closing || !place.jobs.is_empty() || place.trainer.is_none());
     }
-}
-
-/// What a panic says.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
 }

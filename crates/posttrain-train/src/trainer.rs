@@ -2,12 +2,16 @@
 //! export.
 
 mod ranks;
+mod together;
+
+pub(crate) use together::{Made, together};
+pub use together::{TrainerCall, forward_backward_together};
 
 use crate::config::{DeadGroups, TrainerConfig};
 use crate::datum::check_alike;
-use crate::micro_batch::{clusters, micro_batches, tokens};
+use crate::micro_batch::{clusters, tokens};
 use crate::out_of_memory::retried;
-use crate::pass::Passes;
+use crate::pass::{Call, Passed, Passes};
 use crate::scores::{Budget, DatumScores, score_datums};
 use crate::state::{self, TrainerState};
 use crate::whole_batch::{Linear, linear_datums};
@@ -279,7 +283,7 @@ impl Trainer {
         self.check(datums)?;
 
         let outcome = match objective.scope() {
-            Scope::Batch => self.whole_batch(datums, objective, totals)?,
+            Scope::Batch => self.whole_batch(datums, objective, totals),
             Scope::Pair if !datums.len().is_multiple_of(2) => {
                 let expected = "pairs: a chosen datum, then its rejected one".to_owned();
                 let got = format!("{} datums", datums.len());
@@ -290,9 +294,19 @@ impl Trainer {
                     got,
                 });
             }
-            _ => self.passes(datums, objective, totals)?,
-        };
+            _ => self.passes(datums, objective, totals),
+        }?;
+        self.collected(datums, objective, &outcome)?;
+        Ok(outcome)
+    }
 
+    /// Notes that the gradients of a batch have been collected.
+    fn collected(
+        &mut self,
+        datums: &[Datum],
+        objective: &dyn Objective,
+        outcome: &ForwardBackward,
+    ) -> Result<(), TrainError> {
         self.has_gradient = true;
         self.micro_batches += outcome.micro_batches as u64;
         // A text of one token attends to itself alone, whatever its query and key are: they have no
@@ -305,7 +319,7 @@ impl Trainer {
             let checked = self.check_gradients(attends);
             self.gradients_checked = gather(&*self.ranks, checked)?.contains(&true);
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Checks that a gradient reached every layer, where there is one; whether there is.
@@ -327,13 +341,13 @@ impl Trainer {
         datums.iter().enumerate().try_for_each(|(index, datum)| datum.check(index, vocab))
     }
 
-    /// The passes of an objective that needs one datum, or two, at a time.
-    fn passes(
-        &self,
-        datums: &[Datum],
-        objective: &dyn Objective,
-        totals: &StepTotals,
-    ) -> Result<ForwardBackward, TrainError> {
+    /// What is computed of a batch for an objective that needs one datum, or two, at a time.
+    fn call_of<'a>(
+        &'a self,
+        datums: &'a [Datum],
+        objective: &'a dyn Objective,
+        totals: &'a StepTotals,
+    ) -> Result<Call<'a>, TrainError> {
         let per_unit = if objective.scope() == Scope::Pair { 2 } else { 1 };
         // A batch without any signal is computed all the same: every step measures how far the
         // policies are apart.
@@ -341,27 +355,38 @@ impl Trainer {
             && objective.ignores_zero_advantages()
             && datums.iter().any(Datum::has_signal);
         let own = &datums[self.own(datums, per_unit)];
-        let kept = clusters(own, per_unit, |datum| !skip || datum.has_signal());
-        let workers = self.workers(tokens(&kept));
-
-        let policy = self.snapshot()?;
-        let passes = Passes {
-            model: &self.model,
-            policy: &policy,
+        let clusters = clusters(own, per_unit, |datum| !skip || datum.has_signal());
+        let workers = self.workers(tokens(&clusters));
+        Ok(Call {
+            policy: self.snapshot()?,
             reference: self.reference.as_deref(),
             objective,
             totals,
-            config: &self.config,
             dropout: self.adapter.config().dropout,
             seed: self.seed,
             first_mask: self.micro_batches,
             rank: (self.ranks.rank() as u64, self.ranks.size() as u64),
-        };
-        let passed = retried(self.config.micro_batch_tokens, |budget| {
-            passes.run(micro_batches(&kept, budget, workers), workers, own.len())
-        });
-        let (outcome, gradients) = match passed {
-            Ok((outcome, gradients)) => (Ok(outcome), gradients),
+            clusters,
+            workers,
+            datums: own.len(),
+        })
+    }
+
+    /// The passes over a call.
+    fn passes(
+        &self,
+        datums: &[Datum],
+        objective: &dyn Objective,
+        totals: &StepTotals,
+    ) -> Result<ForwardBackward, TrainError> {
+        let call = self.call_of(datums, objective, totals)?;
+        let workers = call.workers;
+        let checkpointing = self.config.checkpointing;
+        let passes = Passes { model: &self.model, checkpointing, calls: vec![call] };
+        let passed = retried(self.config.micro_batch_tokens, |budget| passes.run(budget, workers));
+        let (outcome, gradients) = match passed.map(|mut passed| passed.pop()) {
+            Ok(Some(Passed { outcome, gradients })) => (Ok(outcome), gradients),
+            Ok(None) => (Err(TrainError::NoGradient), Vec::new()),
             Err(error) => (Err(error), Vec::new()),
         };
         // Of a batch that fails, on whatever rank, nothing stays in the adapter.

@@ -1,7 +1,7 @@
 //! The plan against what the process holds.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use posttrain_lora::{Adapter, LoraConfig};
+use posttrain_lora::{Adapter, LoraConfig, RowAdapters};
 use posttrain_model::{
     Decoder, ExpertsConfig, Keep, ModelConfig, Packing, Quantize, Sequence, Tape,
 };
@@ -148,12 +148,13 @@ fn compare() {
         optimizer.clear_gradients();
         let view = adapter.snapshot(Kind::Float).unwrap();
         let texts = packing();
-        drop(Tape::forward(&model, &view, &texts, Keep::Everything).unwrap());
+        let adapters = || RowAdapters::all(Some(&view));
+        drop(Tape::forward(&model, adapters(), &texts, Keep::Everything).unwrap());
         for (keep, planned) in
             [(Keep::Everything, off.activations), (Keep::Inputs, blocks.activations)]
         {
             let (bytes, tape) =
-                growth(|| Tape::forward(&model, &view, &texts, keep).unwrap()).unwrap();
+                growth(|| Tape::forward(&model, adapters(), &texts, keep).unwrap()).unwrap();
             // While the passes run, the last block is held in full; here only what stays is.
             let planned = match keep {
                 Keep::Everything => planned,

@@ -3,12 +3,13 @@
 //! same calls without threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use futures::FutureExt;
 use posttrain_lora::{LoraConfig, TargetModules};
-use posttrain_loss::{
-    LossBatch, LossError, LossOutcome, Objective, PolicyObjective, Scope, StepTotals,
-};
+use posttrain_loss::{PolicyObjective, Scope};
 use posttrain_model::{Decoder, ModelConfig};
+use posttrain_optim::AdamParams;
 use posttrain_rollout::service::{
     SampleRequest, SampleStream, SamplingService, SamplingServiceConfig, Transition,
 };
@@ -22,6 +23,7 @@ use posttrain_train::{
 };
 use proptest::prelude::*;
 use std::sync::Arc;
+use support::Wrong;
 use tch::{Device, Kind, Tensor};
 
 const NAMES: [&str; 2] = ["low", "high"];
@@ -44,6 +46,21 @@ fn lora(arm: usize) -> LoraConfig {
 
 fn config() -> TrainerConfig {
     TrainerConfig { workers: posttrain_train::Workers::Count(1), ..TrainerConfig::default() }
+}
+
+fn of_queue(max_queued: usize) -> TrainingServiceConfig {
+    TrainingServiceConfig { max_queued, ..TrainingServiceConfig::default() }
+}
+
+/// Whose trainers share passes, or not: then their numbers are those of lone ones to the bit.
+fn training(model: &Arc<Decoder>, share_passes: bool) -> TrainingService {
+    let config = TrainingServiceConfig { share_passes, ..TrainingServiceConfig::default() };
+    TrainingService::with_config(model.clone(), config).unwrap()
+}
+
+/// Steps that are smooth in the gradient, so that rounding turns no sign.
+fn step() -> AdamParams {
+    AdamParams { eps: 1.0, ..config().adam_params(1.0) }
 }
 
 fn start(model: &Arc<Decoder>, workers: usize, max_rows: usize) -> SamplingService {
@@ -116,9 +133,15 @@ struct Played {
     sent: Vec<Sent>,
 }
 
-fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usize) -> Played {
+fn play(
+    model: &Arc<Decoder>,
+    actions: &[Action],
+    workers: usize,
+    max_rows: usize,
+    share_passes: bool,
+) -> Played {
     let sampling = start(model, workers, max_rows);
-    let training = TrainingService::start(model.clone()).unwrap();
+    let training = training(model, share_passes);
     let client = sampling.client();
     let trainers: Vec<TrainingClient> =
         (0..2).map(|arm| training.create(&lora(arm), config(), arm as u64).unwrap()).collect();
@@ -158,7 +181,7 @@ fn play(model: &Arc<Decoder>, actions: &[Action], workers: usize, max_rows: usiz
                 has_gradient[arm] = true;
             }
             Action::Step { arm } => {
-                let pending = trainers[arm].optim_step(config().adam_params(1e-2));
+                let pending = trainers[arm].optim_step(step());
                 if std::mem::take(&mut has_gradient[arm]) {
                     waiting
                         .push(Box::new(move || assert!(pending.wait().unwrap().grad_norm > 0.0)));
@@ -212,8 +235,7 @@ fn replay(model: &Arc<Decoder>, arm: usize, calls: &[Call]) -> Vec<(String, Tens
                 trainer.forward_backward(&datums(*number), &PolicyObjective::default()).unwrap();
             }
             Call::Step => {
-                let params = config().adam_params(1e-2);
-                trainer.optim_step(&params).unwrap();
+                trainer.optim_step(&step()).unwrap();
             }
         }
     }
@@ -255,13 +277,15 @@ proptest! {
         actions in actions(),
         workers in 1usize..3,
         max_rows in 2usize..12,
+        share_passes in any::<bool>(),
     ) {
         let model = model();
-        let played = play(&model, &actions, workers, max_rows);
+        let played = play(&model, &actions, workers, max_rows, share_passes);
         for (arm, adapter) in played.adapters.iter().enumerate() {
             for ((name, ours), (_, theirs)) in adapter.iter().zip(replay(&model, arm, &played.calls[arm])) {
                 let off = (ours - &theirs).abs().max().double_value(&[]);
-                prop_assert_eq!(ours, &theirs, "{} of {}: off by {}", name, NAMES[arm], off);
+                let as_good = if share_passes { off < 1e-4 } else { *ours == theirs };
+                prop_assert!(as_good, "{} of {}: off by {}", name, NAMES[arm], off);
             }
         }
         played.sent.into_iter().for_each(|sent| check_samples(&model, sent));
@@ -294,7 +318,10 @@ fn memory_does_not_grow_with_what_has_been_done() {
                 ]
             });
             let actions: Vec<_> = sample.chain(train).collect();
-            play(&model, &actions, 2, 8).sent.into_iter().for_each(|sent| drop(sent.stream.wait()));
+            play(&model, &actions, 2, 8, round % 2 == 0)
+                .sent
+                .into_iter()
+                .for_each(|sent| drop(sent.stream.wait()));
         }
     };
     rounds(60);
@@ -307,34 +334,6 @@ fn memory_does_not_grow_with_what_has_been_done() {
     assert!(grown < 24 << 20, "{} MiB more after 300 rounds", grown >> 20);
 }
 
-/// A loss that goes wrong in the way that its field says.
-struct Wrong(&'static str);
-
-impl Objective for Wrong {
-    fn validate(&self) -> Result<(), LossError> {
-        Ok(())
-    }
-
-    fn scope(&self) -> Scope {
-        Scope::Batch
-    }
-
-    fn denominator(&self, _totals: &StepTotals) -> f64 {
-        1.0
-    }
-
-    fn evaluate(
-        &self,
-        batch: &LossBatch,
-        _logprobs: &[f32],
-        _entropy: Option<&[f32]>,
-        _totals: &StepTotals,
-    ) -> Result<LossOutcome, LossError> {
-        assert!(self.0 != "panic", "a user's loss panicked");
-        Ok(LossOutcome::new(0.0, 1.0, vec![f32::NAN; batch.entries()]))
-    }
-}
-
 /// The calls before and after one that fails are as if it had not been made.
 #[test]
 fn an_error_is_its_calls_alone() {
@@ -344,13 +343,15 @@ fn an_error_is_its_calls_alone() {
     let good = || client.forward_backward(datums(1), Arc::new(PolicyObjective::default()));
     let mut pending: Vec<Pending<_>> = vec![good()];
     for wrong in ["panic", "nan"] {
-        pending.push(client.forward_backward(datums(2), Arc::new(Wrong(wrong))));
+        pending.push(
+            client.forward_backward(datums(2), Arc::new(Wrong { how: wrong, scope: Scope::Batch })),
+        );
     }
     pending.push(client.forward_backward(
         vec![Datum::completion(&[1], &[9999])],
         Arc::new(PolicyObjective::default()),
     ));
-    let step = client.optim_step(config().adam_params(1e-2));
+    let step = client.optim_step(step());
     let results: Vec<_> = pending.into_iter().map(Pending::wait).collect();
     assert!(results[0].is_ok());
     let error = |place: usize| results[place].as_ref().err().unwrap().to_string();
@@ -385,7 +386,7 @@ fn sixty_four_clients_on_threads_train_each_its_own() {
                         datums(number + round),
                         Arc::new(PolicyObjective::default()),
                     ));
-                    drop(client.optim_step(config().adam_params(1e-2)));
+                    drop(client.optim_step(step()));
                 }
                 let ours = client.call(|trainer| Ok(parameters(trainer))).wait().unwrap();
                 let calls: Vec<Call> = (0..3)
@@ -408,7 +409,7 @@ fn what_was_called_for_is_done_before_the_service_ends() {
     let service = TrainingService::start(model).unwrap();
     let client = service.create(&lora(0), config(), 0).unwrap();
     drop(client.forward_backward(datums(1), Arc::new(PolicyObjective::default())));
-    let step = client.optim_step(config().adam_params(1e-2));
+    let step = client.optim_step(step());
     let saved = client.save_state(dir.path().join("state"));
     service.shut_down();
     step.wait().unwrap();
@@ -419,8 +420,7 @@ fn what_was_called_for_is_done_before_the_service_ends() {
 
 #[test]
 fn a_client_that_never_waits_is_refused_and_loses_nothing_that_was_taken() {
-    let service =
-        TrainingService::with_config(model(), TrainingServiceConfig { max_queued: 3 }).unwrap();
+    let service = TrainingService::with_config(model(), of_queue(3)).unwrap();
     let client = service.create(&lora(0), config(), 7).unwrap();
 
     // The first call holds the thread until it is told to go on.
@@ -443,6 +443,6 @@ fn a_client_that_never_waits_is_refused_and_loses_nothing_that_was_taken() {
     assert_eq!(done, [0, 1, 2]);
     assert_eq!(client.call(|_| Ok(4)).wait().unwrap(), 4);
 
-    let error = TrainingService::with_config(model(), TrainingServiceConfig { max_queued: 0 });
+    let error = TrainingService::with_config(model(), of_queue(0));
     assert!(error.err().unwrap().to_string().contains("`max_queued` must be at least 1"));
 }
