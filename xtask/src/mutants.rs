@@ -13,7 +13,8 @@ use crate::form::Wanted;
 use crate::workspace::{Workspace, make_folder, remove_folder};
 use crate::{sdk, setup};
 
-/// A fault: a text of a file that is there once, and what stands in its place.
+/// A fault: a text of a file that is there once, and what stands in its place. The file is one of
+/// the server's sources, or lies beside them.
 struct Mutant {
     name: &'static str,
     file: &'static str,
@@ -106,8 +107,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         "forward leaves a gradient",
         "tinker/training.rs",
-        "(forward(trainer, &datums, &loss)?, 0)",
-        "backward(trainer, &datums, &loss)?",
+        "let scores = trainer.forward(&datums)?;",
+        "let scores = trainer.forward_backward(&datums, &*loss.objective)?.scores;",
     ),
     mutant(
         "a request that comes twice is done twice",
@@ -240,6 +241,18 @@ const MUTANTS: &[Mutant] = &[
         "checkpoints/record.rs",
         "alpha: ALPHA,",
         "alpha: self.rank as f64 + 0.0 * ALPHA,",
+    ),
+    mutant(
+        "who shares a pass is read by the first one's adapter",
+        "../../posttrain-train/src/pass.rs",
+        "adapter: Some(view) });",
+        "adapter: Some(view).and(views.first()) });",
+    ),
+    mutant(
+        "who shares a pass gets another one's gradient",
+        "../../posttrain-train/src/pass.rs",
+        "for (share, own) in shares.iter().zip(own) {",
+        "for (share, own) in shares.iter().zip(own.into_iter().rev()) {",
     ),
 ];
 

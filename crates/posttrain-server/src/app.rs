@@ -295,7 +295,7 @@ impl App {
         let model = Arc::new(model);
         {
             let mut registry = self.registry();
-            self.room_among(&registry)?;
+            self.room_among(&registry, &model.owner)?;
             registry.models.insert(model.id.clone(), model.clone());
         }
         if let Err(error) = self.checkpoints.add_run(&model.owner, record) {
@@ -326,12 +326,19 @@ impl App {
         registry.sessions.insert(model.session.clone(), session);
     }
 
-    /// Checks that there is room for another model.
-    pub fn room_for_model(&self) -> Result<(), Refusal> {
-        self.room_among(&self.registry())
+    /// Checks that there is room for another model of this owner.
+    pub fn room_for_model(&self, owner: &Owner) -> Result<(), Refusal> {
+        self.room_among(&self.registry(), owner)
     }
 
-    fn room_among(&self, registry: &Registry) -> Result<(), Refusal> {
+    fn room_among(&self, registry: &Registry, owner: &Owner) -> Result<(), Refusal> {
+        let own = registry.models.values().filter(|model| model.owner == *owner).count();
+        let most = self.config.limits.models_per_key;
+        if self.config.keys.is_some() && own >= most {
+            return Err(Refusal::invalid(format!(
+                "{most} models of this key are in training, as many as it may have: finish a session, or wait until one ends"
+            )));
+        }
         let most = self.config.limits.models;
         if registry.models.len() >= most {
             return Err(Refusal::invalid(format!(

@@ -18,6 +18,9 @@ pub struct ServerConfig {
     pub keys: Option<Keys>,
     /// What clients may ask of it.
     pub limits: Limits,
+    /// Whether training calls of several models go through the base together. What each comes to
+    /// then depends on who else called, up to rounding; without, it is the same to the bit.
+    pub share_passes: bool,
     /// A policy that learns from what it serves, beside everything else.
     pub learn: Option<TrafficConfig>,
 }
@@ -35,6 +38,7 @@ impl ServerConfig {
             data: data.into(),
             keys: None,
             limits: Limits::default(),
+            share_passes: true,
             learn: None,
         }
     }
@@ -86,6 +90,8 @@ pub struct Limits {
     pub session_timeout: Duration,
     /// Models in training at a time, of all keys together.
     pub models: usize,
+    /// Models in training of one key, on a server that has keys.
+    pub models_per_key: usize,
     /// The largest rank of an adapter.
     pub rank: i64,
     /// Samplers of a session that are kept in memory; the one that was used longest ago makes room.
@@ -118,6 +124,7 @@ impl Default for Limits {
             sessions: 1000,
             session_timeout: Duration::from_secs(15 * 60),
             models: 64,
+            models_per_key: 32,
             rank: 512,
             samplers: 16,
             pending: 16_384,
@@ -142,6 +149,7 @@ impl Limits {
             ("connections", self.connections),
             ("sessions", self.sessions),
             ("models", self.models),
+            ("models_per_key", self.models_per_key),
             ("samplers", self.samplers),
             ("pending", self.pending),
             ("samples", self.samples),

@@ -116,6 +116,7 @@ pub(crate) fn prometheus(app: &App) -> String {
             "counter",
             app.counters.checkpoints.load(Ordering::Relaxed),
         ),
+        ("posttrain_training_calls_shared_total", "counter", app.training.shared_calls()),
         ("posttrain_sessions", "gauge", open as u64),
         ("posttrain_models", "gauge", registry.models.len() as u64),
         ("posttrain_samplers", "gauge", registry.samplers.len() as u64),

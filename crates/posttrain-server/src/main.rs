@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tch::Kind;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -67,6 +68,10 @@ struct Args {
     /// a conversation); 0 keeps none.
     #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().keep_tokens)]
     keep_tokens: usize,
+    /// Every training call has passes of its own: what it comes to is the same to the bit, whoever
+    /// else trains.
+    #[arg(long)]
+    no_shared_passes: bool,
 }
 
 #[tokio::main]
@@ -92,7 +97,8 @@ async fn main() -> Result<ExitCode> {
 
     let name = config.name.clone();
     let server = Server::start(model, config, args.experiment.as_deref())?;
-    eprintln!("http://{address}: model {name}, checkpoints in {}", args.data.display());
+    let kind = if kind == Kind::Float { "f32" } else { "bf16" };
+    eprintln!("http://{address}: model {name} in {kind}, checkpoints in {}", args.data.display());
     server.serve(listener, interrupts.first()).await?;
     eprintln!("everything that was taken is done and kept");
     Ok(ExitCode::from(INTERRUPTED))
@@ -107,7 +113,8 @@ fn config(args: &Args) -> Result<ServerConfig> {
     let session_timeout = Duration::from_secs(args.session_timeout);
     let limits = Limits { session_timeout, keep_tokens: args.keep_tokens, ..Limits::default() };
     let learn = args.learn.as_deref().map(learn_config).transpose()?;
-    Ok(ServerConfig { keys, limits, learn, ..ServerConfig::new(name, &args.data) })
+    let share_passes = !args.no_shared_passes;
+    Ok(ServerConfig { keys, limits, share_passes, learn, ..ServerConfig::new(name, &args.data) })
 }
 
 fn learn_config(path: &Path) -> Result<TrafficConfig> {

@@ -57,7 +57,8 @@ impl Server {
         let decoder = model.decoder.clone();
         let sampling =
             SamplingService::start(decoder.clone(), Some(model.tokenizer.clone()), sampling)?;
-        let training = TrainingServiceConfig { max_queued: config.limits.pending };
+        let share_passes = config.share_passes;
+        let training = TrainingServiceConfig { max_queued: config.limits.pending, share_passes };
         let training = TrainingService::with_config(decoder, training)?;
 
         let runtime = tokio::runtime::Handle::current();

@@ -5,6 +5,8 @@ mod common;
 
 use common::{Client, Running, wait_until, wire};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 #[test]
 fn a_kill_takes_no_checkpoint_and_what_is_gone_is_told() {
@@ -98,61 +100,131 @@ fn an_interrupt_between_two_passes_loses_neither() {
     assert!((got / expected - 1.0).abs() < 1e-5, "{got} {expected}");
 }
 
+/// Trains a model and saves it under three names in turn, as fast as it goes, until the server is
+/// killed in between.
+struct Saver {
+    client: Client,
+    model: String,
+    /// The number of the last call.
+    seq: i32,
+    /// Where the last call of JSON went, and what it said.
+    last: Option<(String, Value)>,
+    /// Path and log-probabilities of what was acknowledged under each name.
+    acknowledged: BTreeMap<String, (String, Vec<f32>)>,
+    /// The name and the log-probabilities of a save of which nothing was heard.
+    unheard: Option<(String, Vec<f32>)>,
+}
+
+impl Saver {
+    fn new(client: Client, model: String) -> Self {
+        Self { client, model, seq: 0, last: None, acknowledged: BTreeMap::new(), unheard: None }
+    }
+
+    fn run(mut self) -> Self {
+        while self.round().is_some() {}
+        self
+    }
+
+    /// A step, and what it came to saved; nothing once the server is gone.
+    fn round(&mut self) -> Option<()> {
+        self.pass(false)?;
+        let params = json!({ "learning_rate": 0.02 });
+        self.call("/api/v1/optim_step", json!({ "adam_params": params }))?;
+        let scores = self.pass(true)?;
+
+        let name = format!("c{}", self.seq / 4 % 3);
+        self.unheard = Some((name.clone(), scores.clone()));
+        let body = json!({ "path": name, "overwrite": true });
+        let saved = self.call("/api/v1/save_weights", body)?;
+        let path = saved["path"].as_str()?.to_owned();
+        self.acknowledged.insert(name, (path, scores));
+        self.unheard = None;
+        Some(())
+    }
+
+    fn pass(&mut self, forward_only: bool) -> Option<Vec<f32>> {
+        self.seq += 1;
+        let body = wire::cross_entropy(&self.model, self.seq, &[3, 4, 5, 6, 7], forward_only);
+        let path = "/api/v1/forward_backward";
+        let (status, answer) = self.client.post_bytes(path, "application/x-protobuf", &body);
+        let answer: Value = serde_json::from_slice(&answer).ok()?;
+        let (fetched, bytes) = self.client.result(answer["request_id"].as_str()?);
+        (status == 200 && fetched == 200).then(|| wire::logprobs(&bytes))
+    }
+
+    fn call(&mut self, path: &str, mut body: Value) -> Option<Value> {
+        self.seq += 1;
+        body["model_id"] = json!(self.model);
+        body["seq_id"] = json!(self.seq);
+        self.last = Some((path.to_owned(), body.clone()));
+        let (status, answer) = self.client.post(path, &body);
+        let (fetched, bytes) = self.client.result(answer["request_id"].as_str()?);
+        (status == 200 && fetched == 200).then(|| serde_json::from_slice(&bytes).ok())?
+    }
+
+    /// Checks, at the server that was started again, that everything is there and whole, and that
+    /// the last call is not made twice.
+    fn check(&self, client: &Client) {
+        let session = client.session();
+        for (number, (name, (path, scores))) in self.acknowledged.iter().enumerate() {
+            let body = json!({ "session_id": session, "model_seq_id": number, "path": path, "optimizer": true });
+            let answer = client.done("/api/v1/load_weights", &body);
+            let loaded = client.json_result(answer["request_id"].as_str().unwrap());
+            assert_eq!(loaded["path"], json!(path), "{loaded}");
+
+            // As it was acknowledged, or as the save would have left it that the kill cut off.
+            let got = client.pass(answer["model_id"].as_str().unwrap(), 1, true);
+            let unheard = self.unheard.iter().filter(|unheard| unheard.0 == *name);
+            let near =
+                |expected: &[f32]| got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+            let is = unheard.map(|unheard| &unheard.1).chain([scores]).any(|own| near(own));
+            assert!(is, "{path}: {got:?}, acknowledged {scores:?}, unheard {:?}", self.unheard);
+        }
+        let reason = json!({ "reason": { "type": "success" } });
+        let (status, _) = client.post(&format!("/api/v1/sessions/{session}/finish"), &reason);
+        assert_eq!(status, 204);
+
+        // What was done has its result still; what was not is refused in words, not done now.
+        let Some((path, body)) = &self.last else { return };
+        let (status, answer) = client.post(path, body);
+        let request = answer["request_id"].as_str().map(|request| client.result(request));
+        let words = answer["detail"].as_str().unwrap_or_default();
+        let words = words.contains("checkpoint") || words.contains("never saved");
+        assert!(
+            request.is_some_and(|(status, _)| status == 200) || (status == 410 && words),
+            "{path} {body}: {status} {answer}"
+        );
+    }
+}
+
+/// For more by `POSTTRAIN_KILLS` (6).
 #[test]
 fn kills_at_any_moment_leave_checkpoints_whole() {
+    let kills: u64 = std::env::var("POSTTRAIN_KILLS").map_or(6, |kills| kills.parse().unwrap());
     let mut running = Running::start(&[]);
-    let mut acknowledged: Vec<String> = Vec::new();
-    for round in 0..6 {
+    let mut paths: Vec<String> = Vec::new();
+    for round in 0..kills {
         let client = Client::new(&running.url);
-        for path in &acknowledged {
-            assert_eq!(
-                client.post("/api/v1/weights_info", &json!({ "tinker_path": path })).0,
-                200,
-                "{path}"
-            );
-        }
-        let session = client.session();
-        let model = client.create_model(&session, 0, &running.model());
-
-        // Saved as fast as it goes, replaced again and again, until the kill comes in between.
-        let url = running.url.clone();
-        let saver = std::thread::spawn(move || {
-            let client = Client::new(&url);
-            let mut done: Vec<String> = Vec::new();
-            for seq in 1i64.. {
-                let name = format!("c{}", seq % 3);
-                let body =
-                    json!({ "model_id": model, "seq_id": seq, "path": name, "overwrite": true });
-                let (status, answer) = client.post("/api/v1/save_weights", &body);
-                if status != 200 {
-                    break;
-                }
-                let body = json!({ "request_id": answer["request_id"] });
-                let (status, answer) = client.post("/api/v1/retrieve_future", &body);
-                match answer.get("path").and_then(Value::as_str) {
-                    Some(path) if status == 200 => done.push(path.to_owned()),
-                    _ => break,
-                }
-            }
-            done
-        });
-        std::thread::sleep(std::time::Duration::from_millis(60 + 37 * round));
+        let model = client.create_model(&client.session(), 0, &running.model());
+        let saver = Saver::new(client, model);
+        let saver = std::thread::spawn(|| saver.run());
+        // Moments that have nothing to do with each other.
+        let moment = 150 + round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 400;
+        std::thread::sleep(Duration::from_millis(moment));
         running.kill();
-        acknowledged.extend(saver.join().unwrap());
-        acknowledged.sort();
-        acknowledged.dedup();
-        running.again();
-    }
-    assert!(acknowledged.len() >= 6, "{acknowledged:?}");
+        let saver = saver.join().unwrap();
 
-    // Each of them loads, optimizer and all.
+        running.again();
+        saver.check(&Client::new(&running.url));
+        paths.extend(saver.acknowledged.into_values().map(|(path, _)| path));
+    }
+    assert!(!paths.is_empty(), "nothing was ever saved");
+    println!("{kills} kills, {} checkpoints", paths.len());
+
     let client = Client::new(&running.url);
-    let session = client.session();
-    for (number, path) in acknowledged.iter().enumerate() {
-        let body = json!({ "session_id": session, "model_seq_id": number, "path": path, "optimizer": true });
-        let answer = client.done("/api/v1/load_weights", &body);
-        let loaded = client.json_result(answer["request_id"].as_str().unwrap());
-        assert_eq!(loaded["path"], json!(path), "{loaded}");
+    for path in &paths {
+        let answer = client.post("/api/v1/weights_info", &json!({ "tinker_path": path }));
+        assert_eq!(answer.0, 200, "{path}");
     }
 }
 

@@ -261,6 +261,62 @@ fn what_is_not_served_is_refused_by_its_field() {
     assert_eq!(chat(&client, &model, &neutral).0, 200);
 }
 
+/// A model that has made a step of this rate, as a sampler's checkpoint; its path.
+fn stepped(client: &Client, base: &str, number: i64, rate: f64) -> String {
+    let model = client.create_model(&client.session(), number, base);
+    client.pass(&model, 1, false);
+    let params = json!({ "learning_rate": rate });
+    let body = json!({ "model_id": model, "seq_id": 2, "adam_params": params });
+    let step = client.done("/api/v1/optim_step", &body);
+    client.json_result(step["request_id"].as_str().unwrap());
+    let body = json!({ "model_id": model, "seq_id": 3, "path": "stepped" });
+    let saved = client.done("/api/v1/save_weights_for_sampler", &body);
+    let saved = client.json_result(saved["request_id"].as_str().unwrap());
+    saved["path"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_adapter_that_has_diverged_is_its_owners_trouble_alone() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let broken = stepped(&client, &running.model(), 0, 1e30);
+    let whole = stepped(&client, &running.model(), 1, 1e-2);
+    let long = json!({ "max_tokens": 40, "temperature": 1 });
+    let (status, alone) = chat(&client, &whole, &long);
+    assert_eq!(status, 200, "{alone}");
+
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (status, answer) = chat(&client, &broken, &long);
+                let words = answer["error"]["message"].as_str().unwrap_or_default();
+                assert!(status == 400 && words.contains("diverged"), "{status} {answer}");
+                asked += 1;
+            }
+            asked
+        });
+        for _ in 0..20 {
+            let (status, answer) = chat(&client, &whole, &long);
+            assert_eq!((status, &answer["choices"]), (200, &alone["choices"]), "{answer}");
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(beside.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn parts_of_text_are_one_text() {
+    let running = Running::start(&[]);
+    let client = Client::new(&running.url);
+    let (_, whole) = chat(&client, &running.model(), &json!({}));
+    let part = |text: &str| json!({ "type": "text", "text": text });
+    let parts = json!([{ "role": "user", "content": [part("hel"), part("lo")] }]);
+    let (status, answer) = chat(&client, &running.model(), &json!({ "messages": parts }));
+    assert_eq!((status, &answer["choices"]), (200, &whole["choices"]), "{answer}");
+}
+
 #[test]
 fn checkpoints_and_adapters_answer_by_their_names() {
     let running = Running::start(&[]);

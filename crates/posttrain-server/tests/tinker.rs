@@ -267,6 +267,33 @@ fn each_key_sees_its_own_and_no_others() {
 }
 
 #[test]
+fn one_key_leaves_room_for_others_models() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "tml-the-first-key-of-two\ntml-the-second-key-of-two\n").unwrap();
+    let running = Running::start(&["--keys", keys.path().to_str().unwrap()]);
+    let client = Client::new(&running.url);
+    let first = client.with_key("tml-the-first-key-of-two");
+    let session = first.session();
+    for number in 0..32 {
+        first.create_model(&session, number, &running.model());
+    }
+    let body = json!({
+        "session_id": session, "model_seq_id": 32, "base_model": running.model(),
+        "lora_config": { "rank": 4, "seed": 3 },
+    });
+    let (status, answer) = first.post("/api/v1/create_model", &body);
+    let (status, words) = match answer["request_id"].as_str() {
+        Some(request) => first.result(request),
+        None => (status, answer.to_string().into_bytes()),
+    };
+    let words = String::from_utf8_lossy(&words).into_owned();
+    assert!(words.contains("32 models of this key"), "{status} {words}");
+
+    let second = client.with_key("tml-the-second-key-of-two");
+    second.create_model(&second.session(), 0, &running.model());
+}
+
+#[test]
 fn an_address_that_others_reach_needs_keys() {
     let folder = tempfile::tempdir().unwrap();
     common::model(1.0).write(&folder.path().join("model"));

@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::request::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use posttrain_chat::{Message, Role, Tool};
+use posttrain_chat::{Content, Message, Role, Tool};
 use posttrain_environment::CapturedCall;
 use posttrain_rollout::{Completion, SamplingParams};
 use serde::Deserialize;
@@ -324,8 +324,12 @@ fn read_messages(values: Vec<Value>) -> Result<Vec<Message>, Refusal> {
                 *arguments = parsed;
             }
         }
-        let message: Message = serde_json::from_value(value)
+        let mut message: Message = serde_json::from_value(value)
             .map_err(|error| Refusal::invalid(format!("`messages[{index}]`: {error}")))?;
+        // Few templates know lists.
+        if let Content::Parts(parts) = &message.content {
+            message.content = Content::Text(parts.concat());
+        }
         messages.push(message);
     }
     Ok(messages)

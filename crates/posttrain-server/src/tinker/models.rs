@@ -177,8 +177,9 @@ pub(crate) async fn create_once(
     // asks again waits for it for ever.
     let kept = tokio::spawn(async move {
         let of_work = own.clone();
+        let owner = new.owner.clone();
         let made = tokio::task::spawn_blocking(move || {
-            of_work.room_for_model()?;
+            of_work.room_for_model(&owner)?;
             let mut trainer = fresh_trainer(&of_work, new.spec, new.seed)?;
             fill(&mut trainer)?;
             let record = new.record(&of_work.config.name);
@@ -236,7 +237,7 @@ pub(crate) fn revived(app: &App, owner: &Owner, id: &str) -> Result<Option<Arc<M
     if app.is_stopping() {
         return Err(Refusal::stopping());
     }
-    app.room_for_model()?;
+    app.room_for_model(owner)?;
     let Some((live, state)) = app.checkpoints.live(owner, id)? else { return Ok(None) };
 
     let mut trainer = fresh_trainer(app, run.record.lora, run.record.seed)?;

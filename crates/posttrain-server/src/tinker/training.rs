@@ -1,7 +1,7 @@
 //! Forward, backward, and steps of the optimizer.
 
 use super::datum::{DatumBounds, ShapedDatum, read_datums};
-use super::loss::{Loss, loss_of, loss_of_scores};
+use super::loss::{loss_of, loss_of_scores};
 use super::sessions::Json200;
 use super::wire::{
     ArrayRecord, BatchedTensor, DType, ForwardBackwardOutput, encoded, floats_to_bytes,
@@ -15,7 +15,7 @@ use crate::request::{Json, Protobuf, Sequence};
 use axum::extract::State;
 use bytes::Bytes;
 use posttrain_optim::AdamParams;
-use posttrain_train::{Datum, TrainError, Trainer};
+use posttrain_train::{Datum, ForwardBackward, Pending, TrainError, Trainer, TrainingClient};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -51,51 +51,27 @@ pub(crate) async fn forward_backward(
         Err(refusal) => return refused(&app, &model, seq, kind, refusal).map(Json200),
     };
 
-    let counted = model.clone();
-    let work = move |trainer: &mut Trainer| {
-        let datums = datums;
-        let (result, entries) = if forward_only {
-            (forward(trainer, &datums, &loss)?, 0)
-        } else {
-            backward(trainer, &datums, &loss)?
+    let (shapes, datums): (Vec<_>, Vec<_>) =
+        datums.into_iter().map(|ShapedDatum { datum, trailing }| (trailing, datum)).unzip();
+    if forward_only {
+        let work = move |trainer: &mut Trainer| {
+            let scores = trainer.forward(&datums)?;
+            let sum = loss_of_scores(&*loss.objective, &datums, &scores)?;
+            Ok(Outcome::Proto(output(&shapes, &scores.logprobs, sum)))
         };
-        if !forward_only {
-            let mut progress = counted.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.loss += result.loss;
-            progress.entries += entries;
-        }
-        Ok(Outcome::Proto(result.bytes))
+        return submit_work(&app, &model, seq, kind, work).map(Json200);
+    }
+
+    let counted = model.clone();
+    let entries: u64 = datums.iter().map(trained_entries).sum();
+    let then = move |passes: ForwardBackward| {
+        let mut progress = counted.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.loss += passes.loss_sum;
+        progress.entries += entries;
+        Outcome::Proto(output(&shapes, &passes.scores.logprobs, passes.loss_sum))
     };
-    submit(&app, &model, seq, kind, work).map(Json200)
-}
-
-/// What a call's passes gave, as it goes over the wire.
-struct Passed {
-    bytes: Bytes,
-    loss: f64,
-}
-
-fn forward(trainer: &Trainer, datums: &[ShapedDatum], loss: &Loss) -> Result<Passed, TrainError> {
-    let plain = plain(datums);
-    let scores = trainer.forward(&plain)?;
-    let sum = loss_of_scores(&*loss.objective, &plain, &scores)?;
-    Ok(Passed { bytes: output(datums, &scores.logprobs, sum), loss: sum })
-}
-
-fn backward(
-    trainer: &mut Trainer,
-    datums: &[ShapedDatum],
-    loss: &Loss,
-) -> Result<(Passed, u64), TrainError> {
-    let plain = plain(datums);
-    let passes = trainer.forward_backward(&plain, &*loss.objective)?;
-    let bytes = output(datums, &passes.scores.logprobs, passes.loss_sum);
-    let trained = plain.iter().map(trained_entries).sum();
-    Ok((Passed { bytes, loss: passes.loss_sum }, trained))
-}
-
-fn plain(datums: &[ShapedDatum]) -> Vec<Datum> {
-    datums.iter().map(|shaped| shaped.datum.clone()).collect()
+    let call = |client: &TrainingClient| client.forward_backward_then(datums, loss.objective, then);
+    submit(&app, &model, seq, kind, call).map(Json200)
 }
 
 /// Entries that the loss is a sum over: those of a weight, or of an advantage, other than 0.
@@ -107,12 +83,12 @@ fn trained_entries(datum: &Datum) -> u64 {
 
 /// The answer of a call: each datum's log-probabilities in the shape of its targets, and the loss.
 /// A run of neighbors of one width is one record.
-fn output(datums: &[ShapedDatum], logprobs: &[Vec<f32>], loss: f64) -> Bytes {
+fn output(shapes: &[Option<i64>], logprobs: &[Vec<f32>], loss: f64) -> Bytes {
     let mut records = Vec::new();
     let mut start = 0;
-    while start < datums.len() {
-        let trailing = datums[start].trailing;
-        let alike = datums[start..].iter().take_while(|datum| datum.trailing == trailing).count();
+    while start < shapes.len() {
+        let trailing = shapes[start];
+        let alike = shapes[start..].iter().take_while(|shape| **shape == trailing).count();
         records.push(record(&logprobs[start..start + alike], trailing));
         start += alike;
     }
@@ -227,7 +203,7 @@ pub(crate) async fn optim_step(
             },
         })))
     };
-    submit(&app, &model, seq, "optim_step", work).map(Json200)
+    submit_work(&app, &model, seq, "optim_step", work).map(Json200)
 }
 
 /// The id of a model's request: it follows from its number, so that a request that comes twice is
@@ -236,14 +212,25 @@ pub(crate) fn request_id(model: &str, seq: i64) -> String {
     format!("{model}:request:{seq}")
 }
 
-/// Has a model do something when its turn comes, unless a request of this number came before. A
-/// model's calls are done in the order of their coming.
-pub(crate) fn submit(
+/// Does anything with a model's trainer when its turn comes: [`submit`].
+pub(crate) fn submit_work(
     app: &Arc<App>,
     model: &Arc<Model>,
     seq: i64,
     kind: &'static str,
     work: impl FnOnce(&mut Trainer) -> Result<Outcome, TrainError> + Send + 'static,
+) -> Result<Value, Refusal> {
+    submit(app, model, seq, kind, |client| client.call(work))
+}
+
+/// Has a model do something when its turn comes, unless a request of this number came before. A
+/// model's calls are done in the order of their coming.
+fn submit(
+    app: &Arc<App>,
+    model: &Arc<Model>,
+    seq: i64,
+    kind: &'static str,
+    call: impl FnOnce(&TrainingClient) -> Pending<Outcome>,
 ) -> Result<Value, Refusal> {
     let id = request_id(&model.id, seq);
     if !begin(app, model, seq, kind)? {
@@ -251,7 +238,7 @@ pub(crate) fn submit(
     }
 
     model.waiting.fetch_add(1, Ordering::Relaxed);
-    let pending = model.client.call(work);
+    let pending = call(&model.client);
     let app = app.clone();
     let model = model.clone();
     let promise = id.clone();

@@ -5,7 +5,7 @@ use super::models::{
 };
 use super::sampling::{NewSampler, add_sampler, sampler_id};
 use super::sessions::Json200;
-use super::training::{refused, request_id, submit};
+use super::training::{refused, request_id, submit_work};
 use crate::app::{App, Model, Weights};
 use crate::checkpoints::{CheckpointKind, CheckpointPath, CheckpointRecord};
 use crate::keys::Owner;
@@ -149,7 +149,7 @@ fn write(app: &Arc<App>, model: &Arc<Model>, new: NewCheckpoint) -> Result<Value
         app_of_job.registry().loaded.remove(&(owner.clone(), path.to_string()));
         Ok(Outcome::Json(json!({ "path": path.to_string(), "type": kind })))
     };
-    submit(app, model, seq, kind, work)
+    submit_work(app, model, seq, kind, work)
 }
 
 #[derive(Deserialize)]
@@ -245,7 +245,7 @@ fn snapshot(
         add_sampler(&own, new, weights);
         Ok(Outcome::Json(json!({ "sampling_session_id": id, "type": "save_weights_for_sampler" })))
     };
-    submit(app, model, seq, "save_weights_for_sampler", work)
+    submit_work(app, model, seq, "save_weights_for_sampler", work)
 }
 
 #[derive(Deserialize)]
@@ -379,7 +379,7 @@ fn load_into(
         fill(trainer, &state, &adapter, optimizer)?;
         Ok(Outcome::Json(answer))
     };
-    submit(app, model, seq, "load_weights", work)
+    submit_work(app, model, seq, "load_weights", work)
 }
 
 fn fill(

@@ -289,8 +289,11 @@ impl Client {
         match response {
             Ok(mut response) => {
                 let mut bytes = Vec::new();
-                response.body_mut().as_reader().read_to_end(&mut bytes).unwrap();
-                (response.status().as_u16(), bytes)
+                match response.body_mut().as_reader().read_to_end(&mut bytes) {
+                    Ok(_) => (response.status().as_u16(), bytes),
+                    // A server that is killed while it answers.
+                    Err(_) => (0, Vec::new()),
+                }
             }
             // A server that refuses a body while it is sent.
             Err(_) => (0, Vec::new()),

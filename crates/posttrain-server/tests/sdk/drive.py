@@ -198,6 +198,51 @@ assert np.abs(whole[0] - own).max() > 1e-2, "nothing was learnt"
 raises(failed, lambda: client.optim_step(adam(1e-2)).result(), "no gradient")
 print("split call = whole call; a step clears what was added up")
 
+# --- clients side by side: what shares a pass is what it is alone ------------------------------------
+def shared_calls():
+    asked = urllib.request.Request(f"{URL}/metrics", headers={"X-API-Key": KEY})
+    page = urllib.request.urlopen(asked).read().decode()
+    return int(next(line for line in page.splitlines() if line.startswith("posttrain_training_calls_shared_total ")).split()[1])
+
+
+def of_a_client(number):
+    """A client that has made a step, and a text of its own."""
+    own = service.create_lora_training_client(name, rank=2 + 3 * number, seed=40 + number).result()
+    tokens = [int(token) for token in np.random.default_rng(50 + number).integers(5, 60, size=6 + 2 * number)]
+    batch = [datum(tokens[:-1], tokens[1:], weights=np.ones(len(tokens) - 1))]
+    own.forward_backward(batch, "cross_entropy").result()
+    own.optim_step(adam(1e-1, eps=1.0)).result()
+    return own, batch
+
+
+def passes_of(side_by_side):
+    """What four passes of each of three clients gave, and the norm of their gradient."""
+    clients = [of_a_client(number) for number in range(3)]
+    busy, long = of_a_client(0)[0], [int(token) for token in rng.integers(5, 60, size=40)]
+    results, held = [[] for _ in clients], []
+    for _ in range(4):
+        if side_by_side:
+            # While this is done, the others' calls come to wait for each other.
+            held.append(busy.forward([datum(long[:-1], long[1:], weights=np.ones(39))] * 100, "cross_entropy"))
+        for (own, batch), own_results in zip(clients, results):
+            call = own.forward_backward(batch, "cross_entropy")
+            own_results.append(call if side_by_side else call.result())
+    for call in held:
+        call.result()
+    results = [[logprobs_of(r.result() if side_by_side else r)[0] for r in mine] for mine in results]
+    return results, [own.optim_step(adam(1e-1)).result().metrics["unclipped_grad_l2:mean"] for own, _ in clients]
+
+
+before = shared_calls()
+alone, norms = passes_of(False)
+assert shared_calls() == before, "nobody was there to share with"
+beside, other_norms = passes_of(True)
+assert shared_calls() > before, "no pass was shared"
+for mine, others in zip(alone, beside):
+    assert np.abs(np.asarray(mine) - np.asarray(others)).max() < 1e-4
+assert np.allclose(norms, other_norms, rtol=1e-3), (norms, other_norms)
+print("clients that share passes get what they get alone")
+
 # --- AdamW's first step in closed form: B by the learning rate, A by the decay alone --------------
 def adapter_of(model, name):
     """The adapter's tensors by their names, as a PEFT folder has them."""
@@ -381,7 +426,7 @@ print("checkpoints: with and without optimizer, for samplers, replaced")
 # --- REST ------------------------------------------------------------------------------------------
 rest = tinker.RestClient(base_url=URL, api_key=KEY)
 run = client.model_id
-runs = rest.list_training_runs().result()
+runs = rest.list_training_runs(limit=100).result()
 assert run in [entry.training_run_id for entry in runs.training_runs]
 assert rest.get_training_run(run).result().last_checkpoint.tinker_path == state
 mine = {entry.tinker_path for entry in rest.list_checkpoints(run).result().checkpoints}

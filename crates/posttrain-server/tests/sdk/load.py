@@ -1,8 +1,11 @@
 """Loads a running server with the official SDK: sampling clients and training clients side by side.
 
-    python load.py http://127.0.0.1:8000 SECONDS [SAMPLING_CLIENTS [TRAINING_CLIENTS]]
+    python load.py http://127.0.0.1:8000 SECONDS [SAMPLING_CLIENTS [TRAINING_CLIENTS [exact]]]
 
-Nothing may fail, be lost or come twice; it prints how long a sample of 16 tokens takes.
+Nothing may fail, be lost or come twice, and what is answered must be an answer to what was asked: the server,
+when nobody else is there any more, gives it the log-probabilities that came with it. It prints how long a sample
+of 16 tokens takes. With `exact` a seed has to draw the same whoever else is served, as it does in f32; in bf16 a
+batch's size is seen in the last bits, and so is now and then another token drawn.
 """
 
 import os
@@ -17,6 +20,7 @@ from tinker import types
 URL, SECONDS = sys.argv[1], float(sys.argv[2])
 SAMPLING = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 TRAINING = int(sys.argv[4]) if len(sys.argv) > 4 else 4
+EXACT = sys.argv[5:] == ["exact"]
 os.environ.setdefault("TINKER_API_KEY", "tml-anything-at-all")
 
 service = tinker.ServiceClient(base_url=URL)
@@ -25,8 +29,12 @@ base = service.create_sampling_client(base_model=name).result()
 end = time.monotonic() + SECONDS
 times, failures, steps = [], [], []
 lock = threading.Lock()
-# What a seed draws, once and for all: it must be the same whoever else is served.
-expected = {}
+# What each prompt and seed drew first, and every answer of some of the clients.
+drawn, others, kept = {}, [], []
+
+
+def prompt_of(number):
+    return [3 + number % 7, 4, 5]
 
 
 def sample(number):
@@ -35,14 +43,30 @@ def sample(number):
         seed = (seed + 1) % 5
         started = time.monotonic()
         params = types.SamplingParams(max_tokens=16, seed=seed, stop=[])
-        prompt = types.ModelInput.from_ints([3 + number % 7, 4, 5])
-        answer = base.sample(prompt, 1, params).result()
+        prompt = prompt_of(number)
+        answer = base.sample(types.ModelInput.from_ints(prompt), 1, params).result().sequences[0]
         took = time.monotonic() - started
-        tokens = tuple(answer.sequences[0].tokens)
+        tokens = tuple(answer.tokens)
         with lock:
             times.append(took)
-            if len(tokens) != 16 or expected.setdefault((number % 7, seed), tokens) != tokens:
-                failures.append(f"seed {seed}: {tokens}")
+            if len(tokens) != 16 or len(answer.logprobs) != 16:
+                failures.append(f"seed {seed}: {len(tokens)} tokens")
+            if drawn.setdefault((number % 7, seed), tokens) != tokens:
+                others.append((number, seed, tokens))
+            if number < 8:
+                kept.append((prompt, answer.tokens, answer.logprobs))
+
+
+def check_answers():
+    """How far, on average and at most, an answer's log-probabilities are from what the server gives it alone."""
+    gaps = []
+    for prompt, tokens, logprobs in kept[:: max(1, len(kept) // 100)]:
+        alone = base.compute_logprobs(types.ModelInput.from_ints(prompt + list(tokens))).result()[len(prompt):]
+        gaps.append(float(np.abs(np.asarray(alone, dtype=np.float32) - np.asarray(logprobs, dtype=np.float32)).mean()))
+    print(f"{len(gaps)} answers read again: {np.mean(gaps):.2g} nats a token apart, {max(gaps):.2g} at most")
+    # Another prompt's answer is whole nats apart.
+    if max(gaps) > 0.3:
+        failures.append("an answer is not one to what was asked")
 
 
 def train(number):
@@ -76,6 +100,10 @@ for thread in threads:
 for thread in threads:
     thread.join()
 
+check_answers()
+print(f"{len(others)} answers are others than the first of their prompt and seed")
+if EXACT and others:
+    failures.append(f"a seed drew otherwise: {others[:3]}")
 times.sort()
 print(f"{len(times)} samples of {SAMPLING} clients in {SECONDS:.0f} s: "
       f"p50 {times[len(times) // 2] * 1e3:.0f} ms, p99 {times[len(times) * 99 // 100] * 1e3:.0f} ms")
