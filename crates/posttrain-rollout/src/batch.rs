@@ -3,10 +3,12 @@
 use crate::RolloutError;
 use crate::cache::{Cache, Joining};
 use crate::order::{closing, opening, reorder, runs};
-use crate::row::{Row, same_adapter};
+use crate::row::{Group, Row, same_adapter};
 use posttrain_lora::{RowAdapters, Segment};
 use posttrain_model::{Decoder, Input, ModelError, RecordedPass, TextCache};
 use posttrain_tensor::to_device;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::Tensor;
 
@@ -26,6 +28,27 @@ impl Batch {
     /// Whether none runs.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// How many rows each client has.
+    pub fn rows_by_client(&self) -> BTreeMap<u64, usize> {
+        let mut rows = BTreeMap::new();
+        for row in &self.rows {
+            *rows.entry(row.group.client).or_default() += 1;
+        }
+        rows
+    }
+
+    /// Of the other client that has the most rows, among those of the group's priority or a lower
+    /// one: the row that has come the least far, and how many the client has.
+    pub fn of_the_most(&self, group: &Group) -> Option<(usize, usize)> {
+        let by_client = self.rows_by_client();
+        let rows_of = |row: &Row| by_client.get(&row.group.client).copied().unwrap_or(0);
+        let below = self.rows.iter().enumerate().filter(|(_, row)| {
+            row.group.client != group.client && row.group.priority <= group.priority
+        });
+        let (place, row) = below.max_by_key(|(_, row)| (rows_of(row), Reverse(row.sampled())))?;
+        Some((place, rows_of(row)))
     }
 
     /// The rows, in the order of [`Batch::decode`]'s.
@@ -58,14 +81,13 @@ impl Batch {
     }
 
     /// Takes a row out. Only rows behind it change their places.
-    pub fn leave(&mut self, row: usize) -> Result<(), RolloutError> {
+    pub fn leave(&mut self, row: usize) -> Result<Option<Row>, RolloutError> {
         let moves = closing(&self.runs(), row);
         if let Some(cache) = &mut self.cache {
             cache.leave(&moves)?;
         }
         reorder(&mut self.rows, &moves);
-        self.rows.pop();
-        Ok(())
+        Ok(self.rows.pop())
     }
 
     /// What a row has read, as the prompt of a text that goes on from it.
@@ -177,6 +199,7 @@ mod tests {
                     params: SamplingParams::default(),
                     policy: self.policies[adapter].clone(),
                     priority: 0,
+                    client: 0,
                 });
                 let mut rows: Vec<_> =
                     (0..count).map(|sample| Row::new(group.clone(), sample, 256)).collect();
@@ -190,7 +213,7 @@ mod tests {
         fn leave(&mut self, row: usize) {
             [&mut self.native, &mut self.device]
                 .into_iter()
-                .for_each(|batch| batch.leave(row).unwrap());
+                .for_each(|batch| drop(batch.leave(row).unwrap()));
         }
 
         /// Decodes a token in both; every row must see the same.

@@ -7,6 +7,7 @@ use crate::prefill::{Prefix, Prompt, prefill};
 use crate::row::{Group, Row, check_prompt, same_adapter};
 use crate::shards;
 use crate::shared_prefix::alike;
+use crate::waiting::{Ready, Stage, Waiting, WaitingList};
 use crate::{
     Completion, Outcome, PolicySnapshot, Request, RequestError, RequestId, RolloutError,
     SampledToken,
@@ -15,7 +16,7 @@ use posttrain_kernel::{PackedColumns, Workers};
 use posttrain_loss::sample_each;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub struct EngineConfig {
     /// memory: each row of the cache takes `2·layers·kv_heads·d·columns` numbers. On a GPU, where a
     /// step's time is that of its launches, 512 took as long as 128.
     pub max_rows: usize,
-    /// Prompt tokens computed in one pass, 1 and up; a longer prompt has a pass of its own.
+    /// Prompt tokens computed in one pass, 1 and up. A decoding step follows each, so that rows that
+    /// run stand still for no longer than a pass; a longer prompt is read in several.
     pub prefill_tokens: usize,
     /// How many threads [`Engine::run`] divides the requests among, each with rows of its own: a
     /// decoding step is many small operations, and to divide each of them costs more than it saves.
@@ -44,7 +46,7 @@ pub struct EngineConfig {
     pub keep_tokens: usize,
     /// MiB of activations that are recorded, all in all, for a trainer to start its backward pass
     /// from ([`crate::Completion::recording`]); 0 is none. What the budget does not hold is not
-    /// recorded, nor is a prompt whose beginning was kept, nor a model with experts.
+    /// recorded, nor is a prompt that was not computed in one pass, nor a model with experts.
     pub record_mib: usize,
 }
 
@@ -127,13 +129,6 @@ pub struct EngineLoad {
     pub running: usize,
 }
 
-/// Samples that wait for a row, and their prompt once it is computed.
-pub(crate) struct Waiting {
-    pub group: Arc<Group>,
-    pub samples: Range<usize>,
-    pub prefix: Option<Prefix>,
-}
-
 /// A generation engine over one frozen base. See the crate's documentation for how it is driven.
 ///
 /// Any number of adapters run side by side. To replace one, hand the next snapshot to the requests
@@ -144,7 +139,7 @@ pub struct Engine {
     pub(crate) model: Arc<Decoder>,
     pub(crate) tokenizer: Option<Arc<TextTokenizer>>,
     pub(crate) config: EngineConfig,
-    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) waiting: WaitingList,
     batch: Batch,
     pub(crate) refused: Vec<Outcome>,
     submitted: usize,
@@ -182,7 +177,7 @@ impl Engine {
             model,
             tokenizer,
             config,
-            waiting: VecDeque::new(),
+            waiting: WaitingList::default(),
             batch: Batch::default(),
             refused: Vec::new(),
             submitted: 0,
@@ -290,7 +285,8 @@ impl Engine {
 
     /// Lets everything that runs or waits under the policy `old` (`None` is the base) go on under
     /// `new`, from the next token on. Rows keep the keys and values that `old` computed
-    /// (PipelineRL, <https://arxiv.org/abs/2509.19128>); prompts that wait are computed by `new`.
+    /// (PipelineRL, <https://arxiv.org/abs/2509.19128>); prompts that wait are computed by `new`,
+    /// anew where they are computed in part.
     /// Returns how many samples follow it.
     pub fn replace_policy(&mut self, old: Option<&PolicySnapshot>, new: &PolicySnapshot) -> usize {
         let mut moved: Vec<(Arc<Group>, Arc<Group>)> = Vec::new();
@@ -307,14 +303,7 @@ impl Engine {
             Some(to)
         };
 
-        let mut samples = 0;
-        for waiting in &mut self.waiting {
-            if let Some(group) = follower(&waiting.group) {
-                samples += waiting.samples.len();
-                waiting.group = group;
-                waiting.prefix = None;
-            }
-        }
+        let mut samples = self.waiting.follow(&mut follower);
         for row in self.batch.rows_mut() {
             if let Some(group) = follower(&row.group) {
                 samples += 1;
@@ -327,10 +316,7 @@ impl Engine {
     /// Samples that wait for a row, and rows that run.
     #[must_use]
     pub fn load(&self) -> EngineLoad {
-        EngineLoad {
-            waiting: self.waiting.iter().map(|waiting| waiting.samples.len()).sum(),
-            running: self.batch.len(),
-        }
+        EngineLoad { waiting: self.waiting.samples(), running: self.batch.len() }
     }
 
     /// Runs until nothing is left; `each` sees every outcome as it comes. On the CPU the waiting
@@ -354,7 +340,7 @@ impl Engine {
         mut each: impl FnMut(Outcome) -> ControlFlow<()>,
     ) -> Result<(), RolloutError> {
         let workers = self.workers();
-        if workers > 1 && self.batch.is_empty() {
+        if workers > 1 && self.batch.is_empty() && !self.waiting.has_paused() {
             return shards::run(self, workers, each);
         }
         while !self.is_idle() {
@@ -435,7 +421,7 @@ impl Engine {
         if self.model.device() != Device::Cpu {
             return 1;
         }
-        let samples: usize = self.waiting.iter().map(|w| w.samples.len()).sum();
+        let samples = self.waiting.samples();
         match self.config.workers {
             Workers::Count(count) => count.min(samples).max(1),
             Workers::Auto => {
@@ -469,74 +455,110 @@ impl Engine {
     }
 
     fn enqueue(&mut self, id: RequestId, request: Request, samples: Range<usize>) {
-        let Request { prompt, samples: _, params, policy, priority } = request;
-        let group = Arc::new(Group { request: id, prompt, params, policy, priority });
-
-        let ahead = self.waiting.iter().rposition(|waiting| waiting.group.priority >= priority);
-        let place = ahead.map_or(0, |place| place + 1);
-        self.waiting.insert(place, Waiting { group, samples, prefix: None });
+        let Request { prompt, samples: _, params, policy, priority, client } = request;
+        let group = Group { request: id, prompt, params, policy, priority, client };
+        self.waiting.push(Waiting::new(Arc::new(group), samples));
     }
 
-    /// Fills free rows from the queue: prompts are computed, their samples' first tokens drawn, and
-    /// those that go on join the cache.
+    /// Lets samples whose turn it is have the free rows, and computes the prompts of others in one
+    /// pass.
     fn admit(
         &mut self,
         done: &mut Vec<Outcome>,
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<(), RolloutError> {
-        while self.batch.len() < self.config.max_rows && !self.waiting.is_empty() {
-            self.prefill_next()?;
-            self.join_computed(done, watch)?;
+        self.waiting.order(self.batch.rows_by_client());
+        self.join_ready(done, watch)?;
+        if self.prefill_next()? {
+            self.join_ready(done, watch)?;
         }
         Ok(())
     }
 
-    /// Computes the prompts at the head of the queue that fit the token budget: those that have
-    /// free rows, and those behind them that begin alike, whose beginning would be computed again
-    /// when their turn comes.
-    fn prefill_next(&mut self) -> Result<(), RolloutError> {
-        let mut free = self.config.max_rows - self.batch.len();
-        let mut tokens = 0;
-        let mut prompts: Vec<Prompt> = Vec::new();
-
-        for waiting in &self.waiting {
-            // What is kept need not be computed ahead.
-            let ahead = !self.kept.takes(waiting.group.prompt.len())
-                && prompts.last().is_some_and(|last| related(&last.group, &waiting.group));
-            if free == 0 && !ahead {
-                break;
-            }
-            if waiting.prefix.is_none() {
-                let prompt = self.kept.prompt(&self.model, &waiting.group)?;
-                let cost = prompt.rest().len() + prompt.read.tokens() / READ_TOKENS;
-                if tokens > 0 && tokens + cost > self.config.prefill_tokens {
-                    break;
-                }
-                tokens += cost;
-                prompts.push(prompt);
-            }
-            free = free.saturating_sub(waiting.samples.len());
+    /// Computes the prompts whose turn it is, as far as they fit a pass: those for which there are
+    /// rows, and those behind them that begin alike, whose beginning would be computed again when
+    /// their turn comes. Says whether there was any.
+    fn prefill_next(&mut self) -> Result<bool, RolloutError> {
+        let places = self.to_prefill()?;
+        if places.is_empty() {
+            return Ok(false);
         }
-        if prompts.is_empty() {
-            return Ok(());
-        }
-
+        let (places, prompts): (Vec<usize>, Vec<Prompt>) = places.into_iter().unzip();
         let prefilled = prefill(&self.model, &prompts, self.may_record())?;
         self.stats.prompt_tokens += prefilled.tokens;
-        self.stats.kept_tokens += prompts.iter().map(|prompt| prompt.read.tokens()).sum::<usize>();
         self.recorded += prefilled.recorded;
         let recorded = self.may_record();
 
-        let without = self.waiting.iter_mut().filter(|waiting| waiting.prefix.is_none());
-        for (waiting, mut prefix) in without.zip(prefilled.prefixes) {
+        self.waiting.has_read(prompts.iter().map(|prompt| prompt.group.client));
+        for ((place, prompt), mut prefix) in places.into_iter().zip(prompts).zip(prefilled.prefixes)
+        {
+            let waiting = &mut self.waiting[place];
+            if matches!(waiting.stage, Stage::Unread) {
+                self.stats.kept_tokens += prompt.read.tokens();
+            }
+            if !prompt.is_whole() {
+                waiting.stage = Stage::Partly(prefix.cache);
+                continue;
+            }
             let tokens = &waiting.group.prompt;
             if self.kept.takes(tokens.len()) {
                 self.kept.keep(&waiting.group, tokens.clone(), prefix.cache.clone());
             }
             prefix.recorded = prefix.recorded.filter(|_| recorded);
-            waiting.prefix = Some(prefix);
+            waiting.stage = Stage::Read(prefix);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The prompts of the next pass, and the places where they wait.
+    fn to_prefill(&self) -> Result<Vec<(usize, Prompt)>, RolloutError> {
+        let mut room = self.config.prefill_tokens;
+        let mut free = self.config.max_rows - self.batch.len();
+        // Rows that others will give.
+        let mut given = 0;
+        // Who has all the rows that it gets.
+        let mut served: BTreeSet<u64> = BTreeSet::new();
+        let mut prompts: Vec<(usize, Prompt)> = Vec::new();
+
+        for place in self.waiting.to_read() {
+            let Waiting { group, samples, stage, rank } = &self.waiting[place];
+            // What is kept need not be computed ahead.
+            let ahead = !self.kept.takes(group.prompt.len())
+                && prompts.last().is_some_and(|(_, last)| related(&last.group, group));
+            if !ahead {
+                if served.contains(&group.client) {
+                    continue;
+                }
+                let most = self.batch.of_the_most(group).map_or(0, |(_, rows)| rows);
+                if free == 0 && !gives_way(most.saturating_sub(given), *rank) {
+                    served.insert(group.client);
+                    continue;
+                }
+            }
+            given += samples.len().saturating_sub(free);
+            free = free.saturating_sub(samples.len());
+
+            let mut prompt = match stage {
+                Stage::Partly(read) => Prompt::behind(group.clone(), read.clone()),
+                _ => self.kept.prompt(&self.model, group)?,
+            };
+            let (rest, reading) = (prompt.rest().len(), prompt.read.tokens() / READ_TOKENS);
+            if rest + reading <= room {
+                room -= rest + reading;
+                prompts.push((place, prompt));
+                continue;
+            }
+
+            // What is longer than a pass is read in pieces; what is not waits for the next one.
+            let long = rest > self.config.prefill_tokens && reading < room / 2;
+            if prompts.is_empty() || long {
+                let piece = room.saturating_sub(reading).max(room / 2).max(1);
+                prompt.end = prompt.end.min(prompt.read.tokens() + piece);
+                prompts.push((place, prompt));
+            }
+            break;
+        }
+        Ok(prompts)
     }
 
     /// Keeps the text of a row that is finished.
@@ -554,28 +576,54 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets the samples at the head of the queue whose prompt is computed into the free rows.
-    fn join_computed(
+    /// Lets the samples that need but a row have one, as it is their turn.
+    fn join_ready(
         &mut self,
         done: &mut Vec<Outcome>,
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<(), RolloutError> {
-        while self.batch.len() < self.config.max_rows
-            && self.waiting.front().is_some_and(|w| w.prefix.is_some())
-        {
-            let Some(mut waiting) = self.waiting.pop_front() else { break };
-            let Some(prefix) = waiting.prefix.take() else { break };
-            let count = waiting.samples.len().min(self.config.max_rows - self.batch.len());
+        while let Some(Ready { place, turns, reserved }) = self.waiting.first_ready() {
+            let most = self.config.max_rows.saturating_sub(reserved);
+            let Waiting { group, rank, .. } = &self.waiting[place];
+            let (group, rank) = (group.clone(), *rank);
+            let Some(mut waiting) = self.waiting.remove(place) else { return Ok(()) };
+            if self.batch.len() >= most && (reserved > 0 || !self.give_way(&group, rank)?) {
+                self.waiting.insert(waiting);
+                return Ok(());
+            }
+            let prefix = match waiting.stage {
+                Stage::Read(prefix) => prefix,
+                Stage::Paused(row, text) => {
+                    self.batch.join(&self.model, self.config.max_rows, &text, vec![*row])?;
+                    continue;
+                }
+                Stage::Unread | Stage::Partly(_) => unreachable!("it is ready"),
+            };
+
+            let count = waiting.samples.len().min(most - self.batch.len()).min(turns);
             let samples = waiting.samples.start..waiting.samples.start + count;
             waiting.samples.start += count;
-            let finished = self.join(&waiting.group, samples, &prefix, watch)?;
-            done.extend(finished);
+            waiting.rank += count;
+            done.extend(self.join(&group, samples, &prefix, watch)?);
             if !waiting.samples.is_empty() {
-                waiting.prefix = Some(prefix);
-                self.waiting.push_front(waiting);
+                self.waiting.insert(Waiting { stage: Stage::Read(prefix), ..waiting });
             }
         }
         Ok(())
+    }
+
+    /// Frees a row for a group whose client has `rank`, if another has so many that it gives one.
+    /// The sample whose row it was goes on later from where it is.
+    fn give_way(&mut self, group: &Group, rank: usize) -> Result<bool, RolloutError> {
+        let Some((row, rows)) = self.batch.of_the_most(group) else { return Ok(false) };
+        if !gives_way(rows, rank) {
+            return Ok(false);
+        }
+        let Some(text) = self.batch.text(row)? else { return Ok(false) };
+        if let Some(row) = self.batch.leave(row)? {
+            self.waiting.insert(Waiting::paused(row, text, rows - 1));
+        }
+        Ok(true)
     }
 
     /// Draws the first tokens of some samples of a group; those that are not finished by them get a
@@ -674,6 +722,12 @@ impl Engine {
         }
         Ok(finished)
     }
+}
+
+/// Whether a client that has `rows` rows gives one to a client that has `rank`: it keeps as many as
+/// the other gets.
+fn gives_way(rows: usize, rank: usize) -> bool {
+    rows > rank + 1
 }
 
 /// Whether the beginning of two groups' prompts is computed once if they are computed together.

@@ -94,7 +94,7 @@ impl KeptTexts {
             _ => self.change(|texts| texts.longest(&reader, &group.prompt)),
         };
         let Some(Longest { cache, shared, whole }) = longest else {
-            return Ok(Prompt { group: group.clone(), read: TextCache::empty(model) });
+            return Ok(Prompt::behind(group.clone(), TextCache::empty(model)));
         };
 
         let read = cache.beginning(shared)?;
@@ -104,7 +104,7 @@ impl KeptTexts {
             let text = KeptText { tokens, reader, cache: read.clone() };
             self.change(|texts| texts.keep_beginning(text));
         }
-        Ok(Prompt { group: group.clone(), read })
+        Ok(Prompt::behind(group.clone(), read))
     }
 
     /// Keeps nothing of what is there.

@@ -54,6 +54,7 @@ mod seed;
 pub mod service;
 mod shards;
 mod shared_prefix;
+mod waiting;
 
 pub use completion::{Completion, Outcome, Recording, SampledToken};
 pub use engine::{Engine, EngineConfig, EngineLoad, SamplingStats};

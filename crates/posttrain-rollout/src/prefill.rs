@@ -31,12 +31,24 @@ pub(crate) struct Prompt {
     pub group: Arc<Group>,
     /// What is there of it: its first tokens, by the same policy. At least its last is not.
     pub read: TextCache,
+    /// Up to where it is computed.
+    pub end: usize,
 }
 
 impl Prompt {
+    /// A group's prompt, of which the first tokens are there.
+    pub fn behind(group: Arc<Group>, read: TextCache) -> Self {
+        Self { end: group.prompt.len(), group, read }
+    }
+
+    /// Whether it is computed to its end.
+    pub fn is_whole(&self) -> bool {
+        self.end == self.group.prompt.len()
+    }
+
     /// The tokens that are to be computed.
     pub fn rest(&self) -> &[i64] {
-        &self.group.prompt[self.read.tokens()..]
+        &self.group.prompt[self.read.tokens()..self.end]
     }
 
     /// The tokens that are there.
@@ -67,7 +79,7 @@ struct Member {
 
 /// Computes prompts in one packed pass. Prompts of one adapter that begin alike stand in it as one
 /// prompt, what they share, with a completion for what is each one's own; what is read already has
-/// no rows. Activations are recorded if `record` says so, of prompts that are computed whole.
+/// no rows. Activations are recorded if `record` says so, of prompts that are computed at once.
 pub(crate) fn prefill(
     model: &Decoder,
     prompts: &[Prompt],
@@ -90,7 +102,8 @@ pub(crate) fn prefill(
     }
     let adapters = RowAdapters::segments(runs.iter().map(|run| segment(prompts, run)).collect());
     let input = packing.input(model.device())?;
-    let record = record && read.contains(&0);
+    let whole = |prompt: &Prompt| prompt.read.tokens() == 0 && prompt.is_whole();
+    let record = record && prompts.iter().any(whole);
     let (hidden, pass) = match record {
         true => model.forward_recording(&input, &mut attention, &adapters)?,
         false => (model.forward(&input, &mut attention, &adapters)?, None),
@@ -117,8 +130,8 @@ pub(crate) fn prefill(
 
     let mut prefixes = Vec::with_capacity(members.len());
     for (index, Member { place, rows, cache }) in members.into_iter().enumerate() {
-        let whole = pass.as_ref().filter(|_| prompts[place].read.tokens() == 0);
-        let recorded = whole.map(|pass| rows.iter().map(|&row| pass.token(row)).collect());
+        let pass = pass.as_ref().filter(|_| whole(&prompts[place]));
+        let recorded = pass.map(|pass| rows.iter().map(|&row| pass.token(row)).collect());
         prefixes.push(Prefix { cache, logits: logits.f_get(index as i64)?, recorded });
     }
 

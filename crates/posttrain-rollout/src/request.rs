@@ -101,16 +101,20 @@ pub struct Request {
     pub params: SamplingParams,
     /// The policy to sample from; `None` is the base alone, as version 0.
     pub policy: Option<PolicySnapshot>,
-    /// Among requests that wait, those of a higher priority get rows first; equal ones in the order
-    /// of their coming.
+    /// Among requests that wait, those of a higher priority get rows first; equal ones of a client
+    /// in the order of their coming.
     pub priority: i32,
+    /// Whose it is, by any number: rows are shared out evenly among the clients that want some, as
+    /// max-min fairness has it. A client that wants more than its share has what others leave, and
+    /// gives it back when they come; a sample whose row is taken goes on later from where it was.
+    pub client: u64,
 }
 
 impl Request {
     /// One completion of a prompt by the base.
     #[must_use]
     pub fn new(prompt: Vec<i64>, params: SamplingParams) -> Self {
-        Self { prompt, samples: 1, params, policy: None, priority: 0 }
+        Self { prompt, samples: 1, params, policy: None, priority: 0, client: 0 }
     }
 
     /// Asks for `samples` completions.
@@ -123,6 +127,12 @@ impl Request {
     #[must_use]
     pub fn policy(self, policy: impl Into<Option<PolicySnapshot>>) -> Self {
         Self { policy: policy.into(), ..self }
+    }
+
+    /// Shares rows as one of several clients.
+    #[must_use]
+    pub fn client(self, client: u64) -> Self {
+        Self { client, ..self }
     }
 
     /// Waits with a priority other than 0.

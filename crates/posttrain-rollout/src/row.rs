@@ -20,6 +20,7 @@ pub(crate) struct Group {
     pub params: SamplingParams,
     pub policy: Option<PolicySnapshot>,
     pub priority: i32,
+    pub client: u64,
 }
 
 impl Group {
@@ -103,6 +104,11 @@ impl Row {
     pub fn text(&self) -> Vec<i64> {
         let read = self.tokens.len().saturating_sub(1);
         [&self.group.prompt, &self.tokens[..read]].concat()
+    }
+
+    /// Tokens that it has sampled.
+    pub fn sampled(&self) -> usize {
+        self.tokens.len()
     }
 
     /// Whether its activations are recorded.

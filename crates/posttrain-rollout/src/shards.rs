@@ -1,11 +1,11 @@
 //! The waiting requests divided among threads, each an engine with rows of its own.
 
 use crate::assignment::{Assigned, Demand, assign};
-use crate::engine::Waiting;
 use crate::row::same_adapter;
+use crate::waiting::Waiting;
 use crate::{Engine, EngineConfig, Outcome, RolloutError, SamplingStats, Workers};
 use posttrain_kernel::on_workers;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -85,7 +85,8 @@ fn shards(
         record_mib: engine.config.record_mib.div_ceil(workers),
         ..engine.config.clone()
     };
-    let waiting = std::mem::take(&mut engine.waiting);
+    engine.waiting.order(BTreeMap::new());
+    let waiting = engine.waiting.take();
     let loads = assign(&demands(&waiting), workers);
 
     let mut shards = Vec::with_capacity(loads.len());
@@ -99,13 +100,13 @@ fn shards(
 
 impl Assigned {
     /// The samples assigned, as they wait in a worker's own engine.
-    fn of(self, waiting: &VecDeque<Waiting>) -> Waiting {
-        Waiting { group: waiting[self.demand].group.clone(), samples: self.samples, prefix: None }
+    fn of(self, waiting: &[Waiting]) -> Waiting {
+        Waiting::new(waiting[self.demand].group.clone(), self.samples)
     }
 }
 
 /// What waits, to be assigned; an adapter's number is that of the first request that wants it.
-fn demands(waiting: &VecDeque<Waiting>) -> Vec<Demand> {
+fn demands(waiting: &[Waiting]) -> Vec<Demand> {
     let mut first: Vec<usize> = Vec::new();
     let mut demands = Vec::with_capacity(waiting.len());
     for (place, next) in waiting.iter().enumerate() {

@@ -22,7 +22,8 @@ fn request(i: usize, adapters: &[Option<PolicySnapshot>], greedy: bool) -> Reque
         SamplingParams { temperature: if greedy { 0.0 } else { 1.0 }, ..sampled(tokens, i as u64) };
     let prompt = (0..1 + i as i64 * 3 % 11).map(|t| (t * 5 + i as i64) % 63 + 1).collect();
     let adapter = i % adapters.len();
-    Request::new(prompt, params).samples(1 + i % 2).policy(adapters[adapter].clone())
+    let request = Request::new(prompt, params).samples(1 + i % 2);
+    request.policy(adapters[adapter].clone()).client(i as u64 % 3)
 }
 
 fn check(kind: Kind) {
@@ -40,9 +41,12 @@ fn check(kind: Kind) {
                 .zip(run(&model, EngineConfig::default(), requests))
                 .for_each(|(&i, samples)| alone[i] = samples);
         }
-        for (max_rows, workers) in [(128, 1), (7, 1), (128, 2), (10, 2)] {
+        for (max_rows, workers, prefill_tokens) in
+            [(128, 1, 4096), (7, 1, 4096), (128, 2, 4096), (10, 2, 4096), (7, 1, 4), (10, 2, 3)]
+        {
             let config = EngineConfig {
                 max_rows,
+                prefill_tokens,
                 workers: Workers::Count(workers),
                 ..EngineConfig::default()
             };
@@ -54,7 +58,9 @@ fn check(kind: Kind) {
             for (i, (mixed, alone)) in mixed.iter().zip(&alone).enumerate() {
                 assert_eq!(mixed.len(), alone.len());
                 for (mixed, alone) in mixed.iter().zip(alone) {
-                    let what = format!("{kind:?}, {max_rows} rows, {workers} workers, request {i}");
+                    let what = format!(
+                        "{kind:?}, {max_rows} rows, {workers} workers, passes of {prefill_tokens}, request {i}"
+                    );
                     assert_same(mixed.as_ref().unwrap(), alone.as_ref().unwrap(), &what);
                 }
             }

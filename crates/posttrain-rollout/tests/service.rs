@@ -25,8 +25,9 @@ fn model() -> Arc<Decoder> {
 }
 
 fn config(workers: usize, max_rows: usize, max_pending: usize) -> SamplingServiceConfig {
-    let engine =
-        EngineConfig { workers: Workers::Count(workers), max_rows, ..EngineConfig::default() };
+    let workers = Workers::Count(workers);
+    // Fewer than some prompts have.
+    let engine = EngineConfig { workers, max_rows, prefill_tokens: 5, ..EngineConfig::default() };
     SamplingServiceConfig { engine, max_pending }
 }
 
@@ -42,7 +43,10 @@ fn alone(model: &Arc<Decoder>, request: &Request) -> Vec<Completion> {
 
 fn request(number: u64) -> Request {
     let prompt = (0..1 + number as i64 % 7).map(|t| (t * 5 + number as i64) % 63 + 1).collect();
-    Request::new(prompt, sampled(1 + number as usize % 9, number)).samples(1 + number as usize % 11)
+    let samples = 1 + number as usize % 11;
+    Request::new(prompt, sampled(1 + number as usize % 9, number))
+        .samples(samples)
+        .client(number % 3)
 }
 
 /// Something that happens to a service.

@@ -103,6 +103,9 @@ pub struct Limits {
     /// Prompt tokens whose keys and values are kept for requests that begin alike under the same
     /// policy; 0 keeps none.
     pub keep_tokens: usize,
+    /// Prompt tokens that an engine reads between two decoding steps: for so long does a long prompt
+    /// hold up those who are being answered.
+    pub prefill_tokens: usize,
     /// Entries (positions times targets) of one training call.
     pub entries: usize,
     /// Bytes of results that nobody has fetched yet, or may fetch again.
@@ -130,6 +133,7 @@ impl Default for Limits {
             pending: 16_384,
             samples: 1024,
             keep_tokens: 8192,
+            prefill_tokens: 512,
             entries: 8 << 20,
             result_bytes: 1 << 30,
             disk_bytes: 100 << 30,
@@ -153,6 +157,7 @@ impl Limits {
             ("samplers", self.samplers),
             ("pending", self.pending),
             ("samples", self.samples),
+            ("prefill_tokens", self.prefill_tokens),
             ("entries", self.entries),
             ("result_bytes", self.result_bytes),
         ];

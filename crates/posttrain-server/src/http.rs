@@ -122,7 +122,7 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     tracing::debug!("{path}: {status}");
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let detail = format!("{path}: not by this method");
-        return Refusal { status, detail }.into_response();
+        return Refusal::new(status, detail).into_response();
     }
     response
 }

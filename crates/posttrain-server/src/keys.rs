@@ -5,6 +5,7 @@ use crate::refusal::Refusal;
 use axum::http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
@@ -22,6 +23,14 @@ impl Owner {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What one of its sessions is in the sharing of rows ([`posttrain_rollout::Request::client`]);
+    /// the empty one is what comes without a session.
+    pub fn client(&self, session: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self, session).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The owner whose folder has this name.

@@ -68,6 +68,10 @@ struct Args {
     /// a conversation); 0 keeps none.
     #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().keep_tokens)]
     keep_tokens: usize,
+    /// Prompt tokens that are read between two decoding steps: fewer hold up those who are being
+    /// answered for a shorter time, more are faster in all.
+    #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().prefill_tokens)]
+    prefill_tokens: usize,
     /// Every training call has passes of its own: what it comes to is the same to the bit, whoever
     /// else trains.
     #[arg(long)]
@@ -111,7 +115,8 @@ fn config(args: &Args) -> Result<ServerConfig> {
     };
     let keys = args.keys.as_deref().map(Keys::read).transpose()?;
     let session_timeout = Duration::from_secs(args.session_timeout);
-    let limits = Limits { session_timeout, keep_tokens: args.keep_tokens, ..Limits::default() };
+    let (keep_tokens, prefill_tokens) = (args.keep_tokens, args.prefill_tokens);
+    let limits = Limits { session_timeout, keep_tokens, prefill_tokens, ..Limits::default() };
     let learn = args.learn.as_deref().map(learn_config).transpose()?;
     let share_passes = !args.no_shared_passes;
     Ok(ServerConfig { keys, limits, share_passes, learn, ..ServerConfig::new(name, &args.data) })

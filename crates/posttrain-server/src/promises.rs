@@ -211,7 +211,7 @@ impl Promises {
             },
             KeptOutcome::Failed(status, detail) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-                Outcome::Failed(Refusal { status, detail })
+                Outcome::Failed(Refusal::new(status, detail))
             }
         };
         let owner = Owner::of_folder(&record.owner);

@@ -13,47 +13,54 @@ use std::error::Error;
 pub(crate) struct Refusal {
     pub status: StatusCode,
     pub detail: String,
+    /// The field that is not as it must be, where it is one.
+    pub field: Option<String>,
 }
 
 impl Refusal {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), field: None }
+    }
+
     /// The client's mistake. Never 409: the SDK repeats those for minutes.
     pub fn invalid(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail: detail.into() }
+        Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
     /// A field that is not as it must be.
     pub fn field(field: &str, expected: &str, got: impl std::fmt::Display) -> Self {
         let got: String = got.to_string().chars().take(200).collect();
-        Self::invalid(format!("`{field}`: expected {expected}, got {got}"))
+        let detail = format!("`{field}`: expected {expected}, got {got}");
+        Self { field: Some(field.to_owned()), ..Self::invalid(detail) }
     }
 
     pub fn unauthorized(detail: &str) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, detail: detail.into() }
+        Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
     pub fn forbidden(detail: &str) -> Self {
-        Self { status: StatusCode::FORBIDDEN, detail: detail.into() }
+        Self::new(StatusCode::FORBIDDEN, detail)
     }
 
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, detail: detail.into() }
+        Self::new(StatusCode::NOT_FOUND, detail)
     }
 
     pub fn gone(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::GONE, detail: detail.into() }
+        Self::new(StatusCode::GONE, detail)
     }
 
     pub fn busy(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::TOO_MANY_REQUESTS, detail: detail.into() }
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
     }
 
     pub fn stopping() -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: "the server is stopping".into() }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
     }
 
     /// The server's own failure.
     pub fn server(error: &dyn Error) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, detail: with_sources(error) }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, with_sources(error))
     }
 
     /// Whether it is the client's mistake.
@@ -76,7 +83,7 @@ impl IntoResponse for Refusal {
             "error": {
                 "message": self.detail,
                 "type": kind,
-                "param": null,
+                "param": self.field,
                 "code": self.status.as_u16(),
             },
         });
@@ -110,6 +117,9 @@ impl From<RequestError> for Refusal {
         match error {
             RequestError::EngineFailed { .. } => Self::server(&error),
             RequestError::Cancelled => Self::stopping(),
+            RequestError::Params { field, .. } => {
+                Self { field: Some(field.into()), ..Self::invalid(error.to_string()) }
+            }
             _ => Self::invalid(error.to_string()),
         }
     }

@@ -22,13 +22,25 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         expect_type(&request, "application/json")?;
         let body = body(request, state).await?;
         let mut json = serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let field = error.path().to_string();
-            Refusal::invalid(format!("`{field}`: {}", error.into_inner()))
-        })?;
+        let value = fields(&mut json)?;
         json.end().map_err(|error| Refusal::invalid(format!("the body: {error}")))?;
         Ok(Self(value))
     }
+}
+
+/// What is read of JSON; an error names its field.
+pub(crate) fn fields<'de, T, D>(json: D) -> Result<T, Refusal>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(json).map_err(|error| match error.path().to_string() {
+        none if none == "." => Refusal::invalid(format!("the body: {}", error.into_inner())),
+        field => {
+            let detail = format!("`{field}`: {}", error.into_inner());
+            Refusal { field: Some(field), ..Refusal::invalid(detail) }
+        }
+    })
 }
 
 /// A protobuf body.
@@ -64,9 +76,9 @@ async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refu
     let read = read.map_err(|_| {
         Refusal::invalid(format!("the body did not arrive within {} s", BODY.as_secs()))
     })?;
-    read.map_err(|rejection| Refusal {
-        status: rejection.status(),
-        detail: format!("the body cannot be read: {}", rejection.body_text()),
+    read.map_err(|rejection| {
+        let detail = format!("the body cannot be read: {}", rejection.body_text());
+        Refusal::new(rejection.status(), detail)
     })
 }
 

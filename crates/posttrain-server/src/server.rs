@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::checkpoints::LiveRecord;
 use crate::http::router;
 use crate::routed::RoutedModel;
-use crate::{ServerConfig, ServerError};
+use crate::{Limits, ServerConfig, ServerError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -49,9 +49,9 @@ impl Server {
         run: Option<&Path>,
     ) -> Result<Self, ServerError> {
         config.validate()?;
-        let keep_tokens = config.limits.keep_tokens;
+        let Limits { keep_tokens, prefill_tokens, .. } = config.limits;
         let sampling = SamplingServiceConfig {
-            engine: EngineConfig { keep_tokens, ..EngineConfig::default() },
+            engine: EngineConfig { keep_tokens, prefill_tokens, ..EngineConfig::default() },
             max_pending: config.limits.pending,
         };
         let decoder = model.decoder.clone();

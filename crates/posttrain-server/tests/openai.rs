@@ -250,11 +250,17 @@ fn what_is_not_served_is_refused_by_its_field() {
         (json!({ "messages": [] }), "messages"),
         (json!({ "messages": [{ "role": "nobody", "content": "x" }] }), "messages[0]"),
         (json!({ "stop_token_ids": [-4] }), "-4"),
+        (json!({ "seed": "one" }), "`seed`"),
+        (json!({ "stream_options": { "usage": 1 } }), "stream_options.usage"),
     ] {
         let (status, answer) = chat(&client, &model, &more);
         assert_eq!(status, 400, "{more} {answer}");
         let said = answer["error"]["message"].as_str().unwrap();
         assert!(said.contains(words), "{words}: {said}");
+    }
+    for field in ["unknown_field", "temperature", "seed", "n"] {
+        let (_, answer) = chat(&client, &model, &json!({ field: [] }));
+        assert_eq!(answer["error"]["param"], field, "{answer}");
     }
     assert_eq!(chat(&client, "another", &json!({})).0, 404);
     let neutral = json!({ "frequency_penalty": 0, "user": "me", "response_format": { "type": "text" }, "top_k": -1 });

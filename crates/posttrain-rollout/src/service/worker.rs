@@ -169,8 +169,9 @@ impl Worker {
         running.left.retain(|sample| !samples.contains(sample));
         for sample in samples {
             let own = Outcome { request: outcome.request, sample, result: outcome.result.clone() };
-            let _ = running.events.unbounded_send(SampleEvent::Finished(own));
+            // First, so that whoever has heard of it finds it counted.
             self.queue.answered(self.index);
+            let _ = running.events.unbounded_send(SampleEvent::Finished(own));
         }
         if running.left.is_empty() {
             self.running.remove(&outcome.request);
@@ -182,8 +183,8 @@ impl Worker {
         for (request, running) in std::mem::take(&mut self.running) {
             for sample in running.left {
                 let outcome = Outcome { request, sample, result: Err(reason.clone()) };
-                let _ = running.events.unbounded_send(SampleEvent::Finished(outcome));
                 self.queue.answered(self.index);
+                let _ = running.events.unbounded_send(SampleEvent::Finished(outcome));
             }
         }
     }

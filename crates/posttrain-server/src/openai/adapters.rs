@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub(crate) struct Target {
     /// The name that was asked for.
     pub name: String,
+    /// Who asked, among those that share the rows.
+    pub client: u64,
     /// The adapter; `None` is the base.
     pub policy: Option<PolicySnapshot>,
     /// What the router decided, where the routed model was asked.
@@ -38,8 +40,9 @@ pub(crate) async fn target(
     question: &str,
 ) -> Result<Target, Refusal> {
     let name_of = name.to_owned();
+    let client = owner.client("");
     let target =
-        |policy, route| Target { name: name_of, policy, route, of_run: false, asked: None };
+        |policy, route| Target { name: name_of, client, policy, route, of_run: false, asked: None };
     if let Some(learning) = app.learning.as_ref().filter(|own| own.traffic.name() == name) {
         let asked = Asked::of(&learning.traffic, owner, rest)?;
         let policy = Some(asked.chosen.policy.clone());

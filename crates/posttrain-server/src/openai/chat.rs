@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A request. What is not known is refused by its name (`rest`).
+/// A request; `rest` has how it is drawn, and what is not known.
 #[derive(Deserialize)]
 pub(crate) struct ChatRequest {
     model: String,
@@ -45,48 +45,8 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     response_format: Option<Value>,
     #[serde(flatten)]
-    draw: Draw,
-    #[serde(flatten)]
     rest: Map<String, Value>,
 }
-
-/// Fields that change nothing here.
-const WITHOUT_EFFECT: [&str; 5] =
-    ["user", "metadata", "store", "service_tier", "safety_identifier"];
-
-/// Refuses a field that is neither known nor without effect.
-pub(crate) fn check_rest(rest: &Map<String, Value>, taken: &[&str]) -> Result<(), Refusal> {
-    let unknown = rest.iter().find(|(name, value)| {
-        let known = WITHOUT_EFFECT.contains(&name.as_str()) || taken.contains(&name.as_str());
-        !known && !value.is_null()
-    });
-    match unknown {
-        Some((name, _)) => {
-            Err(Refusal::field(name, "no such field: this server does not have it", "one"))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The fields of [`Draw`], which the map behind it is given too.
-pub(crate) const DRAW: [&str; 16] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "n",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "min_tokens",
-    "ignore_eos",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "stream",
-    "stream_options",
-];
 
 /// Whose protocol an answer is told in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,10 +95,10 @@ pub(crate) async fn answer(
     dialect: Dialect,
 ) -> Result<Response, Refusal> {
     let _answering = answering(app)?;
-    check_rest(&request.rest, &DRAW)?;
-    let streamed = request.draw.stream == Some(true);
-    let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
-    let mut prepared = prepare(app, owner, request, episode.as_deref()).await?;
+    let drawing = Draw::of(&request.rest)?;
+    let streamed = drawing.stream == Some(true);
+    let include_usage = drawing.stream_options.is_some_and(|options| options.include_usage);
+    let mut prepared = prepare(app, owner, (request, drawing), episode.as_deref()).await?;
     let captured = episode.zip(prepared.call.take());
     let headers = route_headers(&prepared.target);
     let id = dialect.new_id();
@@ -224,7 +184,7 @@ fn choice(
 async fn prepare(
     app: &Arc<App>,
     owner: &Owner,
-    request: ChatRequest,
+    (request, drawing): (ChatRequest, Draw),
     episode: Option<&Episode>,
 ) -> Result<Prepared, Refusal> {
     let messages = read_messages(request.messages)?;
@@ -249,7 +209,7 @@ async fn prepare(
         let expected = "true or left out: nothing keeps the model from several calls";
         return Err(Refusal::field("parallel_tool_calls", expected, false));
     }
-    if any_tools && request.draw.stream == Some(true) && request.logprobs == Some(true) {
+    if any_tools && drawing.stream == Some(true) && request.logprobs == Some(true) {
         let expected = "false with `stream` and `tools`: calls show when they are whole";
         return Err(Refusal::field("logprobs", expected, true));
     }
@@ -292,12 +252,12 @@ async fn prepare(
 
     let asked = request.max_completion_tokens.or(request.max_tokens);
     let max_tokens = most_tokens(app, prompt.len(), asked, None)?;
-    let samples = request.draw.samples(app)?;
+    let samples = drawing.samples(app)?;
     if call.is_some() && samples != 1 {
         return Err(Refusal::field("n", "1: a turn of an episode is one completion", samples));
     }
-    let has_stop = request.draw.stop.is_some();
-    let mut params = request.draw.params(max_tokens)?;
+    let has_stop = drawing.stop.is_some();
+    let mut params = drawing.params(max_tokens)?;
     let stops = params.stop.clone();
     if let Some(run) = as_in_run.filter(|_| !has_stop) {
         params.stop = run.stop().to_vec();

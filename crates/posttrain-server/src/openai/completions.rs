@@ -1,7 +1,7 @@
 //! `/v1/completions`.
 
 use super::adapters::{Target, target};
-use super::chat::{DRAW, Dialect, check_rest};
+use super::chat::Dialect;
 use super::job::{
     Draw, answering, check_text, draw, finish_word, most_tokens, new_id, now, route_headers, usage,
 };
@@ -36,8 +36,6 @@ pub(crate) struct CompletionRequest {
     best_of: Option<usize>,
     #[serde(default)]
     suffix: Option<String>,
-    #[serde(flatten)]
-    draw: Draw,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -88,8 +86,8 @@ pub(crate) async fn complete(
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, Refusal> {
     let _answering = answering(&app)?;
-    check_rest(&request.rest, &DRAW)?;
-    check_unserved(&request)?;
+    let drawing = Draw::of(&request.rest)?;
+    check_unserved(&request, &drawing)?;
     let top = request.logprobs;
     if let Some(top) = top.filter(|top| *top > TOP) {
         return Err(Refusal::field("logprobs", &format!("from 0 to {TOP}"), top));
@@ -101,10 +99,10 @@ pub(crate) async fn complete(
     };
     let target = target(&app, &owner, (&request.model, &request.rest), &question).await?;
     let headers = route_headers(&target);
-    let streamed = request.draw.stream == Some(true);
-    let include_usage = request.draw.stream_options.is_some_and(|options| options.include_usage);
+    let streamed = drawing.stream == Some(true);
+    let include_usage = drawing.stream_options.is_some_and(|options| options.include_usage);
     let prompts = request.prompt.tokens(&app)?;
-    let samples = request.draw.samples(&app)?;
+    let samples = drawing.samples(&app)?;
     let (most, asked) = (app.config.limits.samples, prompts.len() * samples);
     if asked > most {
         return Err(Refusal::field(
@@ -126,7 +124,7 @@ pub(crate) async fn complete(
     if echo {
         check_echo(&app, &prompts, samples, top)?;
     }
-    let params = request.draw.params(most)?;
+    let params = drawing.params(most)?;
     check_tokens("stop_token_ids", &params.stop_token_ids, app.vocab())?;
     if streamed {
         let [prompt] = <[Vec<i64>; 1]>::try_from(prompts).map_err(|prompts| {
@@ -289,15 +287,15 @@ fn nothing_written() -> Completion {
     }
 }
 
-fn check_unserved(request: &CompletionRequest) -> Result<(), Refusal> {
-    if request.echo == Some(true) && request.draw.stream == Some(true) {
+fn check_unserved(request: &CompletionRequest, drawing: &Draw) -> Result<(), Refusal> {
+    if request.echo == Some(true) && drawing.stream == Some(true) {
         return Err(Refusal::field("echo", "false with `stream`", "true"));
     }
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(Refusal::field("suffix", "none", "one"));
     }
     match request.best_of {
-        Some(best) if best != request.draw.n.unwrap_or(1) => {
+        Some(best) if best != drawing.n.unwrap_or(1) => {
             Err(Refusal::field("best_of", "as many as `n`", best))
         }
         _ => Ok(()),

@@ -3,11 +3,12 @@
 use super::adapters::Target;
 use crate::app::App;
 use crate::refusal::Refusal;
+use crate::request::fields;
 use axum::http::{HeaderMap, HeaderValue};
 use posttrain_rollout::service::{SampleRequest, SampleStream};
 use posttrain_rollout::{Completion, FinishReason, Request, SamplingParams};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// A text, or several.
@@ -57,11 +58,14 @@ pub(crate) struct Draw {
     #[serde(default)]
     pub repetition_penalty: Option<f64>,
     #[serde(default)]
-    pub logit_bias: Option<serde_json::Map<String, Value>>,
+    pub logit_bias: Option<Map<String, Value>>,
     #[serde(default)]
     pub stream: Option<bool>,
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
+    /// What is none of these.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -71,7 +75,27 @@ pub(crate) struct StreamOptions {
     pub include_usage: bool,
 }
 
+/// Fields that change nothing here.
+const WITHOUT_EFFECT: [&str; 5] =
+    ["user", "metadata", "store", "service_tier", "safety_identifier"];
+
 impl Draw {
+    /// Reads it out of what a request has beside the fields of its own. What is left there is
+    /// refused by its name, unless it changes nothing.
+    pub fn of(beside: &Map<String, Value>) -> Result<Self, Refusal> {
+        let draw: Self = fields(Value::Object(beside.clone()))?;
+        let unknown = draw
+            .rest
+            .iter()
+            .find(|(name, value)| !WITHOUT_EFFECT.contains(&name.as_str()) && !value.is_null());
+        match unknown {
+            Some((name, _)) => {
+                Err(Refusal::field(name, "no such field: this server does not have it", "one"))
+            }
+            None => Ok(draw),
+        }
+    }
+
     /// How many completions of each prompt.
     pub fn samples(&self, app: &App) -> Result<usize, Refusal> {
         let most = app.config.limits.samples;
@@ -200,8 +224,10 @@ pub(crate) async fn submit(
     if app.sampling.pending() + samples > app.config.limits.pending {
         return Err(Refusal::busy("the server has as many samples to draw as it takes"));
     }
-    let request =
-        Request::new(prompt.to_vec(), params).samples(samples).policy(target.policy.clone());
+    let request = Request::new(prompt.to_vec(), params)
+        .samples(samples)
+        .policy(target.policy.clone())
+        .client(target.client);
     let request = SampleRequest::new(request);
     let published = target.asked.as_ref().and_then(|asked| asked.chosen.name.clone());
     let request = match published {

@@ -340,8 +340,15 @@ impl Sample {
     }
 }
 
+/// Who asks for samples, and from what.
+struct Asked {
+    source: Source,
+    client: u64,
+    /// The request's id, which follows from its numbers.
+    id: String,
+}
+
 /// What a sample is drawn from: a policy, or the name of one that moves.
-#[derive(Clone)]
 enum Source {
     Policy(Option<PolicySnapshot>),
     Name(String),
@@ -367,7 +374,7 @@ pub(crate) async fn sample(
         return Err(Refusal::busy("the server has as many samples to draw as it takes"));
     }
 
-    let (source, id) = source(&app, &owner, &request).await?;
+    let Asked { source, client, id } = asked(&app, &owner, &request).await?;
     let sequences: Vec<String> =
         (0..request.num_samples).map(|sample| format!("{id}:{sample}")).collect();
     let answer = json!({ "request_id": id, "sample_sequence_ids": sequences });
@@ -379,7 +386,7 @@ pub(crate) async fn sample(
     let own = app.clone();
     tokio::spawn(async move {
         let outcome = match prepared {
-            Ok(prepared) => draw(&own, source, prepared).await,
+            Ok(prepared) => draw(&own, (source, client), prepared).await,
             Err(refusal) => Err(refusal),
         };
         own.counters.sample_call(outcome.is_ok());
@@ -388,12 +395,7 @@ pub(crate) async fn sample(
     Ok(Json200(answer))
 }
 
-/// Where a request samples from, and the id that follows from its numbers.
-async fn source(
-    app: &Arc<App>,
-    owner: &Owner,
-    request: &Sample,
-) -> Result<(Source, String), Refusal> {
+async fn asked(app: &Arc<App>, owner: &Owner, request: &Sample) -> Result<Asked, Refusal> {
     if let Some(id) = &request.sampling_session_id {
         let Some(seq) = request.seq_id else {
             return Err(Refusal::field("seq_id", "a number, with `sampling_session_id`", "none"));
@@ -419,7 +421,8 @@ async fn source(
             }
             _ => Source::Policy(None),
         };
-        return Ok((source, format!("{id}:request:{}", seq.0)));
+        let client = owner.client(&session);
+        return Ok(Asked { source, client, id: format!("{id}:request:{}", seq.0) });
     }
 
     let policy = match &request.model_path {
@@ -437,7 +440,8 @@ async fn source(
         }
         None => {}
     }
-    Ok((Source::Policy(policy), format!("sample:{}", uuid::Uuid::new_v4())))
+    let id = format!("sample:{}", uuid::Uuid::new_v4());
+    Ok(Asked { source: Source::Policy(policy), client: owner.client(""), id })
 }
 
 /// A request that has been checked.
@@ -467,9 +471,13 @@ pub(crate) struct Drawn {
     pub completions: Vec<Completion>,
 }
 
-async fn draw(app: &Arc<App>, source: Source, prepared: Prepared) -> Result<Bytes, Refusal> {
+async fn draw(
+    app: &Arc<App>,
+    (source, client): (Source, u64),
+    prepared: Prepared,
+) -> Result<Bytes, Refusal> {
     let Prepared { prompt, samples, params, wanted } = prepared;
-    let request = Request::new(prompt.clone(), params).samples(samples);
+    let request = Request::new(prompt.clone(), params).samples(samples).client(client);
     let (request, policy) = match source {
         Source::Policy(policy) => (SampleRequest::new(request.policy(policy.clone())), policy),
         Source::Name(name) => {
