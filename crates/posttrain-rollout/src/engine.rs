@@ -1,13 +1,13 @@
 //! The engine: a queue of samples, the rows that run, and the step that moves all of them on.
 
+mod admission;
+
 use crate::batch::Batch;
 use crate::kept::KeptTexts;
 use crate::policy::same_policy;
-use crate::prefill::{Prefix, Prompt, prefill};
-use crate::row::{Group, Row, check_prompt, same_adapter};
+use crate::row::{Group, Row, check_prompt};
 use crate::shards;
-use crate::shared_prefix::alike;
-use crate::waiting::{Ready, Stage, Waiting, WaitingList};
+use crate::waiting::{Waiting, WaitingList};
 use crate::{
     Completion, Outcome, PolicySnapshot, Request, RequestError, RequestId, RolloutError,
     SampledToken,
@@ -16,7 +16,6 @@ use posttrain_kernel::{PackedColumns, Workers};
 use posttrain_loss::sample_each;
 use posttrain_model::{Decoder, RecordedPass, TextTokenizer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,10 +89,6 @@ impl EngineConfig {
 fn rows_a_worker(model: &Decoder) -> usize {
     if PackedColumns::serves(model.kind(), model.device()) { 4 } else { 16 }
 }
-
-/// Tokens of a kept beginning that cost a pass about as much as one that is computed: they are
-/// brought to the attention of every layer.
-const READ_TOKENS: usize = 8;
 
 /// What an engine has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -460,107 +455,6 @@ impl Engine {
         self.waiting.push(Waiting::new(Arc::new(group), samples));
     }
 
-    /// Lets samples whose turn it is have the free rows, and computes the prompts of others in one
-    /// pass.
-    fn admit(
-        &mut self,
-        done: &mut Vec<Outcome>,
-        watch: &mut dyn FnMut(SampledToken),
-    ) -> Result<(), RolloutError> {
-        self.waiting.order(self.batch.rows_by_client());
-        self.join_ready(done, watch)?;
-        if self.prefill_next()? {
-            self.join_ready(done, watch)?;
-        }
-        Ok(())
-    }
-
-    /// Computes the prompts whose turn it is, as far as they fit a pass: those for which there are
-    /// rows, and those behind them that begin alike, whose beginning would be computed again when
-    /// their turn comes. Says whether there was any.
-    fn prefill_next(&mut self) -> Result<bool, RolloutError> {
-        let places = self.to_prefill()?;
-        if places.is_empty() {
-            return Ok(false);
-        }
-        let (places, prompts): (Vec<usize>, Vec<Prompt>) = places.into_iter().unzip();
-        let prefilled = prefill(&self.model, &prompts, self.may_record())?;
-        self.stats.prompt_tokens += prefilled.tokens;
-        self.recorded += prefilled.recorded;
-        let recorded = self.may_record();
-
-        self.waiting.has_read(prompts.iter().map(|prompt| prompt.group.client));
-        for ((place, prompt), mut prefix) in places.into_iter().zip(prompts).zip(prefilled.prefixes)
-        {
-            let waiting = &mut self.waiting[place];
-            if matches!(waiting.stage, Stage::Unread) {
-                self.stats.kept_tokens += prompt.read.tokens();
-            }
-            if !prompt.is_whole() {
-                waiting.stage = Stage::Partly(prefix.cache);
-                continue;
-            }
-            let tokens = &waiting.group.prompt;
-            if self.kept.takes(tokens.len()) {
-                self.kept.keep(&waiting.group, tokens.clone(), prefix.cache.clone());
-            }
-            prefix.recorded = prefix.recorded.filter(|_| recorded);
-            waiting.stage = Stage::Read(prefix);
-        }
-        Ok(true)
-    }
-
-    /// The prompts of the next pass, and the places where they wait.
-    fn to_prefill(&self) -> Result<Vec<(usize, Prompt)>, RolloutError> {
-        let mut room = self.config.prefill_tokens;
-        let mut free = self.config.max_rows - self.batch.len();
-        // Rows that others will give.
-        let mut given = 0;
-        // Who has all the rows that it gets.
-        let mut served: BTreeSet<u64> = BTreeSet::new();
-        let mut prompts: Vec<(usize, Prompt)> = Vec::new();
-
-        for place in self.waiting.to_read() {
-            let Waiting { group, samples, stage, rank } = &self.waiting[place];
-            // What is kept need not be computed ahead.
-            let ahead = !self.kept.takes(group.prompt.len())
-                && prompts.last().is_some_and(|(_, last)| related(&last.group, group));
-            if !ahead {
-                if served.contains(&group.client) {
-                    continue;
-                }
-                let most = self.batch.of_the_most(group).map_or(0, |(_, rows)| rows);
-                if free == 0 && !gives_way(most.saturating_sub(given), *rank) {
-                    served.insert(group.client);
-                    continue;
-                }
-            }
-            given += samples.len().saturating_sub(free);
-            free = free.saturating_sub(samples.len());
-
-            let mut prompt = match stage {
-                Stage::Partly(read) => Prompt::behind(group.clone(), read.clone()),
-                _ => self.kept.prompt(&self.model, group)?,
-            };
-            let (rest, reading) = (prompt.rest().len(), prompt.read.tokens() / READ_TOKENS);
-            if rest + reading <= room {
-                room -= rest + reading;
-                prompts.push((place, prompt));
-                continue;
-            }
-
-            // What is longer than a pass is read in pieces; what is not waits for the next one.
-            let long = rest > self.config.prefill_tokens && reading < room / 2;
-            if prompts.is_empty() || long {
-                let piece = room.saturating_sub(reading).max(room / 2).max(1);
-                prompt.end = prompt.end.min(prompt.read.tokens() + piece);
-                prompts.push((place, prompt));
-            }
-            break;
-        }
-        Ok(prompts)
-    }
-
     /// Keeps the text of a row that is finished.
     fn keep(&self, batch: &mut Batch, index: usize) -> Result<(), RolloutError> {
         let row = &batch.rows_mut()[index];
@@ -574,85 +468,6 @@ impl Engine {
             self.kept.keep(&group, text, cache);
         }
         Ok(())
-    }
-
-    /// Lets the samples that need but a row have one, as it is their turn.
-    fn join_ready(
-        &mut self,
-        done: &mut Vec<Outcome>,
-        watch: &mut dyn FnMut(SampledToken),
-    ) -> Result<(), RolloutError> {
-        while let Some(Ready { place, turns, reserved }) = self.waiting.first_ready() {
-            let most = self.config.max_rows.saturating_sub(reserved);
-            let Waiting { group, rank, .. } = &self.waiting[place];
-            let (group, rank) = (group.clone(), *rank);
-            let Some(mut waiting) = self.waiting.remove(place) else { return Ok(()) };
-            if self.batch.len() >= most && (reserved > 0 || !self.give_way(&group, rank)?) {
-                self.waiting.insert(waiting);
-                return Ok(());
-            }
-            let prefix = match waiting.stage {
-                Stage::Read(prefix) => prefix,
-                Stage::Paused(row, text) => {
-                    self.batch.join(&self.model, self.config.max_rows, &text, vec![*row])?;
-                    continue;
-                }
-                Stage::Unread | Stage::Partly(_) => unreachable!("it is ready"),
-            };
-
-            let count = waiting.samples.len().min(most - self.batch.len()).min(turns);
-            let samples = waiting.samples.start..waiting.samples.start + count;
-            waiting.samples.start += count;
-            waiting.rank += count;
-            done.extend(self.join(&group, samples, &prefix, watch)?);
-            if !waiting.samples.is_empty() {
-                self.waiting.insert(Waiting { stage: Stage::Read(prefix), ..waiting });
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees a row for a group whose client has `rank`, if another has so many that it gives one.
-    /// The sample whose row it was goes on later from where it is.
-    fn give_way(&mut self, group: &Group, rank: usize) -> Result<bool, RolloutError> {
-        let Some((row, rows)) = self.batch.of_the_most(group) else { return Ok(false) };
-        if !gives_way(rows, rank) {
-            return Ok(false);
-        }
-        let Some(text) = self.batch.text(row)? else { return Ok(false) };
-        if let Some(row) = self.batch.leave(row)? {
-            self.waiting.insert(Waiting::paused(row, text, rows - 1));
-        }
-        Ok(true)
-    }
-
-    /// Draws the first tokens of some samples of a group; those that are not finished by them get a
-    /// row.
-    fn join(
-        &mut self,
-        group: &Arc<Group>,
-        samples: Range<usize>,
-        prefix: &Prefix,
-        watch: &mut dyn FnMut(SampledToken),
-    ) -> Result<Vec<Outcome>, RolloutError> {
-        let context = self.context();
-        let row =
-            |sample| Row::new(group.clone(), sample, context).recording(prefix.recorded.as_ref());
-        let mut rows: Vec<Row> = samples.map(row).collect();
-        let logits = prefix
-            .logits
-            .f_unsqueeze(0)?
-            .f_expand([rows.len() as i64, -1], false)?
-            .f_contiguous()?;
-        let finished = self.draw(&logits, &mut rows, watch)?;
-
-        let mut done = Vec::with_capacity(finished.len());
-        for (index, result) in finished.into_iter().rev() {
-            done.push(result);
-            rows.remove(index);
-        }
-        self.batch.join(&self.model, self.config.max_rows, &prefix.cache, rows)?;
-        Ok(done)
     }
 
     /// One forward pass over the running rows, one token each.
@@ -722,15 +537,4 @@ impl Engine {
         }
         Ok(finished)
     }
-}
-
-/// Whether a client that has `rows` rows gives one to a client that has `rank`: it keeps as many as
-/// the other gets.
-fn gives_way(rows: usize, rank: usize) -> bool {
-    rows > rank + 1
-}
-
-/// Whether the beginning of two groups' prompts is computed once if they are computed together.
-fn related(one: &Group, other: &Group) -> bool {
-    same_adapter(one, other) && alike(&one.prompt, &other.prompt)
 }

@@ -50,6 +50,7 @@ mod policy;
 mod prefill;
 mod request;
 mod row;
+mod row_shares;
 mod seed;
 pub mod service;
 mod shards;
