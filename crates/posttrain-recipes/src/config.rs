@@ -280,6 +280,7 @@ impl RlConfig {
             let expected = "left out with servers that sample, whose engines are their own";
             RecipeError::check("engine", unused, expected, &format!("{:?}", self.engine))?;
             self.sampler.validate()?;
+            self.sampler.check_sampling(&self.sampling)?;
         }
         if asynchronous {
             let expected = "at least 1 in an asynchronous run (0 is `mode = \"on_policy\"`)";

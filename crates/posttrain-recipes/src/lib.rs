@@ -104,7 +104,7 @@ pub use observer::{Event, Observer, Phase, Silent};
 pub use posttrain_reward::Reward;
 pub use prompt::{PromptForm, PromptStyle, Shot};
 pub use ranks::Ranks;
-pub use remote::{SamplerConfig, VllmConfig};
+pub use remote::{SamplerConfig, ServersConfig};
 pub use rollout::{
     GroupSampler, GroupSink, Rollout, RolloutCost, RolloutRequest, ScoreFailure, ScoredCompletion,
     ScoredGroup,

@@ -1,4 +1,4 @@
-//! Sampling by servers elsewhere: vLLM's, which take adapters while they run.
+//! Sampling by servers elsewhere: vLLM's and SGLang's, which take adapters while they run.
 //!
 //! A policy is written as a PEFT folder and loaded by every server under a name of its own, which is
 //! never used for another one. After each load a server has to prove that it serves it: what it
@@ -14,8 +14,10 @@ pub(crate) use pool::{RemoteGroup, RemoteSampler};
 
 use crate::RecipeError;
 use posttrain_chat::client::{Deadlines, Endpoint, JsonClientConfig, KeySource, RetryConfig};
+use posttrain_rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use wire::Dialect;
 
 /// Where completions are sampled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,13 +26,17 @@ use std::path::PathBuf;
 pub enum SamplerConfig {
     /// In this process, by the engine.
     Local {},
-    /// By vLLM servers of the same base.
-    Vllm(VllmConfig),
+    /// By vLLM servers of the same base, started with `--enable-lora`, `--max-lora-rank` of the run's
+    /// rank or more, `--max-loras` 2 or more, `--logprobs-mode processed_logprobs`, and
+    /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`. Their addresses end with `/v1`.
+    Vllm(ServersConfig),
+    /// By SGLang servers of the same base, started with `--enable-lora`, `--max-lora-rank` of the
+    /// run's rank or more, and `--lora-target-modules all`. Their addresses end with the port. Their
+    /// log-probabilities leave truncation out, so that `top_k`, `top_p` and `min_p` are refused.
+    Sglang(ServersConfig),
 }
 
-/// vLLM servers that sample for a run, started with `--enable-lora`, `--max-lora-rank` of the run's
-/// rank or more, `--max-loras` 2 or more, `--logprobs-mode processed_logprobs`, and
-/// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`.
+/// Servers that sample for a run.
 ///
 /// ```
 /// use posttrain_recipes::SamplerConfig;
@@ -40,13 +46,13 @@ pub enum SamplerConfig {
 ///     "urls": ["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"],
 ///     "adapters": "/shared/adapters",
 /// }))?;
-/// assert!(matches!(config, SamplerConfig::Vllm(vllm) if vllm.urls.len() == 2));
+/// assert!(matches!(config, SamplerConfig::Vllm(servers) if servers.urls.len() == 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct VllmConfig {
-    /// The servers' addresses, at least one, with `/v1`.
+pub struct ServersConfig {
+    /// The servers' addresses, at least one.
     pub urls: Vec<String>,
     /// Where their key comes from.
     pub api_key: KeySource,
@@ -65,7 +71,7 @@ pub struct VllmConfig {
     pub tolerance: f64,
 }
 
-impl Default for VllmConfig {
+impl Default for ServersConfig {
     fn default() -> Self {
         Self {
             urls: Vec::new(),
@@ -92,13 +98,31 @@ impl SamplerConfig {
         *self == Self::default()
     }
 
+    /// The servers and what they speak, if there are any.
+    fn servers(&self) -> Option<(&ServersConfig, Dialect)> {
+        match self {
+            Self::Local {} => None,
+            Self::Vllm(servers) => Some((servers, Dialect::Vllm)),
+            Self::Sglang(servers) => Some((servers, Dialect::Sglang)),
+        }
+    }
+
+    /// Checks that its log-probabilities are those of what is drawn.
+    pub(crate) fn check_sampling(&self, sampling: &SamplingParams) -> Result<(), RecipeError> {
+        let SamplingParams { top_k, top_p, min_p, .. } = sampling;
+        let truncated = top_k.is_some() || top_p.is_some() || min_p.is_some();
+        let fits = !(truncated && matches!(self, Self::Sglang(_)));
+        let expected = "no `top_k`, `top_p` or `min_p`: SGLang's log-probabilities leave them out";
+        RecipeError::check("sampling", fits, expected, "one of them")
+    }
+
     /// Checks every field's range.
     ///
     /// # Errors
     /// [`RecipeError::Config`] names the first that is out of range, [`RecipeError::Chat`] an
     /// address that is none.
     pub fn validate(&self) -> Result<(), RecipeError> {
-        let Self::Vllm(config) = self else { return Ok(()) };
+        let Some((config, _)) = self.servers() else { return Ok(()) };
         let none = config.urls.is_empty();
         RecipeError::check("sampler.urls", !none, "the address of at least one server", "none")?;
         RecipeError::check_counts(&[("sampler.in_flight", config.in_flight as u64)])?;
@@ -122,7 +146,7 @@ impl SamplerConfig {
     }
 }
 
-impl VllmConfig {
+impl ServersConfig {
     /// The client of one server. It does not try again: another server may be free.
     fn client(&self, url: &str) -> Result<JsonClientConfig, RecipeError> {
         let seconds = self.seconds;

@@ -1,5 +1,5 @@
-//! Sampling by servers elsewhere, played by a stand-in that speaks vLLM's protocol over the small
-//! model: a run learns from what they sample, goes on where they die, and refuses one that serves
+//! Sampling by servers elsewhere, played by a stand-in that speaks vLLM's or SGLang's protocol over
+//! the small model: a run learns from what they sample, goes on where they die, and refuses one that serves
 //! another policy than it says. (`cargo xtask test --servers` asks a real vLLM the same.)
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,12 @@ mod world;
 
 use posttrain_lora::LoraConfig;
 use posttrain_recipes::{
-    EvaluationMode, RecipeError, RlConfig, RunOutcome, SamplerConfig, Silent, VllmConfig,
+    EvaluationMode, RecipeError, RlConfig, RunOutcome, SamplerConfig, ServersConfig, Silent,
     load_policy,
 };
-use posttrain_rollout::{Engine, EngineConfig, PolicySnapshot, Request, SamplingParams};
+use posttrain_rollout::{
+    Completion, Engine, EngineConfig, PolicySnapshot, Request, SamplingParams,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,10 +38,20 @@ enum Fault {
     NoAdapters,
     /// Its answers lack what was asked for.
     NoTokenIds,
+    /// It gives every fourth request up.
+    Aborts,
+}
+
+/// Whose protocol it speaks.
+#[derive(Clone, Copy, PartialEq)]
+enum Protocol {
+    Vllm,
+    Sglang,
 }
 
 struct StandIn {
     world: World,
+    protocol: Protocol,
     fault: Fault,
     state: Mutex<State>,
 }
@@ -65,11 +77,13 @@ impl StandIn {
             _ => {}
         }
         let name = |field: &str| body[field].as_str().map(str::to_owned);
-        match called {
-            "/v1/load_lora_adapter" if self.fault == Fault::NoAdapters => {
-                ResponseTemplate::new(404)
-            }
-            "/v1/load_lora_adapter" => {
+        let refused = match self.protocol {
+            Protocol::Vllm => ResponseTemplate::new(404),
+            Protocol::Sglang => ResponseTemplate::new(400),
+        };
+        match called.trim_start_matches("/v1") {
+            "/load_lora_adapter" if self.fault == Fault::NoAdapters => refused,
+            "/load_lora_adapter" => {
                 let name = name("lora_name").unwrap();
                 let folder = body["lora_path"].as_str().unwrap();
                 let policy = load_policy(folder.as_ref(), &self.world.model.decoder).unwrap();
@@ -82,62 +96,108 @@ impl StandIn {
                 state.adapters.insert(name, policy);
                 ResponseTemplate::new(200).set_body_string("Success: LoRA adapter added")
             }
-            "/v1/unload_lora_adapter" => {
+            "/unload_lora_adapter" => {
                 state.unloaded += 1;
                 state.adapters.remove(&name("lora_name").unwrap());
                 ResponseTemplate::new(200).set_body_string("Success: LoRA adapter removed")
             }
             _ => {
-                let policy = match name("model") {
+                let field = if self.protocol == Protocol::Vllm { "model" } else { "lora_path" };
+                let policy = match name(field) {
                     None => {
                         state.base_requests += 1;
                         None
                     }
                     Some(name) => match state.adapters.get(&name) {
                         Some(policy) => Some(policy.clone()),
-                        None => return ResponseTemplate::new(404),
+                        None => return refused.set_body_string(format!("{name} is not loaded")),
                     },
                 };
                 drop(state);
-                ResponseTemplate::new(200).set_body_json(self.complete(body, policy))
+                let answer = match self.protocol {
+                    Protocol::Vllm => self.complete(body, policy),
+                    Protocol::Sglang => self.generate(body, policy, n),
+                };
+                ResponseTemplate::new(200).set_body_json(answer)
             }
         }
     }
 
     fn complete(&self, body: &Value, policy: Option<PolicySnapshot>) -> Value {
-        let number = |field: &str| body[field].as_u64().unwrap();
-        let prompt: Vec<i64> =
-            body["prompt"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
         let params = SamplingParams {
-            max_tokens: number("max_tokens") as usize,
-            min_tokens: number("min_tokens") as usize,
+            max_tokens: number(body, "max_tokens"),
+            min_tokens: number(body, "min_tokens"),
             temperature: body["temperature"].as_f64().unwrap(),
-            seed: number("seed"),
+            seed: number(body, "seed") as u64,
             ..SamplingParams::default()
         };
+        let choice = |(sample, completion): (usize, Completion)| {
+            let ids = (self.fault != Fault::NoTokenIds).then_some(&completion.tokens);
+            json!({
+                "index": sample,
+                // It lies: the reward is for the tokens.
+                "text": "7 7 7",
+                "finish_reason": finish_word(&completion),
+                "token_ids": ids,
+                "logprobs": {"token_logprobs": completion.logprobs},
+            })
+        };
+        let drawn = self.draw(&body["prompt"], number(body, "n"), params, policy);
+        json!({"choices": drawn.into_iter().map(choice).collect::<Vec<_>>()})
+    }
+
+    fn generate(&self, body: &Value, policy: Option<PolicySnapshot>, request: usize) -> Value {
+        assert_eq!(body["return_logprob"], true);
+        let sampling = &body["sampling_params"];
+        let params = SamplingParams {
+            max_tokens: number(sampling, "max_new_tokens"),
+            min_tokens: number(sampling, "min_new_tokens"),
+            temperature: sampling["temperature"].as_f64().unwrap(),
+            // It has no seeds.
+            seed: request as u64,
+            ..SamplingParams::default()
+        };
+        let mut drawn = self.draw(&body["input_ids"], number(sampling, "n"), params, policy);
+        drawn.sort_by_key(|(sample, _)| *sample);
+        let sample = |(_, completion): (usize, Completion)| {
+            let gives_up = self.fault == Fault::Aborts && request.is_multiple_of(4);
+            let token = |(logprob, id): (&f32, &i64)| json!([logprob, id, null]);
+            let tokens = completion.logprobs.iter().zip(&completion.tokens).map(token);
+            let reason = if gives_up { "abort" } else { finish_word(&completion) };
+            let mut meta = json!({ "finish_reason": { "type": reason } });
+            if self.fault != Fault::NoTokenIds {
+                meta["output_token_logprobs"] = tokens.collect();
+            }
+            json!({ "text": "7 7 7", "meta_info": meta })
+        };
+        let mut samples: Vec<Value> = drawn.into_iter().map(sample).collect();
+        if samples.len() == 1 { samples.remove(0) } else { Value::Array(samples) }
+    }
+
+    fn draw(
+        &self,
+        prompt: &Value,
+        samples: usize,
+        params: SamplingParams,
+        policy: Option<PolicySnapshot>,
+    ) -> Vec<(usize, Completion)> {
+        let prompt = prompt.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
         let tokenizer = Some(self.world.model.tokenizer.clone());
         let decoder = self.world.model.decoder.clone();
         let mut engine = Engine::new(decoder, tokenizer, EngineConfig::default()).unwrap();
-        let request = Request::new(prompt, params).samples(number("n") as usize);
-        engine.submit(request.policy(policy));
-        let mut choices = Vec::new();
-        engine
-            .run_while(|outcome| {
-                let completion = outcome.result.unwrap();
-                let ids = (self.fault != Fault::NoTokenIds).then_some(&completion.tokens);
-                choices.push(json!({
-                    "index": outcome.sample,
-                    // It lies: the reward is for the tokens.
-                    "text": "7 7 7",
-                    "finish_reason": if completion.finish_reason.is_truncated() { "length" } else { "stop" },
-                    "token_ids": ids,
-                    "logprobs": {"token_logprobs": completion.logprobs},
-                }));
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
-        json!({"choices": choices})
+        engine.submit(Request::new(prompt, params).samples(samples).policy(policy));
+        let mut drawn = Vec::new();
+        engine.run(|outcome| drawn.push((outcome.sample, outcome.result.unwrap()))).unwrap();
+        drawn
     }
+}
+
+fn number(body: &Value, field: &str) -> usize {
+    body[field].as_u64().unwrap() as usize
+}
+
+fn finish_word(completion: &Completion) -> &'static str {
+    if completion.finish_reason.is_truncated() { "length" } else { "stop" }
 }
 
 struct Wire(Arc<StandIn>);
@@ -152,37 +212,48 @@ impl Respond for Wire {
 /// Servers with these faults, for as long as they live.
 struct Servers {
     servers: Vec<(MockServer, Arc<StandIn>)>,
+    protocol: Protocol,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Servers {
-    fn start(faults: &[Fault]) -> Self {
+    fn start(protocol: Protocol, faults: &[Fault]) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let servers = faults.iter().map(|&fault| {
             let world = match fault {
                 Fault::AnotherBase => World::of_seed(2),
                 _ => World::new(),
             };
-            let stand_in = Arc::new(StandIn { world, fault, state: Mutex::default() });
+            let stand_in = Arc::new(StandIn { world, protocol, fault, state: Mutex::default() });
             let server = runtime.block_on(async {
                 let server = MockServer::start().await;
-                for called in ["completions", "load_lora_adapter", "unload_lora_adapter"] {
-                    let given = Mock::given(method("POST")).and(path(format!("/v1/{called}")));
+                let called = match protocol {
+                    Protocol::Vllm => {
+                        ["/v1/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"]
+                    }
+                    Protocol::Sglang => ["/generate", "/load_lora_adapter", "/unload_lora_adapter"],
+                };
+                for called in called {
+                    let given = Mock::given(method("POST")).and(path(called));
                     given.respond_with(Wire(stand_in.clone())).mount(&server).await;
                 }
                 server
             });
             (server, stand_in)
         });
-        Self { servers: servers.collect(), _runtime: runtime }
+        Self { servers: servers.collect(), protocol, _runtime: runtime }
     }
 
     fn sampler(&self) -> SamplerConfig {
-        SamplerConfig::Vllm(VllmConfig {
-            urls: self.servers.iter().map(|(server, _)| format!("{}/v1", server.uri())).collect(),
+        let of = |path: &str| ServersConfig {
+            urls: self.servers.iter().map(|(server, _)| server.uri() + path).collect(),
             patience_seconds: 12.0,
-            ..VllmConfig::default()
-        })
+            ..ServersConfig::default()
+        };
+        match self.protocol {
+            Protocol::Vllm => SamplerConfig::Vllm(of("/v1")),
+            Protocol::Sglang => SamplerConfig::Sglang(of("")),
+        }
     }
 
     fn train(&self, steps: u64, folder: &Path) -> Result<RunOutcome, RecipeError> {
@@ -194,9 +265,18 @@ impl Servers {
 }
 
 #[test]
-fn a_run_learns_from_what_servers_sample() {
+fn a_run_learns_from_what_vllm_samples() {
+    learns(Protocol::Vllm);
+}
+
+#[test]
+fn a_run_learns_from_what_sglang_samples() {
+    learns(Protocol::Sglang);
+}
+
+fn learns(protocol: Protocol) {
     let dir = tempfile::tempdir().unwrap();
-    let servers = Servers::start(&[Fault::None, Fault::None]);
+    let servers = Servers::start(protocol, &[Fault::None, Fault::None]);
     assert!(servers.train(12, &dir.path().join("run")).unwrap().complete);
     let written = records(&dir.path().join("run"));
     assert_eq!(written.len(), 12);
@@ -230,13 +310,16 @@ fn a_run_learns_from_what_servers_sample() {
 #[test]
 fn servers_that_break_or_start_anew_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, faults) in [
-        ("forgets", vec![Fault::Forgets, Fault::None]),
-        ("breaks", vec![Fault::Breaks, Fault::None]),
-        ("refused", vec![Fault::AnotherBase, Fault::None]),
-        ("no-ids", vec![Fault::NoTokenIds, Fault::None]),
+    for (name, protocol, fault) in [
+        ("forgets", Protocol::Vllm, Fault::Forgets),
+        ("forgets-too", Protocol::Sglang, Fault::Forgets),
+        ("breaks", Protocol::Vllm, Fault::Breaks),
+        ("refused", Protocol::Vllm, Fault::AnotherBase),
+        ("no-ids", Protocol::Vllm, Fault::NoTokenIds),
+        ("no-tokens", Protocol::Sglang, Fault::NoTokenIds),
+        ("aborts", Protocol::Sglang, Fault::Aborts),
     ] {
-        let servers = Servers::start(&faults);
+        let servers = Servers::start(protocol, &[fault, Fault::None]);
         let folder = dir.path().join(name);
         assert!(servers.train(3, &folder).unwrap().complete, "{name}");
         let written = records(&folder);
@@ -248,10 +331,11 @@ fn servers_that_break_or_start_anew_lose_nothing() {
 #[test]
 fn a_server_that_serves_another_policy_than_it_says_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = |fault: Fault, name: &str| {
-        let servers = Servers::start(&[fault]);
+    let refused_by = |protocol: Protocol, fault: Fault, name: &str| {
+        let servers = Servers::start(protocol, &[fault]);
         servers.train(3, &dir.path().join(name)).unwrap_err().to_string()
     };
+    let refused = |fault, name| refused_by(Protocol::Vllm, fault, name);
     let old = refused(Fault::KeepsTheFirst, "old");
     assert!(old.contains("it still serves that one") || old.contains("another policy"), "{old}");
     assert!(old.contains("no server was of use for 12 s"), "{old}");
@@ -259,23 +343,33 @@ fn a_server_that_serves_another_policy_than_it_says_is_refused() {
     assert!(other.contains("it serves another base"), "{other}");
     let none = refused(Fault::NoAdapters, "none");
     assert!(none.contains("VLLM_ALLOW_RUNTIME_LORA_UPDATING"), "{none}");
+    let none = refused_by(Protocol::Sglang, Fault::NoAdapters, "none-either");
+    assert!(none.contains("`--lora-target-modules all`"), "{none}");
 }
 
 #[test]
 fn a_configuration_that_cannot_be_is_refused() {
-    let of = |vllm: VllmConfig| {
+    let of = |vllm: ServersConfig| {
         let sampler = SamplerConfig::Vllm(vllm);
         RlConfig { sampler, ..config(1) }.validate().unwrap_err().to_string()
     };
     let urls = vec!["http://127.0.0.1:1/v1".to_owned()];
-    let fine = VllmConfig { urls, ..VllmConfig::default() };
-    assert!(of(VllmConfig::default()).contains("sampler.urls"));
+    let fine = ServersConfig { urls, ..ServersConfig::default() };
+    assert!(of(ServersConfig::default()).contains("sampler.urls"));
     assert!(
-        of(VllmConfig { urls: vec!["no address".into()], ..fine.clone() }).contains("sampler.urls")
+        of(ServersConfig { urls: vec!["no address".into()], ..fine.clone() })
+            .contains("sampler.urls")
     );
-    assert!(of(VllmConfig { in_flight: 0, ..fine.clone() }).contains("sampler.in_flight"));
-    assert!(of(VllmConfig { tolerance: 0.0, ..fine.clone() }).contains("sampler.tolerance"));
-    assert!(of(VllmConfig { seconds: f64::NAN, ..fine.clone() }).contains("sampler.seconds"));
+    assert!(of(ServersConfig { in_flight: 0, ..fine.clone() }).contains("sampler.in_flight"));
+    assert!(of(ServersConfig { tolerance: 0.0, ..fine.clone() }).contains("sampler.tolerance"));
+    assert!(of(ServersConfig { seconds: f64::NAN, ..fine.clone() }).contains("sampler.seconds"));
+    let truncated = RlConfig {
+        sampler: SamplerConfig::Sglang(fine.clone()),
+        sampling: SamplingParams { top_p: Some(0.9), ..config(1).sampling },
+        ..config(1)
+    };
+    let refused = truncated.validate().unwrap_err().to_string();
+    assert!(refused.contains("leave them out"), "{refused}");
     let other_engine = RlConfig {
         sampler: SamplerConfig::Vllm(fine),
         engine: EngineConfig { max_rows: 4, ..EngineConfig::default() },

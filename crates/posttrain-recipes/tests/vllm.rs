@@ -10,7 +10,7 @@ use posttrain_lora::{Adapter, LoraConfig};
 use posttrain_model::{Checkpoint, Quantize, TextModel};
 use posttrain_recipes::{
     EvaluationConfig, Event, MetricsLog, Observer, PromptStyle, RlConfig, RlRun, SamplerConfig,
-    StepRecord, VllmConfig,
+    ServersConfig, StepRecord,
 };
 use posttrain_reward::{Sample, Score, from_fn};
 use posttrain_rollout::SamplingParams;
@@ -123,11 +123,11 @@ fn a_real_vllm_samples_for_a_run_and_is_killed_in_it() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut server = Vllm::start(&python, &exported, port);
     server.wait();
-    let sampler = SamplerConfig::Vllm(VllmConfig {
+    let sampler = SamplerConfig::Vllm(ServersConfig {
         urls: vec![format!("http://127.0.0.1:{port}/v1")],
         // What rounding alone gives, many times over.
         tolerance: 0.01,
-        ..VllmConfig::default()
+        ..ServersConfig::default()
     });
     let config = RlConfig {
         seed: 7,

@@ -1,7 +1,8 @@
 //! All servers: who is asked, and what becomes of what one held that is gone.
 
 use super::server::{Ask, Claim, Failure, Server};
-use super::{SamplerConfig, VllmConfig};
+use super::wire::Dialect;
+use super::{SamplerConfig, ServersConfig};
 use crate::RecipeError;
 use posttrain_lora::{Adapter, save_peft};
 use posttrain_model::TextModel;
@@ -50,14 +51,16 @@ impl RemoteSampler {
     /// The sampler of a configuration; none where this process samples itself.
     pub fn of(config: &SamplerConfig, model: &TextModel) -> Result<Option<Self>, RecipeError> {
         config.validate()?;
-        match config {
-            SamplerConfig::Local {} => Ok(None),
-            SamplerConfig::Vllm(config) => Ok(Some(Self::vllm(config, model)?)),
-        }
+        let servers = config.servers();
+        servers.map(|(config, dialect)| Self::new(config, dialect, model)).transpose()
     }
 
-    fn vllm(config: &VllmConfig, model: &TextModel) -> Result<Self, RecipeError> {
-        let servers = config.urls.iter().map(|url| Server::new(url, config));
+    fn new(
+        config: &ServersConfig,
+        dialect: Dialect,
+        model: &TextModel,
+    ) -> Result<Self, RecipeError> {
+        let servers = config.urls.iter().map(|url| Server::new(url, config, dialect));
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
         let root = config.adapters.clone().unwrap_or_else(std::env::temp_dir);
         // Of this process alone: several ranks, and several runs, may share the folder.

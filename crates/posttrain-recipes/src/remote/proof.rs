@@ -40,13 +40,12 @@ impl Proof {
     }
 
     /// Why it is none, in words.
-    pub fn refusal(&self, tolerance: f64) -> Option<String> {
+    pub fn refusal(&self, tolerance: f64, how_to_start: &str) -> Option<String> {
         let Self { own, before } = *self;
         if own.is_nan() || own > tolerance {
             return Some(format!(
                 "its log-probabilities are {own:.4} nats from the policy's, {tolerance} are allowed: \
-                 it serves another base, another policy, or does not run with `--logprobs-mode \
-                 processed_logprobs`"
+                 it serves another base, another policy, or was not started with {how_to_start}"
             ));
         }
         // It serves what it was given before, and says it is the new one.
@@ -65,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_is_nearer_to_the_policy_before_is_refused() {
-        let refused = |own, before| Proof { own, before }.refusal(0.1);
+        let refused = |own, before| Proof { own, before }.refusal(0.1, "`--this`");
         assert_eq!(refused(0.02, None), None);
         assert_eq!(refused(0.02, Some(0.02)), None);
         assert_eq!(refused(1e-5, Some(1e-6)), None);

@@ -1,7 +1,8 @@
 //! One server: what it has loaded, how busy it is, how long it is left alone.
 
+use super::ServersConfig;
 use super::proof::Proof;
-use super::{VllmConfig, wire};
+use super::wire::Dialect;
 use crate::RecipeError;
 use posttrain_chat::ChatError;
 use posttrain_chat::client::{Endpoint, JsonClient};
@@ -23,6 +24,7 @@ const PROOF_TOKENS: usize = 16;
 /// A server.
 pub(super) struct Server {
     pub url: String,
+    dialect: Dialect,
     client: JsonClient,
     tolerance: f64,
     in_flight: AtomicUsize,
@@ -67,8 +69,9 @@ pub(super) enum Failure {
 }
 
 impl Server {
-    pub fn new(url: &str, config: &VllmConfig) -> Result<Self, RecipeError> {
+    pub fn new(url: &str, config: &ServersConfig, dialect: Dialect) -> Result<Self, RecipeError> {
         Ok(Self {
+            dialect,
             // As it is shown: an address may hold a password.
             url: url.parse::<Endpoint>()?.to_string(),
             client: config.client(url)?.build()?,
@@ -115,13 +118,13 @@ impl Server {
             (Some(policy), Some(folder)) => Some(self.load(policy, folder, ask).await?),
             _ => None,
         };
-        let body = wire::completions(name.as_deref(), ask.prompt, ask.samples, ask.params);
+        let body = self.dialect.request(name.as_deref(), ask.prompt, ask.samples, ask.params);
         let tokens = (ask.prompt.len() + ask.samples * ask.params.max_tokens) as u64;
-        match self.client.post("completions", &body, tokens).await {
+        match self.client.post(self.dialect.endpoint(), &body, tokens).await {
             Ok(reply) => {
                 let vocab = ask.model.config().vocab_size;
                 let version = ask.policy.map_or(0, |policy| policy.version);
-                let read = wire::read(&reply, ask.samples, vocab, version);
+                let read = self.dialect.read(&reply, ask.samples, vocab, version);
                 read.map_err(|reason| self.refused(&format!("its answer {reason}")))
             }
             Err(error) => Err(self.failed(error, name.as_deref()).await),
@@ -161,12 +164,13 @@ impl Server {
         let body = json!({"lora_name": &*name, "lora_path": folder});
         match self.client.post_text("load_lora_adapter", &body).await {
             Ok(_) => {}
-            Err(ChatError::Status { status: 404, body, .. }) => {
+            Err(ChatError::Status { status, body, .. }) if self.dialect.refuses_load(status) => {
                 let reason = format!(
-                    "answers 404 to the load of {}: it cannot read that folder (`sampler.adapters` \
-                     names one that it can), or takes no adapters while it runs (start it with \
-                     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and `--enable-lora`); it says {body:?}",
-                    folder.display()
+                    "answers {status} to the load of {}: it cannot read that folder \
+                     (`sampler.adapters` names one that it can), or takes no adapters while it \
+                     runs (start it with {}); it says {body:?}",
+                    folder.display(),
+                    self.dialect.how_to_start()
                 );
                 let error = RecipeError::Sampler { url: self.url.clone(), reason };
                 return Err(Failure::Lasting(error));
@@ -216,12 +220,14 @@ impl Server {
             seed: ask.params.seed,
             ..SamplingParams::default()
         };
-        let body = wire::completions(Some(name), ask.prompt, 1, &params);
-        let reply = match self.client.post("completions", &body, PROOF_TOKENS as u64).await {
+        let body = self.dialect.request(Some(name), ask.prompt, 1, &params);
+        let endpoint = self.dialect.endpoint();
+        let reply = match self.client.post(endpoint, &body, PROOF_TOKENS as u64).await {
             Ok(reply) => reply,
             Err(error) => return Err(self.failed(error, None).await),
         };
-        let drawn = wire::read(&reply, 1, ask.model.config().vocab_size, policy.version);
+        let vocab = ask.model.config().vocab_size;
+        let drawn = self.dialect.read(&reply, 1, vocab, policy.version);
         let drawn = drawn.map_err(|reason| self.refused(&format!("its answer {reason}")))?;
 
         let (model, prompt) = (ask.model.clone(), ask.prompt.to_vec());
@@ -236,7 +242,7 @@ impl Server {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         tracing::debug!("{}: `{name}` is {:.2e} nats from the policy", self.url, proof.own);
-        match proof.refusal(self.tolerance) {
+        match proof.refusal(self.tolerance, self.dialect.how_to_start()) {
             None => Ok(()),
             Some(reason) => Err(self.refused(&reason)),
         }
@@ -252,7 +258,10 @@ impl Server {
     /// that cannot be reached, or does not know a name that it was given, is started anew: the name
     /// is not asked for again.
     async fn failed(&self, error: ChatError, name: Option<&str>) -> Failure {
-        let unknown = matches!(error, ChatError::Status { status: 404, .. });
+        let unknown = matches!(
+            &error,
+            ChatError::Status { status, body, .. } if self.dialect.forgot(*status, body, name)
+        );
         if name.is_some() && (unknown || matches!(error, ChatError::Broken { .. })) {
             self.loaded.lock().await.retain(|loaded| Some(&*loaded.name) != name);
         }
