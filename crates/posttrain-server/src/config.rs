@@ -133,7 +133,7 @@ impl Default for Limits {
             pending: 16_384,
             samples: 1024,
             keep_tokens: 8192,
-            prefill_tokens: 512,
+            prefill_tokens: 256,
             entries: 8 << 20,
             result_bytes: 1 << 30,
             disk_bytes: 100 << 30,
