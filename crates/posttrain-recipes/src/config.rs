@@ -280,7 +280,10 @@ impl RlConfig {
             let expected = "left out with servers that sample, whose engines are their own";
             RecipeError::check("engine", unused, expected, &format!("{:?}", self.engine))?;
             self.sampler.validate()?;
-            self.sampler.check_sampling(&self.sampling)?;
+            let least = self.sampling.min_tokens;
+            let expected =
+                "0 with servers: until then they take what ends a completion for impossible";
+            RecipeError::check("sampling.min_tokens", least == 0, expected, &least)?;
         }
         if asynchronous {
             let expected = "at least 1 in an asynchronous run (0 is `mode = \"on_policy\"`)";

@@ -14,7 +14,6 @@ pub(crate) use pool::{RemoteGroup, RemoteSampler};
 
 use crate::RecipeError;
 use posttrain_chat::client::{Deadlines, Endpoint, JsonClientConfig, KeySource, RetryConfig};
-use posttrain_rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use wire::Dialect;
@@ -31,8 +30,9 @@ pub enum SamplerConfig {
     /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`. Their addresses end with `/v1`.
     Vllm(ServersConfig),
     /// By SGLang servers of the same base, started with `--enable-lora`, `--max-lora-rank` of the
-    /// run's rank or more, and `--lora-target-modules all`. Their addresses end with the port. Their
-    /// log-probabilities leave truncation out, so that `top_k`, `top_p` and `min_p` are refused.
+    /// run's rank or more, and `--lora-target-modules all`, and without
+    /// `--enable-deterministic-inference`, by which a group's samples would all be one. Their
+    /// addresses end with the port. They draw by no seed of ours.
     Sglang(ServersConfig),
 }
 
@@ -105,15 +105,6 @@ impl SamplerConfig {
             Self::Vllm(servers) => Some((servers, Dialect::Vllm)),
             Self::Sglang(servers) => Some((servers, Dialect::Sglang)),
         }
-    }
-
-    /// Checks that its log-probabilities are those of what is drawn.
-    pub(crate) fn check_sampling(&self, sampling: &SamplingParams) -> Result<(), RecipeError> {
-        let SamplingParams { top_k, top_p, min_p, .. } = sampling;
-        let truncated = top_k.is_some() || top_p.is_some() || min_p.is_some();
-        let fits = !(truncated && matches!(self, Self::Sglang(_)));
-        let expected = "no `top_k`, `top_p` or `min_p`: SGLang's log-probabilities leave them out";
-        RecipeError::check("sampling", fits, expected, "one of them")
     }
 
     /// Checks every field's range.

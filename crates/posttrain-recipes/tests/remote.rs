@@ -157,7 +157,10 @@ impl StandIn {
             seed: request as u64,
             ..SamplingParams::default()
         };
-        let mut drawn = self.draw(&body["input_ids"], number(sampling, "n"), params, policy);
+        // A list of prompts that are all one group's.
+        let prompts = body["input_ids"].as_array().unwrap();
+        assert!(prompts.iter().all(|prompt| *prompt == prompts[0]));
+        let mut drawn = self.draw(&prompts[0], prompts.len(), params, policy);
         drawn.sort_by_key(|(sample, _)| *sample);
         let sample = |(_, completion): (usize, Completion)| {
             let gives_up = self.fault == Fault::Aborts && request.is_multiple_of(4);
@@ -170,8 +173,7 @@ impl StandIn {
             }
             json!({ "text": "7 7 7", "meta_info": meta })
         };
-        let mut samples: Vec<Value> = drawn.into_iter().map(sample).collect();
-        if samples.len() == 1 { samples.remove(0) } else { Value::Array(samples) }
+        drawn.into_iter().map(sample).collect()
     }
 
     fn draw(
@@ -363,13 +365,13 @@ fn a_configuration_that_cannot_be_is_refused() {
     assert!(of(ServersConfig { in_flight: 0, ..fine.clone() }).contains("sampler.in_flight"));
     assert!(of(ServersConfig { tolerance: 0.0, ..fine.clone() }).contains("sampler.tolerance"));
     assert!(of(ServersConfig { seconds: f64::NAN, ..fine.clone() }).contains("sampler.seconds"));
-    let truncated = RlConfig {
+    let masked = RlConfig {
         sampler: SamplerConfig::Sglang(fine.clone()),
-        sampling: SamplingParams { top_p: Some(0.9), ..config(1).sampling },
+        sampling: SamplingParams { min_tokens: 2, ..config(1).sampling },
         ..config(1)
     };
-    let refused = truncated.validate().unwrap_err().to_string();
-    assert!(refused.contains("leave them out"), "{refused}");
+    let refused = masked.validate().unwrap_err().to_string();
+    assert!(refused.contains("sampling.min_tokens"), "{refused}");
     let other_engine = RlConfig {
         sampler: SamplerConfig::Vllm(fine),
         engine: EngineConfig { max_rows: 4, ..EngineConfig::default() },

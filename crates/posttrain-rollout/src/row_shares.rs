@@ -1,8 +1,8 @@
 //! How rows are shared out among clients, and whose prompts are worth reading for it.
 
 use crate::batch::Batch;
-use crate::waiting::Waiting;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::waiting::{Turn, Waiting};
+use std::collections::BTreeMap;
 
 /// Whether a client that has `rows` rows gives one to a client that has `rank`: it keeps as many as
 /// the other gets.
@@ -18,14 +18,14 @@ pub(crate) struct RowShares<'a> {
     given: usize,
     /// What samples of this pass will have, by priority and client.
     promised: BTreeMap<(i32, u64), usize>,
-    /// Who has all the rows that it gets.
-    served: BTreeSet<u64>,
+    /// Whose turn it is when the next row is free, of those that need but a row.
+    next: Option<Turn>,
 }
 
 impl<'a> RowShares<'a> {
-    /// Those of a batch, beside so many free ones.
-    pub fn new(batch: &'a Batch, free: usize) -> Self {
-        Self { batch, free, given: 0, promised: BTreeMap::new(), served: BTreeSet::new() }
+    /// Those of a batch, beside so many free ones; `next` is whose turn it is when another is free.
+    pub fn new(batch: &'a Batch, free: usize, next: Option<Turn>) -> Self {
+        Self { batch, free, given: 0, promised: BTreeMap::new(), next }
     }
 
     /// Whether samples will have a row.
@@ -34,8 +34,9 @@ impl<'a> RowShares<'a> {
         if self.free > 0 {
             return true;
         }
-        if self.served.contains(&group.client) {
-            return false;
+        // The next row that is free, once a pass.
+        if self.next.take_if(|next| waiting.turn() < *next).is_some() {
+            return true;
         }
 
         let running = self.batch.of_the_most(group).map_or(0, |(_, rows)| rows);
@@ -44,11 +45,7 @@ impl<'a> RowShares<'a> {
         };
         let promised = self.promised.iter().filter(of_others).map(|(_, rows)| *rows).max();
         let most = running.saturating_sub(self.given).max(promised.unwrap_or(0));
-        if gives_way(most, *rank) {
-            return true;
-        }
-        self.served.insert(group.client);
-        false
+        gives_way(most, *rank)
     }
 
     /// Counts samples among those that will have rows.

@@ -21,6 +21,9 @@ pub(crate) enum Stage {
     Paused(Box<Row>, TextCache),
 }
 
+/// The order in which rows are given: by priority, and then by how many rows the client has.
+pub(crate) type Turn = (Reverse<i32>, usize);
+
 /// Samples of a group that wait for a row.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -43,9 +46,14 @@ impl Waiting {
         Self { group, samples, stage: Stage::Paused(Box::new(row), text), rank }
     }
 
-    /// The order in which rows are given.
-    fn turn(&self) -> (Reverse<i32>, usize) {
+    /// Its place in the order in which rows are given.
+    pub fn turn(&self) -> Turn {
         (Reverse(self.group.priority), self.rank)
+    }
+
+    /// Whether their prompt is computed, in whole or in part, and none of them has had a row.
+    fn is_read_ahead(&self) -> bool {
+        matches!(self.stage, Stage::Partly(_) | Stage::Read(_)) && self.samples.start == 0
     }
 
     /// Whether they need but a row.
@@ -69,7 +77,7 @@ pub(crate) struct Ready {
     pub place: usize,
     /// How many of them may have one before it is the turn of another client's.
     pub turns: usize,
-    /// Rows that are kept free for those of a higher priority, whose prompts are being read.
+    /// Rows that are kept free for those of a higher priority, whose prompts are read next.
     pub reserved: usize,
 }
 
@@ -155,11 +163,19 @@ impl WaitingList {
         self.list.insert(place, waiting);
     }
 
-    /// The first that needs but a row.
-    pub fn first_ready(&self) -> Option<Ready> {
+    /// How many prompts are computed, in whole or in part, none of whose samples has had a row.
+    pub fn read_ahead(&self) -> usize {
+        self.list.iter().filter(|waiting| waiting.is_read_ahead()).count()
+    }
+
+    /// The first that needs but a row, where a pass has `pass` tokens.
+    pub fn first_ready(&self, pass: usize) -> Option<Ready> {
         let mut ready = self.list.iter().enumerate().filter(|(_, waiting)| waiting.is_ready());
         let (place, first) = ready.next()?;
-        let above = |other: &&Waiting| other.group.priority > first.group.priority;
+        let above = |other: &&Waiting| {
+            let soon = matches!(other.stage, Stage::Unread) && other.group.prompt.len() <= pass;
+            soon && other.group.priority > first.group.priority
+        };
         let reserved =
             self.list.range(..place).filter(above).map(|other| other.samples.len()).sum();
         let other = ready.map(|(_, waiting)| waiting).find(|waiting| {

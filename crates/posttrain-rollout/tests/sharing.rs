@@ -68,7 +68,9 @@ impl Watched {
         }
         let wanted: usize = self.requests.iter().map(|request| request.samples).sum();
         self.done.sort_by_key(|outcome| (outcome.request, outcome.sample));
-        self.done.dedup_by_key(|outcome| (outcome.request, outcome.sample));
+        let unlike =
+            |two: &[Outcome]| (two[0].request, two[0].sample) != (two[1].request, two[1].sample);
+        assert!(self.done.windows(2).all(unlike), "a sample has two outcomes");
         assert_eq!(self.done.len(), wanted, "every sample has one outcome");
         (self.model, self.requests, self.done)
     }
@@ -289,5 +291,50 @@ fn pieces_and_pauses_beside_kept_texts_and_recordings() {
         }
     }
     assert!(watched.engine.stats().kept_tokens > 0, "nothing was kept");
+    watched.finish();
+}
+
+/// More clients than rows, each with more than one: who comes last has the next row that is free.
+#[test]
+fn a_newcomer_among_as_many_clients_as_rows_is_next() {
+    let mut watched = Watched::new(4, 64);
+    for client in 0..4 {
+        let hog = Request::new(prompt(3, client), sampled(6, client as u64)).samples(10);
+        watched.submit(hog.client(client as u64));
+    }
+    for _ in 0..3 {
+        watched.step();
+    }
+    let newcomer = watched.submit(Request::new(prompt(5, 9), sampled(4, 9)).client(9));
+    let waited = (0..).find(|_| watched.step().contains_key(&newcomer)).unwrap();
+    assert!(waited <= 6, "it waited for {waited} steps, where a sample takes 6");
+    watched.finish();
+}
+
+/// A prompt of a higher priority that takes several passes keeps no row empty meanwhile.
+#[test]
+fn rows_are_not_kept_for_a_long_prompt_of_a_higher_priority() {
+    let mut watched = Watched::new(4, 16);
+    let low = watched.submit(Request::new(prompt(3, 1), sampled(3, 1)).samples(40));
+    watched.step();
+    watched.submit(Request::new(prompt(200, 2), sampled(3, 2)).samples(4).priority(1));
+    for step in 0..6 {
+        let tokens = watched.step().get(&low).copied().unwrap_or(0);
+        assert!(tokens >= 4, "step {step}: {tokens} tokens for 4 rows");
+    }
+    watched.finish();
+}
+
+/// Prompts that are read wait for rows: no more of them are read than there are rows.
+#[test]
+fn no_more_prompts_are_read_than_there_are_rows() {
+    let mut watched = Watched::new(4, 16);
+    for client in 0..20 {
+        watched.submit(Request::new(prompt(100, client), sampled(3, 1)).client(client as u64));
+    }
+    for _ in 0..24 {
+        assert!(watched.step().is_empty(), "pieces of four prompts");
+    }
+    assert!(watched.engine.stats().prompt_tokens <= 4 * 100);
     watched.finish();
 }

@@ -23,17 +23,21 @@ impl Proof {
         model: &Decoder,
         (own, before): (Option<&PolicySnapshot>, Option<&PolicySnapshot>),
         prompt: &[i64],
-        drawn: &Completion,
+        drawn: &[Completion],
         temperature: f64,
     ) -> Result<Self, RecipeError> {
-        let text = [prompt, &drawn.tokens].concat();
         let request = TopRequest { first: prompt.len(), top: 1, temperature };
         let distance = |policy: Option<&PolicySnapshot>| -> Result<f64, RecipeError> {
             let adapter = policy.map(|policy| &*policy.adapter);
-            let computed = top_logprobs(model, adapter, &text, request)?.logprobs;
-            let squares = computed.iter().zip(&drawn.logprobs);
-            let sum: f64 = squares.map(|(one, other)| f64::from(one - other).powi(2)).sum();
-            Ok((sum / computed.len().max(1) as f64).sqrt())
+            let (mut sum, mut tokens) = (0.0, 0);
+            for drawn in drawn {
+                let text = [prompt, &drawn.tokens].concat();
+                let computed = top_logprobs(model, adapter, &text, request)?.logprobs;
+                let squares = computed.iter().zip(&drawn.logprobs);
+                sum += squares.map(|(one, other)| f64::from(one - other).powi(2)).sum::<f64>();
+                tokens += computed.len();
+            }
+            Ok((sum / tokens.max(1) as f64).sqrt())
         };
         let before = before.map(|policy| distance(Some(policy))).transpose()?;
         Ok(Self { own: distance(own)?, before })

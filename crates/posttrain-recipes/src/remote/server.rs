@@ -18,8 +18,12 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(5);
 /// Policies beside the one in use that a server keeps: others may still be asked for.
 const KEPT: usize = 1;
-/// Tokens that a server is asked to prove itself with.
+/// Samples that a server is asked to prove itself with: what has been learned may be to say little.
+const PROOF_SAMPLES: usize = 4;
+/// Tokens that each has at most.
 const PROOF_TOKENS: usize = 16;
+/// How long an unload may take.
+const UNLOAD: Duration = Duration::from_secs(10);
 
 /// A server.
 pub(super) struct Server {
@@ -118,8 +122,13 @@ impl Server {
             (Some(policy), Some(folder)) => Some(self.load(policy, folder, ask).await?),
             _ => None,
         };
-        let body = self.dialect.request(name.as_deref(), ask.prompt, ask.samples, ask.params);
-        let tokens = (ask.prompt.len() + ask.samples * ask.params.max_tokens) as u64;
+        // More than the context has room for a server refuses.
+        let context = ask.model.config().max_position_embeddings as usize;
+        let room = context.saturating_sub(ask.prompt.len()).max(1);
+        let max_tokens = ask.params.max_tokens.min(room);
+        let params = SamplingParams { max_tokens, ..ask.params.clone() };
+        let body = self.dialect.request(name.as_deref(), ask.prompt, ask.samples, &params);
+        let tokens = (ask.prompt.len() + ask.samples * max_tokens) as u64;
         match self.client.post(self.dialect.endpoint(), &body, tokens).await {
             Ok(reply) => {
                 let vocab = ask.model.config().vocab_size;
@@ -198,8 +207,12 @@ impl Server {
 
     async fn unload(&self, name: &str) {
         let body = json!({"lora_name": name});
-        if let Err(error) = self.client.post_text("unload_lora_adapter", &body).await {
-            tracing::debug!("{}: `{name}` is not unloaded: {error}", self.url);
+        let unload = self.client.post_text("unload_lora_adapter", &body);
+        // What is left there costs the server memory; everybody waits for this.
+        match tokio::time::timeout(UNLOAD, unload).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!("{}: `{name}` is not unloaded: {error}", self.url),
+            Err(_) => tracing::warn!("{}: `{name}` is not unloaded within {UNLOAD:?}", self.url),
         }
     }
 
@@ -215,19 +228,19 @@ impl Server {
         let asked = ask.params.temperature;
         let params = SamplingParams {
             max_tokens: tokens,
-            min_tokens: tokens,
             temperature: if asked > 0.0 { asked } else { 1.0 },
             seed: ask.params.seed,
             ..SamplingParams::default()
         };
-        let body = self.dialect.request(Some(name), ask.prompt, 1, &params);
+        let body = self.dialect.request(Some(name), ask.prompt, PROOF_SAMPLES, &params);
         let endpoint = self.dialect.endpoint();
-        let reply = match self.client.post(endpoint, &body, PROOF_TOKENS as u64).await {
+        let most = (PROOF_SAMPLES * PROOF_TOKENS) as u64;
+        let reply = match self.client.post(endpoint, &body, most).await {
             Ok(reply) => reply,
             Err(error) => return Err(self.failed(error, None).await),
         };
         let vocab = ask.model.config().vocab_size;
-        let drawn = self.dialect.read(&reply, 1, vocab, policy.version);
+        let drawn = self.dialect.read(&reply, PROOF_SAMPLES, vocab, policy.version);
         let drawn = drawn.map_err(|reason| self.refused(&format!("its answer {reason}")))?;
 
         let (model, prompt) = (ask.model.clone(), ask.prompt.to_vec());
@@ -235,7 +248,7 @@ impl Server {
         let temperature = params.temperature;
         let proof = tokio::task::spawn_blocking(move || {
             let policies = (Some(&own), before.as_ref());
-            Proof::of(&model, policies, &prompt, &drawn[0], temperature)
+            Proof::of(&model, policies, &prompt, &drawn, temperature)
         });
         let proof = match proof.await {
             Ok(proof) => proof.map_err(Failure::Lasting)?,

@@ -61,7 +61,6 @@ impl Dialect {
         params: &SamplingParams,
     ) -> Value {
         let mut sampling = json!({
-            "n": samples,
             "temperature": params.temperature,
             "top_k": params.top_k.map_or(-1, |k| k as i64),
             "top_p": params.top_p.unwrap_or(1.0),
@@ -80,6 +79,7 @@ impl Dialect {
         let mut body = match self {
             Self::Vllm => {
                 sampling["prompt"] = json!(prompt);
+                sampling["n"] = json!(samples);
                 sampling["max_tokens"] = json!(params.max_tokens);
                 sampling["min_tokens"] = json!(params.min_tokens);
                 // The chosen token's alone.
@@ -92,7 +92,10 @@ impl Dialect {
             Self::Sglang => {
                 sampling["max_new_tokens"] = json!(params.max_tokens);
                 sampling["min_new_tokens"] = json!(params.min_tokens);
-                json!({ "input_ids": prompt, "sampling_params": sampling, "return_logprob": true })
+                // As so many requests: of one with `n` SGLang loses count of who uses an adapter, and
+                // then waits for ever to unload it (sgl-project/sglang#25864).
+                let prompts = vec![prompt; samples];
+                json!({ "input_ids": prompts, "sampling_params": sampling, "return_logprob": true })
             }
         };
         if let Some(name) = model {
@@ -287,9 +290,10 @@ mod tests {
         let vllm = Dialect::Vllm.request(Some("v1"), &[1, 2], 3, &params);
         let sglang = Dialect::Sglang.request(Some("v1"), &[1, 2], 3, &params);
         assert_eq!((&vllm["model"], &sglang["lora_path"]), (&json!("v1"), &json!("v1")));
-        assert_eq!((&vllm["prompt"], &sglang["input_ids"]), (&json!([1, 2]), &json!([1, 2])));
+        assert_eq!((&vllm["prompt"], &vllm["n"]), (&json!([1, 2]), &json!(3)));
+        assert_eq!(sglang["input_ids"], json!([[1, 2], [1, 2], [1, 2]]));
         for sampling in [&vllm, &sglang["sampling_params"]] {
-            for (field, value) in [("top_k", json!(-1)), ("top_p", json!(1.0)), ("n", json!(3))] {
+            for (field, value) in [("top_k", json!(-1)), ("top_p", json!(1.0))] {
                 assert_eq!(sampling[field], value, "{field}");
             }
             assert_eq!(sampling["stop"], json!(["x"]));

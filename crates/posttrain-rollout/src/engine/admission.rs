@@ -7,6 +7,7 @@ use crate::row_shares::{RowShares, gives_way};
 use crate::shared_prefix::alike;
 use crate::waiting::{Ready, Stage, Waiting};
 use crate::{Outcome, RolloutError, SampledToken};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -68,16 +69,27 @@ impl Engine {
     /// The prompts of the next pass, and the places where they wait.
     fn to_prefill(&self) -> Result<Vec<(usize, Prompt)>, RolloutError> {
         let mut room = self.config.prefill_tokens;
-        let mut rows = RowShares::new(&self.batch, self.config.max_rows - self.batch.len());
+        let free = self.config.max_rows - self.batch.len();
+        let next = self.waiting.first_ready(room).map(|ready| self.waiting[ready.place].turn());
+        let mut rows = RowShares::new(&self.batch, free, next);
+        // What is computed takes memory until it has a row.
+        let mut begun = self.waiting.read_ahead();
+        let mut passed_over: BTreeSet<u64> = BTreeSet::new();
         let mut prompts: Vec<(usize, Prompt)> = Vec::new();
 
         for place in self.waiting.to_read() {
             let waiting = &self.waiting[place];
             let group = &waiting.group;
+            if passed_over.contains(&group.client) {
+                continue;
+            }
+            let begins = matches!(waiting.stage, Stage::Unread);
+            let may_begin = !begins || begun < self.config.max_rows;
             // What is kept need not be computed ahead.
             let ahead = !self.kept.takes(group.prompt.len())
                 && prompts.last().is_some_and(|(_, last)| related(&last.group, group));
-            if !ahead && !rows.has_one_for(waiting) {
+            if !may_begin || !(ahead || rows.has_one_for(waiting)) {
+                passed_over.insert(group.client);
                 continue;
             }
             rows.promise(waiting);
@@ -89,12 +101,14 @@ impl Engine {
             let (rest, reading) = (prompt.rest().len(), prompt.read.tokens() / READ_TOKENS);
             if rest + reading <= room {
                 room -= rest + reading;
+                begun += usize::from(begins);
                 prompts.push((place, prompt));
                 continue;
             }
 
             // What is longer than a pass is read in pieces; what is not waits for the next one.
-            let long = rest > self.config.prefill_tokens && reading < room / 2;
+            let pass = self.config.prefill_tokens;
+            let long = rest > pass && room >= pass / 2 && reading < room / 2;
             if prompts.is_empty() || long {
                 let piece = room.saturating_sub(reading).max(room / 2).max(1);
                 prompt.end = prompt.end.min(prompt.read.tokens() + piece);
@@ -111,7 +125,9 @@ impl Engine {
         done: &mut Vec<Outcome>,
         watch: &mut dyn FnMut(SampledToken),
     ) -> Result<(), RolloutError> {
-        while let Some(Ready { place, turns, reserved }) = self.waiting.first_ready() {
+        while let Some(Ready { place, turns, reserved }) =
+            self.waiting.first_ready(self.config.prefill_tokens)
+        {
             let most = self.config.max_rows.saturating_sub(reserved);
             let Waiting { group, rank, .. } = &self.waiting[place];
             let (group, rank) = (group.clone(), *rank);
@@ -185,7 +201,11 @@ impl Engine {
     }
 }
 
-/// Whether the beginning of two groups' prompts is computed once if they are computed together.
+/// Whether the beginning of two groups' prompts is computed once if they are computed together, and
+/// their turns come together.
 fn related(one: &Group, other: &Group) -> bool {
-    same_adapter(one, other) && alike(&one.prompt, &other.prompt)
+    one.client == other.client
+        && one.priority == other.priority
+        && same_adapter(one, other)
+        && alike(&one.prompt, &other.prompt)
 }
