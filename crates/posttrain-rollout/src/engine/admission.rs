@@ -84,7 +84,9 @@ impl Engine {
                 continue;
             }
             let begins = matches!(waiting.stage, Stage::Unread);
-            let may_begin = !begins || begun < self.config.max_rows;
+            // Nothing that is computed can be before it, and wait for it.
+            let is_next = next.is_some_and(|next| waiting.turn() < next);
+            let may_begin = !begins || is_next || begun < self.config.max_rows;
             // What is kept need not be computed ahead.
             let ahead = !self.kept.takes(group.prompt.len())
                 && prompts.last().is_some_and(|(_, last)| related(&last.group, group));
