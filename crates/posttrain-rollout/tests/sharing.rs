@@ -338,3 +338,20 @@ fn no_more_prompts_are_read_than_there_are_rows() {
     assert!(watched.engine.stats().prompt_tokens <= 4 * 100);
     watched.finish();
 }
+
+/// Prompts that were read ahead of their rows wait for a higher priority, and it not for them.
+#[test]
+fn what_is_read_ahead_does_not_keep_a_higher_priority_from_its_rows() {
+    let mut watched = Watched::new(2, 256);
+    let begins_alike = |end: i64| [prompt(20, 1), vec![end]].concat();
+    watched.submit(Request::new(begins_alike(1), sampled(4, 1)).samples(2));
+    for end in 2..5 {
+        watched.submit(Request::new(begins_alike(end), sampled(4, 1)));
+    }
+    watched.step();
+    assert!(watched.engine.stats().prompt_tokens < 2 * 21, "they are read together");
+    let urgent = watched.submit(Request::new(prompt(5, 9), sampled(4, 9)).samples(2).priority(1));
+    let waited = (0..20).position(|_| watched.step().contains_key(&urgent));
+    assert!(waited.is_some_and(|steps| steps <= 4), "it waited for {waited:?} steps");
+    watched.finish();
+}
