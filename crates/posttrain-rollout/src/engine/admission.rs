@@ -90,7 +90,8 @@ impl Engine {
             // What is kept need not be computed ahead.
             let ahead = !self.kept.takes(group.prompt.len())
                 && prompts.last().is_some_and(|(_, last)| related(&last.group, group));
-            if !may_begin || !(ahead || rows.has_one_for(waiting)) {
+            let reads = ahead || (may_begin && rows.has_one_for(waiting));
+            if !reads {
                 passed_over.insert(group.client);
                 continue;
             }
